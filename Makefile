@@ -1,0 +1,38 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a fresh clone with Python >= 3.11.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint bench notebooks clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bayesreg needs Python >= 3.11; this is %d.%d. Say make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/bayesreg demo --out report.html --force
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do echo "## $$script"; OMP_NUM_THREADS=1 $(BIN)/python $$script --quick || exit 1; done
+
+notebooks: $(STAMP)
+	@for script in notebooks/*.py; do $(BIN)/jupytext --to notebook --execute $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache report.html report.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

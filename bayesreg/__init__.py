@@ -1,0 +1,30 @@
+"""A regulariser is a prior: declare it, fit its mode as fast as plain PyTorch, fit its posterior, read what the mode hid.
+
+−log p(θ | data) = Σᵢ −log p(yᵢ | xᵢ, θ) + −log p(θ) + const        loss in nats + penalty in nats
+"""
+
+from bayesreg import inference, likelihoods, metrics, priors
+from bayesreg.compare import Comparison, compare
+from bayesreg.inference import fit
+from bayesreg.io import load, save
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import AbstractPosterior
+from bayesreg.predictive import Predictive
+from bayesreg.spec import PriorSpec
+
+__version__ = "0.1.0"
+__all__ = [
+    "AbstractPosterior",
+    "BayesianModel",
+    "Comparison",
+    "Predictive",
+    "PriorSpec",
+    "compare",
+    "fit",
+    "inference",
+    "likelihoods",
+    "load",
+    "metrics",
+    "priors",
+    "save",
+]

@@ -1,0 +1,82 @@
+"""The class tree is the registry: tests, CLI and docs read from here what exists, and text is read back into objects."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from typing import Any, TypeVar
+
+from bayesreg import _check
+
+T = TypeVar("T")
+
+
+def concrete(base: type[T]) -> list[type[T]]:
+    """Every class below `base` that can be made, in order of definition.
+
+    Classes whose name starts with an underscore are left out.
+
+    Args:
+        base: An abstract class of this package.
+
+    Returns:
+        The classes, each once.
+
+    >>> from bayesreg.priors import AbstractPrior
+    >>> [cls.__name__ for cls in concrete(AbstractPrior)][:3]
+    ['Flat', 'Normal', 'Laplace']
+    """
+    found: dict[type[T], None] = {}
+    for cls in base.__subclasses__():
+        if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
+            found[cls] = None
+        found.update(dict.fromkeys(concrete(cls)))
+    return list(found)
+
+
+def parse(text: str, base: type[T], what: str, example: str, *inner: type) -> T:
+    """Read an object from its text, the inverse of `repr`. Nothing is executed: only class names and plain numbers.
+
+    Args:
+        text: For example "Gaussian(noise_scale=HalfNormal(1.0))".
+        base: The abstract class that the object must be of.
+        what: What the object is called in an error, "a prior".
+        example: A valid text, for an error.
+        *inner: Abstract classes whose objects may be arguments.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: If the text is not of that form, a name unknown (the closest are named) or an argument wrong.
+    """
+    form = f"{what} must read like {example}, but {text!r} came"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, AttributeError):
+        raise ValueError(f"{form}; write a class name and numbers in brackets.") from None
+    built = _build(node, {cls.__name__: cls for cls in concrete(base)}, form, inner)
+    if not isinstance(built, base):
+        raise ValueError(f"{form}; write a class name and numbers in brackets.")
+    return built
+
+
+def _build(node: ast.expr, classes: dict[str, type], form: str, inner: tuple[type, ...]) -> Any:
+    if isinstance(node, ast.Name):
+        node = ast.Call(func=node, args=[], keywords=[])
+    if not isinstance(node, ast.Call):
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError):
+            raise ValueError(f"{form}; write a class name and numbers in brackets.") from None
+    name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
+    if name not in classes:
+        raise ValueError(f"{form}: {name!r} is unknown{_check.closest(name, classes)}; known: {', '.join(classes)}.")
+    known = {cls.__name__: cls for base in inner for cls in concrete(base)}
+    positional = [_build(arg, known, form, inner) for arg in node.args]
+    named = {str(keyword.arg): _build(keyword.value, known, form, inner) for keyword in node.keywords}
+    try:
+        inspect.signature(classes[name]).bind(*positional, **named)
+    except TypeError as error:
+        raise ValueError(f"{form}: {name} has {error}; its arguments are {inspect.signature(classes[name])}.") from None
+    return classes[name](*positional, **named)

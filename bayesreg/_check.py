@@ -1,0 +1,102 @@
+"""Argument checks: each refusal is one sentence that says what must hold, what came and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def positive(name: str, value: Any) -> float:
+    """Return `value` as a float that is finite and > 0.
+
+    Raises:
+        ValueError: If it is not.
+
+    >>> positive("scale", 2)
+    2.0
+    """
+    number = _number(name, value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name} must be a finite number > 0, but {value!r} came; pass for example {name}=1.0.")
+    return number
+
+
+def finite(name: str, value: Any) -> float:
+    """Return `value` as a finite float.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    number = _number(name, value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, but {value!r} came; pass for example {name}=0.0.")
+    return number
+
+
+def count(name: str, value: Any) -> int:
+    """Return `value` as an int that is >= 1.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, but {value!r} came; pass for example {name}=100.")
+    return int(value)
+
+
+def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return `value` when it is one of `choices`.
+
+    Raises:
+        ValueError: If it is not; the closest choices are named.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, but {value!r} came{closest(str(value), choices)}."
+        )
+    return value
+
+
+def closest(name: str, choices: Iterable[str]) -> str:
+    """Return '; did you mean ...?' for the nearest of `choices`, or an empty text.
+
+    >>> closest("Laplase", ["Normal", "Laplace"])
+    "; did you mean 'Laplace'"
+    """
+    found = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    return "; did you mean " + " or ".join(map(repr, found)) if found else ""
+
+
+def all_finite(name: str, values: torch.Tensor) -> torch.Tensor:
+    """Return `values` when every entry is finite.
+
+    Raises:
+        ValueError: If an entry is not; says how many and where the first one stands.
+    """
+    if not values.is_floating_point():
+        return values
+    bad = ~torch.isfinite(values)
+    number = int(bad.sum())
+    if number:
+        first = tuple(bad.nonzero()[0].tolist())
+        where = f"row {first[0]}" + (f", column {', '.join(map(str, first[1:]))}" if len(first) > 1 else "")
+        raise ValueError(
+            f"{name} must be finite, but {number:,} of {values.numel():,} entries are NaN or infinite (the first at "
+            f"{where}); drop or impute these rows."
+        )
+    return values
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (str, bool)) or value is None:
+        raise ValueError(f"{name} must be a number, but {value!r} came; pass for example {name}=1.0.")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, but {type(value).__name__} came; pass for example {name}=1.0.") from None

@@ -1,0 +1,304 @@
+"""From whatever a person has (arrays, data frames, tensors, loaders) to tensors, and their standardisation.
+
+x → (x − mean)/sd,  y → (y − mean)/sd,   statistics of the training rows only, sd with denominator N;
+log p(y) = log p(standardised y) − log sd(y):  a density carries its Jacobian.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from bayesreg import _check
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Standardization:
+    """Location and scale of the training inputs and, for a location likelihood, of the target.
+
+    Attributes:
+        x_mean: (D,), or (C, 1, ...) for inputs with a channel axis.
+        x_scale: Same shape; 1 where a column is constant.
+        y_mean: () or (K,); 0 when the target is not standardised.
+        y_scale: Same shape; 1 when the target is not standardised.
+        constant: Numbers of the input columns that are constant; they are centred and kept.
+    """
+
+    x_mean: torch.Tensor
+    x_scale: torch.Tensor
+    y_mean: torch.Tensor
+    y_scale: torch.Tensor
+    constant: tuple[int, ...] = ()
+
+    def x(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs in standardised units, (B, ...)."""
+        return (x - self.x_mean) / self.x_scale
+
+    def y(self, y: torch.Tensor) -> torch.Tensor:
+        """Targets in standardised units, (B,) or (B, K)."""
+        return (y - self.y_mean) / self.y_scale
+
+    @property
+    def log_jacobian(self) -> float:
+        """Log |d standardised y / d y| of one row, in nats: −Σ log sd(y)."""
+        return -float(self.y_scale.log().sum())
+
+    def to(self, device: torch.device) -> Standardization:
+        """The same numbers on another device, still float64."""
+        x_mean, x_scale, y_mean, y_scale = (v.to(device) for v in (self.x_mean, self.x_scale, self.y_mean, self.y_scale))
+        return Standardization(x_mean, x_scale, y_mean, y_scale, self.constant)
+
+    @classmethod
+    def of(cls, batches: Iterator[Batch], target: bool) -> Standardization:
+        """Statistics over batches, in one pass and in float64 (Chan, Golub and LeVeque 1983).
+
+        Args:
+            batches: Pairs of raw inputs and targets.
+            target: Whether the target is standardised too.
+
+        Returns:
+            The statistics, float64 on the CPU.
+
+        Raises:
+            ValueError: If the target is constant.
+        """
+        x_moments, y_moments = _Moments(), _Moments()
+        for x, y in batches:
+            x_moments.add(x.transpose(1, -1).reshape(-1, x.shape[1]) if x.dim() > 2 else x.reshape(len(x), -1))
+            y_moments.add(y.reshape(len(y), -1))
+            x_shape = x.shape[1:2] + (1,) * (x.dim() - 2)
+            y_shape = y.shape[1:]
+        x_mean, x_scale = x_moments.finish()
+        y_mean, y_scale = y_moments.finish()
+        if not target:
+            y_mean, y_scale = torch.zeros_like(y_mean[:1]), torch.ones_like(y_scale[:1])
+            y_shape = torch.Size()
+        elif bool((y_scale == 0).any()):
+            raise ValueError(
+                f"a target must vary to be standardised, but all {y_moments.count:,} values are {float(y_mean[0]):g}; "
+                "check the target column, or pass standardize=False."
+            )
+        constant = (x_scale == 0).nonzero().flatten().tolist()
+        return cls(
+            x_mean.reshape(x_shape),
+            torch.where(x_scale == 0, 1.0, x_scale).reshape(x_shape),
+            y_mean.reshape(y_shape),
+            y_scale.reshape(y_shape),
+            tuple(constant),
+        )
+
+
+class _Moments:
+    """Running mean and sum of squared deviations, exact when batches are merged."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, rows: torch.Tensor) -> None:
+        rows = rows.detach().to("cpu", torch.float64)
+        mean = rows.mean(0)
+        squares = (rows - mean).square().sum(0)
+        count = len(rows)
+        total = self.count + count
+        shift = mean - self.mean
+        self.squares = squares if self.count == 0 else self.squares + squares + shift**2 * (self.count * count / total)
+        self.mean = mean if self.count == 0 else self.mean + shift * (count / total)
+        self.count = total
+
+    def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
+        sd = (self.squares / self.count).sqrt()
+        # rounding of a constant column leaves a sd of about eps·|mean|: it is a constant all the same
+        return self.mean, torch.where(sd <= 4e-16 * self.count**0.5 * self.mean.abs(), 0.0, sd)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Training rows, prepared: checked, standardised, in the model's dtype and on its device.
+
+    Attributes:
+        num_data: N, the number of rows the posterior is about.
+        x: Inputs (N, ...) when all rows are in memory, else None.
+        y: Targets (N,) or (N, K) when all rows are in memory, else None.
+        loader: The person's loader when rows are streamed, else None.
+        prepare: What turns a streamed raw batch into a prepared one.
+    """
+
+    num_data: int
+    x: torch.Tensor | None
+    y: torch.Tensor | None
+    loader: DataLoader | None = None
+    prepare: Any = None
+
+    def full(self, why: str) -> Batch:
+        """All rows at once.
+
+        Args:
+            why: What needs them, for the error.
+
+        Returns:
+            Prepared inputs and targets.
+
+        Raises:
+            ValueError: If the rows are streamed by a loader.
+        """
+        if self.x is None or self.y is None:
+            raise ValueError(
+                f"{why} needs all rows at once, but a DataLoader came; pass X and y as arrays, or take a method that "
+                "works on mini-batches (MAP or MeanField with a batch_size)."
+            )
+        return self.x, self.y
+
+    def batches(self, batch_size: int | None, generator: torch.Generator) -> Iterator[Batch]:
+        """Batches without end: every epoch is a fresh permutation, and a last short batch is dropped.
+
+        Args:
+            batch_size: Rows a batch; None for all rows, or for the loader's own batches.
+            generator: Where the permutations come from.
+
+        Yields:
+            Prepared inputs and targets.
+        """
+        if self.x is None or self.y is None:
+            while True:
+                for batch in self._stream():
+                    yield self.prepare(*unpack(batch))
+        elif batch_size is None or batch_size >= len(self.x):
+            while True:
+                yield self.x, self.y
+        while True:
+            order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
+            for rows in order.split(batch_size)[: len(self.x) // batch_size]:
+                yield self.x[rows], self.y[rows]
+
+    def _stream(self) -> Iterator[Any]:
+        if self.loader is None:  # asking for its truth would ask for its length, which it may not have
+            raise RuntimeError("Data holds neither rows nor a loader")
+        yield from self.loader
+
+    def epoch(self, batch_size: int = 8192) -> Iterator[Batch]:
+        """Every row once, in order.
+
+        Args:
+            batch_size: Rows a block when all rows are in memory.
+
+        Yields:
+            Prepared inputs and targets.
+        """
+        if self.x is None or self.y is None:
+            for batch in self._stream():
+                yield self.prepare(*unpack(batch))
+        else:
+            yield from zip(self.x.split(batch_size), self.y.split(batch_size), strict=True)
+
+
+def unpack(batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets of a loader's batch.
+
+    Raises:
+        ValueError: If the batch is not a pair.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise ValueError(
+            f"a loader must give pairs (x, y), but {type(batch).__name__} came; wrap the data set so that each item is a pair."
+        )
+    return batch[0], batch[1]
+
+
+def as_tensor(name: str, values: Any) -> torch.Tensor:
+    """Any array of numbers as a tensor, checked: NumPy, torch, pandas, nested lists.
+
+    Args:
+        name: What it is called in an error.
+        values: The array.
+
+    Returns:
+        A tensor of the same numbers, on the device it was on.
+
+    Raises:
+        ValueError: If it is not an array of real numbers, is empty, or holds NaN or infinite entries.
+
+    >>> as_tensor("X", [[1, 2], [3, 4]]).shape
+    torch.Size([2, 2])
+    """
+    if isinstance(values, torch.Tensor):
+        tensor = values.detach()
+    else:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubc":
+            try:
+                array = array.astype(np.float64)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{name} must be an array of numbers, but {type(values).__name__} with entries of type "
+                    f"{array.dtype} came; encode text and dates as numbers first (bayesreg report does so for files)."
+                ) from None
+        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a data frame's array is read-only
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be real, but {tensor.dtype} came; pass real and imaginary part as columns.")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} must have at least one row and one column, but shape {tuple(tensor.shape)} came.")
+    return _check.all_finite(name, tensor)
+
+
+def rows_of(X: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor] | DataLoader:
+    """What came as `X` and `y`: two checked tensors of one length, or a loader.
+
+    A map-style `Dataset` is read into memory.
+
+    Args:
+        X: Array-like, `Dataset` or `DataLoader`.
+        y: Array-like; None when `X` is a data set or loader.
+
+    Returns:
+        The pair, or the loader.
+
+    Raises:
+        ValueError: If the lengths differ, or `y` is missing or one too many.
+    """
+    if isinstance(X, (DataLoader, Dataset)):
+        if y is not None:
+            raise ValueError("y must be None when X is a Dataset or DataLoader, which brings its own targets.")
+        if isinstance(X, Dataset):
+            if isinstance(X, torch.utils.data.IterableDataset):
+                raise ValueError("an IterableDataset must come inside a DataLoader, with num_data=N said beside it.")
+            items = [unpack(X[i]) for i in range(len(X))]  # pyright: ignore[reportArgumentType]
+            X, y = (torch.stack([torch.as_tensor(v) for v in column]) for column in zip(*items, strict=True))
+        else:
+            return X
+    if y is None:
+        raise ValueError("y must be given when X is an array; only a Dataset or DataLoader brings its own targets.")
+    X, y = as_tensor("X", X), as_tensor("y", y)
+    if X.dim() == 1:
+        X = X[:, None]
+    if y.dim() == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if X.dim() < 2 or y.dim() < 1 or len(X) != len(y):
+        raise ValueError(
+            f"X and y must have one row for each other, but X has {len(X):,} rows and y has "
+            f"{len(y) if y.dim() else 0:,}; check that both come from the same split."
+        )
+    return X, y
+
+
+def length_of(loader: DataLoader, num_data: int | None) -> int:
+    """N for a loader: what was said, else the length of its data set.
+
+    Raises:
+        ValueError: If neither is known.
+    """
+    if num_data is not None:
+        return _check.count("num_data", num_data)
+    try:
+        return len(loader.dataset)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise ValueError(
+            "N must be known, since it weighs the data against the prior, but the loader's data set has no length; "
+            "pass num_data=N to fit."
+        ) from None

@@ -1,0 +1,9 @@
+"""Ways from a model and data to a posterior. Each is one file; the class tree is the registry."""
+
+from bayesreg.inference.base import AbstractMethod, fit
+from bayesreg.inference.exact import Exact
+from bayesreg.inference.laplace import LaplaceApproximation
+from bayesreg.inference.map import MAP
+from bayesreg.inference.mean_field import MeanField
+
+__all__ = ["MAP", "AbstractMethod", "Exact", "LaplaceApproximation", "MeanField", "fit"]

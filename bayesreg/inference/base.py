@@ -1,0 +1,164 @@
+"""`fit`: a model, data and a method in; a posterior out; and nothing else changed."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+
+from bayesreg import _check
+from bayesreg._catalog import concrete
+from bayesreg.data import Data
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import AbstractPosterior
+
+Report = Callable[[int, int, float], None]
+
+
+class AbstractMethod(abc.ABC):
+    """A way from a model and data to a posterior.
+
+    A subclass is one file: its settings as keyword arguments with defaults, and `run`.
+
+    Attributes:
+        name: What strings and the CLI call it.
+        when: When to use it, one sentence.
+    """
+
+    name: ClassVar[str]
+    when: ClassVar[str]
+
+    @abc.abstractmethod
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> AbstractPosterior:
+        """The fit itself.
+
+        Args:
+            model: Bound to the data.
+            data: Prepared rows.
+            seed: Recorded with the answer; torch's generator already stands there.
+            report: To be called now and then with (step, of how many, objective).
+
+        Returns:
+            The posterior.
+        """
+
+    def fit(
+        self, model: BayesianModel, X: Any, y: Any = None, *, seed: int = 0, num_data: int | None = None
+    ) -> AbstractPosterior:
+        """Fit by this method; see `bayesreg.fit`."""
+        return fit(model, X, y, method=self, seed=seed, num_data=num_data)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def fit(
+    model: BayesianModel,
+    X: Any,
+    y: Any = None,
+    *,
+    method: AbstractMethod | str,
+    seed: int = 0,
+    num_data: int | None = None,
+    device: torch.device | str | None = None,
+    progress: bool | Report = True,
+) -> AbstractPosterior:
+    """Fit a model's posterior, or its mode, to data.
+
+    The person's module, the random state, and Pyro's parameter store are what they were, also when it fails.
+
+    Args:
+        model: What is assumed.
+        X: Inputs (N, ...): NumPy array, tensor, data frame; or a `Dataset` or `DataLoader` of pairs.
+        y: Targets (N,) or (N, K); None for a data set or loader.
+        method: A method, or its name: "map", "exact", "laplace", "mean-field".
+        seed: Same seed, same machine, same answer.
+        num_data: N, needed only for a loader whose data set has no length.
+        device: Where to fit; the module's device when None.
+        progress: True for a bar on stderr when that is a terminal, False for none, or a function that is called with
+            (step, of how many, objective in nats).
+
+    Returns:
+        The posterior.
+
+    Raises:
+        ValueError: If the data, the model and the method do not fit together; says what must hold and what to do.
+
+    >>> import torch
+    >>> from bayesreg import priors, likelihoods
+    >>> X = torch.tensor([[0.0], [1.0], [2.0]])
+    >>> model = BayesianModel(torch.nn.Linear(1, 1, bias=False), priors.Normal(1.0), likelihoods.Gaussian(1.0))
+    >>> mode = fit(model, X, torch.tensor([0.0, 1.0, 2.0]), method="map")
+    >>> round(float(mode.mean["weight"]), 5)  # Σxy/(Σx² + σ²/τ²) = 5/6
+    0.83333
+    """
+    if not isinstance(model, BayesianModel):
+        raise ValueError(
+            f"model must be a BayesianModel, but {type(model).__name__} came; wrap the network: BayesianModel(net, ...)."
+        )
+    method = resolve(method)
+    seed = _seed(seed)
+    if device is not None:
+        model = model.to(device)
+    with isolated(seed, model.like.device):
+        bound, data = model.ingest(X, y, num_data=num_data)
+        with _reporter(progress, method.name) as report:
+            return method.run(bound, data, seed=seed, report=report)
+
+
+def resolve(method: AbstractMethod | str) -> AbstractMethod:
+    """A method from its name, or itself.
+
+    Raises:
+        ValueError: If there is no such method; the closest names are given.
+    """
+    if isinstance(method, AbstractMethod):
+        return method
+    known: dict[str, Callable[[], AbstractMethod]] = {cls.name: cls for cls in concrete(AbstractMethod)}
+    return known[_check.one_of("method", method, known)]()
+
+
+@contextlib.contextmanager
+def isolated(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators seeded inside, and as they were outside.
+
+    Args:
+        seed: The seed inside.
+        device: Its generator is kept too when it is an accelerator.
+
+    Yields:
+        Nothing.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number >= 0, but {seed!r} came; pass for example seed=0.")
+    return seed
+
+
+@contextlib.contextmanager
+def _reporter(progress: bool | Report, title: str) -> Iterator[Report]:
+    if callable(progress):
+        yield progress
+        return
+    if not progress or not sys.stderr.isatty():
+        yield lambda step, total, objective: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None, shown="")
+        yield lambda step, total, objective: bar.update(
+            task, completed=step, total=total, shown=f"{step}/{total}  {objective:,.1f} nats"
+        )

@@ -1,0 +1,126 @@
+"""Linear-Gaussian models in closed form: the posterior, its covariance and the evidence, to the last digit.
+
+y = Φ w + offset + ε,  w ~ N(m₀, Λ⁻¹),  ε ~ N(0, σ² I)
+A = ΦᵀΦ/σ² + Λ,   w | y ~ N(m₀ + A⁻¹ Φᵀ r/σ², A⁻¹),   r = y − offset − Φ m₀
+log p(y) = −½ [NK log 2πσ² + log|A| − log|Λ| + rᵀr/σ² − rᵀΦ A⁻¹ Φᵀr/σ⁴]
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import ClassVar
+
+import torch
+
+from bayesreg.data import Data
+from bayesreg.flat import LogJoint
+from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.curvature import output_jacobian
+from bayesreg.likelihoods import Gaussian as GaussianLikelihood
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import Certificate, FitRecord, Gaussian, History
+from bayesreg.priors import Flat, Normal
+
+MAX_PARAMETERS = 10_000
+
+
+class Exact(AbstractMethod):
+    """The posterior of a model that is affine in its weights, with Normal or Flat priors and known Gaussian noise.
+
+    Affinity is found numerically, not by class: fixed features under a linear layer qualify.
+
+    References:
+        Bishop (2006), Pattern Recognition and Machine Learning, section 3.3.
+    """
+
+    name: ClassVar[str] = "exact"
+    when: ClassVar[str] = "The model is linear in its weights, priors are Normal, the noise is known: nothing beats it."
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Gaussian:
+        """Fit; see `AbstractMethod.run`.
+
+        Raises:
+            ValueError: If the model is not linear-Gaussian, too large, or its posterior improper.
+        """
+        started = time.perf_counter()
+        _check_conjugate(model)
+        log_joint = LogJoint(model)
+        size = log_joint.layout.size
+        if size > MAX_PARAMETERS:
+            raise ValueError(
+                f"Exact stores a {size:,} × {size:,} matrix and takes at most {MAX_PARAMETERS:,} unknowns; take MeanField."
+            )
+        loc0, precision0 = _prior_moments(log_joint)
+        sigma2 = float(model.noise({})["noise_scale"]) ** 2
+        gram = torch.zeros(size, size, dtype=torch.float64, device=loc0.device)
+        moment, squares, count = torch.zeros_like(loc0), 0.0, 0
+        origin = torch.zeros(size, dtype=model.like.dtype, device=model.like.device)
+        for x, y in data.epoch(1024):
+            jacobian, output = output_jacobian(log_joint, origin, x)
+            _check_affine(log_joint, jacobian, output, x)
+            design = jacobian.double().reshape(-1, size)
+            residual = (y.double() - output.double().reshape(y.shape)).reshape(-1) - design @ loc0
+            gram += design.mT @ design
+            moment += design.mT @ residual
+            squares += float(residual.square().sum())
+            count += len(residual)
+        precision = gram / sigma2 + torch.diag(precision0)
+        factor, info = torch.linalg.cholesky_ex(precision)
+        if int(info) != 0:
+            raise ValueError(
+                "the posterior must be proper, but the data do not determine every weight that has a flat prior; "
+                "give Normal priors to the weights, or drop redundant inputs."
+            )
+        shift = torch.cholesky_solve(moment[:, None] / sigma2, factor)[:, 0]
+        evidence = None
+        if bool((precision0 > 0).all()):
+            log_det = 2 * float(factor.diagonal().log().sum()) - float(precision0.log().sum())
+            quadratic = squares / sigma2 - float(moment @ shift) / sigma2
+            evidence = -0.5 * (count * math.log(2 * math.pi * sigma2) + log_det + quadratic)
+            evidence += data.num_data * model.log_jacobian
+        eye = torch.eye(size, dtype=torch.float64, device=loc0.device)
+        root = torch.linalg.solve_triangular(factor.mT, eye, upper=True)
+        history = History("log joint", notes=["closed form: the model is linear-Gaussian."])
+        certificate = Certificate(True, "Exact: closed form of the linear-Gaussian posterior.")
+        record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, None, evidence)
+        return Gaussian(model, record, (loc0 + shift).to(model.like), root.to(model.like))
+
+
+def _check_conjugate(model: BayesianModel) -> None:
+    advice = "take LaplaceApproximation, MeanField or MAP for this model."
+    if not isinstance(model.likelihood, GaussianLikelihood) or model.likelihood.latents:
+        raise ValueError(
+            f"Exact needs a Gaussian likelihood whose noise_scale is a number, but {model.likelihood} came; "
+            f"write likelihoods.Gaussian(noise_scale=0.5), or {advice}"
+        )
+    for name, latent in model.latents.items():
+        if not isinstance(latent.prior, (Normal, Flat)):
+            raise ValueError(f"Exact needs Normal or Flat priors, but {name} has {latent.prior}; {advice}")
+
+
+def _prior_moments(log_joint: LogJoint) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and precision of each entry, (P,), float64; a flat prior has precision zero."""
+    loc, precision = (torch.zeros(log_joint.layout.size, dtype=torch.float64) for _ in range(2))
+    for segment in log_joint.layout.in_order:
+        prior = segment.latent.prior
+        if isinstance(prior, Normal):
+            loc[segment.slice] = prior.loc
+            precision[segment.slice] = prior.scale**-2
+    device = log_joint.model.like.device
+    return loc.to(device), precision.to(device)
+
+
+def _check_affine(log_joint: LogJoint, jacobian: torch.Tensor, output: torch.Tensor, x: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(jacobian.shape[-1], generator=generator, dtype=torch.float64).to(x)
+    with torch.no_grad():
+        found = log_joint.model.forward(log_joint.layout.unflatten(probe), x).reshape(output.shape)
+    linear = jacobian @ probe
+    scale = linear.abs().max() + output.abs().max()
+    error = float((found - output - linear).abs().max() / scale)
+    if not error < (1e-9 if x.dtype == torch.float64 else 1e-3):
+        raise ValueError(
+            f"Exact needs a module that is linear in its weights, but its output departs from that by {error:.1e} of its size; "
+            "take LaplaceApproximation, MeanField or MAP for this model."
+        )

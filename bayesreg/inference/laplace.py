@@ -1,0 +1,113 @@
+"""The Laplace approximation: a Gaussian with the curvature of the log-joint at its mode, and the evidence that gives.
+
+p(u | y) ≈ N(u*, H⁻¹),  H = −∂² log p(y, u)/∂u∂uᵀ at u*,   log p(y) ≈ log p(y, u*) + P/2 log 2π − ½ log|H|
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import ClassVar
+
+import torch
+
+from bayesreg import _check
+from bayesreg.data import Data
+from bayesreg.flat import LogJoint
+from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.curvature import full_hessian, gauss_newton
+from bayesreg.inference.map import MAP
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import Certificate, FitRecord, Gaussian
+
+
+class LaplaceApproximation(AbstractMethod):
+    """A Gaussian around the mode of the unconstrained density, with a full covariance.
+
+    Predictions are made by the network linearised at the mode, without which the Gaussian's draws leave the region
+    where a network's curvature is known.
+
+    Args:
+        curvature: "hessian" (exact second derivatives; refused where they are not positive definite), "ggn" (Gauss–Newton,
+            never indefinite), or "auto": the Hessian where it is positive definite, else Gauss–Newton; says which.
+        mode: How the mode is found, a `MAP`; its defaults when None. It is taken in unconstrained space in any case.
+        max_parameters: Refuse more unknowns than this: the matrix takes 8·P² bytes and P³ operations.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    References:
+        MacKay (1992), A practical Bayesian framework for backpropagation networks. Immer, Korzepa and Bauer (2021), Improving
+        predictions of Bayesian neural nets via local linearization.
+    """
+
+    name: ClassVar[str] = "laplace"
+    when: ClassVar[str] = "Up to a few thousand weights and smooth priors: correlations, honest error bars, an evidence."
+
+    def __init__(self, curvature: str = "auto", mode: MAP | None = None, max_parameters: int = 5000) -> None:
+        self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn"))
+        self.mode = mode or MAP()
+        self.max_parameters = _check.count("max_parameters", max_parameters)
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Gaussian:
+        """Fit; see `AbstractMethod.run`."""
+        started = time.perf_counter()
+        self._check(model)
+        settings = self.mode
+        search = MAP(settings.optimizer, settings.num_steps, settings.learning_rate, settings.batch_size, jacobian=True)
+        mode = search.run(model, data, seed=seed, report=report)
+        model, u = mode.model, mode.loc
+        log_joint = LogJoint(model)
+        factor, taken = self._factor(log_joint, u, data)
+        root = torch.linalg.solve_triangular(factor.mT, torch.eye(len(u)).to(factor), upper=True)
+        evidence = None
+        if all(latent.prior.proper for latent in model.latents.values()):
+            at_mode = float(mode.certificate.details["log joint"])
+            evidence = at_mode + 0.5 * len(u) * math.log(2 * math.pi) - float(factor.diagonal().log().sum())
+        found = mode.certificate
+        sentence = f"{found.sentence} Covariance from the {taken}."
+        certificate = Certificate(found.converged, sentence, {**found.details, "curvature": taken})
+        mode.history.notes.append(f"curvature: {taken}.")
+        elapsed = time.perf_counter() - started
+        record = FitRecord(self.name, seed, mode.history, certificate, elapsed, "unconstrained", evidence)
+        return Gaussian(model, record, u, root.to(u), linearize=True)
+
+    def _check(self, model: BayesianModel) -> None:
+        if model.num_parameters > self.max_parameters:
+            raise ValueError(
+                f"LaplaceApproximation takes at most max_parameters={self.max_parameters:,} unknowns, but the model has "
+                f"{model.num_parameters:,}, a matrix of {8e-9 * model.num_parameters**2:.1f} GB; take MeanField, or raise it."
+            )
+        for name, latent in model.latents.items():
+            if not latent.prior.smooth:
+                raise ValueError(
+                    f"LaplaceApproximation needs a log-prior with two derivatives at the mode, but {name} has {latent.prior}, "
+                    "whose mode sits on its kink; take a Normal prior, or MeanField."
+                )
+
+    def _factor(self, log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Tensor, str]:
+        """Cholesky factor of the precision, float64, and the name of what it was made from.
+
+        Raises:
+            ValueError: If the matrix is not positive definite.
+        """
+        smallest = ""
+        if self.curvature in ("auto", "hessian"):
+            matrix = full_hessian(log_joint, u, data).double()
+            factor, info = torch.linalg.cholesky_ex(matrix)
+            if int(info) == 0:
+                return factor, "Hessian"
+            smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
+            if self.curvature == "hessian":
+                raise ValueError(
+                    f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
+                    "take curvature='ggn', or fit the mode longer."
+                )
+        factor, info = torch.linalg.cholesky_ex(gauss_newton(log_joint, u, data).double())
+        if int(info) != 0:
+            raise ValueError(
+                "the posterior must be proper, but the data do not determine every weight that has a flat prior; "
+                "give Normal priors to the weights, or drop redundant inputs."
+            )
+        why = f" (the Hessian's smallest eigenvalue is {smallest})" if smallest else ""
+        return factor, f"Gauss–Newton matrix{why}"

@@ -1,0 +1,303 @@
+"""MAP: the mode of the posterior, which is what a regularised fit is. SVI with a Delta guide, without the tracing.
+
+θ* = argmax log p(y | θ) + log p(θ)  =  argmin loss(θ) + penalty(θ)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from bayesreg import _check
+from bayesreg.data import Data
+from bayesreg.flat import LogJoint
+from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.training import TrainingCopy, adam, gradient_of, resolve_batch
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+
+NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
+OPTIMIZERS = ("auto", "adam", "lbfgs")
+PROBE_STEPS = 300
+KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+
+
+class MAP(AbstractMethod):
+    """The most probable point: SVI with a Delta guide (`pyro.infer.autoguide.AutoDelta`), same objective, same mode.
+
+    Args:
+        optimizer: "lbfgs" (full batch, smooth priors; finished by Newton steps for up to 500 unknowns), "adam", or "auto",
+            which takes L-BFGS where it fits and says so in `history.notes`.
+        num_steps: Steps at most for "lbfgs" (1,000 when None), exactly for "adam" (5,000, or 30 epochs of mini-batches).
+        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
+        batch_size: Rows a step; all rows up to 10,000 when None, then 256. A loader brings its own batches.
+        jacobian: False for the mode in constrained space, as Pyro's AutoDelta; True for the mode of the unconstrained
+            density, which a Laplace approximation needs. They differ for positive unknowns only.
+
+    Raises:
+        ValueError: If an argument is out of its range, or L-BFGS is asked for where it does not fit.
+    """
+
+    name: ClassVar[str] = "map"
+    when: ClassVar[str] = "You want the regularised fit itself, fast, and a first look at any prior."
+
+    def __init__(
+        self,
+        optimizer: str = "auto",
+        num_steps: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        jacobian: bool = False,
+    ) -> None:
+        self.optimizer = _check.one_of("optimizer", optimizer, OPTIMIZERS)
+        self.num_steps = None if num_steps is None else _check.count("num_steps", num_steps)
+        self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
+        self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
+        self.jacobian = bool(jacobian)
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Dirac:
+        """Fit; see `AbstractMethod.run`."""
+        started = time.perf_counter()
+        log_joint = LogJoint(model)
+        history = History("log joint")
+        batch_size = resolve_batch(self.batch_size, data)
+        optimizer = self._choose(log_joint, data, batch_size, history)
+        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
+        if optimizer == "lbfgs":
+            u, trained = self._lbfgs(log_joint, start, data, history, report), model
+        else:
+            u, trained = self._adam(log_joint, start, data, batch_size, history, report)
+        log_joint = LogJoint(trained)
+        certificate = certify(log_joint, u, start, data, batch_size, self.jacobian)
+        space = "unconstrained" if self.jacobian else "constrained"
+        record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, space)
+        return Dirac(trained, record, u)
+
+    def _choose(self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History) -> str:
+        obstacle = None
+        if data.x is None:
+            obstacle = "the rows are streamed"
+        elif batch_size is not None:
+            obstacle = f"it sees {batch_size:,} of {data.num_data:,} rows at a step"
+        elif not log_joint.smooth:
+            obstacle = "a prior's penalty has a kink"
+        elif not log_joint.model.is_deterministic:
+            obstacle = "batch normalisation or dropout makes training differ from evaluation"
+        if self.optimizer == "lbfgs" and obstacle:
+            raise ValueError(
+                f"optimizer='lbfgs' needs all rows, smooth penalties and a fixed network, but {obstacle}; take 'adam'."
+            )
+        if not obstacle and has_kinks(log_joint.model):
+            obstacle = "the network is piecewise linear, and a line search stalls where the pieces meet"
+        chosen = self.optimizer if self.optimizer != "auto" else "adam" if obstacle else "lbfgs"
+        because = obstacle or "the objective is smooth and sees all rows"
+        history.notes.append(f"{chosen}: " + ("asked for." if self.optimizer != "auto" else f"{because}."))
+        return chosen
+
+    def _adam(
+        self,
+        log_joint: LogJoint,
+        start: torch.Tensor,
+        data: Data,
+        batch_size: int | None,
+        history: History,
+        report: Report,
+    ) -> tuple[torch.Tensor, BayesianModel]:
+        copy = TrainingCopy(log_joint, start, data.num_data, jacobian=self.jacobian)
+        batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        epochs = 30 * data.num_data // batch_size if batch_size else 0
+        adam(
+            copy.flat,
+            lambda: copy.backward(*next(batches)),
+            num_steps=self.num_steps or max(5000, epochs),
+            learning_rate=self.learning_rate or 0.01,
+            report=report,
+            history=history,
+            objective=copy.objective,
+        )
+        return copy.flat.detach(), log_joint.model.with_buffers(copy.module)
+
+    def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
+        x, y = data.full("L-BFGS")
+        copy = TrainingCopy(log_joint, start, data.num_data, jacobian=self.jacobian, training=False)
+        total = self.num_steps or 1000
+        chunk = 20  # the optimizer keeps its curvature between calls; a chunk is how often one hears of it
+        search = torch.optim.LBFGS(
+            [copy.flat],
+            max_iter=chunk,
+            history_size=50,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0,
+            tolerance_change=0,
+        )
+
+        def closure() -> torch.Tensor:
+            copy.flat.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+            return copy.backward(x, y)
+
+        best, kept, stalled = float(closure()), copy.flat.detach().clone(), 0
+        for step in range(0, total, chunk):
+            search.step(closure)  # pyright: ignore[reportArgumentType]
+            after = float(closure())
+            if not (math.isfinite(after) and bool(copy.flat.isfinite().all())):
+                history.notes.append(f"left the range of numbers after step {step}; the last good point is kept.")
+                break
+            value = copy.objective(torch.tensor(after))
+            history.record(step, value)
+            report(min(step + chunk, total), total, value)
+            # progress below rounding, twice: there is nothing left to gain
+            stalled = stalled + 1 if best - after <= 10 * torch.finfo(kept.dtype).eps * max(1.0, abs(after)) else 0
+            if after <= best:
+                best, kept = after, copy.flat.detach().clone()
+            if stalled == 2:
+                break
+        return newton(log_joint, kept, data, self.jacobian) if log_joint.layout.size <= NEWTON_PARAMETERS else kept
+
+
+def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num_steps: int = 20) -> torch.Tensor:
+    """Newton steps to the last digit, while the Hessian is positive definite and the gradient shrinks.
+
+    Args:
+        log_joint: The objective.
+        u: Near a mode, (P,).
+        data: All rows.
+        jacobian: As for MAP.
+        num_steps: At most.
+
+    Returns:
+        (P,), never a worse point than `u`.
+    """
+    x, y = data.full("Newton's method")
+
+    def objective(v: torch.Tensor) -> torch.Tensor:
+        return -log_joint.prepared(v, x, y, data.num_data, jacobian=jacobian)
+
+    gradient_at = torch.func.grad(objective)
+    gradient, value = gradient_at(u), objective(u)
+    for _ in range(num_steps):
+        factor, info = torch.linalg.cholesky_ex(torch.func.hessian(objective)(u))
+        if int(info) != 0:
+            break
+        step = torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        trial = u - step
+        trial_gradient, trial_value = gradient_at(trial), objective(trial)
+        slack = 10 * torch.finfo(u.dtype).eps * value.abs()
+        if not (trial_gradient.norm() < gradient.norm() and trial_value <= value + slack):
+            break
+        u, gradient, value = trial, trial_gradient, trial_value
+    return u
+
+
+def has_kinks(model: BayesianModel) -> bool:
+    """True where the network is known to be piecewise linear, so that its mode may sit where pieces meet."""
+    return any(isinstance(module, KINKED) for module in model.module.modules())
+
+
+def certify(
+    log_joint: LogJoint, u: torch.Tensor, start: torch.Tensor, data: Data, batch_size: int | None, jacobian: bool
+) -> Certificate:
+    """Whether `u` is a mode: no direction along which the log-joint still rises, judged on all rows.
+
+    The measure is the scaled gradient of Dennis and Schnabel (1983), max |gᵢ| max(|uᵢ|, 1)/max(|log-joint|, 1), where for a
+    penalty with a kink gᵢ is the proximal gradient step divided by its length, which is zero at a kink that holds the mode.
+    A piecewise linear network has modes where its pieces meet, and no vanishing gradient there: then the judge is whether a
+    further search gains nats that matter beside the P/2 by which the posterior's typical draw lies below its mode.
+
+    Args:
+        log_joint: The objective.
+        u: The candidate, (P,).
+        start: Where the fit began, (P,).
+        data: All rows.
+        batch_size: Rows a step of a further search; None for all.
+        jacobian: As for MAP.
+
+    Returns:
+        The certificate.
+    """
+    value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
+    residual = stationarity(log_joint, u, gradient)
+    measure = float((residual.abs() * u.abs().clamp_min(1)).max()) / max(abs(value), 1.0)
+    tolerance = 1e-6 if u.dtype == torch.float64 else 1e-4
+    details: dict[str, float | str] = {
+        "scaled gradient": measure,
+        "tolerance": tolerance,
+        "log joint": value,
+        "space": "unconstrained" if jacobian else "constrained",
+    }
+    collapsed = [
+        name for name, s in log_joint.layout.segments.items() if s.latent.is_noise and float((u - start)[s.slice].min()) < -6.9
+    ]
+    if collapsed:
+        return Certificate(
+            False,
+            f"Not a usable mode: {collapsed[0]} ran to zero, where the network passes through every target and the density "
+            "is unbounded; fix the noise scale, give it a prior that vanishes at zero (Gamma(2.0)), or shrink the network.",
+            details,
+        )
+    if measure <= tolerance:
+        sentence = f"Converged to a mode: the scaled gradient is {measure:.1e}, below {tolerance:.0e}."
+        return Certificate(True, sentence, details)
+    if bool((u == start).all()):
+        return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
+    if has_kinks(log_joint.model) and measure < 5e-2:
+        gain = _gain_of_more(log_joint, u, data, batch_size, jacobian, value)
+        details["nats gained by more steps"] = gain
+        enough = max(0.1, 0.005 * len(u))
+        if gain < enough:
+            sentence = (
+                f"Converged to a mode where pieces of the piecewise linear network meet: {PROBE_STEPS} more steps gain "
+                f"{gain:.2g} nats, below {enough:.2g} (1 % of the P/2 nats by which a typical draw lies lower)."
+            )
+            return Certificate(True, sentence, details)
+    gained = details.get("nats gained by more steps")
+    sentence = (
+        f"Not converged: the scaled gradient is {measure:.1e}, above {tolerance:.0e}"
+        + (f", and {PROBE_STEPS} more steps gain {gained:.2g} nats" if gained is not None else "")
+        + "; raise num_steps (a line search, optimizer='lbfgs', is quicker where the objective is smooth)."
+    )
+    return Certificate(False, sentence, details)
+
+
+def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient, with the proximal gradient step over its length in place of it where the penalty has a kink.
+
+    Args:
+        log_joint: The objective.
+        u: Where, (P,).
+        gradient: Of the log-joint, (P,).
+
+    Returns:
+        (P,), zero at a mode.
+    """
+    residual = gradient.clone()
+    reach = 1e-2 / max(1.0, float(gradient.abs().max()))
+    for group in log_joint.groups:
+        if not group.prior.smooth:
+            part = u[group.slice].detach().clone().requires_grad_()
+            (prior_gradient,) = torch.autograd.grad(-group.energy(part), part)
+            smooth_part = gradient[group.slice] - prior_gradient
+            moved = group.prior.prox(part.detach() + reach * smooth_part, reach)
+            residual[group.slice] = (moved - part.detach()) / reach
+    return residual
+
+
+def _gain_of_more(
+    log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None, jacobian: bool, value: float
+) -> float:
+    """What a further search at a small rate adds to the log-joint, in nats, at least zero."""
+    copy = TrainingCopy(log_joint, u, data.num_data, jacobian=jacobian, training=False)
+    batches = data.batches(batch_size, torch.Generator().manual_seed(0))
+    adam(
+        copy.flat,
+        lambda: copy.backward(*next(batches)),
+        num_steps=PROBE_STEPS,
+        learning_rate=1e-3,
+        report=lambda step, total, objective: None,
+        history=History(),
+        objective=copy.objective,
+    )
+    return max(0.0, gradient_of(log_joint, copy.flat, data, jacobian=jacobian)[0] - value)

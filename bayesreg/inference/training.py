@@ -1,0 +1,192 @@
+"""The fast loop that MAP and variational methods share: one flat parameter, fused Adam, no tracing.
+
+A bare PyTorch step spends its time in the network's forward and backward pass. What is added here must stay small
+beside them: the module's parameters and gradients are views into flat buffers, so that the optimizer sees one tensor,
+and the prior is one expression a class.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from bayesreg.data import Data
+from bayesreg.flat import LogJoint
+from bayesreg.inference.base import Report
+from bayesreg.model import one_column
+from bayesreg.posterior import History
+
+FULL_BATCH_ROWS = 10_000  # up to here a fit sees all rows at each step unless a batch size is given
+BATCH_SIZE = 256
+
+
+class TrainingCopy:
+    """A private copy of the module, in training mode, whose parameters are views into one flat vector.
+
+    Args:
+        log_joint: The objective.
+        start: Where to begin, (P,) unconstrained.
+        num_data: N.
+        jacobian: Follow the density of the unconstrained vector instead of the constrained one.
+        training: Run the copy in training mode (batch normalisation and dropout as in training).
+    """
+
+    def __init__(
+        self, log_joint: LogJoint, start: torch.Tensor, num_data: int, *, jacobian: bool = False, training: bool = True
+    ) -> None:
+        self.log_joint, self.num_data, self.jacobian = log_joint, num_data, jacobian
+        self.flat = nn.Parameter(start.detach().clone())
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.module = copy.deepcopy(log_joint.model.module).train(training)
+        segments = log_joint.layout.segments
+        self.in_place = all(s.transform is None for s in segments.values() if not s.latent.is_noise) and not jacobian
+        if self.in_place:
+            for name, s in segments.items():
+                if not s.latent.is_noise:
+                    self._alias(self.module.get_parameter(name), s.slice, s.latent.shape)
+        # one leaf a group, each a view: slicing a leaf would cost a full-size gradient for every slice
+        self.leaves = [nn.Parameter(self.flat.detach()[g.slice]) for g in log_joint.groups]
+        for leaf, group in zip(self.leaves, log_joint.groups, strict=True):
+            self._alias(leaf, group.slice, leaf.shape)
+
+    def _alias(self, parameter: nn.Parameter, where: slice, shape: torch.Size) -> None:
+        parameter.data = self.flat.data[where].view(shape)
+        if self.flat.grad is not None:
+            parameter.grad = self.flat.grad[where].view(shape)
+
+    def backward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Accumulate the gradient of the loss, minus the log-joint divided by N and without its constants.
+
+        Args:
+            x: Prepared inputs (B, ...).
+            y: Prepared targets.
+
+        Returns:
+            The loss, a detached scalar.
+        """
+        log_joint = self.log_joint
+        likelihood = log_joint.model.likelihood
+        if self.in_place:
+            energies = [g.energy(leaf) for g, leaf in zip(log_joint.groups, self.leaves, strict=True)]
+            energy = sum(energies[1:], energies[0])
+            rows = likelihood.log_prob_sum(one_column(self.module(x)), y, **self._noise())
+        else:
+            values = log_joint.layout.unflatten(self.flat)
+            energy = log_joint.energy(self.flat)
+            if self.jacobian:
+                energy = energy - log_joint.layout.log_jacobian(self.flat)
+            output = log_joint.model.forward(values, x, self.module)
+            rows = likelihood.log_prob_sum(output, y, **log_joint.model.noise(values))
+        loss = energy * (1 / self.num_data) - rows * (1 / len(x))
+        loss.backward()
+        return loss.detach()
+
+    def _noise(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for name, s in self.log_joint.layout.segments.items():
+            if s.latent.is_noise:
+                leaf, group = next(
+                    (leaf, g) for leaf, g in zip(self.leaves, self.log_joint.groups, strict=True) if g.start <= s.start < g.stop
+                )
+                part = leaf[s.start - group.start : s.stop - group.start].view(s.latent.shape)
+                found[name] = part if s.transform is None else s.transform(part)
+        return self.log_joint.model.noise(found) if found or self.log_joint.model.likelihood.fixed else {}
+
+    def objective(self, loss: torch.Tensor) -> float:
+        """The log-joint in nats and the data's own units that a loss stands for."""
+        constant = self.log_joint.log_prior_constant + self.num_data * self.log_joint.model.log_jacobian
+        return constant - self.num_data * float(loss)
+
+
+def adam(
+    parameter: nn.Parameter,
+    backward: Callable[[], torch.Tensor],
+    *,
+    num_steps: int,
+    learning_rate: float,
+    report: Report,
+    history: History,
+    objective: Callable[[torch.Tensor], float],
+) -> torch.Tensor:
+    """Fused Adam on one tensor, the rate falling to zero along half a cosine.
+
+    Args:
+        parameter: What is learned; its `grad` is a buffer that `backward` adds to.
+        backward: Computes one step's loss and gradient.
+        num_steps: How many.
+        learning_rate: The first rate.
+        report: Called about a hundred times with (step, of how many, objective).
+        history: Where the objective is recorded at the same steps.
+        objective: From a loss to what a person reads.
+
+    Returns:
+        The loss of every step, (num_steps,).
+
+    Raises:
+        ValueError: If the loss stops being finite; says at which step.
+    """
+    optimizer = torch.optim.Adam([parameter], lr=learning_rate, fused=parameter.device.type in ("cpu", "cuda"))
+    group = optimizer.param_groups[0]
+    gradient = parameter.grad
+    losses = torch.empty(num_steps, dtype=parameter.dtype, device=parameter.device)
+    every = max(1, num_steps // 100)
+    for step in range(num_steps):
+        group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+        gradient.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+        loss = backward()
+        losses[step] = loss
+        if step % every == 0 or step == num_steps - 1:
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"the loss must stay finite, but it is {float(loss)} at step {step}; "
+                    f"lower learning_rate (now {learning_rate:g}) or standardise the data."
+                )
+            value = objective(loss)
+            history.record(step, value)
+            report(step + 1, num_steps, value)
+        optimizer.step()
+    return losses
+
+
+def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> tuple[float, torch.Tensor]:
+    """The log-joint over all rows, in the data's own units, and its gradient in `u`; in evaluation mode, in blocks.
+
+    Args:
+        log_joint: The objective.
+        u: (P,) unconstrained.
+        data: Prepared rows.
+        jacobian: Add log |dθ/du|.
+
+    Returns:
+        Nats, and (P,).
+    """
+    u = u.detach().requires_grad_()
+    value = log_joint.log_prior(u) + (log_joint.layout.log_jacobian(u) if jacobian else 0.0)
+    value.backward()
+    total = float(value.detach()) + data.num_data * log_joint.model.log_jacobian
+    for x, y in data.epoch():
+        part = log_joint.log_likelihood(log_joint.layout.unflatten(u), x, y, len(x))
+        part.backward()
+        total += float(part.detach())
+    return total, u.grad  # pyright: ignore[reportReturnType]
+
+
+def resolve_batch(batch_size: int | None, data: Data) -> int | None:
+    """The batch size that a fit takes: what was said, else all rows while they are few; None for all rows.
+
+    Args:
+        batch_size: What was said.
+        data: The rows.
+
+    Returns:
+        Rows a batch, or None for all of them (for a loader, its own batches).
+    """
+    if data.x is None:
+        return None
+    if batch_size is None:
+        return None if data.num_data <= FULL_BATCH_ROWS else BATCH_SIZE
+    return None if batch_size >= data.num_data else batch_size

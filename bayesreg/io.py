@@ -1,0 +1,206 @@
+"""Save and load a posterior: its state only, as tensors and plain values, readable with `weights_only=True`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bayesreg import likelihoods
+from bayesreg._catalog import concrete
+from bayesreg.data import Standardization
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import AbstractPosterior, Certificate, FitRecord, History
+from bayesreg.priors import parse
+
+FORMAT = 1
+# what a module of a Sequential is built from; everything else needs the module itself to be loaded
+_BUILT_FROM: dict[str, tuple[str, ...]] = {
+    "Linear": ("in_features", "out_features", "bias"),
+    "Flatten": ("start_dim", "end_dim"),
+    "Dropout": ("p",),
+    "LeakyReLU": ("negative_slope",),
+    "BatchNorm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    **dict.fromkeys(("ReLU", "Tanh", "Sigmoid", "GELU", "SiLU", "ELU", "Softplus", "Identity"), ()),
+}
+
+
+def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Write a posterior to a file. Nothing is left behind when it fails.
+
+    Stored are the posterior's own tensors, the priors and likelihood as text, the standardisation, the module's buffers
+    and constants, and the fit's record; of the module's code, nothing.
+
+    Args:
+        posterior: What to write.
+        path: Where to; "post.pt".
+        force: Replace an existing file.
+
+    Raises:
+        ValueError: If it is not a posterior, or the file exists and `force` is not given.
+
+    >>> import tempfile, torch, bayesreg as br
+    >>> model = br.BayesianModel(nn.Linear(1, 1), likelihood=likelihoods.Gaussian(1.0))
+    >>> post = br.fit(model, [[0.0], [1.0]], [0.0, 1.0], method="exact")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(post, folder + "/post.pt")
+    ...     again = load(folder + "/post.pt")
+    >>> bool(torch.equal(again.mean["weight"], post.mean["weight"]))
+    True
+    """
+    if not isinstance(posterior, AbstractPosterior):
+        raise ValueError(f"save takes a posterior, but {type(posterior).__name__} came; pass what fit returned.")
+    model = posterior.model
+    trained = {r.name for r in model.resolved}
+    constants = {k: v for k, v in model.module.state_dict().items() if k not in trained}
+    if model.standardization is None:
+        standardization = None
+    else:
+        s = model.standardization
+        standardization = {f.name: getattr(s, f.name) for f in dataclasses.fields(s)}
+        standardization["constant"] = list(s.constant)
+    content = {
+        "format": FORMAT,
+        "kind": type(posterior).__name__,
+        "state": posterior.state(),
+        "record": dataclasses.asdict(posterior.record),
+        "priors": {r.name: [list(r.shape), repr(r.specified), repr(r.prior), r.source] for r in model.resolved},
+        "likelihood": repr(model.likelihood),
+        "standardize": model.standardize,
+        "standardization": standardization,
+        "num_data": model.num_data,
+        "constants": constants,
+        "architecture": _describe(model.module),
+        "dtype": str(model.like.dtype).removeprefix("torch."),
+    }
+    with replacing(path, force) as temporary:
+        torch.save(content, temporary)
+
+
+def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> AbstractPosterior:
+    """Read a posterior that `save` wrote. No code from the file is run.
+
+    Args:
+        path: The file.
+        module: The network, of the same structure; not needed when it was a `Sequential` of ordinary layers (Linear,
+            activations, BatchNorm1d, Dropout, Flatten), which is rebuilt. Its own weights are not used, and it is not changed.
+
+    Returns:
+        The posterior, on the CPU.
+
+    Raises:
+        ValueError: If the file is not there or not of this kind, or the module is missing or does not fit.
+    """
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise ValueError(f"there must be a file to load, but {os.fspath(path)!r} does not exist; check the path.") from None
+    except Exception as error:  # torch raises many kinds for a file that is none of its own
+        raise ValueError(
+            f"{os.fspath(path)!r} must be a posterior written by bayesreg.save, but it cannot be read: {error}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(
+            f"{os.fspath(path)!r} must be a posterior of format {FORMAT} written by bayesreg.save; "
+            "write it anew with this version."
+        )
+    model = _rebuild(content, module)
+    record = dict(content["record"])
+    record["history"] = History(**record["history"])
+    record["certificate"] = Certificate(**record["certificate"])
+    kinds = {cls.__name__: cls for cls in concrete(AbstractPosterior)}
+    return kinds[content["kind"]].from_state(model, FitRecord(**record), content["state"])
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], force: bool) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block succeeds, and vanishes when it fails.
+
+    Args:
+        path: The file that is wanted.
+        force: Replace an existing one.
+
+    Yields:
+        The temporary file's path.
+
+    Raises:
+        ValueError: If the file exists and `force` is not given, or its folder is not there.
+    """
+    target = Path(path)
+    if target.exists() and not force:
+        raise ValueError(f"{os.fspath(path)!r} must not exist yet; pass force=True (--force) to replace it, or another name.")
+    if not target.parent.is_dir():
+        raise ValueError(f"the folder of {os.fspath(path)!r} must exist; make it first, or choose another place.")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel:
+    if module is None:
+        if content["architecture"] is None:
+            raise ValueError(
+                "this posterior's network is not a Sequential of ordinary layers; pass it: load(path, module=net)."
+            )
+        module = _build(content["architecture"]).to(getattr(torch, content["dtype"]))
+    names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    saved = content["priors"]
+    shapes = {name: list(p.shape) for name, p in module.named_parameters()}
+    if names != set(saved) or any(shapes[name] != saved[name][0] for name in names):
+        raise ValueError(
+            f"the module must have the saved parameters {', '.join(saved)} with their shapes, but "
+            f"{', '.join(sorted(names))} came; build it as it was at the fit."
+        )
+    priors = {name: parse(entry[1]) for name, entry in saved.items()}
+    model = BayesianModel(module, priors, likelihoods.parse(content["likelihood"]), content["standardize"])
+    model.module.load_state_dict(content["constants"], strict=False)
+    model.resolved = [dataclasses.replace(r, source=saved[r.name][3]) for r in model.resolved]
+    model.num_data = content["num_data"]
+    if content["standardization"] is not None:
+        numbers = dict(content["standardization"])
+        numbers["constant"] = tuple(numbers["constant"])
+        model.standardization = Standardization(**numbers)
+    return model
+
+
+def _describe(module: nn.Module) -> list[Any] | None:
+    """[class name, its arguments], nested for a Sequential; None where the module cannot be said so."""
+    name = type(module).__name__
+    if type(module) is nn.Sequential:
+        children = [_describe(child) for child in module]
+        return None if None in children else ["Sequential", children]
+    if name not in _BUILT_FROM or type(module) is not getattr(nn, name):
+        return None
+    arguments = {key: getattr(module, key) for key in _BUILT_FROM[name]}
+    if "bias" in arguments:
+        arguments["bias"] = arguments["bias"] is not None
+    frozen = any(not parameter.requires_grad for parameter in module.parameters())
+    return None if frozen else [name, arguments]
+
+
+def _build(description: list[Any]) -> nn.Module:
+    name, inside = description
+    if name == "Sequential":
+        return nn.Sequential(*(_build(child) for child in inside))
+    if name not in _BUILT_FROM:
+        raise ValueError(f"the file names a layer {name!r} that bayesreg does not rebuild; pass module=.")
+    return nn.utils.skip_init(getattr(nn, name), **inside) if name == "Linear" else getattr(nn, name)(**inside)

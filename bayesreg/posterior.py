@@ -1,0 +1,413 @@
+"""The answer of a fit, one interface for all: a mode is a Dirac posterior.
+
+Dirac     a point                       Gaussian  N(loc, covariance) over the unconstrained vector
+Guide     a variational family          Draws     what a sampler left behind
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import torch
+
+from bayesreg import _check, propagate
+from bayesreg._catalog import concrete
+from bayesreg.flat import FlatLayout
+from bayesreg.guides import AbstractGuide
+from bayesreg.model import BayesianModel
+from bayesreg.predictive import Predictive
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """How a fit went.
+
+    Attributes:
+        label: What was followed: "log joint" or "elbo".
+        steps: Step numbers at which it was recorded.
+        objective: Its values there, in nats, summed over the data set, in the data's own units.
+        notes: What was taken and why, one sentence each.
+    """
+
+    label: str = "log joint"
+    steps: list[int] = dataclasses.field(default_factory=list)
+    objective: list[float] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def record(self, step: int, objective: float) -> None:
+        """Add one point."""
+        self.steps.append(step)
+        self.objective.append(objective)
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """Whether a fit can be believed, and why.
+
+    Attributes:
+        converged: True when the check below was passed.
+        sentence: The verdict in words; says what to do when it is not.
+        details: The numbers behind it.
+    """
+
+    converged: bool
+    sentence: str
+    details: dict[str, float | str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@dataclasses.dataclass(frozen=True)
+class FitRecord:
+    """What a method says about its fit, whatever the answer's class.
+
+    Attributes:
+        method: The method's name, "map".
+        seed: The seed it was given.
+        history: How it went.
+        certificate: Whether it can be believed.
+        elapsed: Seconds.
+        space: "constrained" or "unconstrained", the space in which a mode was taken; None where there is no mode.
+        log_evidence: log p(y | x) in nats, in the data's own units, where the method knows it.
+    """
+
+    method: str
+    seed: int
+    history: History
+    certificate: Certificate
+    elapsed: float = 0.0
+    space: str | None = None
+    log_evidence: float | None = None
+
+
+class AbstractPosterior(abc.ABC):
+    """p(θ | data), in the form that a method gives it.
+
+    Weights live in the space that the model works in (standardised data when it standardises); the noise scale, like
+    every prediction, comes back in the data's own units.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+    """
+
+    def __init__(self, model: BayesianModel, record: FitRecord) -> None:
+        self.model = model
+        self.record = record
+        self.layout = FlatLayout(model)
+
+    @abc.abstractmethod
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws of the unconstrained vector, (S, P)."""
+
+    @abc.abstractmethod
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each unknown in constrained space and the model's units, flat, both (P,)."""
+
+    @abc.abstractmethod
+    def state(self) -> dict[str, Any]:
+        """The tensors (and plain values) that make this posterior, for `save`."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> AbstractPosterior:
+        """The inverse of `state`."""
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.record.method
+
+    @property
+    def seed(self) -> int:
+        """The seed of the fit."""
+        return self.record.seed
+
+    @property
+    def history(self) -> History:
+        """How the fit went."""
+        return self.record.history
+
+    @property
+    def certificate(self) -> Certificate:
+        """Whether the fit can be believed, and why."""
+        return self.record.certificate
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the fit took."""
+        return self.record.elapsed
+
+    @property
+    def space(self) -> str | None:
+        """The space in which a mode was taken, None where there is no mode."""
+        return self.record.space
+
+    @property
+    def log_evidence(self) -> float | None:
+        """Log p(y | x) in nats, in the data's own units, where the method knows it."""
+        return self.record.log_evidence
+
+    @property
+    def num_data(self) -> int:
+        """N, the number of training rows."""
+        return self.model.total()
+
+    @property
+    def mean(self) -> dict[str, torch.Tensor]:
+        """E[θ | data] by name, in each unknown's shape; the point itself for a mode."""
+        return self._named(self.moments()[0])
+
+    @property
+    def std(self) -> dict[str, torch.Tensor]:
+        """sd[θ | data] by name, in each unknown's shape; zero for a mode."""
+        return self._named(self.moments()[1])
+
+    def sample(self, num_samples: int = 1000, *, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Draws of every unknown.
+
+        Args:
+            num_samples: S.
+            seed: Same seed, same draws; the global random state is not touched.
+
+        Returns:
+            By name, (S, *shape), in constrained space; the noise in the data's own units.
+
+        Raises:
+            ValueError: If num_samples is not a whole number >= 1.
+        """
+        draws = self.draw(_check.count("num_samples", num_samples), torch.Generator().manual_seed(seed))
+        return self.to_data_units(torch.vmap(self.layout.unflatten)(draws))
+
+    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = propagate.MAX_MEMORY) -> Predictive:
+        """p(y | x, data) at new inputs.
+
+        Args:
+            x: Inputs (N, ...), in the data's own units.
+            num_samples: S, the number of draws that are mixed; one is enough for a mode, and one is taken.
+            seed: Same seed, same draws; the global random state is not touched.
+            max_memory: Bytes that the stored outputs may take.
+
+        Returns:
+            The predictive, in the data's own units.
+
+        Raises:
+            ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
+        """
+        count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
+        u = self.draw(count, torch.Generator().manual_seed(seed))
+        inputs = self.model.prepare(x)
+        out = propagate.outputs(self.model, self.layout, u, inputs, linearize_at=self._linearize_at(), max_memory=max_memory)
+        noise = torch.vmap(lambda v: self.model.noise(self.layout.unflatten(v)))(u)
+        noise = {name: value.detach() for name, value in self.to_data_units(noise).items()}
+        scale = self.model.standardization
+        if scale is not None and self.model.likelihood.location_scale:
+            far = bool((scale.y_mean.abs() > 100 * scale.y_scale).any())  # then float32 would round away the scatter
+            out = out.double() if far else out
+            out = scale.y_mean.to(out.dtype) + scale.y_scale.to(out.dtype) * out
+        # (S,) → (S, 1), and (S, K) → (S, 1, K), so that one draw's noise stands beside all its rows
+        noise = {k: v.reshape(count, 1, *([-1] if out.dim() > 2 else [])) for k, v in noise.items()}
+        return Predictive(self.model.likelihood, out, noise)
+
+    def _linearize_at(self) -> torch.Tensor | None:
+        return None
+
+    def _named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        named = {name: flat[s.slice].reshape(s.latent.shape) for name, s in self.layout.segments.items()}
+        return self.to_data_units(named)
+
+    def to_data_units(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The same values with the noise in the data's own units; with K outputs it gains their axis.
+
+        Args:
+            values: By name, in the units that the model works in, with any leading axes.
+
+        Returns:
+            By name.
+        """
+        scale = self.model.standardization
+        if scale is None or not self.model.likelihood.location_scale:
+            return values
+        noise = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
+        width = scale.y_scale.to(next(iter(values.values())).dtype)
+        return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(method={self.method!r}, P={self.layout.size}, N={self.num_data})"
+
+
+class Dirac(AbstractPosterior):
+    """All mass on one point: what a regularised fit returns.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+        loc: The point, (P,) unconstrained.
+    """
+
+    def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
+        super().__init__(model, record)
+        self.loc = loc.detach()
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """The point, `num_samples` times."""
+        return self.loc.expand(num_samples, -1)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The point and zeros."""
+        values = self.layout.unflatten(self.loc)
+        flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
+        return flat, torch.zeros_like(flat)
+
+    def state(self) -> dict[str, Any]:
+        """The point."""
+        return {"loc": self.loc}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Dirac:
+        """The inverse of `state`."""
+        return cls(model, record, state["loc"])
+
+
+class _NormalMoments(AbstractPosterior):
+    """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
+
+    @abc.abstractmethod
+    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry of `u`, both (P,)."""
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd in constrained space: of the normal itself, or of the log-normal where the unknown is positive."""
+        loc, sd = (part.clone() for part in self.unconstrained_moments())
+        for s in self.layout.in_order:
+            if s.transform is not None:
+                variance = sd[s.slice].square()
+                mean = (loc[s.slice] + variance / 2).exp()
+                sd[s.slice] = mean * variance.expm1().sqrt()
+                loc[s.slice] = mean
+        return loc, sd
+
+
+class Gaussian(_NormalMoments):
+    """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+        loc: (P,).
+        factor: Any (P, P) matrix whose product with its transpose is the covariance.
+        linearize: Predict by the network linearised at `loc` (the model for which a Gauss–Newton Laplace approximation is
+            exact; Immer, Korzepa and Bauer 2021) instead of by the network itself.
+    """
+
+    def __init__(
+        self,
+        model: BayesianModel,
+        record: FitRecord,
+        loc: torch.Tensor,
+        factor: torch.Tensor,
+        linearize: bool = False,
+    ) -> None:
+        super().__init__(model, record)
+        self.loc, self.factor, self.linearize = loc.detach(), factor.detach(), linearize
+
+    @property
+    def covariance(self) -> torch.Tensor:
+        """(P, P), of the unconstrained vector in the layout's order."""
+        return self.factor @ self.factor.mT
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws, (S, P)."""
+        noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
+        return self.loc + noise @ self.factor.mT
+
+    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry."""
+        return self.loc, self.factor.norm(dim=1)
+
+    def _linearize_at(self) -> torch.Tensor | None:
+        return self.loc if self.linearize else None
+
+    def state(self) -> dict[str, Any]:
+        """Location, factor and the way of predicting."""
+        return {"loc": self.loc, "factor": self.factor, "linearize": torch.tensor(self.linearize)}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Gaussian:
+        """The inverse of `state`."""
+        return cls(model, record, state["loc"], state["factor"], bool(state["linearize"]))
+
+
+class Guide(_NormalMoments):
+    """A fitted guide, which stays a Pyro guide: `posterior.guide` goes anywhere Pyro takes one.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+        guide: The guide.
+    """
+
+    def __init__(self, model: BayesianModel, record: FitRecord, guide: AbstractGuide) -> None:
+        super().__init__(model, record)
+        self.guide = guide
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws, (S, P)."""
+        return self.guide.draw(num_samples, generator)
+
+    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry."""
+        return self.guide.moments()
+
+    def state(self) -> dict[str, Any]:
+        """The guide's family and parameters."""
+        return {"family": type(self.guide).__name__, **self.guide.state_dict()}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Guide:
+        """The inverse of `state`."""
+        family = {guide.__name__: guide for guide in concrete(AbstractGuide)}[state["family"]]
+        guide = family.blank(FlatLayout(model), model.like)
+        guide.load_state_dict({name: value for name, value in state.items() if name != "family"})
+        return cls(model, record, guide)
+
+
+class Draws(AbstractPosterior):
+    """Draws of the unconstrained vector, as a sampler leaves them.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+        draws: (S, P).
+    """
+
+    def __init__(self, model: BayesianModel, record: FitRecord, draws: torch.Tensor) -> None:
+        super().__init__(model, record)
+        self.draws = draws.detach()
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Stored draws: without replacement while there are enough, with replacement beyond."""
+        stored = len(self.draws)
+        if num_samples <= stored:
+            index = torch.randperm(stored, generator=generator)[:num_samples]
+        else:
+            index = torch.randint(stored, (num_samples,), generator=generator)
+        return self.draws[index.to(self.draws.device)]
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd over the stored draws, in constrained space."""
+        values = torch.vmap(self.layout.unflatten)(self.draws)
+        flat = torch.cat([values[s.latent.name].reshape(len(self.draws), -1) for s in self.layout.in_order], 1)
+        return flat.mean(0), flat.std(0) if len(flat) > 1 else torch.zeros_like(flat[0])
+
+    def state(self) -> dict[str, Any]:
+        """The draws."""
+        return {"draws": self.draws}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Draws:
+        """The inverse of `state`."""
+        return cls(model, record, state["draws"])

@@ -1,0 +1,348 @@
+"""Rules that say which tensor gets which prior, and the table that shows what they came to.
+
+    {"*.weight": Normal(1.0, fan_in=True), "0.weight": Laplace(0.1), torch.nn.Conv2d: Normal(0.5), "@bias": Flat()}
+
+From the most specific kind of rule to the least:
+
+    exact name  >  callable  >  glob  >  module type  >  role (@norm > @weight, @bias)  >  default
+
+Among globs the one with more literal characters wins, among types the more derived; a later rule wins a tie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from bayesreg import _check
+from bayesreg.priors import AbstractPrior, Flat, Normal, parse
+
+if TYPE_CHECKING:
+    import pandas
+
+Pattern = str | type[nn.Module] | Callable[[str, nn.Parameter], AbstractPrior | None]
+Rules = Mapping[Any, AbstractPrior]
+
+NORM_TYPES: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+ROLES = ("@weight", "@bias", "@norm")
+_EXACT, _CALLABLE, _GLOB, _TYPE, _ROLE, _DEFAULT = 5, 4, 3, 2, 1, 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One parameter of a module, with what the rules may ask about it.
+
+    Attributes:
+        name: Dotted name, "0.weight".
+        parameter: The parameter itself.
+        owner: The module that holds it.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    owner: nn.Module
+
+    @property
+    def role(self) -> str:
+        """What the tensor does: "@norm" in a normalisation layer, else "@bias" for fewer than two axes, else "@weight"."""
+        if isinstance(self.owner, NORM_TYPES):
+            return "@norm"
+        leaf = self.name.rpartition(".")[2]
+        return "@bias" if "bias" in leaf or self.parameter.dim() < 2 else "@weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What the rules came to for one tensor.
+
+    Attributes:
+        name: Dotted name of the tensor.
+        shape: Its shape.
+        specified: The prior as written in the rule.
+        prior: The prior with every scale worked out for this tensor.
+        source: Which rule it was, in words.
+    """
+
+    name: str
+    shape: torch.Size
+    specified: AbstractPrior
+    prior: AbstractPrior
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorRow:
+    """One line of the prior table, all of it text a person reads.
+
+    Attributes:
+        tensor: Dotted name.
+        shape: "50 × 10".
+        prior: The prior as specified.
+        scale: The scale that is used after fan-in and the like, "–" where there is none.
+        penalty: The penalty it amounts to.
+        source: Which rule, or default.
+    """
+
+    tensor: str
+    shape: str
+    prior: str
+    scale: str
+    penalty: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorTable:
+    """What is assumed about every tensor, before any fit.
+
+    Attributes:
+        rows: One a tensor, in the module's order; the noise comes last.
+    """
+
+    rows: tuple[PriorRow, ...]
+
+    def to_dicts(self) -> list[dict[str, str]]:
+        """The rows as dictionaries."""
+        return [dataclasses.asdict(row) for row in self.rows]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas data frame."""
+        import pandas
+
+        return pandas.DataFrame(self.to_dicts())
+
+    def __str__(self) -> str:
+        heads = [f.name for f in dataclasses.fields(PriorRow)]
+        lines = [heads, *([getattr(row, head) for head in heads] for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(index=False)
+
+
+class PriorSpec:
+    """Rules over the tensors of a module.
+
+    Args:
+        rules: Pattern → prior. A pattern is an exact name, a glob ("*.weight"; a leading "*." also matches no prefix),
+            a module type, a role ("@weight", "@bias", "@norm"), or a callable (name, parameter) → prior or None; for a
+            callable the prior beside it is not used and may be None. A single prior stands for {"*": prior}.
+
+    Raises:
+        ValueError: If a pattern or a prior is not of these kinds.
+
+    >>> from torch import nn
+    >>> spec = PriorSpec({"*.weight": Normal(0.5)})
+    >>> [(r.name, str(r.prior), r.source) for r in spec.resolve(nn.Linear(2, 1))]
+    [('weight', 'Normal(scale=0.5)', "glob '*.weight'"), ('bias', 'Normal(scale=1.0)', 'default')]
+    """
+
+    def __init__(self, rules: Rules | AbstractPrior | PriorSpec | None = None) -> None:
+        given: Any = rules.rules if isinstance(rules, PriorSpec) else rules or {}
+        if isinstance(given, AbstractPrior):
+            given = {"*": given}
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"priors must be a mapping from patterns to priors, but {type(given).__name__} came; "
+                "write for example {'*.weight': priors.Normal(1.0)}."
+            )
+        self.rules: dict[Any, AbstractPrior | None] = dict(given)
+        for pattern, prior in self.rules.items():
+            _check_rule(pattern, prior)
+
+    def resolve(self, module: nn.Module) -> list[Resolved]:
+        """The prior of every trainable tensor of `module`.
+
+        Args:
+            module: Any module; parameters with requires_grad=False are constants and have no prior.
+
+        Returns:
+            One record a tensor, in the module's order.
+
+        Raises:
+            ValueError: If a rule matches no tensor, or a prior does not fit its tensor's shape.
+        """
+        tensors = list(trainable(module))
+        used: set[int] = set()
+        resolved = []
+        for tensor in tensors:
+            rank, prior, source = (_DEFAULT, 0), _default(tensor), "default"
+            for i, (pattern, given) in enumerate(self.rules.items()):
+                found = _match(pattern, given, tensor)
+                if found is None:
+                    continue
+                used.add(i)
+                if found[0] >= rank:
+                    (rank, prior), source = found, _describe(pattern)
+            try:
+                concrete = prior.resolve(tensor.parameter.shape)
+            except ValueError as error:
+                raise ValueError(f"{tensor.name}, {source}: {error}") from None
+            resolved.append(Resolved(tensor.name, tensor.parameter.shape, prior, concrete, source))
+        for i, pattern in enumerate(self.rules):
+            if i not in used:
+                raise ValueError(_unmatched(pattern, tensors))
+        return resolved
+
+    def table(self, module: nn.Module) -> PriorTable:
+        """What the rules come to for `module`, as a table.
+
+        Args:
+            module: Any module.
+
+        Returns:
+            The table.
+        """
+        return PriorTable(tuple(row(r) for r in self.resolve(module)))
+
+    def to_dict(self) -> dict[str, str]:
+        """The rules as plain text, pattern → prior.
+
+        Returns:
+            A dictionary that `from_dict` reads.
+
+        Raises:
+            ValueError: If a rule is a module type or a callable, which text cannot carry.
+
+        >>> PriorSpec.from_dict(PriorSpec({"*.weight": Normal(0.5)}).to_dict()).to_dict()
+        {'*.weight': 'Normal(scale=0.5)'}
+        """
+        for pattern in self.rules:
+            if not isinstance(pattern, str):
+                raise ValueError(
+                    f"a rule must be a name, glob or role to be written as text, but {_describe(pattern)} came; "
+                    "write it as a glob, or keep the specification in Python."
+                )
+        return {pattern: repr(prior) for pattern, prior in self.rules.items()}
+
+    @classmethod
+    def from_dict(cls, rules: Mapping[str, str]) -> PriorSpec:
+        """Rules from plain text, pattern → prior; see `priors.parse`."""
+        return cls({pattern: parse(text) for pattern, text in rules.items()})
+
+    def __repr__(self) -> str:
+        return f"PriorSpec({self.rules!r})"
+
+
+def trainable(module: nn.Module) -> Iterator[Tensor]:
+    """Every parameter of `module` that is to be learned, each once, in the module's order.
+
+    Raises:
+        ValueError: If a parameter is not real floating-point.
+    """
+    seen: set[int] = set()
+    for prefix, owner in module.named_modules():
+        for leaf, parameter in owner.named_parameters(recurse=False):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise ValueError(f"every parameter must have its shape, but {name} is lazy; run one batch through first.")
+            if not parameter.is_floating_point():
+                raise ValueError(
+                    f"every parameter must be floating-point, but {name} is {parameter.dtype}; a prior is a density over "
+                    "real numbers: make it a buffer (register_buffer) or convert it."
+                )
+            if id(parameter) not in seen and parameter.requires_grad:
+                seen.add(id(parameter))
+                yield Tensor(name, parameter, owner)
+
+
+def row(resolved: Resolved) -> PriorRow:
+    """One resolved prior as the table shows it."""
+    scale = getattr(resolved.prior, "scale", None)
+    return PriorRow(
+        tensor=resolved.name,
+        shape=" × ".join(map(str, resolved.shape)) or "scalar",
+        prior=str(resolved.specified),
+        scale="–" if scale is None else f"{scale:.4g}",
+        penalty=resolved.prior.penalty_text,
+        source=resolved.source,
+    )
+
+
+def _default(tensor: Tensor) -> AbstractPrior:
+    return {"@norm": Flat(), "@bias": Normal(1.0), "@weight": Normal(1.0, fan_in=True)}[tensor.role]
+
+
+def _check_rule(pattern: Any, prior: Any) -> None:
+    is_type = isinstance(pattern, type) and issubclass(pattern, nn.Module)
+    if not (isinstance(pattern, str) or is_type or (callable(pattern) and not isinstance(pattern, type))):
+        raise ValueError(
+            f"a pattern must be a name, a glob, a role, a module type or a callable, but {pattern!r} came; "
+            "write for example '*.weight' or torch.nn.Linear."
+        )
+    if isinstance(pattern, str) and pattern.startswith("@"):
+        _check.one_of("a role", pattern, ROLES)
+    by_callable = callable(pattern) and not is_type
+    if not isinstance(prior, AbstractPrior) and not (by_callable and prior is None):
+        raise ValueError(
+            f"the rule for {_describe(pattern)} must give a prior, but {prior!r} came; write for example priors.Normal(1.0)."
+        )
+
+
+def _match(pattern: Any, prior: Any, tensor: Tensor) -> tuple[tuple[int, int], AbstractPrior] | None:
+    """The rule's rank and prior for this tensor, or None.
+
+    Raises:
+        ValueError: If a callable gives something else than a prior or None.
+    """
+    if isinstance(pattern, str):
+        rank = _match_text(pattern, tensor)
+    elif isinstance(pattern, type):
+        rank = (_TYPE, len(pattern.__mro__)) if isinstance(tensor.owner, pattern) else None
+    else:
+        found = pattern(tensor.name, tensor.parameter)
+        if found is not None and not isinstance(found, AbstractPrior):
+            raise ValueError(
+                f"a callable rule must return a prior or None, but {found!r} came for {tensor.name}; "
+                "return for example priors.Normal(1.0)."
+            )
+        return None if found is None else ((_CALLABLE, 0), found)
+    return None if rank is None else (rank, prior)
+
+
+def _match_text(pattern: str, tensor: Tensor) -> tuple[int, int] | None:
+    if pattern.startswith("@"):
+        if pattern == tensor.role:
+            return (_ROLE, 1 if pattern == "@norm" else 0)
+        # a normalisation layer's tensors also are weights and biases, less specifically
+        leaf = tensor.name.rpartition(".")[2]
+        return (_ROLE, 0) if tensor.role == "@norm" and pattern == f"@{leaf}" else None
+    if pattern == tensor.name:
+        return (_EXACT, 0)
+    globs = [pattern, pattern[2:]] if pattern.startswith("*.") else [pattern]
+    if any(c in pattern for c in "*?[") and any(fnmatch.fnmatchcase(tensor.name, glob) for glob in globs):
+        return (_GLOB, sum(c not in "*?[]" for c in pattern))
+    return None
+
+
+def _describe(pattern: Any) -> str:
+    if isinstance(pattern, str):
+        kind = "role" if pattern.startswith("@") else "glob" if any(c in pattern for c in "*?[") else "name"
+        return f"{kind} {pattern!r}"
+    name = getattr(pattern, "__name__", repr(pattern))
+    return f"type {name}" if isinstance(pattern, type) else f"callable {name}"
+
+
+def _unmatched(pattern: Any, tensors: list[Tensor]) -> str:
+    head = f"a rule must match a trainable tensor, but {_describe(pattern)} matches none"
+    if isinstance(pattern, str) and not pattern.startswith("@"):
+        names = [t.name for t in tensors]
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        return f"{head}{_check.closest(pattern, names)}; the names are {shown}."
+    if isinstance(pattern, str):
+        return f"{head}; the roles in this module are {', '.join(sorted({t.role for t in tensors}))}."
+    if isinstance(pattern, type):
+        types = sorted({type(t.owner).__name__ for t in tensors})
+        return f"{head}; the types that hold tensors in this module are {', '.join(types)}."
+    return f"{head}; let it return a prior for one name at least, or take it out."

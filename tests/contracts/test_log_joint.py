@@ -1,0 +1,141 @@
+"""One model, two evaluations: the flat log-joint is the log-probability sum of the Pyro program's trace, for every pair."""
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from torch import nn
+
+import bayesreg as br
+from bayesreg import likelihoods, priors
+from bayesreg._catalog import concrete
+from bayesreg.flat import LogJoint
+from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.priors import AbstractPrior
+from tests.conftest import network
+
+N, B, D, K = 50, 20, 4, 3
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+def build(prior, likelihood, dtype, standardize, columns=1):
+    generator = torch.Generator().manual_seed(1)
+    X = 3 * torch.randn(N, D, generator=generator, dtype=torch.float64) + 10
+    y = {
+        "regression": 5 * torch.randn(N, columns, generator=generator, dtype=torch.float64) + 40,
+        "binary": torch.arange(N).remainder(2),
+        "multiclass": torch.arange(N).remainder(K),
+    }[likelihood.kind]
+    width = K if likelihood.kind == "multiclass" else columns
+    rules = {"0.weight": prior, "*.bias": priors.Normal(2.0)}
+    model = br.BayesianModel(network(D, 5, width, dtype=dtype), rules, likelihood, standardize).bind(X, y)
+    return model, X, y
+
+
+def values_of(model, seed=2):
+    """A point inside every support."""
+    generator = torch.Generator().manual_seed(seed)
+    values = {}
+    for name, latent in model.latents.items():
+        value = torch.randn(latent.shape, generator=generator, dtype=torch.float64)
+        positive = latent.prior.support is not torch.distributions.constraints.real
+        values[name] = (value.abs() + 0.1 if positive else value).to(model.like.dtype)
+    return values
+
+
+def trace_sum(model, values, *data):
+    return poutine.trace(poutine.condition(model.pyro_model, data=values)).get_trace(*data).log_prob_sum()
+
+
+@pytest.mark.parametrize("standardize", [False, True], ids=["raw", "standardized"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("likelihood", [cls() for cls in concrete(AbstractLikelihood)], ids=str)
+@pytest.mark.parametrize("prior", [cls() for cls in concrete(AbstractPrior)], ids=str)
+def test_log_joint_is_the_trace_s(prior, likelihood, dtype, standardize):
+    model, X, y = build(prior, likelihood, dtype, standardize)
+    values = values_of(model)
+    log_joint = LogJoint(model)
+    u = log_joint.layout.flatten(values)
+    for rows in (slice(None), slice(B)):  # the whole set, and a batch that counts N/B times
+        expected = trace_sum(model, values, X[rows], y[rows])
+        tolerance = TOLERANCE[dtype]
+        torch.testing.assert_close(log_joint(u, X[rows], y[rows]), expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(model.log_joint(values, X[rows], y[rows]), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_batches_sum_to_the_whole():
+    model, X, y = build(priors.Normal(0.5), likelihoods.Gaussian(), torch.float64, True)
+    u = LogJoint(model).layout.flatten(values_of(model))
+    log_joint = LogJoint(model)
+    prior = log_joint.log_prior(u)
+    parts = [log_joint(u, X[i : i + 10], y[i : i + 10]) - prior for i in range(0, N, 10)]
+    torch.testing.assert_close(sum(parts) / 5 + prior, log_joint(u, X, y), rtol=1e-12, atol=1e-12)
+
+
+def test_several_outputs_and_their_jacobian():
+    model, X, y = build(priors.Laplace(0.5), likelihoods.Gaussian(), torch.float64, True, columns=2)
+    values = values_of(model)
+    log_joint = LogJoint(model)
+    u = log_joint.layout.flatten(values)
+    torch.testing.assert_close(log_joint(u, X, y), trace_sum(model, values, X, y), rtol=1e-10, atol=1e-10)
+
+
+def test_a_density_carries_its_jacobian():
+    """The standardised model's log-likelihood is the density of y itself: it integrates to one over y."""
+    X = torch.linspace(0, 9, 10, dtype=torch.float64)[:, None]
+    y = 30 + 7 * torch.sin(X[:, 0])
+    model = br.BayesianModel(nn.Linear(1, 1).double(), likelihood=likelihoods.Gaussian(0.4), standardize=True).bind(X, y)
+    values = values_of(model)
+    grid = torch.linspace(-300, 300, 20_001, dtype=torch.float64)
+    density = torch.stack([model.log_likelihood(values, X[:1], v[None], num_data=1) for v in grid]).exp()
+    assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=1e-9)
+
+
+def test_unconstrained_density_has_its_jacobian():
+    """exp(LogJoint(u, jacobian=True)) integrates over u to what exp(LogJoint) integrates to over the noise scale."""
+    X, y = torch.zeros(3, 1, dtype=torch.float64), torch.tensor([0.3, -1.0, 0.7], dtype=torch.float64)
+    net = nn.Linear(1, 1).double().requires_grad_(False)
+    model = br.BayesianModel(net, likelihood=likelihoods.Gaussian(priors.HalfCauchy(2.0))).bind(X, y)
+    log_joint = LogJoint(model)
+    u = torch.linspace(-8, 8, 40_001, dtype=torch.float64)
+    over_u = torch.vmap(lambda v: log_joint(v[None], X, y, jacobian=True))(u)
+    scale = torch.linspace(1e-6, 400, 4_000_001, dtype=torch.float64)
+    over_scale = torch.vmap(lambda s: log_joint(s.log()[None], X, y), chunk_size=500_000)(scale)
+    assert float(torch.trapezoid(over_u.exp(), u)) == pytest.approx(float(torch.trapezoid(over_scale.exp(), scale)), rel=1e-5)
+
+
+def test_is_a_pure_function_that_can_be_vmapped_and_differentiated_twice():
+    model, X, y = build(priors.Normal(0.5), likelihoods.Gaussian(), torch.float64, True)
+    log_joint = LogJoint(model)
+    us = torch.stack([log_joint.layout.flatten(values_of(model, seed)) for seed in range(4)])
+    together = torch.vmap(lambda u: log_joint.prepared(u, *model.prepare(X, y), N))(us)
+    alone = torch.stack([log_joint.prepared(u, *model.prepare(X, y), N) for u in us])
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+    assert torch.func.hessian(lambda u: log_joint.prepared(u, *model.prepare(X, y), N))(us[0]).isfinite().all()
+
+
+def test_pyro_takes_the_model_anywhere():
+    """Prior draws, Pyro's own Predictive and a subsampled plate work on the plain program."""
+    model, X, y = build(priors.Normal(0.5), likelihoods.Gaussian(), torch.float64, True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        draws = pyro.infer.Predictive(model.pyro_model, num_samples=5)(X[:7])
+    assert draws["y"].shape == (5, 7)
+    assert draws["0.weight"].shape[-2:] == (5, D)
+    plate = poutine.trace(model.pyro_model).get_trace(X[:B], y[:B]).nodes["y"]
+    assert plate["scale"] == N / B
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda m, X, y: m.log_joint({}, X, y),
+            r"must know its training statistics, but it has seen no data; call model = model.bind",
+        ),
+        (lambda m, X, y: m.total(), r"N must be known, since it weighs the data against the prior"),
+    ],
+)
+def test_an_unbound_model_says_so(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(br.BayesianModel(network(D, 1), standardize=True), torch.zeros(3, D), torch.zeros(3))

@@ -1,0 +1,210 @@
+"""What every method must be: right on the conjugate model, repeatable, without side effects, and strict about its input."""
+
+import copy
+
+import numpy as np
+import pandas
+import pyro
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import bayesreg as br
+from bayesreg import likelihoods, priors
+from bayesreg._catalog import concrete
+from bayesreg.inference import MAP, AbstractMethod, MeanField
+from bayesreg.posterior import Certificate
+from tests.conftest import linear_model, network
+
+QUICK = {"mean-field": lambda: MeanField(num_steps=300)}
+METHODS = {cls.name: QUICK.get(cls.name, cls) for cls in concrete(AbstractMethod)}
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def state_of(module):
+    tensors = {k: v.clone() for k, v in module.state_dict().items()}
+    return tensors, {n: m.training for n, m in module.named_modules()}, {n: p.grad for n, p in module.named_parameters()}
+
+
+def assert_same(before, after):
+    assert before[0].keys() == after[0].keys()
+    assert all(before[0][k].equal(after[0][k]) for k in before[0])
+    assert before[1:] == after[1:]
+
+
+@pytest.fixture
+def few(standard_diabetes):
+    X, y = standard_diabetes
+    return X[:60], y[:60]
+
+
+@every_method
+class TestEveryMethod:
+    def test_has_a_name_and_a_purpose(self, method):
+        cls = next(c for c in concrete(AbstractMethod) if c.name == method)
+        assert f'"{method}"' in br.fit.__doc__
+        assert cls.when.endswith(".")
+        assert cls.__doc__
+
+    def test_finds_the_conjugate_mean(self, method, standard_diabetes, exact):
+        fitter = METHODS[method]() if method != "mean-field" else MeanField(num_steps=3000, num_particles=2)
+        post = br.fit(linear_model(), *standard_diabetes, method=fitter)
+        expected = br.fit(linear_model(), *standard_diabetes, method="exact")
+        sds = (post.mean["weight"] - expected.mean["weight"]).abs() / expected.std["weight"]
+        assert float(sds.max()) < 1e-2
+
+    def test_leaves_everything_as_it_was(self, method, few):
+        """Module, Pyro's store and torch's random state: after fit, predict, sample, compare, save."""
+        module = nn.Sequential(nn.Linear(10, 1), nn.Dropout(0.0)).double()
+        model = br.BayesianModel(module, priors.Normal(0.3), likelihoods.Gaussian(0.7), standardize=True)
+        before, inner, rng = state_of(module), state_of(model.module), torch.get_rng_state()
+        numpy_state = np.random.get_state()[1].copy()
+        dtype, store = torch.get_default_dtype(), dict(pyro.get_param_store().items())
+        post = br.fit(model, *few, method=METHODS[method]())
+        fitted = state_of(post.model.module)
+        post.predict(few[0], num_samples=20)
+        post.sample(3, seed=1)
+        br.compare({method: post}, *few, num_samples=20)
+        str(model.prior_table())
+        assert_same(before, state_of(module))
+        assert_same(inner, state_of(model.module))
+        assert_same(fitted, state_of(post.model.module))
+        assert torch.get_rng_state().equal(rng)
+        assert (np.random.get_state()[1] == numpy_state).all()
+        assert torch.get_default_dtype() == dtype
+        assert dict(pyro.get_param_store().items()) == store
+
+    def test_batch_norm_statistics_move_in_training_only(self, method, few):
+        module = nn.Sequential(nn.Linear(10, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1)).double()
+        rules = {"@norm": priors.Normal(1.0)}
+        model = br.BayesianModel(module, rules, likelihoods.Gaussian(0.7))
+        before = state_of(module)
+        if method == "exact":
+            with pytest.raises(ValueError, match="linear in its weights"):
+                br.fit(model, *few, method=method)
+        else:
+            post = br.fit(model, *few, method=METHODS[method]())
+            buffers = copy.deepcopy(dict(post.model.module.named_buffers()))
+            post.predict(few[0] + 100, num_samples=5)
+            br.compare({method: post}, *few, num_samples=5)
+            assert all(buffers[k].equal(v) for k, v in post.model.module.named_buffers())
+        assert_same(before, state_of(module))
+
+    def test_same_seed_same_answer(self, method, few):
+        fits = [br.fit(linear_model(), *few, method=METHODS[method](), seed=seed) for seed in (0, 0, 1)]
+        a, b, c = (post.mean["weight"] for post in fits)
+        assert a.equal(b)
+        if method == "mean-field":
+            assert not a.equal(c)
+        assert fits[0].sample(4, seed=3)["weight"].equal(fits[1].sample(4, seed=3)["weight"])
+        if method != "map":
+            assert not fits[0].sample(4, seed=3)["weight"].equal(fits[0].sample(4, seed=4)["weight"])
+
+    def test_shapes_and_units(self, method, diabetes):
+        X, y = diabetes[0][:80], diabetes[1][:80]
+        post = br.fit(linear_model(), X, y, method=METHODS[method]())
+        assert post.mean["weight"].shape == post.std["weight"].shape == (1, 10)
+        assert post.sample(7)["weight"].shape == (7, 1, 10)
+        pred = post.predict(X[:5], num_samples=50)
+        assert pred.mean.shape == (5,)
+        # the noise was known as 0.7 standard deviations of the target
+        torch.testing.assert_close(pred.aleatoric_variance, torch.full((5,), (0.7 * y.std()) ** 2, dtype=torch.float64))
+        assert y.min() - 100 < float(pred.mean.mean()) < y.max() + 100
+        assert post.num_data == 80
+        assert post.seed == 0
+        assert post.elapsed > 0
+        assert isinstance(post.certificate, Certificate)
+        assert str(post.certificate) == post.certificate.sentence
+        assert post.history.label in ("log joint", "elbo")
+        assert post.history.notes
+
+    def test_any_array_gives_the_same_fit(self, method, few):
+        X, y = few
+        expected = br.fit(linear_model(), X, y, method=METHODS[method]()).mean["weight"]
+        for data in (
+            (torch.tensor(X), torch.tensor(y)),
+            (pandas.DataFrame(X), pandas.Series(y)),
+            (pandas.DataFrame(X), pandas.DataFrame({"y": y})),
+            (X.tolist(), y.tolist()),
+            (TensorDataset(torch.tensor(X), torch.tensor(y)), None),
+        ):
+            assert br.fit(linear_model(), *data, method=METHODS[method]()).mean["weight"].equal(expected)
+
+    def test_a_loader_is_streamed_or_refused(self, method, few):
+        loader = DataLoader(TensorDataset(torch.tensor(few[0]), torch.tensor(few[1])), batch_size=20, shuffle=True)
+        rng = torch.get_rng_state()
+        if method in ("map", "mean-field", "exact"):
+            post = br.fit(linear_model(), loader, method=METHODS[method]())
+            assert post.num_data == 60
+            expected = br.fit(linear_model(), *few, method="exact")
+            sds = (post.mean["weight"] - expected.mean["weight"]).abs() / expected.std["weight"]
+            assert float(sds.max()) < (0.5 if method == "mean-field" else 0.1)
+        else:
+            assert br.fit(linear_model(), loader, method=METHODS[method]()).num_data == 60
+        assert torch.get_rng_state().equal(rng)
+
+    def test_reports_progress_to_a_function(self, method, few):
+        heard = []
+        br.fit(linear_model(), *few, method=METHODS[method](), progress=lambda *what: heard.append(what))
+        if method != "exact":
+            steps = [step for step, _, _ in heard]
+            assert steps == sorted(steps)
+            assert all(np.isfinite(objective) for _, _, objective in heard)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_refuses_data_that_are_not_finite(self, method, few, bad):
+        X, y = few[0].copy(), few[1].copy()
+        X[7, 3] = X[9, 1] = bad
+        with pytest.raises(
+            ValueError, match=r"X must be finite, but 2 of 600 entries are NaN or infinite \(the first at row 7, col"
+        ):
+            br.fit(linear_model(), X, y, method=method)
+        y[3] = bad
+        with pytest.raises(ValueError, match=r"y must be finite, but 1 of 60 entries .* \(the first at row 3\)"):
+            br.fit(linear_model(), few[0], y, method=method)
+
+    def test_refuses_what_does_not_fit(self, method, few):
+        X, y = few
+        with pytest.raises(ValueError, match=r"X has 60 rows and y has 59"):
+            br.fit(linear_model(), X, y[:-1], method=method)
+        with pytest.raises(ValueError, match=r"the module must accept rows of shape \(9,\), but it failed on them"):
+            br.fit(linear_model(), X[:, :9], y, method=method)
+        with pytest.raises(ValueError, match=r"one network output for each target, .* give the last layer 2 output"):
+            br.fit(linear_model(), X, np.column_stack([y, y]), method=method)
+        with pytest.raises(ValueError, match=r"a target must vary to be standardised, but all 60 values are 1"):
+            br.fit(linear_model(), X, np.ones(60), method=method)
+
+    def test_a_failed_fit_leaves_the_random_state(self, method, few):
+        rng = torch.get_rng_state()
+        with pytest.raises(ValueError, match="must be finite"):
+            br.fit(linear_model(), few[0] * np.nan, few[1], method=method)
+        assert torch.get_rng_state().equal(rng)
+
+
+def test_methods_are_found_by_name():
+    with pytest.raises(
+        ValueError, match=r"method must be one of 'exact', .*, but 'mean-feild' came; did you mean 'mean-field'"
+    ):
+        br.fit(linear_model(), [[0.0] * 10], [0.0], method="mean-feild")
+    with pytest.raises(ValueError, match=r"model must be a BayesianModel, but Linear came; wrap the network"):
+        br.fit(nn.Linear(1, 1), [[0.0]], [0.0], method="map")
+    with pytest.raises(ValueError, match=r"seed must be a whole number >= 0, but -1 came"):
+        br.fit(linear_model(), [[0.0] * 10], [0.0], method="map", seed=-1)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "categorical"])
+@pytest.mark.parametrize("method", ["map", "laplace", "mean-field"])
+def test_every_likelihood_can_be_fitted(method, likelihood, breast_cancer):
+    X, y = breast_cancer[0][:200, :5], breast_cancer[1][:200]
+    kind = {
+        "gaussian": br.likelihoods.Gaussian(),
+        "bernoulli": likelihoods.Bernoulli(),
+        "categorical": likelihoods.Categorical(),
+    }
+    model = br.BayesianModel(network(5, 4, 2 if likelihood == "categorical" else 1), likelihood=kind[likelihood])
+    quick = {"map": MAP(), "laplace": "laplace", "mean-field": MeanField(num_steps=1500)}[method]
+    pred = br.fit(model, X, y, method=quick).predict(X, num_samples=100)
+    assert pred.mean.shape == ((200, 2) if likelihood == "categorical" else (200,))
+    guess = pred.mean.argmax(1) if likelihood == "categorical" else pred.mean > 0.5
+    assert float((guess.int().numpy() == y).mean()) > 0.85

@@ -1,0 +1,128 @@
+"""Save and load: state only, everything comes back, nothing half-written stays."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+from bayesreg import likelihoods, priors
+from bayesreg.inference import MAP, MeanField
+from bayesreg.posterior import Draws
+from tests.conftest import linear_model
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(10, 1)
+        self.register_buffer("shift", torch.tensor([2.0]))
+
+    def forward(self, x):
+        return self.inner(x) + self.shift
+
+
+@pytest.mark.parametrize("name", ["MAP", "Laplace", "mean-field"])
+def test_a_sequential_comes_back_without_code(tmp_path, posteriors, name):
+    fits, X, y = posteriors
+    post, path = fits[name], tmp_path / "post.pt"
+    rng = torch.get_rng_state()
+    br.save(post, path)
+    again = br.load(path)
+    assert torch.get_rng_state().equal(rng)
+    assert type(again) is type(post)
+    for a, b in ((again.mean, post.mean), (again.std, post.std), (again.sample(5, seed=1), post.sample(5, seed=1))):
+        assert a.keys() == b.keys()
+        assert all(a[k].equal(b[k]) for k in a)
+    ours, theirs = (p.predict(X, num_samples=20, seed=3) for p in (again, post))
+    assert ours.mean.equal(theirs.mean)
+    assert ours.log_prob(y).equal(theirs.log_prob(y))
+    assert again.history == post.history
+    assert again.certificate == post.certificate
+    assert again.record == post.record
+    assert again.model.prior_table() == post.model.prior_table()
+    assert again.num_data == post.num_data
+    torch.load(path, weights_only=True)  # state only: no code needed, none run
+
+
+@pytest.mark.parametrize("likelihood", [likelihoods.Bernoulli(), likelihoods.Gaussian(priors.Gamma(3.0, 2.0))], ids=repr)
+def test_buffers_and_likelihoods_come_back(tmp_path, breast_cancer, likelihood):
+    X, y = breast_cancer
+    net = nn.Sequential(nn.Linear(30, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.1), nn.Linear(4, 1))
+    post = br.fit(br.BayesianModel(net, likelihood=likelihood), X, y, method=MAP(num_steps=50))
+    br.save(post, tmp_path / "p")
+    again = br.load(tmp_path / "p")
+    assert repr(again.model.likelihood) == repr(likelihood)
+    assert not again.model.module[1].running_mean.equal(torch.zeros(4))
+    assert again.predict(X).mean.equal(post.predict(X).mean)
+
+
+def test_a_module_of_one_s_own_is_passed(tmp_path, standard_diabetes):
+    post = br.fit(br.BayesianModel(Custom()), *standard_diabetes, method="map")
+    br.save(post, tmp_path / "p")
+    with pytest.raises(ValueError, match=r"not a Sequential of ordinary layers; pass it: load\(path, module=net\)"):
+        br.load(tmp_path / "p")
+    fresh = Custom()
+    before = fresh.inner.weight.clone()
+    again = br.load(tmp_path / "p", module=fresh)
+    assert fresh.inner.weight.equal(before)
+    assert again.predict(standard_diabetes[0]).mean.equal(post.predict(standard_diabetes[0]).mean)
+    with pytest.raises(
+        ValueError, match=r"the module must have the saved parameters inner.weight, inner.bias .*, but bias, weight came"
+    ):
+        br.load(tmp_path / "p", module=nn.Linear(10, 1))
+
+
+def test_draws_come_back(tmp_path, exact):
+    draws = Draws(exact.model, exact.record, exact.draw(30, torch.Generator().manual_seed(0)))
+    br.save(draws, tmp_path / "p")
+    again = br.load(tmp_path / "p")
+    assert again.draws.equal(draws.draws)
+    np.testing.assert_allclose(again.std["weight"], draws.draws[:, :10].std(0, keepdim=True))
+    assert again.sample(100, seed=0)["weight"].shape == (100, 1, 10)
+
+
+def test_nothing_is_overwritten_or_left_behind(tmp_path, exact, monkeypatch):
+    path = tmp_path / "post.pt"
+    br.save(exact, path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"post.pt' must not exist yet; pass force=True"):
+        br.save(exact, path)
+
+    def fails(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        br.save(exact, path, force=True)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["post.pt"]
+    with pytest.raises(ValueError, match=r"the folder of .* must exist"):
+        br.save(exact, tmp_path / "no" / "post.pt")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    torch.save({"format": 99}, tmp_path / "other")
+    torch.save(nn.Linear(1, 1), tmp_path / "code")
+    for name, message in (
+        ("none", r"there must be a file to load, but .*none' does not exist"),
+        ("text", r"must be a posterior written by bayesreg.save, but it cannot be read"),
+        ("code", r"must be a posterior written by bayesreg.save, but it cannot be read"),
+        ("other", r"must be a posterior of format 1 written by bayesreg.save"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            br.load(tmp_path / name)
+    with pytest.raises(ValueError, match=r"save takes a posterior, but dict came"):
+        br.save({}, tmp_path / "x")
+
+
+def test_standardisation_comes_back(tmp_path, diabetes):
+    X, y = diabetes
+    post = br.fit(linear_model(), X, y, method=MeanField(num_steps=100))
+    br.save(post, tmp_path / "p")
+    again = br.load(tmp_path / "p")
+    assert again.model.standardization.x_mean.equal(post.model.standardization.x_mean)
+    assert again.predict(X[:3], num_samples=3).mean.equal(post.predict(X[:3], num_samples=3).mean)

@@ -1,0 +1,114 @@
+"""The Laplace approximation: exact where the posterior is Gaussian, and honest about what its curvature is."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+from bayesreg import likelihoods, priors
+from bayesreg.flat import LogJoint
+from bayesreg.inference import MAP, LaplaceApproximation
+from bayesreg.inference.curvature import full_hessian, gauss_newton
+from tests.conftest import linear_model, network
+
+
+@pytest.mark.parametrize("curvature", ["hessian", "ggn"])
+def test_is_exact_on_a_linear_gaussian_model(diabetes, exact, curvature):
+    post = br.fit(linear_model(), *diabetes, method=LaplaceApproximation(curvature))
+    np.testing.assert_allclose(post.loc, exact.loc, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(post.covariance, exact.covariance, rtol=1e-6, atol=1e-12)
+    assert post.log_evidence == pytest.approx(exact.log_evidence, rel=1e-9)
+    pred, reference = (p.predict(diabetes[0][:50], num_samples=20_000) for p in (post, exact))
+    np.testing.assert_allclose(pred.epistemic_variance, reference.epistemic_variance, rtol=0.1)
+
+
+@pytest.fixture
+def smooth(standard_diabetes):
+    X, y = standard_diabetes
+    model = br.BayesianModel(network(10, 3, 1, dtype=torch.float64), likelihood=likelihoods.Gaussian(priors.HalfCauchy(1.0)))
+    return model.ingest(X[:150], y[:150])
+
+
+def test_hessian_is_autograd_s_whole(smooth):
+    model, data = smooth
+    log_joint = LogJoint(model)
+    u = torch.randn(log_joint.layout.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
+    whole = torch.func.hessian(lambda v: -log_joint.prepared(v, data.x, data.y, 150, jacobian=True))(u)
+    torch.testing.assert_close(full_hessian(log_joint, u, data), whole, rtol=1e-9, atol=1e-9)
+
+
+def test_gauss_newton_is_the_hessian_of_the_linearised_network(smooth):
+    model, data = smooth
+    log_joint = LogJoint(model)
+    u = torch.randn(log_joint.layout.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
+
+    def linearised(v):
+        f = lambda w: model.forward(log_joint.layout.unflatten(w), data.x)  # noqa: E731
+        base, slope = torch.func.jvp(f, (u,), (v - u,))
+        noise = model.noise(log_joint.layout.unflatten(v))
+        return -model.likelihood.log_prob_sum(base + slope, data.y, **noise) + log_joint.energy(v)
+
+    whole = torch.func.hessian(linearised)(u)
+    noise = log_joint.layout.segments["noise_scale"].start
+    found = gauss_newton(log_joint, u, data)
+    keep = [i for i in range(len(u)) if i != noise]
+    torch.testing.assert_close(found[keep][:, keep], whole[keep][:, keep], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found[noise, noise], whole[noise, noise], rtol=1e-8, atol=1e-8)
+    assert float(torch.linalg.eigvalsh(found)[0]) > 0
+
+
+@pytest.mark.parametrize("likelihood", [likelihoods.Bernoulli(), likelihoods.Categorical()], ids=str)
+def test_gauss_newton_is_the_hessian_of_a_linear_classifier(breast_cancer, likelihood):
+    X, y = breast_cancer
+    width = 2 if likelihood.kind == "multiclass" else 1
+    model, data = br.BayesianModel(nn.Linear(30, width).double(), likelihood=likelihood).ingest(X, y)
+    log_joint = LogJoint(model)
+    u = torch.randn(log_joint.layout.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 5
+    torch.testing.assert_close(gauss_newton(log_joint, u, data), full_hessian(log_joint, u, data), rtol=1e-9, atol=1e-9)
+
+
+def test_linearised_prediction_is_the_closed_form(standard_diabetes):
+    """Var f = J Σ Jᵀ, with J by finite differences."""
+    X, y = standard_diabetes
+    model = br.BayesianModel(network(10, 3, 1, dtype=torch.float64), likelihood=likelihoods.Gaussian(0.7))
+    post = br.fit(model, X, y, method="laplace")
+    x = torch.tensor(X[:20])
+    f = lambda u: post.model.forward(post.layout.unflatten(u), x)  # noqa: E731
+    steps = 1e-5 * torch.eye(len(post.loc), dtype=torch.float64)
+    jacobian = torch.stack([(f(post.loc + s) - f(post.loc - s)) / 2e-5 for s in steps], 1)
+    variance = torch.einsum("np,pq,nq->n", jacobian, post.covariance, jacobian)
+    pred = post.predict(X[:20], num_samples=20_000)
+    torch.testing.assert_close(pred.epistemic_variance, variance.detach(), rtol=6 * (2 / 20_000) ** 0.5, atol=0)
+
+
+def test_covers_what_the_mode_does_not(posteriors):
+    fits, X, y = posteriors
+    mode, laplace = (fits[name].predict(X) for name in ("MAP", "Laplace"))
+    assert bool((laplace.variance > mode.variance).all())
+    assert float(mode.epistemic_variance.abs().max()) == 0
+    assert br.metrics.coverage(laplace, y, 0.95).rate >= br.metrics.coverage(mode, y, 0.95).rate
+
+
+def test_auto_says_which_curvature_it_took(standard_diabetes):
+    X, y = standard_diabetes
+    model = br.BayesianModel(network(10, 20, 1, activation=nn.ReLU), standardize=True)
+    post = br.fit(model, X, y, method=LaplaceApproximation(mode=MAP(num_steps=500)))
+    assert "Gauss–Newton matrix (the Hessian's smallest eigenvalue is -" in str(post.certificate)
+    with pytest.raises(ValueError, match=r"the Hessian must be positive definite at a mode, but its smallest eigenvalue is -"):
+        br.fit(model, X, y, method=LaplaceApproximation("hessian", mode=MAP(num_steps=500)))
+
+
+def test_refusals(standard_diabetes):
+    X, y = standard_diabetes
+    with pytest.raises(
+        ValueError, match=r"two derivatives at the mode, but weight has Laplace\(scale=1.0\), whose mode sits on its"
+    ):
+        br.fit(br.BayesianModel(nn.Linear(10, 1), {"weight": priors.Laplace()}), X, y, method="laplace")
+    with pytest.raises(ValueError, match=r"at most max_parameters=10 unknowns, but the model has 12, a matrix of 0.0 GB"):
+        br.fit(br.BayesianModel(nn.Linear(10, 1)), X, y, method=LaplaceApproximation(max_parameters=10))
+    flat = br.BayesianModel(nn.Linear(20, 1).double(), priors.Flat(), likelihoods.Gaussian(1.0))
+    with pytest.raises(ValueError, match=r"the posterior must be proper, but the data do not determine"):
+        br.fit(flat, np.column_stack([X, X])[:15], y[:15], method=LaplaceApproximation("ggn"))
+    with pytest.raises(ValueError, match=r"curvature must be one of 'auto', 'hessian', 'ggn', but 'diag' came"):
+        LaplaceApproximation("diag")

@@ -1,0 +1,81 @@
+"""Mean-field VI meets the optimum that theory gives it on a linear-Gaussian model: exact mean, sd² = 1/diag(precision)."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+from bayesreg import likelihoods, priors
+from bayesreg.flat import LogJoint
+from bayesreg.guides import MeanFieldGuide
+from bayesreg.inference import MeanField
+from tests.conftest import linear_model
+
+
+def test_reaches_the_mean_field_optimum(diabetes, exact):
+    method = MeanField(num_steps=6000, num_particles=128, learning_rate=0.005)
+    post = br.fit(linear_model(), *diabetes, method=method)
+    loc, scale = post.guide.moments()
+    assert float(((loc - exact.loc).abs() / exact.covariance.diagonal().sqrt()).max()) < 1e-2
+    precision = torch.linalg.inv(exact.covariance)
+    torch.testing.assert_close(scale.square() * precision.diagonal(), torch.ones_like(scale), rtol=0.02, atol=0)
+    assert post.certificate.converged
+    # ELBO = log evidence − KL(q ‖ p), the KL between two normals in closed form
+    kl = 0.5 * float((precision.diagonal() / precision.diagonal()).sum() - len(loc)) + 0.5 * float(
+        torch.logdet(exact.covariance) + precision.diagonal().log().sum()
+    )
+    details = post.certificate.details
+    assert details["elbo"] == pytest.approx(exact.log_evidence - kl, abs=0.1 + 4 * details["Monte Carlo error"])
+
+
+@pytest.mark.parametrize("particles", [1, 4, 5])
+@pytest.mark.parametrize("prior", [priors.Normal(0.5), priors.Laplace(0.5), priors.HalfCauchy(0.5)], ids=repr)
+def test_elbo_is_log_joint_plus_entropy_on_average(standard_diabetes, prior, particles):
+    """The closed-form parts agree with plain Monte Carlo: E[log p(y, θ) + log |dθ/du|] + entropy."""
+    X, y = standard_diabetes[0][:40], standard_diabetes[1][:40]
+    model = br.BayesianModel(nn.Linear(10, 1).double(), {"weight": prior}).bind(X, y)
+    log_joint = LogJoint(model)
+    size = log_joint.layout.size
+    generator = torch.Generator().manual_seed(0)
+    loc = 0.3 * torch.randn(size, generator=generator, dtype=torch.float64)
+    guide = MeanFieldGuide(log_joint.layout, loc, torch.full_like(loc, 0.2))
+    x, t = model.prepare(X, y)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        ours = torch.stack([guide.elbo(log_joint, x, t, 40, particles) for _ in range(2000)])
+    u = guide.draw(20_000, generator)
+    entropy = float(size * (np.log(0.2) + 0.5 * np.log(2 * np.pi * np.e)))
+    plain = torch.vmap(lambda v: log_joint.prepared(v, x, t, 40, jacobian=True), chunk_size=2000)(u) + entropy
+    error = float((ours.var() / len(ours) + plain.var() / len(plain)).sqrt())
+    assert abs(float(ours.mean() - plain.mean())) < 4 * error
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_kl_weighs_against_all_rows_not_a_batch(diabetes, seed):
+    """A KL divided by the batch instead of N would shrink the posterior sd by √(N/B)."""
+    X, y = diabetes
+    full = br.fit(linear_model(), X, y, method=MeanField(num_steps=3000, num_particles=8), seed=seed)
+    mini = br.fit(linear_model(), X, y, method=MeanField(num_steps=4000, num_particles=8, batch_size=64), seed=seed)
+    ratio = mini.std["weight"] / full.std["weight"]
+    assert float(ratio.min()) > 0.8
+    assert float(ratio.max()) < 1.25
+
+
+def test_too_few_steps_are_not_called_converged(diabetes):
+    assert not br.fit(linear_model(), *diabetes, method=MeanField(num_steps=50)).certificate.converged
+    short = br.fit(linear_model(), *diabetes, method=MeanField(num_steps=300, learning_rate=2e-3, num_particles=8))
+    assert "the ELBO still rose by" in str(short.certificate)
+
+
+def test_noise_is_log_normal_and_in_the_data_s_units(diabetes):
+    X, y = diabetes
+    model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(), standardize=True)
+    post = br.fit(model, X, y, method=MeanField(num_steps=3000, num_particles=4))
+    draws = post.sample(200_000, seed=0)["noise_scale"]
+    assert float(draws.min()) > 0
+    assert float(post.mean["noise_scale"]) == pytest.approx(
+        float(draws.mean()), rel=4 * float(draws.std() / draws.mean()) / 447
+    )
+    assert float(post.std["noise_scale"]) == pytest.approx(float(draws.std()), rel=0.01)
+    assert 50 < float(post.mean["noise_scale"]) < 60  # least squares: 54.15

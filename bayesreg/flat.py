@@ -222,15 +222,16 @@ class LogJoint:
 
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """E[penalty] under u ~ N(loc, diag scale²), a scalar: closed form where there is one, else at the draw `u`."""
-        total = loc.new_zeros(())
+        total = None
         for group in self.groups:
             part = group.prior.expected_energy(loc[group.slice], scale[group.slice])
-            total = total + (group.energy(u[group.slice]) if part is None else part.sum())
-        return total
+            part = group.energy(u[group.slice]) if part is None else part.sum()
+            total = part if total is None else total + part
+        return total  # pyright: ignore[reportReturnType]
 
     def expected_log_jacobian(self, loc: torch.Tensor) -> torch.Tensor:
         """E[log |dθ/du|] under u ~ N(loc, ·): exact, because the only transform is exp and its log-Jacobian is u."""
-        return self.layout.log_jacobian(loc)
+        return sum((loc[g.slice].sum() for g in self.groups if g.transform is not None), loc.new_zeros(()))
 
     @property
     def smooth(self) -> bool:

@@ -6,7 +6,6 @@ ELBO = E_q[log p(y | θ)] − KL(q ‖ p)   in nats, N rows;   for a Delta guide
 from __future__ import annotations
 
 import abc
-import math
 import uuid
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import nn
 
 from bayesreg.flat import FlatLayout, LogJoint
 from bayesreg.model import BayesianModel
+from bayesreg.priors.base import HALF_LOG_2PI
 
 
 class AbstractGuide(nn.Module, abc.ABC):
@@ -183,20 +183,35 @@ class MeanFieldGuide(AbstractGuide):
         if num_particles == 1:
             u = torch.addcmul(loc, scale, torch.randn_like(loc))
             fit = log_joint.log_likelihood(self.layout.unflatten(u), x, y, num_data)
-            energy = log_joint.expected_energy(loc, scale, u)
-        else:
-            half = torch.randn(num_particles // 2, len(loc), dtype=loc.dtype, device=loc.device)
-            noise = torch.cat([half, -half, torch.randn(num_particles % 2, len(loc)).to(half)])
-            draws = torch.addcmul(loc, scale, noise)
+            return fit - self.divergence(log_joint, loc, scale, log_scale, u)
+        half = torch.randn(num_particles // 2, len(loc), dtype=loc.dtype, device=loc.device)
+        last = torch.randn(num_particles % 2, len(loc), dtype=loc.dtype, device=loc.device)
+        draws = torch.addcmul(loc, scale, torch.cat([half, -half, last]))
 
-            def at(u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                values = self.layout.unflatten(u)
-                return log_joint.log_likelihood(values, x, y, num_data), log_joint.expected_energy(loc, scale, u)
+        def at(u: torch.Tensor) -> torch.Tensor:
+            fit = log_joint.log_likelihood(self.layout.unflatten(u), x, y, num_data)
+            return fit - self.divergence(log_joint, loc, scale, log_scale, u)
 
-            fit, energy = (part.mean() for part in torch.vmap(at)(draws))
-        entropy = log_scale.sum() + 0.5 * math.log(2 * math.pi * math.e) * len(loc)
-        jacobian = log_joint.expected_log_jacobian(loc)
-        return fit + entropy + jacobian - energy + log_joint.log_prior_constant
+        return torch.vmap(at)(draws).mean()
+
+    def divergence(
+        self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor, log_scale: torch.Tensor, u: torch.Tensor
+    ) -> torch.Tensor:
+        """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw.
+
+        Args:
+            log_joint: The model's flat log-joint.
+            loc: Means, (P,).
+            scale: Standard deviations, (P,).
+            log_scale: Their logarithms, (P,).
+            u: A draw, (P,).
+
+        Returns:
+            Scalar.
+        """
+        entropy = log_scale.sum() + (HALF_LOG_2PI + 0.5) * len(loc)
+        energy = log_joint.expected_energy(loc, scale, u)
+        return energy - log_joint.log_prior_constant - entropy - log_joint.expected_log_jacobian(loc)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and standard deviations."""

@@ -174,8 +174,10 @@ class Gaussian(AbstractLikelihood):
 
     def log_prob_sum(self, output: torch.Tensor, y: torch.Tensor, *, noise_scale: torch.Tensor) -> torch.Tensor:
         """The same, summed over rows."""
+        count = y.numel()
         squares = F.mse_loss(output, y, reduction="sum")
-        return squares * (-0.5 / noise_scale.square()) - y.numel() * (noise_scale.log() + _HALF_LOG_2PI)
+        logs = noise_scale.log() * -count - count * _HALF_LOG_2PI
+        return torch.addcdiv(logs, squares, noise_scale.square(), value=-0.5)
 
     def output_curvature(self, output: torch.Tensor, y: torch.Tensor, *, noise_scale: torch.Tensor) -> torch.Tensor:
         """I/σ²."""

@@ -98,6 +98,8 @@ class BayesianModel:
             if name in self.latents:
                 raise ValueError(f"{name} is the likelihood's name for the noise, but the module has a parameter of that name.")
             self.latents[name] = Latent(name, torch.Size(), prior, is_noise=True)
+        like = self.like
+        self._known_noise = {name: like.new_tensor(value) for name, value in self.likelihood.fixed.items()}
         if not self.latents:
             raise ValueError("a model must have something to learn, but every parameter has requires_grad=False.")
 
@@ -132,10 +134,19 @@ class BayesianModel:
             rows.append(PriorRow(name, "scalar", "known", f"{value:.4g}", "–", "likelihood"))
         return PriorTable(tuple(rows))
 
-    def to(self, device: torch.device | str) -> BayesianModel:
-        """The same model with its module on another device."""
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BayesianModel:
+        """The same model with its module on another device, or in another floating type.
+
+        Args:
+            device: Where to; where it is when None.
+            dtype: Which type; the one it has when None.
+
+        Returns:
+            A new model; this one is unchanged.
+        """
         moved = copy.copy(self)
-        moved.module = copy.deepcopy(self.module).to(device)
+        moved.module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
+        moved._known_noise = {name: value.to(moved.like) for name, value in self._known_noise.items()}
         if self.standardization is not None:
             moved.standardization = self.standardization.to(moved.like.device)
         return moved
@@ -249,9 +260,7 @@ class BayesianModel:
 
     def noise(self, values: Values) -> dict[str, torch.Tensor]:
         """The noise's numbers, learned or known, in the units that the model works in."""
-        found = {name: values[name] for name, latent in self.latents.items() if latent.is_noise}
-        known = {name: torch.as_tensor(v, dtype=self.like.dtype, device=self.like.device) for name, v in self._fixed()}
-        return {**found, **known}
+        return {**self._known_noise, **{name: values[name] for name in self.likelihood.latents}}
 
     def log_prior(self, values: Values) -> torch.Tensor:
         """Log p(θ), a scalar in nats.
@@ -342,9 +351,6 @@ class BayesianModel:
     @property
     def _takes_integers(self) -> bool:
         return any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self.module.modules())
-
-    def _fixed(self) -> list[tuple[str, float]]:
-        return list(self.likelihood.fixed.items())
 
     def _cast(self, values: torch.Tensor) -> torch.Tensor:
         """In the model's dtype, but whole numbers stay whole: class labels, and indices of an embedding."""

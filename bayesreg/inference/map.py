@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import time
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,7 +35,7 @@ class MAP(AbstractMethod):
     Args:
         optimizer: "lbfgs" (full batch, smooth priors; finished by Newton steps for up to 500 unknowns), "adam", or "auto",
             which takes L-BFGS where it fits and says so in `history.notes`.
-        num_steps: Steps at most for "lbfgs" (1,000 when None), exactly for "adam" (5,000, or 30 epochs of mini-batches).
+        num_steps: Steps at most for "lbfgs" (2,000 when None), exactly for "adam" (5,000, or 30 epochs of mini-batches).
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
         batch_size: Rows a step; all rows up to 10,000 when None, then 256. A loader brings its own batches.
         jacobian: False for the mode in constrained space, as Pyro's AutoDelta; True for the mode of the unconstrained
@@ -122,40 +125,65 @@ class MAP(AbstractMethod):
         return copy.flat.detach(), log_joint.model.with_buffers(copy.module)
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
+        from scipy.optimize import minimize
+
+        dtype = start.dtype
+        log_joint, start, data = in_double(log_joint, start, data)
         x, y = data.full("L-BFGS")
         copy = TrainingCopy(log_joint, start, data.num_data, jacobian=self.jacobian, training=False)
-        total = self.num_steps or 1000
-        chunk = 20  # the optimizer keeps its curvature between calls; a chunk is how often one hears of it
-        search = torch.optim.LBFGS(
-            [copy.flat],
-            max_iter=chunk,
-            history_size=50,
-            line_search_fn="strong_wolfe",
-            tolerance_grad=0,
-            tolerance_change=0,
-        )
+        total = self.num_steps or 2000
+        best, kept = math.inf, start
 
-        def closure() -> torch.Tensor:
+        def loss_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal best, kept
+            copy.flat.data.copy_(torch.from_numpy(u))
             copy.flat.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
-            return copy.backward(x, y)
+            value = -copy.objective(copy.backward(x, y)) / data.num_data
+            gradient = copy.flat.grad.cpu().double().numpy().copy()  # pyright: ignore[reportOptionalMemberAccess]
+            if not (math.isfinite(value) and np.isfinite(gradient).all()):
+                return math.inf, np.zeros_like(gradient)
+            if value < best:
+                best, kept = value, copy.flat.detach().clone()
+            return value, gradient
 
-        best, kept, stalled = float(closure()), copy.flat.detach().clone(), 0
-        for step in range(0, total, chunk):
-            search.step(closure)  # pyright: ignore[reportArgumentType]
-            after = float(closure())
-            if not (math.isfinite(after) and bool(copy.flat.isfinite().all())):
-                history.notes.append(f"left the range of numbers after step {step}; the last good point is kept.")
-                break
-            value = copy.objective(torch.tensor(after))
-            history.record(step, value)
-            report(min(step + chunk, total), total, value)
-            # progress below rounding, twice: there is nothing left to gain
-            stalled = stalled + 1 if best - after <= 10 * torch.finfo(kept.dtype).eps * max(1.0, abs(after)) else 0
-            if after <= best:
-                best, kept = after, copy.flat.detach().clone()
-            if stalled == 2:
-                break
-        return newton(log_joint, kept, data, self.jacobian) if log_joint.layout.size <= NEWTON_PARAMETERS else kept
+        steps = itertools.count(1)
+
+        def heard(u: np.ndarray) -> None:
+            step = next(steps)
+            if step <= 20 or step % 10 == 0:
+                history.record(step, -best * data.num_data)
+            report(step, total, -best * data.num_data)
+
+        options = {"maxiter": total, "maxfun": 2 * total, "maxcor": 30, "ftol": 0.0, "gtol": 1e-12}
+        found = minimize(loss_and_gradient, start.cpu().numpy(), jac=True, method="L-BFGS-B", callback=heard, options=options)
+        history.record(found.nit + 1, -best * data.num_data)
+        history.notes.append(f"L-BFGS: {found.nit} steps, {found.nfev} evaluations; it stopped with {found.message!r}.")
+        if log_joint.layout.size <= NEWTON_PARAMETERS:
+            kept = newton(log_joint, kept, data, self.jacobian)
+        return kept.to(dtype)
+
+
+def in_double(log_joint: LogJoint, start: torch.Tensor, data: Data) -> tuple[LogJoint, torch.Tensor, Data]:
+    """The same problem in float64, where a line search can tell two values apart down to the mode.
+
+    A module that insists on its own floating type keeps it.
+
+    Args:
+        log_joint: The objective.
+        start: Where to begin, (P,).
+        data: All rows.
+
+    Returns:
+        The three in float64.
+    """
+    model = log_joint.model.to(dtype=torch.float64)
+    x, y = (v.double() if v.is_floating_point() else v for v in data.full("L-BFGS"))
+    wide = LogJoint(model)
+    try:
+        gradient_of(wide, start.double(), dataclasses.replace(data, x=x[:2], y=y[:2]))
+    except RuntimeError:
+        return log_joint, start, data
+    return wide, start.double(), dataclasses.replace(data, x=x, y=y)
 
 
 def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num_steps: int = 20) -> torch.Tensor:

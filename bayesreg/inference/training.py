@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,15 +44,23 @@ class TrainingCopy:
         self.flat.grad = torch.zeros_like(self.flat)
         self.module = copy.deepcopy(log_joint.model.module).train(training)
         segments = log_joint.layout.segments
-        self.in_place = all(s.transform is None for s in segments.values() if not s.latent.is_noise) and not jacobian
+        self.in_place = all(s.transform is None for s in segments.values() if not s.latent.is_noise)
         if self.in_place:
             for name, s in segments.items():
                 if not s.latent.is_noise:
                     self._alias(self.module.get_parameter(name), s.slice, s.latent.shape)
         # one leaf a group, each a view: slicing a leaf would cost a full-size gradient for every slice
-        self.leaves = [nn.Parameter(self.flat.detach()[g.slice]) for g in log_joint.groups]
+        self.leaves: list[Any] = [nn.Parameter(self.flat.detach()[g.slice]) for g in log_joint.groups]
         for leaf, group in zip(self.leaves, log_joint.groups, strict=True):
             self._alias(leaf, group.slice, leaf.shape)
+
+        self._noise_leaves = [
+            (name, leaf, s.start - group.start, s.transform)
+            for name, s in segments.items()
+            if s.latent.is_noise
+            for leaf, group in zip(self.leaves, log_joint.groups, strict=True)
+            if group.start <= s.start < group.stop
+        ]
 
     def _alias(self, parameter: nn.Parameter, where: slice, shape: torch.Size) -> None:
         parameter.data = self.flat.data[where].view(shape)
@@ -59,47 +68,46 @@ class TrainingCopy:
             parameter.grad = self.flat.grad[where].view(shape)
 
     def backward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Accumulate the gradient of the loss, minus the log-joint divided by N and without its constants.
+        """Accumulate the gradient of minus the log-joint divided by N.
 
         Args:
             x: Prepared inputs (B, ...).
             y: Prepared targets.
 
         Returns:
-            The loss, a detached scalar.
+            The likelihood's part of the loss, a detached scalar; `objective` adds the prior's when somebody reads it.
         """
-        log_joint = self.log_joint
-        likelihood = log_joint.model.likelihood
-        if self.in_place:
-            energies = [g.energy(leaf) for g, leaf in zip(log_joint.groups, self.leaves, strict=True)]
-            energy = sum(energies[1:], energies[0])
-            rows = likelihood.log_prob_sum(one_column(self.module(x)), y, **self._noise())
-        else:
-            values = log_joint.layout.unflatten(self.flat)
-            energy = log_joint.energy(self.flat)
-            if self.jacobian:
-                energy = energy - log_joint.layout.log_jacobian(self.flat)
-            output = log_joint.model.forward(values, x, self.module)
-            rows = likelihood.log_prob_sum(output, y, **log_joint.model.noise(values))
-        loss = energy * (1 / self.num_data) - rows * (1 / len(x))
+        loss = self.likelihood_loss(x, y)
         loss.backward()
+        with torch.no_grad():  # the prior's gradient goes straight into its buffer, without a graph
+            for group, leaf in zip(self.log_joint.groups, self.leaves, strict=True):
+                if group.transform is None:
+                    leaf.grad.add_(group.prior.energy_gradient(leaf.detach()), alpha=1 / self.num_data)
+                else:
+                    value = group.transform(leaf)  # exp, whose derivative is its value and whose log-Jacobian is linear
+                    slope = group.prior.energy_gradient(value) * value
+                    leaf.grad.add_(slope - 1 if self.jacobian else slope, alpha=1 / self.num_data)
         return loss.detach()
 
+    def likelihood_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Minus the log-likelihood of a batch divided by B, a scalar with gradient."""
+        model = self.log_joint.model
+        if self.in_place:
+            output, noise = one_column(self.module(x)), self._noise()
+        else:  # a weight with a transform is no view of the vector
+            values = self.log_joint.layout.unflatten(self.flat)
+            output, noise = model.forward(values, x, self.module), model.noise(values)
+        return model.likelihood.log_prob_sum(output, y, **noise) * (-1 / len(x))
+
     def _noise(self) -> dict[str, torch.Tensor]:
-        found: dict[str, torch.Tensor] = {}
-        for name, s in self.log_joint.layout.segments.items():
-            if s.latent.is_noise:
-                leaf, group = next(
-                    (leaf, g) for leaf, g in zip(self.leaves, self.log_joint.groups, strict=True) if g.start <= s.start < g.stop
-                )
-                part = leaf[s.start - group.start : s.stop - group.start].view(s.latent.shape)
-                found[name] = part if s.transform is None else s.transform(part)
-        return self.log_joint.model.noise(found) if found or self.log_joint.model.likelihood.fixed else {}
+        model = self.log_joint.model
+        return model.noise({name: transform(leaf[start]) for name, leaf, start, transform in self._noise_leaves})
 
     def objective(self, loss: torch.Tensor) -> float:
-        """The log-joint in nats and the data's own units that a loss stands for."""
-        constant = self.log_joint.log_prior_constant + self.num_data * self.log_joint.model.log_jacobian
-        return constant - self.num_data * float(loss)
+        """The log-joint in nats and the data's own units that a loss at the present point stands for."""
+        log_joint, u = self.log_joint, self.flat.detach()
+        prior = log_joint.log_prior(u) + (log_joint.layout.log_jacobian(u) if self.jacobian else 0.0)
+        return float(prior) + self.num_data * (log_joint.model.log_jacobian - float(loss))
 
 
 def adam(

@@ -110,6 +110,12 @@ class AbstractElementwisePrior(AbstractPrior):
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """−log density of each entry up to a constant, zero at the mode; same shape as `value`."""
 
+    def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """The derivative of `energy` at each entry; a class may say it in one operation, for the training loop."""
+        with torch.enable_grad():
+            value = value.detach().requires_grad_()
+            return torch.autograd.grad(self.energy(value).sum(), value)[0]
+
     @property
     @abc.abstractmethod
     def log_constant(self) -> Any:

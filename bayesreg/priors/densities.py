@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -42,6 +43,10 @@ class Flat(AbstractElementwisePrior):
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """Zero for each entry."""
         return 0.0 * value  # not zeros: the answer must have a gradient, if a zero one
+
+    def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """Zero for each entry."""
+        return torch.zeros_like(value)
 
     @property
     def log_constant(self) -> float:
@@ -104,7 +109,19 @@ class Normal(AbstractElementwisePrior):
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """(w − loc)²/(2 scale²) for each entry."""
-        return _centred(value, self.loc).square() * (0.5 / (self.scale * self.scale))
+        return _centred(value, self.loc).square() * self._half_precision
+
+    def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """(w − loc)/scale²."""
+        return _centred(value, self.loc) * self._precision
+
+    @cached_property
+    def _precision(self) -> Any:
+        return 1 / (self.scale * self.scale)
+
+    @cached_property
+    def _half_precision(self) -> Any:
+        return 0.5 * self._precision
 
     @property
     def log_constant(self) -> Any:
@@ -117,7 +134,7 @@ class Normal(AbstractElementwisePrior):
 
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """((loc_q − loc)² + scale_q²)/(2 scale²)."""
-        return (_centred(loc, self.loc).square() + scale.square()) * (0.5 / (self.scale * self.scale))
+        return (_centred(loc, self.loc).square() + scale.square()) * self._half_precision
 
     def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
         """Shrinkage towards loc: loc + (w − loc)/(1 + step/scale²)."""
@@ -168,6 +185,10 @@ class Laplace(AbstractElementwisePrior):
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """|w − loc|/scale for each entry."""
         return _centred(value, self.loc).abs() / self.scale
+
+    def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """sign(w − loc)/scale, zero at loc."""
+        return _centred(value, self.loc).sign() / self.scale
 
     @property
     def log_constant(self) -> Any:

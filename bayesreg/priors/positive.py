@@ -51,6 +51,10 @@ class HalfNormal(AbstractElementwisePrior):
         """s²/(2 scale²) for each entry, ∞ below zero."""
         return _above_zero(value, value.square() * (0.5 / (self.scale * self.scale)))
 
+    def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """s/scale²."""
+        return value / (self.scale * self.scale)
+
     @property
     def log_constant(self) -> Any:
         """Log 2 − log(scale √2π)."""
@@ -106,6 +110,10 @@ class HalfCauchy(AbstractElementwisePrior):
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """log(1 + s²/scale²) for each entry, ∞ below zero."""
         return _above_zero(value, torch.log1p((value / self.scale).square()))
+
+    def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """2 s/(s² + scale²)."""
+        return 2 * value / (value.square() + self.scale * self.scale)
 
     @property
     def log_constant(self) -> Any:

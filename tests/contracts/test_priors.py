@@ -79,6 +79,13 @@ class TestEveryPrior:
         by_density = torch.autograd.grad(-prior.log_prob(value), value, allow_unused=True)[0]
         torch.testing.assert_close(by_penalty, by_density, rtol=1e-12, atol=1e-12)
 
+    def test_energy_gradient_is_the_derivative(self, prior):
+        if not isinstance(prior, AbstractElementwisePrior):
+            pytest.skip("only elementwise priors have it")
+        value = points(prior).requires_grad_()
+        expected = torch.autograd.grad(prior.energy(value).sum(), value)[0]
+        torch.testing.assert_close(prior.energy_gradient(value.detach()), expected, rtol=1e-12, atol=1e-12)
+
     def test_penalty_is_zero_at_the_mode_and_nowhere_below(self, prior):
         grid = torch.cat([points(prior, 2001), torch.tensor([0.0, 1e-12, 1e-3])]).double()
         grid = grid[grid >= lower(prior)]

@@ -63,6 +63,8 @@ class MeanField(AbstractMethod):
         improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
         if improper:
             history.notes.append(f"flat prior on {', '.join(improper)}: the ELBO is defined up to a constant.")
+        if not model.is_deterministic:
+            history.notes.append("batch normalisation and dropout stand in evaluation mode; running statistics stay.")
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         guide = MeanFieldGuide(log_joint.layout, start, torch.full_like(start, self.initial_scale))
         guide.phi.grad = torch.zeros_like(guide.phi)

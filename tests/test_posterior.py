@@ -1,0 +1,115 @@
+"""Posteriors and how their draws go through the network: three ways, one answer, bounded memory."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+from bayesreg import likelihoods, priors, propagate
+from bayesreg.inference import MAP, MeanField
+from bayesreg.posterior import Draws
+from tests.conftest import linear_model, network
+
+
+@pytest.fixture(scope="module")
+def fitted(standard_diabetes):
+    model = br.BayesianModel(network(10, 6, 1, dtype=torch.float64), standardize=True)
+    return br.fit(model, *standard_diabetes, method=MeanField(num_steps=200))
+
+
+@pytest.mark.parametrize("rows", [1, 40, 300, 442])
+def test_loop_and_vmap_are_one(fitted, standard_diabetes, monkeypatch, rows):
+    x = fitted.model.prepare(standard_diabetes[0][:rows])
+    u = fitted.draw(30, torch.Generator().manual_seed(0))
+    expected = torch.stack([fitted.model.forward(fitted.layout.unflatten(v), x) for v in u]).detach()
+    for limit in (0, 10_000):  # a loop over draws, and vmap
+        monkeypatch.setattr(propagate, "_VMAP_ROWS", limit)
+        found = propagate.outputs(fitted.model, fitted.layout, u, x)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert not found.requires_grad
+
+
+def test_linearised_outputs_are_the_first_taylor_terms(fitted, standard_diabetes):
+    x = fitted.model.prepare(standard_diabetes[0])
+    centre = fitted.guide.moments()[0]
+    near = centre + 1e-5 * torch.randn(20, len(centre), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    linear = propagate.outputs(fitted.model, fitted.layout, near, x, linearize_at=centre)
+    exact = propagate.outputs(fitted.model, fitted.layout, near, x)
+    torch.testing.assert_close(linear, exact, rtol=1e-7, atol=1e-8)
+    far = centre + torch.randn(2, len(centre), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    linear = propagate.outputs(fitted.model, fitted.layout, far, x, linearize_at=centre)
+    base = propagate.outputs(fitted.model, fitted.layout, centre[None], x)
+    half = propagate.outputs(fitted.model, fitted.layout, (far + centre) / 2, x, linearize_at=centre)
+    torch.testing.assert_close(half - base, (linear - base) / 2, rtol=1e-9, atol=1e-12)
+
+
+def test_memory_is_bounded(fitted, standard_diabetes):
+    with pytest.raises(
+        ValueError, match=r"must fit into max_memory=1,000,000 bytes, but 1,000 draws × 442 rows need 3,536,000"
+    ):
+        fitted.predict(standard_diabetes[0], num_samples=1000, max_memory=1_000_000)
+
+
+def test_a_mode_predicts_by_itself(standard_diabetes):
+    X, y = standard_diabetes
+    mode = br.fit(linear_model(), X, y, method="map")
+    pred = mode.predict(X[:9], num_samples=500)
+    assert pred.output.shape == (1, 9)
+    assert float(pred.epistemic_variance.abs().max()) == 0
+    assert all(float(sd.abs().max()) == 0 for sd in mode.std.values())
+    assert mode.sample(4)["weight"].shape == (4, 1, 10)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_moments_are_the_draws_moments(fitted, seed):
+    number = 40_000
+    draws = fitted.sample(number, seed=seed)
+    for name, mean in fitted.mean.items():
+        sd = fitted.std[name]
+        assert float(((draws[name].mean(0) - mean).abs() / sd).max()) < 5 / number**0.5
+        torch.testing.assert_close(draws[name].std(0), sd, rtol=5 / (2 * number) ** 0.5, atol=0)
+
+
+def test_draws_are_a_posterior_like_any_other(exact, diabetes):
+    X, _ = diabetes
+    stored = Draws(exact.model, exact.record, exact.draw(2000, torch.Generator().manual_seed(0)))
+    np.testing.assert_allclose(stored.mean["weight"], exact.mean["weight"], atol=5 * float(exact.std["weight"].max()) / 44)
+    ours, theirs = stored.predict(X[:20], num_samples=2000), exact.predict(X[:20], num_samples=2000, seed=9)
+    np.testing.assert_allclose(ours.std, theirs.std, rtol=0.1)
+    few = stored.sample(5, seed=1)["weight"]
+    assert len(few.flatten(1).unique(dim=0)) == 5  # without replacement
+
+
+def test_noise_comes_back_in_the_data_s_units(diabetes):
+    X, y = diabetes
+    model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Flat(), standardize=True)
+    mode = br.fit(model, X, y, method="map")
+    residual = y - mode.predict(X).mean.numpy()
+    # a half-normal prior on the standardised scale moves the maximum-likelihood value by a hair
+    assert float(mode.mean["noise_scale"]) == pytest.approx(np.sqrt(np.mean(residual**2)), rel=2e-3)
+    assert float(mode.sample(2)["noise_scale"][0]) == pytest.approx(float(mode.mean["noise_scale"]))
+    both = br.BayesianModel(nn.Linear(10, 2).double(), standardize=True)
+    two = br.fit(both, X, np.column_stack([y, 10 * y]), method="map").mean["noise_scale"]
+    assert two.shape == (2,)
+    assert float(two[1] / two[0]) == pytest.approx(10)
+
+
+def test_counts_are_checked(exact):
+    with pytest.raises(ValueError, match=r"num_samples must be a whole number >= 1, but 0 came"):
+        exact.sample(0)
+    with pytest.raises(ValueError, match=r"X must be finite, but 1 of 10 entries"):
+        exact.predict([[float("nan")] + [0.0] * 9])
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_images_of_a_small_convolutional_network(width):
+    generator = torch.Generator().manual_seed(0)
+    X, y = torch.randn(40, 2, 6, 6, generator=generator), torch.arange(40).remainder(3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(2, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), nn.Linear(16 * width, 3))
+    model = br.BayesianModel(net, likelihood=likelihoods.Categorical(), standardize=True)
+    post = br.fit(model, X, y, method=MAP(num_steps=30, batch_size=16))
+    assert post.predict(X).mean.shape == (40, 3)
+    torch.testing.assert_close(post.predict(X).mean.sum(1), torch.ones(40))

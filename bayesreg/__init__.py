@@ -10,6 +10,7 @@ from bayesreg.io import load, save
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
+from bayesreg.report.build import Report, report
 from bayesreg.spec import PriorSpec
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "Comparison",
     "Predictive",
     "PriorSpec",
+    "Report",
     "compare",
     "fit",
     "inference",
@@ -26,5 +28,6 @@ __all__ = [
     "load",
     "metrics",
     "priors",
+    "report",
     "save",
 ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from bayesreg import _check
@@ -32,6 +35,17 @@ def concrete(base: type[T]) -> list[type[T]]:
             found[cls] = None
         found.update(dict.fromkeys(concrete(cls)))
     return list(found)
+
+
+def load_files(package: str, folders: Iterable[str]) -> None:
+    """Import every file of a package, so that a class in a new file is found without being named anywhere.
+
+    Args:
+        package: The package's name.
+        folders: Its `__path__`.
+    """
+    for found in pkgutil.iter_modules(folders):
+        importlib.import_module(f"{package}.{found.name}")
 
 
 def parse(text: str, base: type[T], what: str, example: str, *inner: type) -> T:

@@ -180,7 +180,7 @@ class Comparison:
         return pd.DataFrame(rows, index=pd.Index(self.scores, name="posterior"))
 
     def __str__(self) -> str:
-        head, *rows = self._table()
+        head, *rows = self.table()
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines = []
         for row in (head, ["─" * width for width in widths], *rows):
@@ -191,7 +191,7 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head, *rows = ([html.escape(cell.strip()) for cell in row] for row in self._table())
+        head, *rows = ([html.escape(cell.strip()) for cell in row] for row in self.table())
         lines = ["<table>", "<thead><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in head) + "</tr></thead>"]
         lines.append("<tbody>")
         for name, *cells in rows:
@@ -200,7 +200,7 @@ class Comparison:
         lines.append("</tbody></table>")
         return "\n".join([*lines, *(f"<p>{html.escape(line)}</p>" for line in self._legend())])
 
-    def _table(self) -> list[list[str]]:
+    def table(self) -> list[list[str]]:
         """Head and rows; the names and methods are left-aligned, a mark or a blank ends each metric's cell."""
         names = list(self.scores)
         columns = [

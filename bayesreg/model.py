@@ -277,7 +277,8 @@ class BayesianModel:
         """Log p(y | x, θ) of the whole data set, a scalar in nats, in the data's own units.
 
         Args:
-            values: Every unknown by name, in constrained space.
+            values: Every unknown by name, in constrained space and in the units that the model works in, as
+                `posterior.sample(units="model")` gives them.
             x: Inputs (B, ...) in their own units.
             y: Targets in their own units.
             num_data: N; what the model was bound to when None. A batch of B counts N/B times.

@@ -99,6 +99,13 @@ def test_auto_says_which_curvature_it_took(standard_diabetes):
         br.fit(model, X, y, method=LaplaceApproximation("hessian", mode=MAP(num_steps=500)))
 
 
+def test_a_collapsed_mode_is_not_approximated():
+    X = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
+    model = br.BayesianModel(network(1, 20, 1, dtype=torch.float64), priors.Normal(10.0))
+    with pytest.raises(ValueError, match=r"needs a mode: Not a usable mode: noise_scale ran to zero, where the network passes"):
+        br.fit(model, X, torch.sin(5 * X[:, 0]), method="laplace")
+
+
 def test_refusals(standard_diabetes):
     X, y = standard_diabetes
     with pytest.raises(
@@ -108,7 +115,7 @@ def test_refusals(standard_diabetes):
     with pytest.raises(ValueError, match=r"at most max_parameters=10 unknowns, but the model has 12, a matrix of 0.0 GB"):
         br.fit(br.BayesianModel(nn.Linear(10, 1)), X, y, method=LaplaceApproximation(max_parameters=10))
     flat = br.BayesianModel(nn.Linear(20, 1).double(), priors.Flat(), likelihoods.Gaussian(1.0))
-    with pytest.raises(ValueError, match=r"the posterior must be proper, but the data do not determine"):
+    with pytest.raises(ValueError, match=r"the posterior must be proper, but the curvature at its mode is singular"):
         br.fit(flat, np.column_stack([X, X])[:15], y[:15], method=LaplaceApproximation("ggn"))
     with pytest.raises(ValueError, match=r"curvature must be one of 'auto', 'hessian', 'ggn', but 'diag' came"):
         LaplaceApproximation("diag")

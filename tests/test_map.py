@@ -4,7 +4,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Lasso, LogisticRegression, Ridge
 from torch import nn
 
 import bayesreg as br
@@ -151,20 +151,33 @@ def test_certificate_names_a_noise_scale_that_runs_to_zero():
     assert "noise_scale ran to zero" in str(mode.certificate)
 
 
-def test_laplace_mode_meets_the_subgradient_condition(standard_diabetes):
+@pytest.mark.parametrize("b", [0.01, 0.02, 0.05])
+def test_laplace_is_the_lasso_with_its_zeros(standard_diabetes, b):
     X, y = standard_diabetes
-    b, sigma = 0.02, 0.7
-    model = br.BayesianModel(
-        nn.Linear(10, 1).double(), {"weight": priors.Laplace(b), "bias": priors.Flat()}, likelihoods.Gaussian(sigma)
-    )
-    mode = br.fit(model, X, y, method=MAP(num_steps=6000))
-    assert "kink" in mode.history.notes[0]
+    rules = {"weight": priors.Laplace(b), "bias": priors.Flat()}
+    model = br.BayesianModel(nn.Linear(10, 1).double(), rules, likelihoods.Gaussian(0.7))
+    mode = br.fit(model, X, y, method="map")
+    lasso = Lasso(alpha=0.7**2 / (len(y) * b), tol=1e-14, max_iter=100_000).fit(X, y)
     w = mode.mean["weight"][0].numpy()
-    gradient = X.T @ (y - X @ w - float(mode.mean["bias"])) / sigma**2
-    zero = np.abs(w) < 1e-3
-    assert 0 < zero.sum() < 10
-    assert np.all(np.abs(gradient[zero]) <= 1 / b * (1 + 1e-3))
-    np.testing.assert_allclose(gradient[~zero], np.sign(w[~zero]) / b, rtol=1e-3)
+    np.testing.assert_allclose(w, lasso.coef_, atol=1e-6)
+    assert ((w == 0) == (lasso.coef_ == 0)).all()
+    assert 0 < (w == 0).sum() < 10
+    assert mode.certificate.converged
+    assert f"{(w == 0).sum()} weights are exactly zero" in mode.history.notes[1]
+
+
+def test_laplace_mode_of_a_network_meets_the_subgradient_condition(standard_diabetes):
+    X, y = standard_diabetes
+    b, sigma = 0.1, 0.7
+    model = br.BayesianModel(network(10, 5, 1, dtype=torch.float64), priors.Laplace(b), likelihoods.Gaussian(sigma))
+    mode = br.fit(model, X, y, method="map")
+    weights = {k: v.clone().requires_grad_() for k, v in mode.mean.items()}
+    residual = torch.tensor(y) - mode.model.forward(weights, torch.tensor(X))
+    gradients = torch.autograd.grad(-residual.square().sum() / (2 * sigma**2), list(weights.values()))
+    w, g = (torch.cat([t.detach().flatten() for t in ts]) for ts in (weights.values(), gradients))
+    assert 5 < int((w == 0).sum()) < len(w) - 5
+    assert float(g[w == 0].abs().max()) <= 1 / b * (1 + 1e-3)
+    torch.testing.assert_close(g[w != 0], w[w != 0].sign() / b, rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize(

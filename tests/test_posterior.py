@@ -95,6 +95,17 @@ def test_noise_comes_back_in_the_data_s_units(diabetes):
     assert float(two[1] / two[0]) == pytest.approx(10)
 
 
+def test_values_in_the_model_s_units_go_into_its_log_joint(diabetes):
+    X, y = diabetes
+    model = br.BayesianModel(nn.Linear(10, 1).double(), standardize=True)
+    mode = br.fit(model, X, y, method="map")
+    values = {name: value[0] for name, value in mode.sample(1, units="model").items()}
+    assert float(mode.model.log_joint(values, X, y)) == pytest.approx(mode.certificate.details["log joint"])
+    assert float(mode.mean["noise_scale"] / values["noise_scale"]) == pytest.approx(y.std())
+    with pytest.raises(ValueError, match=r"units must be one of 'data', 'model', but 'own' came"):
+        mode.sample(1, units="own")
+
+
 def test_counts_are_checked(exact):
     with pytest.raises(ValueError, match=r"num_samples must be a whole number >= 1, but 0 came"):
         exact.sample(0)

@@ -1,5 +1,8 @@
 """Ways from a model and data to a posterior. Each is one file; the class tree is the registry."""
 
+from typing import Any
+
+from bayesreg import _catalog
 from bayesreg.inference.base import AbstractMethod, fit
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.laplace import LaplaceApproximation
@@ -7,3 +10,17 @@ from bayesreg.inference.map import MAP
 from bayesreg.inference.mean_field import MeanField
 
 __all__ = ["MAP", "AbstractMethod", "Exact", "LaplaceApproximation", "MeanField", "fit"]
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """A method from a file that is not named above.
+
+    Raises:
+        AttributeError: If there is none of that name.
+    """
+    found = {cls.__name__: cls for cls in _catalog.concrete(AbstractMethod)}
+    if name in found:
+        return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,12 +50,18 @@ class LaplaceApproximation(AbstractMethod):
         self.max_parameters = _check.count("max_parameters", max_parameters)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Gaussian:
-        """Fit; see `AbstractMethod.run`."""
+        """Fit; see `AbstractMethod.run`.
+
+        Raises:
+            ValueError: If the model is too large, a prior has a kink, there is no usable mode or no proper posterior.
+        """
         started = time.perf_counter()
         self._check(model)
         settings = self.mode
         search = MAP(settings.optimizer, settings.num_steps, settings.learning_rate, settings.batch_size, jacobian=True)
         mode = search.run(model, data, seed=seed, report=report)
+        if "collapsed" in mode.certificate.details:
+            raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
         log_joint = LogJoint(model)
         factor, taken = self._factor(log_joint, u, data)
@@ -106,8 +112,8 @@ class LaplaceApproximation(AbstractMethod):
         factor, info = torch.linalg.cholesky_ex(gauss_newton(log_joint, u, data).double())
         if int(info) != 0:
             raise ValueError(
-                "the posterior must be proper, but the data do not determine every weight that has a flat prior; "
-                "give Normal priors to the weights, or drop redundant inputs."
+                "the posterior must be proper, but the curvature at its mode is singular: the data do not determine every "
+                "weight whose prior is flat or nearly so; give the weights Normal priors, or drop redundant inputs."
             )
         why = f" (the Hessian's smallest eigenvalue is {smallest})" if smallest else ""
         return factor, f"Gauss–Newton matrix{why}"

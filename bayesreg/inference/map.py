@@ -19,6 +19,7 @@ from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.proximal import polish
 from bayesreg.inference.training import TrainingCopy, adam, gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, Dirac, FitRecord, History
@@ -34,7 +35,8 @@ class MAP(AbstractMethod):
 
     Args:
         optimizer: "lbfgs" (full batch, smooth priors; finished by Newton steps for up to 500 unknowns), "adam", or "auto",
-            which takes L-BFGS where it fits and says so in `history.notes`.
+            which takes L-BFGS where it fits, ends Adam's search with proximal steps (exact zeros) where a penalty has a
+            kink and all rows fit, and says what it took in `history.notes`.
         num_steps: Steps at most for "lbfgs" (2,000 when None), exactly for "adam" (5,000, or 30 epochs of mini-batches).
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
         batch_size: Rows a step; all rows up to 10,000 when None, then 256. A loader brings its own batches.
@@ -122,7 +124,12 @@ class MAP(AbstractMethod):
             history=history,
             objective=copy.objective,
         )
-        return copy.flat.detach(), log_joint.model.with_buffers(copy.module)
+        u, model = copy.flat.detach(), log_joint.model.with_buffers(copy.module)
+        if not log_joint.smooth and self.optimizer == "auto" and batch_size is None and data.x is not None:
+            u = polish(*in_double(LogJoint(model), u, data), jacobian=self.jacobian).to(u.dtype)
+            zeros = sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if not g.prior.smooth)
+            history.notes.append(f"proximal steps at the end: {zeros:,} weights are exactly zero.")
+        return u, model
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
         from scipy.optimize import minimize
@@ -232,8 +239,9 @@ def certify(
 
     The measure is the scaled gradient of Dennis and Schnabel (1983), max |gᵢ| max(|uᵢ|, 1)/max(|log-joint|, 1), where for a
     penalty with a kink gᵢ is the proximal gradient step divided by its length, which is zero at a kink that holds the mode.
-    A piecewise linear network has modes where its pieces meet, and no vanishing gradient there: then the judge is whether a
-    further search gains nats that matter beside the P/2 by which the posterior's typical draw lies below its mode.
+    A piecewise linear network has modes where its pieces meet, and no vanishing gradient there; mini-batches leave a gradient
+    of the size of their noise. Then the judge is whether a further search gains nats that matter beside the P/2 by which
+    the posterior's typical draw lies below its mode.
 
     Args:
         log_joint: The objective.
@@ -260,10 +268,11 @@ def certify(
         name for name, s in log_joint.layout.segments.items() if s.latent.is_noise and float((u - start)[s.slice].min()) < -6.9
     ]
     if collapsed:
+        details["collapsed"] = collapsed[0]
         return Certificate(
             False,
             f"Not a usable mode: {collapsed[0]} ran to zero, where the network passes through every target and the density "
-            "is unbounded; fix the noise scale, give it a prior that vanishes at zero (Gamma(2.0)), or shrink the network.",
+            "is unbounded; fix the noise scale, give the weights a tighter prior, or shrink the network.",
             details,
         )
     if measure <= tolerance:
@@ -271,14 +280,16 @@ def certify(
         return Certificate(True, sentence, details)
     if bool((u == start).all()):
         return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
-    if has_kinks(log_joint.model) and measure < 5e-2:
+    kinks, sampled = has_kinks(log_joint.model), batch_size is not None or data.x is None
+    if (kinks or sampled) and measure < 5e-2:
         gain = _gain_of_more(log_joint, u, data, batch_size, jacobian, value)
         details["nats gained by more steps"] = gain
         enough = max(0.1, 0.005 * len(u))
         if gain < enough:
+            where = "to a mode where pieces of the piecewise linear network meet" if kinks else "as far as mini-batches tell"
             sentence = (
-                f"Converged to a mode where pieces of the piecewise linear network meet: {PROBE_STEPS} more steps gain "
-                f"{gain:.2g} nats, below {enough:.2g} (1 % of the P/2 nats by which a typical draw lies lower)."
+                f"Converged {where}: {PROBE_STEPS} more steps gain {gain:.2g} nats, below {enough:.2g} "
+                "(1 % of the P/2 nats by which a typical draw lies lower)."
             )
             return Certificate(True, sentence, details)
     gained = details.get("nats gained by more steps")
@@ -317,6 +328,9 @@ def _gain_of_more(
     log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None, jacobian: bool, value: float
 ) -> float:
     """What a further search at a small rate adds to the log-joint, in nats, at least zero."""
+    if not log_joint.smooth and batch_size is None and data.x is not None:  # Adam only oscillates about a kink
+        further = polish(*in_double(log_joint, u, data), jacobian=jacobian, num_steps=PROBE_STEPS).to(u.dtype)
+        return max(0.0, gradient_of(log_joint, further, data, jacobian=jacobian)[0] - value)
     copy = TrainingCopy(log_joint, u, data.num_data, jacobian=jacobian, training=False)
     batches = data.batches(batch_size, torch.Generator().manual_seed(0))
     adam(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bayesreg import _catalog
 from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior
 from bayesreg.priors.densities import Flat, Laplace, Normal
@@ -39,3 +41,18 @@ def parse(text: str) -> AbstractPrior:
     Normal(scale=1.0, fan_in=True)
     """
     return _catalog.parse(text, AbstractPrior, "a prior", "Normal(0.5) or Laplace(scale=0.1)")
+
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """A prior from a file that is not named above.
+
+    Raises:
+        AttributeError: If there is none of that name.
+    """
+    found = {cls.__name__: cls for cls in _catalog.concrete(AbstractPrior)}
+    if name in found:
+        return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -209,7 +209,8 @@ class Laplace(AbstractElementwisePrior):
     def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
         """Soft thresholding: the distance to loc shrinks by step/scale and stops at zero."""
         prior = self.resolve(value.shape)
-        return prior.loc + torch.nn.functional.softshrink(value - prior.loc, step / prior.scale)
+        shift = value - prior.loc
+        return prior.loc + shift.sign() * (shift.abs() - step / prior.scale).clamp_min(0)
 
     @property
     def penalty_text(self) -> str:

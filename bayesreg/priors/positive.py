@@ -126,7 +126,7 @@ class HalfCauchy(AbstractElementwisePrior):
     def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
         """The best non-negative root of z³ − s z² + (scale² + 2 step) z − s scale² = 0."""
         flat = value.reshape(-1)
-        variance = self.scale**2
+        variance = torch.as_tensor(self.scale, dtype=value.dtype, device=value.device).square().expand_as(flat)
         companion = flat.new_zeros(flat.numel(), 3, 3)
         companion[:, 1, 0] = companion[:, 2, 1] = 1
         companion[:, 0, 2] = flat * variance
@@ -134,7 +134,7 @@ class HalfCauchy(AbstractElementwisePrior):
         companion[:, 2, 2] = flat
         roots = torch.linalg.eigvals(companion).real.clamp_min(0)  # a complex root's real part never beats the true one
         roots = torch.cat([roots, torch.zeros_like(roots[:, :1])], 1)
-        cost = step * torch.log1p(roots.square() / variance) + 0.5 * (roots - flat[:, None]).square()
+        cost = step * torch.log1p(roots.square() / variance[:, None]) + 0.5 * (roots - flat[:, None]).square()
         return roots.gather(1, cost.argmin(1, keepdim=True)).reshape(value.shape)
 
     @property
@@ -202,7 +202,8 @@ class Exponential(AbstractElementwisePrior):
 class Gamma(AbstractElementwisePrior):
     """Gamma prior for a positive quantity: log p(s) = Σ (c−1) log s − rate s + c log rate − log Γ(c), s > 0.
 
-    As a regulariser: a barrier at zero and L1 above the mode (c − 1)/rate. It keeps a noise scale from collapsing.
+    As a regulariser: a barrier at zero and L1 above the mode (c − 1)/rate. The barrier is only logarithmic: it keeps a prior
+    scale off zero, but not the noise scale of a network that fits N > c rows exactly, whose likelihood grows like s⁻ᴺ.
 
     Args:
         concentration: Shape c, >= 1: below it the density is unbounded at zero and the penalty does not exist.

@@ -14,7 +14,8 @@ import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
 from bayesreg.inference import MAP, AbstractMethod, MeanField
-from bayesreg.posterior import Certificate
+from bayesreg.inference.base import resolve
+from bayesreg.posterior import Certificate, Draws
 from tests.conftest import linear_model, network
 
 QUICK = {"mean-field": lambda: MeanField(num_steps=300)}
@@ -43,7 +44,7 @@ def few(standard_diabetes):
 class TestEveryMethod:
     def test_has_a_name_and_a_purpose(self, method):
         cls = next(c for c in concrete(AbstractMethod) if c.name == method)
-        assert f'"{method}"' in br.fit.__doc__
+        assert isinstance(resolve(method), cls)
         assert cls.when.endswith(".")
         assert cls.__doc__
 
@@ -52,7 +53,7 @@ class TestEveryMethod:
         post = br.fit(linear_model(), *standard_diabetes, method=fitter)
         expected = br.fit(linear_model(), *standard_diabetes, method="exact")
         sds = (post.mean["weight"] - expected.mean["weight"]).abs() / expected.std["weight"]
-        assert float(sds.max()) < 1e-2
+        assert float(sds.max()) < (0.3 if isinstance(post, Draws) else 1e-2)  # a sampler has its Monte Carlo error
 
     def test_leaves_everything_as_it_was(self, method, few):
         """Module, Pyro's store and torch's random state: after fit, predict, sample, compare, save."""
@@ -134,14 +135,15 @@ class TestEveryMethod:
     def test_a_loader_is_streamed_or_refused(self, method, few):
         loader = DataLoader(TensorDataset(torch.tensor(few[0]), torch.tensor(few[1])), batch_size=20, shuffle=True)
         rng = torch.get_rng_state()
-        if method in ("map", "mean-field", "exact"):
+        try:
             post = br.fit(linear_model(), loader, method=METHODS[method]())
+        except ValueError as error:
+            assert "needs all rows at once, but a DataLoader came" in str(error)  # noqa: PT017
+        else:
             assert post.num_data == 60
             expected = br.fit(linear_model(), *few, method="exact")
             sds = (post.mean["weight"] - expected.mean["weight"]).abs() / expected.std["weight"]
             assert float(sds.max()) < (0.5 if method == "mean-field" else 0.1)
-        else:
-            assert br.fit(linear_model(), loader, method=METHODS[method]()).num_data == 60
         assert torch.get_rng_state().equal(rng)
 
     def test_reports_progress_to_a_function(self, method, few):

@@ -129,6 +129,8 @@ class TestEveryPrior:
         a, b = points(prior, 4), points(other, 3)
         both = stack([prior, other], [4, 3], a)
         torch.testing.assert_close(both.energy(torch.cat([a, b])).sum(), prior.energy(a).sum() + other.energy(b).sum())
+        apart = torch.cat([prior.prox(a, 0.7), other.prox(b, 0.7)])
+        torch.testing.assert_close(both.prox(torch.cat([a, b]), 0.7), apart, rtol=1e-9, atol=1e-12)
 
     def test_expected_energy_is_the_gauss_hermite_sum(self, prior):
         if not isinstance(prior, AbstractElementwisePrior):

@@ -1,0 +1,235 @@
+"""A report: what was assumed, what was found and what the mode hid, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from bayesreg._readings import number
+from bayesreg.compare import METRICS, Comparison, compare
+from bayesreg.io import replacing
+from bayesreg.posterior import AbstractPosterior
+from bayesreg.report import facts, figures, text
+from bayesreg.report.calibration import calibration_facts
+from bayesreg.report.glossary import GLOSSARY, READS
+from bayesreg.report.pairs import pair_facts
+from bayesreg.report.rows import MAX_OUTPUTS, uncertainty_facts, worst_rows
+from bayesreg.report.svg import THEME
+from bayesreg.report.verdict import WORDS, verdict
+
+FORMAT = 1
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What `report` made. Shown in a notebook it is its verdict; `save` writes the whole page.
+
+    Attributes:
+        html: The page, self-contained: no script, no request.
+        data: The same facts as plain values, ready for JSON.
+        comparison: The scores behind it.
+    """
+
+    html: str
+    data: dict[str, Any]
+    comparison: Comparison
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> tuple[Path, Path]:
+        """Write the page and, beside it, its facts: both or neither.
+
+        Args:
+            path: Where to, ending in .html; the facts go to the same name ending in .json.
+            force: Replace existing files.
+
+        Returns:
+            Both paths.
+
+        Raises:
+            ValueError: If the name does not end in .html, the folder is not there, or a file exists and `force` is not given.
+        """
+        page = Path(path)
+        if page.suffix != ".html" or page.is_dir():
+            raise ValueError(
+                f"a report's path must be a file ending in .html, but {os.fspath(path)!r} came; write report.html."
+            )
+        beside = page.with_suffix(".json")
+        if beside.is_dir():
+            raise ValueError(f"{os.fspath(beside)!r} must be free for the facts, but it is a folder; choose another name.")
+        before = beside.read_bytes() if force and beside.exists() else None
+        written = False
+        try:
+            with replacing(page, force) as temporary:
+                temporary.write_text(self.html, encoding="utf-8")
+                with replacing(beside, force) as other:
+                    other.write_text(json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+                written = True
+        except BaseException:
+            if written and before is None:
+                beside.unlink()
+            elif written and before is not None:
+                beside.write_bytes(before)
+            raise
+        return page, beside
+
+    def _repr_html_(self) -> str:
+        return _environment().get_template("summary.html").render(data=self.data, words=WORDS)
+
+    def __repr__(self) -> str:
+        return f"Report({self.data['title']!r}, {', '.join(self.data['fits'])}; {self.comparison.num_data:,} rows)"
+
+
+def report(
+    posteriors: Mapping[str, AbstractPosterior],
+    X: Any,
+    y: Any,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    title: str = "What the mode hid",
+    notes: Sequence[str] = (),
+    source: str | None = None,
+    feature_names: Sequence[str] | None = None,
+    target_name: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Report:
+    """One page that says in plain words, and shows, what several posteriors are worth on held-out rows.
+
+    Args:
+        posteriors: Name to posterior, of one or of several models, all of one likelihood kind; a mode among them is set
+            against the others parameter by parameter.
+        X: Inputs (N, ...) in the data's own units, not used in the fits.
+        y: Targets there: (N,) or (N, K), or class labels (N,).
+        num_samples: Draws from each posterior.
+        seed: Seed of all draws; same posteriors, rows and seed, same page but for its date.
+        title: Heading of the page.
+        notes: How the data were encoded, one sentence each.
+        source: Where the data come from.
+        feature_names: Names of the D inputs; a data frame brings its own.
+        target_name: Name of the target.
+        classes: Names of the classes, in label order.
+
+    Returns:
+        The report; `.save("report.html")` writes it.
+
+    Raises:
+        ValueError: If the posteriors or the data do not fit (see `compare`), or the names are not as many as what they name.
+
+    >>> import torch, bayesreg as br
+    >>> x = torch.linspace(-1, 1, 40)[:, None]
+    >>> model = br.BayesianModel(torch.nn.Linear(1, 1), likelihood=br.likelihoods.Gaussian(0.5))
+    >>> found = report({"exact": br.fit(model, x, x[:, 0], method="exact")}, x, x[:, 0])
+    >>> found, found.html.startswith("<!DOCTYPE html>"), found.data["fits"]["exact"]["converged"]
+    (Report('What the mode hid', exact; 40 rows), True, True)
+    """
+    comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed)
+    described = facts.data_facts(
+        X,
+        comparison,
+        source=source,
+        feature_names=feature_names,
+        target_name=target_name,
+        classes=classes,
+        notes=notes,
+    )
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "title": str(title),
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": facts.versions(),
+        "num_samples": num_samples,
+        "seed": seed,
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, seed=seed)],
+        "data": described,
+        "models": facts.model_facts(posteriors, described["features"]),
+        "priors": facts.prior_facts(posteriors),
+        "fits": facts.fit_facts(posteriors),
+        "comparison": comparison.to_dict(),
+        "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
+        "calibration": calibration_facts(comparison, y, seed=seed),
+        "uncertainty": uncertainty_facts(comparison),
+        "worst_rows": worst_rows(comparison, y, classes=described["classes"]),
+    }
+    data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved
+    drawn = figures.draw_all(posteriors, comparison, y, data)
+    return Report(_render(data, drawn, comparison), data, comparison)
+
+
+def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison) -> str:
+    shown = {metric for metric in comparison.scores[comparison.best] if METRICS[metric].headline}
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            data=data,
+            drawn=drawn,
+            theme=THEME,
+            words=WORDS,
+            table=comparison_table(comparison),
+            reads={key: line for key, line in READS.items() if key == "difference" or key in shown},
+            metrics=METRICS,
+            glossary=GLOSSARY,
+            max_outputs=MAX_OUTPUTS,
+            series={name: i % 6 for i, name in enumerate(data["fits"])},
+        )
+    )
+
+
+def comparison_table(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as heads and cells, the best of each column marked.
+
+    Args:
+        comparison: What `compare` found.
+
+    Returns:
+        "heads", and "rows" with a name and cells of "text" and "mark" ("best", "off" or "").
+    """
+    names = list(comparison.scores)
+    heads, columns = [], []
+    for metric in comparison.scores[comparison.best]:
+        if not METRICS[metric].headline:
+            continue
+        values, goal = [comparison.scores[name][metric] for name in names], METRICS[metric].goal
+        share = metric.startswith("coverage") or metric in ("accuracy", "ece", "calibration_error")
+        shown = [f"{100 * value:.1f} %" for value in values] if share else text.column(values)
+        top = max(values) if goal == "higher" else min(values) if goal == "lower" else None
+        marks = ["best" if value == top and len(names) > 1 else "" for value in values]
+        if goal == "level":
+            marks = ["" if comparison.scores[name].coverages[-1].consistent else "off" for name in names]
+        heads.append(METRICS[metric].head)
+        columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
+        if metric == "mlpd":
+            found = [comparison.differences[name] for name in names]
+            cells = [
+                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se) for n, d in zip(names, found, strict=True)
+            ]
+            heads.append("Δ ± se")
+            columns.append([{"text": cell, "mark": ""} for cell in cells])
+    return {"heads": heads, "rows": [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]}
+
+
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bayesreg.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value, digits=4: "–" if value is None else number(value, digits)
+    environment.filters["column"] = lambda values: text.column(list(values), 3)
+    environment.filters["percent"] = text.percent
+    environment.filters["seconds"] = lambda value: "–" if value is None else text.seconds(value)
+    environment.filters["listing"] = lambda names: text.listing(list(names))
+    environment.filters["plus_minus"] = text.plus_minus
+    environment.filters["bounds"] = text.bounds
+    environment.filters["name"] = text.name_of
+    environment.filters["words"] = text.unbroken
+    return environment

@@ -1,0 +1,187 @@
+"""What the fits are, as plain values: data, models, priors, convergence."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyro
+import torch
+
+from bayesreg.compare import Comparison
+from bayesreg.data import as_tensor
+from bayesreg.metrics import plain
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import AbstractPosterior
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what computed the numbers."""
+    import bayesreg
+
+    found = {"bayesreg": bayesreg.__version__, "torch": torch.__version__, "pyro": pyro.__version__}
+    return {name: str(version) for name, version in found.items()} | {"python": platform.python_version()}
+
+
+def data_facts(
+    X: Any,
+    comparison: Comparison,
+    *,
+    source: str | None,
+    feature_names: Sequence[str] | None,
+    target_name: str | None,
+    classes: Sequence[str] | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """What is known about the data.
+
+    Args:
+        X: Test inputs.
+        comparison: What `compare` found on them.
+        source: Where they come from.
+        feature_names: Names of the D inputs; a data frame brings its own.
+        target_name: Name of the target.
+        classes: Names of the classes.
+        notes: How the data were encoded, one sentence each.
+
+    Returns:
+        Plain values.
+
+    Raises:
+        ValueError: If the names are not as many as what they name, or notes is one text.
+    """
+    shape = tuple(as_tensor("X", X).shape[1:])
+    names = _names(X) if feature_names is None else [str(name) for name in feature_names]
+    width = shape[0] if shape else 1
+    if names is not None and (len(shape) > 1 or len(names) != width):
+        raise ValueError(
+            f"feature_names must name each input once, but {len(names)} names came for inputs of shape {shape or (1,)}; "
+            "give one name a column, or leave them out."
+        )
+    if isinstance(notes, str):
+        raise ValueError(f"notes must be a sequence of sentences, but one text came; write notes=[{notes[:30]!r}].")
+    return {
+        "source": source,
+        "kind": comparison.kind,
+        "num_test": comparison.num_data,
+        "input_shape": list(shape) or [1],
+        "features": names,
+        "target": target_name,
+        "num_outputs": _outputs(comparison),
+        "classes": _classes(comparison, classes),
+        "notes": [str(note) for note in notes],
+    }
+
+
+def model_facts(posteriors: Mapping[str, AbstractPosterior], features: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Each distinct model once, with the posteriors that it belongs to.
+
+    Args:
+        posteriors: By name.
+        features: Names of the inputs.
+
+    Returns:
+        Plain values.
+    """
+    found: list[dict[str, Any]] = []
+    for name, posterior in posteriors.items():
+        facts = _model(posterior.model, features)
+        for other in found:
+            if {**other, "posteriors": None} == {**facts, "posteriors": None}:
+                other["posteriors"].append(name)
+                break
+        else:
+            found.append({**facts, "posteriors": [name]})
+    return found
+
+
+def prior_facts(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, Any]]:
+    """Each distinct prior table once, with the posteriors that it belongs to.
+
+    Args:
+        posteriors: By name.
+
+    Returns:
+        Plain values: "posteriors" and "rows".
+    """
+    found: list[dict[str, Any]] = []
+    for name, posterior in posteriors.items():
+        rows = posterior.model.prior_table().to_dicts()
+        for other in found:
+            if other["rows"] == rows:
+                other["posteriors"].append(name)
+                break
+        else:
+            found.append({"posteriors": [name], "rows": rows})
+    return found
+
+
+def fit_facts(posteriors: Mapping[str, AbstractPosterior]) -> dict[str, dict[str, Any]]:
+    """How each fit went.
+
+    Args:
+        posteriors: By name.
+
+    Returns:
+        Plain values by name.
+    """
+    return {name: _fit(posterior) for name, posterior in posteriors.items()}
+
+
+def _fit(posterior: AbstractPosterior) -> dict[str, Any]:
+    history, certificate = posterior.history, posterior.certificate
+    return {
+        "method": posterior.method,
+        "seed": posterior.seed,
+        "seconds": plain(posterior.elapsed),
+        "num_data": posterior.num_data,
+        "num_parameters": posterior.model.num_parameters,
+        "converged": certificate.converged,
+        "certificate": certificate.sentence,
+        "details": {k: plain(v) if isinstance(v, (int, float)) else str(v) for k, v in certificate.details.items()},
+        "objective": history.label,
+        "steps": [int(step) for step in history.steps],
+        "history": [plain(value) for value in history.objective],
+        "notes": list(history.notes),
+        "space": posterior.space,
+        "log_evidence": None if posterior.log_evidence is None else plain(posterior.log_evidence),
+    }
+
+
+def _model(model: BayesianModel, features: Sequence[str] | None) -> dict[str, Any]:
+    s = model.standardization
+    constant = () if s is None else s.constant
+    return {
+        "num_data": model.total(),
+        "num_parameters": model.num_parameters,
+        "likelihood": repr(model.likelihood),
+        "standardize": model.standardize,
+        "target_standardized": s is not None and model.likelihood.location_scale,
+        "constant": [features[i] if features and i < len(features) else f"column {i}" for i in constant],
+        "module": str(model.module),
+    }
+
+
+def _names(X: Any) -> list[str] | None:
+    import pandas as pd
+
+    return [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else None
+
+
+def _outputs(comparison: Comparison) -> int:
+    output = comparison.predictives[comparison.best].output
+    return output.shape[2] if output.dim() == 3 else 1
+
+
+def _classes(comparison: Comparison, classes: Sequence[str] | None) -> list[str] | None:
+    if comparison.kind == "regression":
+        if classes is not None:
+            raise ValueError("classes must be left out for a regression, but names came; pass target_name instead.")
+        return None
+    width = 2 if comparison.kind == "binary" else _outputs(comparison)
+    if classes is None:
+        return [str(k) for k in range(width)]
+    if isinstance(classes, str) or len(classes) != width:
+        raise ValueError(f"classes must name each of the {width} classes, but {classes!r} came; give them in label order.")
+    return [str(name) for name in classes]

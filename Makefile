@@ -31,7 +31,9 @@ bench: $(STAMP)
 	@for script in benchmarks/*.py; do echo "## $$script"; OMP_NUM_THREADS=1 $(BIN)/python $$script --quick || exit 1; done
 
 notebooks: $(STAMP)
-	@for script in notebooks/*.py; do $(BIN)/jupytext --to notebook --execute $$script || exit 1; done
+	@for script in notebooks/*.py; do \
+	  $(BIN)/jupytext --to notebook $$script && $(BIN)/jupyter-execute --inplace $${script%.py}.ipynb || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache report.html report.json

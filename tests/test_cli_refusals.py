@@ -1,0 +1,243 @@
+"""What the command line refuses: in one line, in its own words, before anybody waits, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from bayesreg import _cli_job as job
+from bayesreg import _cli_screen as screen
+from bayesreg.cli import app
+from tests.test_cli import PROCESS, QUICK, houses_in, invoke, process, refused, written
+
+
+@pytest.fixture
+def houses(tmp_path):
+    return houses_in(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch):
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+TEXT = "--prior must read PATTERN=PRIOR"
+REFUSALS = [
+    (["--prior", "Laplace"], TEXT),
+    (["--prior", "Laplace(scale=0.1)"], TEXT),
+    (["--prior", "=Laplace"], TEXT),
+    (["--prior", "*.weight="], TEXT),
+    (["--prior", "*.weight=Laplase(0.1)"], "'Laplase' is unknown; did you mean 'Laplace'"),
+    (["--prior", "*.weight=Laplace(scal=0.1)"], "Laplace has got an unexpected keyword argument 'scal'"),
+    (["--prior", "*.weight=Laplace(scale=-1)"], "scale must be a finite number > 0, but -1 came"),
+    (["--prior", "3.weight=Laplace(0.1)"], "name '3.weight' matches none; did you mean '2.weight'"),
+    (["--prior", "[bold]*=Flat"], "glob '[bold]*' matches none"),
+    (["--prior", "*.weight=Flat", "--prior", "*.weight=Normal(1.0)"], "'*.weight' came twice"),
+    (["--prior", "noise_scale=HalfNormal(2.0)"], "--likelihood 'Gaussian(noise_scale=HalfNormal(2.0))'"),
+    (["--likelihood", "Gausian"], "'Gausian' is unknown; did you mean 'Gaussian'"),
+    (["--likelihood", "Bernoulli"], "--likelihood Bernoulli is for binary and 'price' holds numbers (regression)"),
+    (["--method", "mapp"], "'mapp' came; did you mean 'map'"),
+    (["--method", "map", "--method", "map"], "each --method must be given once, but 'map' came twice"),
+    (["--method", "exact"], "exact: Exact needs a Gaussian likelihood whose noise_scale is a number"),
+    (["--method", "map", "--method", "laplace", "--prior", "*.weight=Laplace(0.1)"], "laplace: LaplaceApproximation needs"),
+    (["--num-steps", "0"], "num_steps must be a whole number >= 1, but 0 came"),
+    (["--num-steps", "many"], "Invalid value for '--num-steps'"),
+    (["--batch-size", "-3"], "batch_size must be a whole number >= 1, but -3 came"),
+    (["--num-samples", "0"], "--num-samples must be a whole number >= 1, but 0 came"),
+    (["--num-samples", "1000000000"], "pass at most --num-samples "),
+    (["--seed", "-1"], "--seed must be a whole number >= 0, but -1 came"),
+    (["--test-fraction", "1.5"], "--test-fraction 1.5 of 60 rows came"),
+    (["--hidden", "-2"], "--hidden -2 came"),
+    (["--hidden", "5", "--hidden", "0"], "--hidden 5 --hidden 0 came"),
+    (["--activation", "rely"], "--activation must be one of"),
+    (["--kind", "regresion"], "did you mean 'regression'"),
+    (["--kind", "classification"], "but fractions came"),
+    (["--drop", "prize"], "--drop must name a column of the file, but 'prize' came; did you mean 'price'"),
+    (["--max-levels", "2"], "must have at most 2 levels, but 3 came"),
+    (["--out", "no/such/report.html"], "the folder of --out must exist"),
+    (["--out", "report.pdf"], "--out must end in .html"),
+    (["--bogus"], "No such option: --bogus"),
+    (["another.csv"], "unexpected extra argument"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSALS)
+def test_what_report_refuses(houses, monkeypatch, words, message):
+    monkeypatch.chdir(houses.parent)
+    monkeypatch.setattr(job, "_fit", lambda *_: pytest.fail("a fit was begun"))
+    told = refused("report", houses, "--target", "price", "--drop", "id", "--drop", "kind", "--drop", "sort", *words)
+    if message.startswith("num_steps") or message.startswith("batch_size"):
+        message = "--" + message.replace("_", "-", 1)
+    assert message.lower() in told.lower()
+    assert os.listdir(houses.parent) == ["houses.csv"]
+
+
+FILES = [
+    ("nowhere.csv", None, [], "path must be a file that is there, but"),
+    ("houses.xlsx", "x", [], "path must end in .csv"),
+    ("empty.csv", "", [], "no line with text"),
+    ("broken.parquet", "PAR", [], "broken.parquet must be a Parquet file"),
+    ("a.csv", "x,y\n1,2\n2,3\n3,4\n4,5\n", [], "target must name a column of the file, but 'price' came"),
+    ("a.csv", "x,price\n1,2\n,3\n3,4\n4,5\n5,6\n", [], "1 of 5 rows came with missing ones (x 1)"),
+    ("a.csv", "x,price\n1,2\n2,2\n3,2\n", [], "must vary, but 2"),
+    ("a.csv", "x,price\n1,a\n2,b\n", [], "each part must have at least 2 rows"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "words", "message"), FILES)
+def test_a_file_that_cannot_be_used(tmp_path, name, text, words, message):
+    file = tmp_path / name if text is None else written(tmp_path / name, text)
+    told = refused("report", file, "--target", "price", "--out", tmp_path / "report.html", *words)
+    assert message in told
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_identifier_is_refused_in_the_words_of_the_command_line(tmp_path):
+    file = written(tmp_path / "a.csv", "x,who,price\n" + "".join(f"{i},n{i},{i}\n" for i in range(60)))
+    told = refused("priors", file, "--target", "price")
+    assert "leave it out by --drop 'who', or raise --max-levels" in told
+
+
+def test_an_existing_report_is_kept_unless_forced(houses):
+    for name in ("report.html", "report.json"):
+        mine = written(houses.parent / name, "mine")
+        words = ["report", houses, "--target", "price", "--out", houses.parent / "report.html"]
+        told = refused(*words)
+        assert f"{str(mine)!r} must not exist yet; pass --force" in told
+        assert "must not exist yet" in refused("demo", "--out", houses.parent / "report.html")
+        assert mine.read_text() == "mine"
+        mine.unlink()
+
+
+def test_a_folder_cannot_be_replaced(houses):
+    (houses.parent / "report.json").mkdir()
+    told = refused("report", houses, "--target", "price", "--out", houses.parent / "report.html", "--force")
+    assert "report.json" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["reprot"], "No such command 'reprot'."),
+        (["--bogus"], "No such option: --bogus"),
+        (["report"], "Missing argument 'FILE'. See: bayesreg report --help"),
+        (["report", "a.csv"], "Missing option '--target'"),
+        (["priors", "a.csv"], "add --target NAME"),
+        (["priors", "--target", "price"], "need a FILE"),
+        (["demo", "--seed", "x"], "Invalid value for '--seed'"),
+    ],
+)
+def test_wrong_words_are_one_line_too(words, message):
+    assert message in refused(*words, prog_name="bayesreg")
+
+
+def test_missing_optional_software_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    told = refused("priors", written(tmp_path / "a.parquet", "x"), "--target", "y")
+    assert "pip install bayesreg[parquet]" in told
+
+
+def test_an_error_of_the_system_is_one_line(houses, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr(job, "read", full)
+    assert refused("priors", houses, "--target", "price") == "Error: No space left on device: report.html"
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(job, "rules", lambda _: 1 / 0)
+    result = CliRunner().invoke(app, ["priors"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("pass drop_missing=True or --drop-missing", "pass --drop-missing"),
+        ("raise num_steps to 1,000 or more.", "raise --num-steps to 1,000 or more."),
+        ("drop_columns=['a b', 'c']", "--drop 'a b' 'c'"),
+        ("(kind='classification' takes", "(--kind 'classification' takes"),
+        ("leave kind=None.", "leave --kind out."),
+        ("seed=0, of a kind", "--seed 0, of a kind"),
+        ("my_num_steps, num_steps_2, 'num_steps' and x.num_steps", "my_num_steps, num_steps_2, 'num_steps' and x.num_steps"),
+    ],
+)
+def test_messages_name_options(said, told):
+    assert screen.in_options(said) == told
+
+
+def test_a_failing_fit_leaves_nothing(houses, monkeypatch):
+    def diverge(*_):
+        raise ValueError("the loss must stay finite, but it is nan at step 3; lower learning_rate.")
+
+    monkeypatch.setattr(job, "_fit", diverge)
+    result = invoke("report", houses, "--target", "price", "--drop", "id", "--out", houses.parent / "r.html", *QUICK, code=2)
+    assert "the loss must stay finite" in result.stderr
+    assert os.listdir(houses.parent) == ["houses.csv"]
+
+
+def test_a_failing_save_leaves_nothing(houses, monkeypatch):
+    from bayesreg.report.build import Report
+
+    def full(self, path, *, force=False):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Report, "save", full)
+    result = invoke("report", houses, "--target", "price", "--drop", "id", "--out", houses.parent / "r.html", *QUICK, code=2)
+    assert result.stderr == "Error: [Errno 28] No space left on device\n"
+    assert os.listdir(houses.parent) == ["houses.csv"]
+
+
+def test_an_interrupt_is_one_line(houses, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "_fit", stop)
+    result = invoke("report", houses, "--target", "price", "--drop", "id", "--out", houses.parent / "r.html", *QUICK, code=130)
+    assert result.stderr == "Stopped; no report was written.\n"
+    assert os.listdir(houses.parent) == ["houses.csv"]
+
+
+def test_a_process_that_fails(tmp_path):
+    found = process("report", tmp_path / "nowhere.csv", "--target", "y", module=False)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr.startswith("Error: path must be a file that is there")
+    assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_control_c_in_a_process(houses):
+    words = [
+        "report",
+        houses,
+        "--target",
+        "price",
+        "--drop",
+        "id",
+        "--num-steps",
+        "10000000",
+        "--hidden",
+        "3",
+        "--out",
+        "r.html",
+    ]
+    command = [sys.executable, "-m", "bayesreg.cli", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    with subprocess.Popen(command, cwd=houses.parent, env=PROCESS, **pipes) as running:
+        for line in running.stdout:
+            if line.startswith("The fits"):
+                break
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert told == "Stopped; no report was written.\n"
+    assert os.listdir(houses.parent) == ["houses.csv"]

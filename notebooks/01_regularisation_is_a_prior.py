@@ -39,7 +39,7 @@ from sklearn.linear_model import BayesianRidge, Lasso, Ridge
 from torch import nn
 
 import bayesreg as br
-from bayesreg import inference, likelihoods, priors
+from bayesreg import likelihoods, priors
 from bayesreg.datasets import load_diabetes
 
 plt.rcParams.update({"figure.dpi": 80, "figure.figsize": (9, 3.2), "axes.spines.top": False, "axes.spines.right": False})

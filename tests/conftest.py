@@ -11,6 +11,14 @@ import bayesreg as br
 from bayesreg import likelihoods, priors
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Modules that a test makes have the same first weights at each run; the global random state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def diabetes():
     """scikit-learn's diabetes in its own units: X (442, 10), y (442,)."""

@@ -296,7 +296,11 @@ def certify(
     sentence = (
         f"Not converged: the scaled gradient is {measure:.1e}, above {tolerance:.0e}"
         + (f", and {PROBE_STEPS} more steps gain {gained:.2g} nats" if gained is not None else "")
-        + "; raise num_steps (a line search, optimizer='lbfgs', is quicker where the objective is smooth)."
+        + (
+            "; raise num_steps."
+            if kinks or sampled or not log_joint.smooth
+            else "; raise num_steps, or take optimizer='lbfgs'."
+        )
     )
     return Certificate(False, sentence, details)
 

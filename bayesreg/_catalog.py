@@ -37,6 +37,26 @@ def concrete(base: type[T]) -> list[type[T]]:
     return list(found)
 
 
+def named(module: str, base: type[T], name: str) -> type[T]:
+    """The class below `base` of this name, for a module's `__getattr__`.
+
+    Args:
+        module: The module that is asked, for the error.
+        base: An abstract class of this package.
+        name: What is looked for.
+
+    Returns:
+        The class.
+
+    Raises:
+        AttributeError: If there is none of that name.
+    """
+    for cls in concrete(base):
+        if cls.__name__ == name:
+            return cls
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
 def load_files(package: str, folders: Iterable[str]) -> None:
     """Import every file of a package, so that a class in a new file is found without being named anywhere.
 

@@ -15,12 +15,5 @@ _catalog.load_files(__name__, __path__)
 
 
 def __getattr__(name: str) -> Any:
-    """A method from a file that is not named above.
-
-    Raises:
-        AttributeError: If there is none of that name.
-    """
-    found = {cls.__name__: cls for cls in _catalog.concrete(AbstractMethod)}
-    if name in found:
-        return found[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """A method from a file that is not named above."""
+    return _catalog.named(__name__, AbstractMethod, name)

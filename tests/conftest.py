@@ -10,6 +10,8 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 
+torch.set_num_threads(1)  # the tests' problems are small: a second thread costs more than it brings
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

@@ -6,6 +6,7 @@ log p(y) = log p(standardised y) − log sd(y):  a density carries its Jacobian.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -70,6 +71,7 @@ class Standardization:
             ValueError: If the target is constant.
         """
         x_moments, y_moments = _Moments(), _Moments()
+        x_shape, y_shape = (), ()
         for x, y in batches:
             x_moments.add(x.transpose(1, -1).reshape(-1, x.shape[1]) if x.dim() > 2 else x.reshape(len(x), -1))
             y_moments.add(y.reshape(len(y), -1))
@@ -180,7 +182,49 @@ class Data:
     def _stream(self) -> Iterator[Any]:
         if self.loader is None:  # asking for its truth would ask for its length, which it may not have
             raise RuntimeError("Data holds neither rows nor a loader")
-        yield from self.loader
+        empty = True
+        for batch in self.loader:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError(
+                "a loader must give rows in every pass, but a pass gave none; let its data set's __iter__ start anew each "
+                "time, and make it with drop_last=False."
+            )
+
+    def rows_a_batch(self, x: torch.Tensor) -> float:
+        """What a batch's rows are divided by so that each row counts alike over an epoch: their mean number.
+
+        A loader's last batch may be short; by its own length its rows would count for more than the others.
+
+        Args:
+            x: The batch's inputs.
+
+        Returns:
+            B in memory; N over the number of batches for a loader that knows it.
+        """
+        if self.loader is None:
+            return len(x)
+        try:
+            return self.num_data / len(self.loader)
+        except TypeError:
+            return len(x)
+
+    def steps_an_epoch(self, batch_size: int | None) -> int:
+        """Batches an epoch, 0 where every step sees all rows or nobody knows.
+
+        Args:
+            batch_size: Rows a batch, or None.
+
+        Returns:
+            A whole number.
+        """
+        if self.loader is not None:
+            try:
+                return len(self.loader)
+            except TypeError:
+                return 0
+        return self.num_data // batch_size if batch_size else 0
 
     def epoch(self, batch_size: int = 8192) -> Iterator[Batch]:
         """Every row once, in order.
@@ -190,10 +234,21 @@ class Data:
 
         Yields:
             Prepared inputs and targets.
+
+        Raises:
+            ValueError: If a loader gives another number of rows than N.
         """
         if self.x is None or self.y is None:
+            rows = 0
             for batch in self._stream():
-                yield self.prepare(*unpack(batch))
+                x, y = self.prepare(*unpack(batch))
+                rows += len(x)
+                yield x, y
+            if rows != self.num_data:
+                raise ValueError(
+                    f"a loader must give all N = {self.num_data:,} rows in one pass, but it gave {rows:,}; make it with "
+                    "drop_last=False, or say num_data=N as it is."
+                )
         else:
             yield from zip(self.x.split(batch_size), self.y.split(batch_size), strict=True)
 
@@ -231,6 +286,11 @@ def as_tensor(name: str, values: Any) -> torch.Tensor:
         tensor = values.detach()
     else:
         array = np.asarray(values)
+        if array.dtype.kind in "mM":
+            raise ValueError(f"{name} must be an array of numbers, but {array.dtype} came; encode dates as numbers first.")
+        if array.dtype.kind in "fiu":  # what torch has no type for: other byte orders, long doubles, unsigned integers
+            kind = {"f": np.float64 if array.dtype.itemsize > 8 else None, "u": np.int64 if array.dtype.itemsize > 1 else None}
+            array = array.astype(kind.get(array.dtype.kind) or array.dtype.newbyteorder("="), copy=False)
         if array.dtype.kind not in "fiubc":
             try:
                 array = array.astype(np.float64)
@@ -293,6 +353,15 @@ def length_of(loader: DataLoader, num_data: int | None) -> int:
     Raises:
         ValueError: If neither is known.
     """
+    if loader.drop_last and loader.batch_size:
+        left = 0
+        with contextlib.suppress(TypeError):
+            left = len(loader.dataset) % loader.batch_size  # pyright: ignore[reportArgumentType]
+        if left:
+            raise ValueError(
+                f"a loader must give every row in one pass, but drop_last=True leaves {left:,} out; make it with "
+                "drop_last=False (a short last batch is weighed as it should be)."
+            )
     if num_data is not None:
         return _check.count("num_data", num_data)
     try:

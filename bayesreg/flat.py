@@ -229,9 +229,9 @@ class LogJoint:
             total = part if total is None else total + part
         return total  # pyright: ignore[reportReturnType]
 
-    def expected_log_jacobian(self, loc: torch.Tensor) -> torch.Tensor:
+    def expected_log_jacobian(self, loc: torch.Tensor) -> torch.Tensor | float:
         """E[log |dθ/du|] under u ~ N(loc, ·): exact, because the only transform is exp and its log-Jacobian is u."""
-        return sum((loc[g.slice].sum() for g in self.groups if g.transform is not None), loc.new_zeros(()))
+        return sum((loc[g.slice].sum() for g in self.groups if g.transform is not None), 0.0)
 
     @property
     def smooth(self) -> bool:

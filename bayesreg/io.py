@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,11 @@ _BUILT_FROM: dict[str, tuple[str, ...]] = {
     "Flatten": ("start_dim", "end_dim"),
     "Dropout": ("p",),
     "LeakyReLU": ("negative_slope",),
+    "ELU": ("alpha",),
+    "GELU": ("approximate",),
+    "Softplus": ("beta", "threshold"),
     "BatchNorm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
-    **dict.fromkeys(("ReLU", "Tanh", "Sigmoid", "GELU", "SiLU", "ELU", "Softplus", "Identity"), ()),
+    **dict.fromkeys(("ReLU", "Tanh", "Sigmoid", "SiLU"), ()),
 }
 
 
@@ -76,6 +81,7 @@ def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: b
         "standardize": model.standardize,
         "standardization": standardization,
         "num_data": model.num_data,
+        "row_shape": None if model.row_shape is None else list(model.row_shape),
         "constants": constants,
         "architecture": _describe(model.module),
         "dtype": str(model.like.dtype).removeprefix("torch."),
@@ -161,7 +167,8 @@ def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel
             raise ValueError(
                 "this posterior's network is not a Sequential of ordinary layers; pass it: load(path, module=net)."
             )
-        module = _build(content["architecture"]).to(getattr(torch, content["dtype"]))
+        module = _build(content["architecture"])
+    module = copy.deepcopy(module).to(device="cpu", dtype=getattr(torch, content["dtype"]))
     names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     saved = content["priors"]
     shapes = {name: list(p.shape) for name, p in module.named_parameters()}
@@ -175,6 +182,7 @@ def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel
     model.module.load_state_dict(content["constants"], strict=False)
     model.resolved = [dataclasses.replace(r, source=saved[r.name][3]) for r in model.resolved]
     model.num_data = content["num_data"]
+    model.row_shape = None if content["row_shape"] is None else torch.Size(content["row_shape"])
     if content["standardization"] is not None:
         numbers = dict(content["standardization"])
         numbers["constant"] = tuple(numbers["constant"])
@@ -186,8 +194,9 @@ def _describe(module: nn.Module) -> list[Any] | None:
     """[class name, its arguments], nested for a Sequential; None where the module cannot be said so."""
     name = type(module).__name__
     if type(module) is nn.Sequential:
-        children = [_describe(child) for child in module]
-        return None if None in children else ["Sequential", children]
+        children = [[key, _describe(child)] for key, child in module._modules.items() if child is not None]
+        shared = len({id(child) for child in module}) < len(module)
+        return None if shared or any(child is None for _, child in children) else ["Sequential", children]
     if name not in _BUILT_FROM or type(module) is not getattr(nn, name):
         return None
     arguments = {key: getattr(module, key) for key in _BUILT_FROM[name]}
@@ -200,7 +209,7 @@ def _describe(module: nn.Module) -> list[Any] | None:
 def _build(description: list[Any]) -> nn.Module:
     name, inside = description
     if name == "Sequential":
-        return nn.Sequential(*(_build(child) for child in inside))
+        return nn.Sequential(OrderedDict((key, _build(child)) for key, child in inside))
     if name not in _BUILT_FROM:
         raise ValueError(f"the file names a layer {name!r} that bayesreg does not rebuild; pass module=.")
     return nn.utils.skip_init(getattr(nn, name), **inside) if name == "Linear" else getattr(nn, name)(**inside)

@@ -212,7 +212,7 @@ class Gaussian(AbstractLikelihood):
         Raises:
             ValueError: If not.
         """
-        if output.shape[1:] != y.shape[1:]:
+        if output.shape[1:] != y.shape[1:] or output.dim() > 2:
             raise ValueError(
                 f"Gaussian needs one network output for each target, but a row's output has shape "
                 f"{tuple(output.shape[1:])} and its target {tuple(y.shape[1:])}; give the last layer {_width(y)} output(s)."

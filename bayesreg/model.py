@@ -91,8 +91,21 @@ class BayesianModel:
         self.standardize = bool(standardize)
         self.standardization: Standardization | None = None
         self.num_data: int | None = None
+        self.row_shape: torch.Size | None = None
         self.resolved: list[Resolved] = self.spec.resolve(module)
+        if next(module.parameters(), None) is None:
+            raise ValueError(
+                "a model must have something to learn, but the module has no parameter; give it a layer with weights."
+            )
         self.module = copy.deepcopy(module).eval()
+        # every place where a tensor stands: torch's own tying of weights swaps a module that is used twice two times
+        names = {id(module.get_parameter(r.name)): r.name for r in self.resolved}
+        self._places: dict[str, str] = {
+            f"{prefix}.{leaf}" if prefix else leaf: names[id(parameter)]
+            for prefix, owner in module.named_modules()
+            for leaf, parameter in owner.named_parameters(recurse=False)
+            if id(parameter) in names
+        }
         self.latents: dict[str, Latent] = {r.name: Latent(r.name, r.shape, r.prior) for r in self.resolved}
         for name, prior in self.likelihood.latents.items():
             if name in self.latents:
@@ -209,14 +222,24 @@ class BayesianModel:
                     f"num_data must be the number of rows, but {num_data} came for {bound.num_data} rows; "
                     "leave it out, or pass a DataLoader when these rows are only a part."
                 )
-        if self.standardize and not self._takes_integers:
+        if self.standardize:
             pairs = (self._checked(*unpack(batch)) for batch in raw)
             target = self.likelihood.location_scale
             bound.standardization = Standardization.of(pairs, target).to(self.like.device)
-        first = bound.prepare(*unpack(next(iter(raw))))
-        bound._check_forward(*first)
+        batch = next(iter(raw), None)
+        if batch is None:
+            raise ValueError("a loader must give rows, but it gave no batch; check its batch_size, drop_last and data set.")
+        first = bound.prepare(*unpack(batch))
+        bound.row_shape = first[0].shape[1:]
+        output = bound._check_forward(*first)
         if streamed:
-            return bound, Data(bound.num_data, None, None, came, bound.prepare)
+
+            def prepare(x: Any, y: Any) -> Any:
+                x, y = bound.prepare(x, y)
+                self.likelihood.check_output(output, y)
+                return x, y
+
+            return bound, Data(bound.num_data, None, None, came, prepare)
         return bound, Data(bound.num_data, *first)
 
     def prepare(self, x: Any, y: Any = None) -> Any:
@@ -232,15 +255,20 @@ class BayesianModel:
         Raises:
             ValueError: If the model standardises but has not seen training data, or the data do not fit.
         """
-        if self.standardize and self.standardization is None and not self._takes_integers:
+        if self.standardize and self.standardization is None:
             raise ValueError(
                 "a model with standardize=True must know its training statistics, but it has seen no data; "
                 "call model = model.bind(X, y) first (fit does so)."
             )
         x, y = self._checked(x, y)
+        if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
+            raise ValueError(
+                f"each row of X must have shape {tuple(self.row_shape)}, as in the fit, but {tuple(x.shape[1:])} came; pass "
+                "the same columns, and a single row as an array of shape (1, ...)."
+            )
         if self.standardization is not None:
             # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
-            x = self.standardization.x(x.double())
+            x = x if self._takes_integers else self.standardization.x(x.double())
             y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
         return self._cast(x) if y is None else (self._cast(x), self._cast(y))
 
@@ -255,8 +283,8 @@ class BayesianModel:
         Returns:
             (B,) for one output a row, else (B, K).
         """
-        weights = {r.name: values[r.name] for r in self.resolved}
-        return one_column(functional_call(module or self.module, weights, (x,)))
+        weights = {place: values[name] for place, name in self._places.items()}
+        return one_column(functional_call(module or self.module, weights, (x,), tie_weights=False))
 
     def noise(self, values: Values) -> dict[str, torch.Tensor]:
         """The noise's numbers, learned or known, in the units that the model works in."""
@@ -369,12 +397,12 @@ class BayesianModel:
         if y is not None:
             y = as_tensor("y", y).to(self.like.device)
             y = y[:, 0] if y.dim() == 2 and y.shape[1] == 1 else y
-            y = self.likelihood.target(y, torch.float64)
+            y = self.likelihood.target(y if y.is_floating_point() else y.long(), torch.float64)
             if len(x) != len(y):
                 raise ValueError(f"X and y must have one row for each other, but {len(x):,} and {len(y):,} rows came.")
         return x, y
 
-    def _check_forward(self, x: torch.Tensor, y: torch.Tensor) -> None:
+    def _check_forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         values = {r.name: p for r, p in zip(self.resolved, self._parameters(), strict=True)}
         try:
             with torch.no_grad():
@@ -387,7 +415,7 @@ class BayesianModel:
         if len(output) != len(x[:2]):
             raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")
         self.likelihood.check_output(output, y)
-        _check.all_finite("the network's output at its first weights", output)
+        return _check.all_finite("the network's output at its first weights", output)
 
     def _parameters(self) -> list[torch.Tensor]:
         return [self.module.get_parameter(r.name).detach() for r in self.resolved]
@@ -412,5 +440,7 @@ class BayesianModel:
 
 
 def one_column(output: torch.Tensor) -> torch.Tensor:
-    """(B, 1) as (B,)."""
+    """(B, 1) as (B,), and the () that a module's own squeeze makes of one row as (1,)."""
+    if output.dim() == 0:
+        return output[None]
     return output.squeeze(-1) if output.dim() == 2 and output.shape[1] == 1 else output

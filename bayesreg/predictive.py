@@ -235,7 +235,7 @@ class Predictive:
         turn = torch.arange(number, device=self.output.device)
         index = turn % self.num_samples if number >= self.num_samples else turn * self.num_samples // number
         noise = {name: value[index] for name, value in self.noise.items()}
-        with torch.no_grad(), _seeded(self.output.device, seed):
+        with torch.no_grad(), seeded(self.output.device, seed):
             return self.likelihood.distribution(self.output[index], **noise).sample()
 
     def target(self, y: Any) -> torch.Tensor:
@@ -366,12 +366,22 @@ def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """The generators of the CPU and of `device` seeded inside, and as they were outside; no other is touched.
+
+    Args:
+        device: Where draws are made.
+        seed: The seed inside.
+
+    Yields:
+        Nothing.
+    """
     # not torch.manual_seed: it would seed every device, also those whose state is not put back
     index = (torch.cuda.current_device() if device.index is None else device.index) if device.type == "cuda" else None
     with torch.random.fork_rng(devices=[] if index is None else [index]):
-        generator = torch.default_generator if index is None else torch.cuda.default_generators[index]
-        generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if index is not None:
+            torch.cuda.default_generators[index].manual_seed(seed)
         yield
 
 

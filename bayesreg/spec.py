@@ -6,7 +6,8 @@ From the most specific kind of rule to the least:
 
     exact name  >  callable  >  glob  >  module type  >  role (@norm > @weight, @bias)  >  default
 
-Among globs the one with more literal characters wins, among types the more derived; a later rule wins a tie.
+Among globs the one with more literal characters wins ("*" has none and stands just above the default), among types the
+more derived; a later rule wins a tie.
 """
 
 from __future__ import annotations
@@ -247,6 +248,11 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
             name = f"{prefix}.{leaf}" if prefix else leaf
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise ValueError(f"every parameter must have its shape, but {name} is lazy; run one batch through first.")
+            if parameter.dtype in (torch.float16, torch.bfloat16):
+                raise ValueError(
+                    f"every parameter must be float32 or float64, but {name} is {parameter.dtype}, whose three digits cannot "
+                    "hold a log-density; convert it: module.float()."
+                )
             if not parameter.is_floating_point():
                 raise ValueError(
                     f"every parameter must be floating-point, but {name} is {parameter.dtype}; a prior is a density over "
@@ -322,7 +328,8 @@ def _match_text(pattern: str, tensor: Tensor) -> tuple[int, int] | None:
         return (_EXACT, 0)
     globs = [pattern, pattern[2:]] if pattern.startswith("*.") else [pattern]
     if any(c in pattern for c in "*?[") and any(fnmatch.fnmatchcase(tensor.name, glob) for glob in globs):
-        return (_GLOB, sum(c not in "*?[]" for c in pattern))
+        literal = sum(c not in "*?[]" for c in pattern)
+        return (_GLOB, literal) if literal else (_DEFAULT, 1)  # "*" says nothing about a tensor: only more than the default
     return None
 
 

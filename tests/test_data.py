@@ -100,6 +100,10 @@ def test_streamed_data_need_their_length():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (
+            (np.zeros((3, 10), "datetime64[ns]"), np.zeros(3)),
+            r"X must be an array of numbers, but datetime64\[ns\] came; encode",
+        ),
         (([["a"] * 10], [1.0]), r"X must be an array of numbers, but list with entries of type <U1 came"),
         (([[1.0] * 10], None), r"y must be given when X is an array"),
         ((np.zeros((0, 10)), np.zeros(0)), r"X must have at least one row and one column, but shape \(0, 10\) came"),
@@ -116,6 +120,68 @@ def test_refusals(data, message):
 def test_num_data_must_not_contradict_the_rows():
     with pytest.raises(ValueError, match=r"num_data must be the number of rows, but 99 came for 3 rows"):
         br.fit(linear_model(standardize=False), np.ones((3, 10)), np.ones(3), method="map", num_data=99)
+
+
+def test_a_short_last_batch_counts_each_row_once():
+    """By its own length its one row would weigh as much as the other 64."""
+    X = np.linspace(-1, 1, 65)[:, None]
+    y = X[:, 0].copy()
+    y[-1] = 20.0
+    rows = TensorDataset(torch.tensor(X), torch.tensor(y))
+    model = br.BayesianModel(nn.Linear(1, 1).double(), likelihood=likelihoods.Gaussian(1.0))
+    exact = br.fit(model, X, y, method="exact")
+    for method in (br.inference.MAP(num_steps=4000), br.inference.MeanField(num_steps=4000)):
+        post = br.fit(model, DataLoader(rows, batch_size=64), method=method)
+        assert float((post.mean["weight"] - exact.mean["weight"]).abs() / exact.std["weight"]) < 1
+
+
+class Once(IterableDataset):
+    def __init__(self):
+        self.rows = iter([(torch.zeros(10).double(), torch.tensor(1.0).double())] * 30)
+
+    def __iter__(self):
+        return self.rows
+
+
+def test_loaders_that_do_not_give_all_rows_are_refused():
+    rows = TensorDataset(torch.randn(60, 10).double(), torch.randn(60).double())
+    model = linear_model(standardize=False)
+    with pytest.raises(ValueError, match=r"drop_last=True leaves 20 out; make it with drop_last=False"):
+        br.fit(model, DataLoader(rows, batch_size=40, drop_last=True), method="map")
+    with pytest.raises(ValueError, match=r"must give all N = 61 rows in one pass, but it gave 60"):
+        br.fit(model, DataLoader(rows, batch_size=40), method="exact", num_data=61)
+    with pytest.raises(ValueError, match=r"must give rows in every pass, but a pass gave none"):
+        br.fit(model, DataLoader(Once(), batch_size=10), method="map", num_data=30)
+    with pytest.raises(ValueError, match=r"it gave no batch"):
+        br.fit(model, DataLoader(rows, batch_sampler=[]), method="map", num_data=60)
+    classes = TensorDataset(torch.randn(60, 10), torch.arange(60) // 20)
+    two = br.BayesianModel(nn.Linear(10, 2), likelihood=likelihoods.Categorical())
+    with pytest.raises(ValueError, match=r"class numbers below the number of logits, 2, but class 2 came"):
+        br.fit(two, DataLoader(classes, batch_size=20), method="map")
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_rows_of_another_shape_are_not_broadcast(diabetes, standardize):
+    X, y = diabetes
+    post = br.fit(linear_model(standardize=standardize), X, y, method="exact")
+    for wrong in (X[0], X[:5, :1], X[:, :9], X[:, :, None]):
+        with pytest.raises(ValueError, match=r"each row of X must have shape \(10,\), as in the fit, but"):
+            post.predict(wrong)
+
+
+def test_an_embedding_s_target_is_standardised():
+    generator = np.random.default_rng(0)
+    X = generator.integers(0, 5, (60, 1))
+    y = 1e4 + 500 * X[:, 0] + 50 * generator.normal(size=60)
+    net = nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(2, 1))
+    post = br.fit(br.BayesianModel(net, likelihood=likelihoods.Gaussian(0.5), standardize=True), X, y, method="map")
+    assert float(post.predict(X[:1]).std) == pytest.approx(0.5 * y.std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("convert", [">f8", "longdouble", "uint16", "uint64"])
+def test_any_number_type_is_taken(convert):
+    X = np.arange(20.0).reshape(10, 2).astype(convert)
+    assert as_tensor("X", X).double().equal(torch.arange(20.0).double().reshape(10, 2))
 
 
 def test_epochs_are_permutations():

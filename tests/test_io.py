@@ -59,6 +59,42 @@ def test_buffers_and_likelihoods_come_back(tmp_path, breast_cancer, likelihood):
     assert again.predict(X).mean.equal(post.predict(X).mean)
 
 
+def test_every_layer_that_is_rebuilt_is_described_in_full():
+    import inspect
+
+    from bayesreg.io import _BUILT_FROM
+
+    ignored = {"self", "args", "kwargs", "inplace", "device", "dtype"}
+    for name, stored in _BUILT_FROM.items():
+        wanted = set(inspect.signature(getattr(nn, name).__init__).parameters) - ignored
+        if name == "BatchNorm1d":
+            wanted -= {"bias"}  # of newer versions of torch only; a layer without it has other parameters and is refused
+        assert set(stored) == wanted, name
+
+
+@pytest.mark.parametrize("layer", [nn.ELU(3.0), nn.Softplus(5.0), nn.GELU("tanh"), nn.LeakyReLU(0.3)], ids=str)
+def test_activations_come_back_with_their_settings(tmp_path, standard_diabetes, layer):
+    X, y = standard_diabetes
+    net = nn.Sequential()
+    net.add_module("first", nn.Linear(10, 3))
+    net.add_module("bend", layer)
+    net.add_module("last", nn.Linear(3, 1))
+    post = br.fit(br.BayesianModel(net, priors.Normal(np.logspace(-1, 1, 3)[1])), X, y, method=MAP(num_steps=30))
+    br.save(post, tmp_path / "p")
+    assert br.load(tmp_path / "p").predict(X).mean.equal(post.predict(X).mean)
+
+
+def test_a_shared_layer_is_not_rebuilt_and_other_types_are_cast(tmp_path, standard_diabetes):
+    X, y = standard_diabetes
+    shared = nn.Linear(10, 10)
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(10, 1)).double()
+    post = br.fit(br.BayesianModel(net), X, y, method=MAP(num_steps=30))
+    br.save(post, tmp_path / "p")
+    with pytest.raises(ValueError, match=r"not a Sequential of ordinary layers"):
+        br.load(tmp_path / "p")
+    assert br.load(tmp_path / "p", module=net.float()).predict(X).mean.equal(post.predict(X).mean)
+
+
 def test_a_module_of_one_s_own_is_passed(tmp_path, standard_diabetes):
     post = br.fit(br.BayesianModel(Custom()), *standard_diabetes, method="map")
     br.save(post, tmp_path / "p")

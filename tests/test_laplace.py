@@ -82,6 +82,18 @@ def test_linearised_prediction_is_the_closed_form(standard_diabetes):
     torch.testing.assert_close(pred.epistemic_variance, variance.detach(), rtol=6 * (2 / 20_000) ** 0.5, atol=0)
 
 
+def test_float32_keeps_its_digits_on_raw_units():
+    generator = np.random.default_rng(0)
+    year = generator.integers(1990, 2021, 2000).astype(float)
+    X = np.c_[year, year**2 / 1000, generator.normal(size=2000)]
+    y = X @ [0.1, 0.01, 1.0] + generator.normal(size=2000)
+    model = br.BayesianModel(nn.Linear(3, 1), priors.Normal(10.0), likelihoods.Gaussian(1.0))
+    laplace = br.fit(model, X, y, method="laplace")
+    wide = br.fit(model.to(dtype=torch.float64), X, y, method="exact")
+    np.testing.assert_allclose(laplace.std["weight"], wide.std["weight"], rtol=1e-3)
+    assert laplace.log_evidence == pytest.approx(wide.log_evidence, abs=0.05)
+
+
 def test_covers_what_the_mode_does_not(posteriors):
     fits, X, y = posteriors
     mode, laplace = (fits[name].predict(X) for name in ("MAP", "Laplace"))

@@ -106,6 +106,24 @@ def test_values_in_the_model_s_units_go_into_its_log_joint(diabetes):
         mode.sample(1, units="own")
 
 
+def test_shared_layers_and_tied_weights_are_one_unknown(standard_diabetes):
+    """The same layer twice, and one parameter in two layers: prediction uses the fitted value in every place."""
+    X, y = standard_diabetes
+    shared, tied = nn.Linear(10, 10), nn.Linear(10, 10)
+    tied.weight = shared.weight
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), tied, nn.Tanh(), nn.Linear(10, 1)).double()
+    model = br.BayesianModel(net)
+    assert list(model.latents) == ["0.weight", "0.bias", "4.bias", "6.weight", "6.bias", "noise_scale"]
+    mode = br.fit(model, X, y, method=MAP(num_steps=50))
+    with torch.no_grad():
+        for name, value in mode.mean.items():
+            if name != "noise_scale":
+                net.get_parameter(name).copy_(value)
+        torch.testing.assert_close(mode.predict(X).mean, net(torch.tensor(X))[:, 0], rtol=1e-10, atol=1e-12)
+    assert all(isinstance(p, nn.Parameter) for p in mode.model.module.parameters())
+    assert isinstance(mode.model.module[0].weight, nn.Parameter)
+
+
 def test_counts_are_checked(exact):
     with pytest.raises(ValueError, match=r"num_samples must be a whole number >= 1, but 0 came"):
         exact.sample(0)

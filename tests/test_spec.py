@@ -54,6 +54,13 @@ def test_a_leading_star_dot_also_matches_no_prefix():
     assert chosen(nn.Linear(2, 1), {"*.weight": priors.Laplace(0.1)})["weight"][0] == priors.Laplace(0.1)
 
 
+def test_a_bare_star_gives_way_to_everything(net):
+    found = chosen(net, {"*": priors.Normal(1.0), "@bias": priors.Flat(), nn.Linear: priors.Laplace(1.0)})
+    assert found["0.bias"][0] == priors.Flat()
+    assert found["4.weight"][0] == priors.Laplace(1.0)
+    assert found["0.weight"] == (priors.Normal(1.0), "glob '*'")
+
+
 def test_roles(net):
     found = chosen(net, {"@norm": priors.Normal(9.0), "@bias": priors.Normal(8.0)})
     assert found["1.weight"][0] == found["5.bias"][0] == priors.Normal(9.0)
@@ -144,9 +151,13 @@ def test_modules_that_cannot_be_learned_are_refused():
         br.BayesianModel(net)
     with pytest.raises(ValueError, match=r"something to learn, but every parameter has requires_grad=False"):
         br.BayesianModel(nn.Linear(2, 1).requires_grad_(False), likelihood=br.likelihoods.Gaussian(1.0))
+    with pytest.raises(ValueError, match=r"the module has no parameter; give it a layer with weights"):
+        br.BayesianModel(nn.Identity())
+    with pytest.raises(ValueError, match=r"every parameter must be float32 or float64, but weight is torch.float16"):
+        br.BayesianModel(nn.Linear(2, 1).half())
     with pytest.raises(ValueError, match=r"every parameter must have its shape, but weight is lazy"):
         br.BayesianModel(nn.LazyLinear(1))
     with pytest.raises(ValueError, match=r"module must be a torch.nn.Module, but function came"):
-        br.BayesianModel(torch.relu_.__class__ and (lambda x: x))
+        br.BayesianModel(lambda x: x)
     with pytest.raises(ValueError, match=r"likelihood must be one of bayesreg.likelihoods, but 'gaussian' came"):
         br.BayesianModel(nn.Linear(2, 1), likelihood="gaussian")

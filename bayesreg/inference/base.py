@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from bayesreg import _check
@@ -15,6 +16,7 @@ from bayesreg._catalog import concrete
 from bayesreg.data import Data
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
+from bayesreg.predictive import seeded
 
 Report = Callable[[int, int, float], None]
 
@@ -124,7 +126,7 @@ def resolve(method: AbstractMethod | str) -> AbstractMethod:
 
 @contextlib.contextmanager
 def isolated(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators seeded inside, and as they were outside.
+    """Torch's generators seeded inside, and as they were outside; gradients are recorded inside in any case.
 
     Args:
         seed: The seed inside.
@@ -133,16 +135,14 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(device, seed), torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def _seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be a whole number >= 0, but {seed!r} came; pass for example seed=0.")
-    return seed
+    return int(seed)
 
 
 @contextlib.contextmanager

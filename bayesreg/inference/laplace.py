@@ -15,6 +15,7 @@ from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.certificate import in_double
 from bayesreg.inference.curvature import full_hessian, gauss_newton
 from bayesreg.inference.map import MAP
 from bayesreg.model import BayesianModel
@@ -60,11 +61,11 @@ class LaplaceApproximation(AbstractMethod):
         settings = self.mode
         search = MAP(settings.optimizer, settings.num_steps, settings.learning_rate, settings.batch_size, jacobian=True)
         mode = search.run(model, data, seed=seed, report=report)
-        if "collapsed" in mode.certificate.details:
+        if "unbounded" in mode.certificate.details:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
         log_joint = LogJoint(model)
-        factor, taken = self._factor(log_joint, u, data)
+        factor, taken = self._factor(*in_double(log_joint, u, data))
         root = torch.linalg.solve_triangular(factor.mT, torch.eye(len(u)).to(factor), upper=True)
         evidence = None
         if all(latent.prior.proper for latent in model.latents.values()):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import time
@@ -13,21 +12,21 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.certificate import certify, has_kinks, in_double
 from bayesreg.inference.proximal import polish
-from bayesreg.inference.training import TrainingCopy, adam, gradient_of, resolve_batch
+from bayesreg.inference.training import TrainingCopy, adam, resolve_batch
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+from bayesreg.posterior import Dirac, FitRecord, History
 
 NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
 OPTIMIZERS = ("auto", "adam", "lbfgs")
 PROBE_STEPS = 300
-KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+PROBE_ENTRIES = 10**8  # rows × unknowns up to which a further search sees all rows at each step
 
 
 class MAP(AbstractMethod):
@@ -39,7 +38,8 @@ class MAP(AbstractMethod):
             kink and all rows fit, and says what it took in `history.notes`.
         num_steps: Steps at most for "lbfgs" (2,000 when None), exactly for "adam" (5,000, or 30 epochs of mini-batches).
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
-        batch_size: Rows a step; all rows up to 10,000 when None, then 256. A loader brings its own batches.
+        batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
+            brings its own batches.
         jacobian: False for the mode in constrained space, as Pyro's AutoDelta; True for the mode of the unconstrained
             density, which a Laplace approximation needs. They differ for positive unknowns only.
 
@@ -69,7 +69,7 @@ class MAP(AbstractMethod):
         started = time.perf_counter()
         log_joint = LogJoint(model)
         history = History("log joint")
-        batch_size = resolve_batch(self.batch_size, data)
+        batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
         optimizer = self._choose(log_joint, data, batch_size, history)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         if optimizer == "lbfgs":
@@ -77,7 +77,7 @@ class MAP(AbstractMethod):
         else:
             u, trained = self._adam(log_joint, start, data, batch_size, history, report)
         log_joint = LogJoint(trained)
-        certificate = certify(log_joint, u, start, data, batch_size, self.jacobian)
+        certificate = certify(log_joint, u, start, data, self.jacobian, lambda: self._further(log_joint, u, data, batch_size))
         space = "unconstrained" if self.jacobian else "constrained"
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, space)
         return Dirac(trained, record, u)
@@ -113,12 +113,12 @@ class MAP(AbstractMethod):
         report: Report,
     ) -> tuple[torch.Tensor, BayesianModel]:
         copy = TrainingCopy(log_joint, start, data.num_data, jacobian=self.jacobian)
+        copy.rows_a_batch = data.rows_a_batch
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        epochs = 30 * data.num_data // batch_size if batch_size else 0
         adam(
             copy.flat,
             lambda: copy.backward(*next(batches)),
-            num_steps=self.num_steps or max(5000, epochs),
+            num_steps=self.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size)),
             learning_rate=self.learning_rate or 0.01,
             report=report,
             history=history,
@@ -130,6 +130,26 @@ class MAP(AbstractMethod):
             zeros = sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if not g.prior.smooth)
             history.notes.append(f"proximal steps at the end: {zeros:,} weights are exactly zero.")
         return u, model
+
+    def _further(self, log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None) -> torch.Tensor:
+        """A further search from a candidate, by which the certificate judges it: all rows where that is affordable."""
+        if not log_joint.smooth and batch_size is None and data.x is not None:  # Adam only oscillates about a kink
+            return polish(*in_double(log_joint, u, data), jacobian=self.jacobian, num_steps=PROBE_STEPS)
+        if data.num_data * len(u) <= PROBE_ENTRIES:
+            batch_size = None
+        copy = TrainingCopy(log_joint, u, data.num_data, jacobian=self.jacobian, training=False)
+        copy.rows_a_batch = data.rows_a_batch
+        batches = data.batches(batch_size, torch.Generator().manual_seed(0))
+        adam(
+            copy.flat,
+            lambda: copy.backward(*next(batches)),
+            num_steps=PROBE_STEPS,
+            learning_rate=1e-3,
+            report=lambda step, total, objective: None,
+            history=History(),
+            objective=copy.objective,
+        )
+        return copy.flat.detach()
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
         from scipy.optimize import minimize
@@ -170,29 +190,6 @@ class MAP(AbstractMethod):
         return kept.to(dtype)
 
 
-def in_double(log_joint: LogJoint, start: torch.Tensor, data: Data) -> tuple[LogJoint, torch.Tensor, Data]:
-    """The same problem in float64, where a line search can tell two values apart down to the mode.
-
-    A module that insists on its own floating type keeps it.
-
-    Args:
-        log_joint: The objective.
-        start: Where to begin, (P,).
-        data: All rows.
-
-    Returns:
-        The three in float64.
-    """
-    model = log_joint.model.to(dtype=torch.float64)
-    x, y = (v.double() if v.is_floating_point() else v for v in data.full("L-BFGS"))
-    wide = LogJoint(model)
-    try:
-        gradient_of(wide, start.double(), dataclasses.replace(data, x=x[:2], y=y[:2]))
-    except RuntimeError:
-        return log_joint, start, data
-    return wide, start.double(), dataclasses.replace(data, x=x, y=y)
-
-
 def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num_steps: int = 20) -> torch.Tensor:
     """Newton steps to the last digit, while the Hessian is positive definite and the gradient shrinks.
 
@@ -225,125 +222,3 @@ def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num
             break
         u, gradient, value = trial, trial_gradient, trial_value
     return u
-
-
-def has_kinks(model: BayesianModel) -> bool:
-    """True where the network is known to be piecewise linear, so that its mode may sit where pieces meet."""
-    return any(isinstance(module, KINKED) for module in model.module.modules())
-
-
-def certify(
-    log_joint: LogJoint, u: torch.Tensor, start: torch.Tensor, data: Data, batch_size: int | None, jacobian: bool
-) -> Certificate:
-    """Whether `u` is a mode: no direction along which the log-joint still rises, judged on all rows.
-
-    The measure is the scaled gradient of Dennis and Schnabel (1983), max |gᵢ| max(|uᵢ|, 1)/max(|log-joint|, 1), where for a
-    penalty with a kink gᵢ is the proximal gradient step divided by its length, which is zero at a kink that holds the mode.
-    A piecewise linear network has modes where its pieces meet, and no vanishing gradient there; mini-batches leave a gradient
-    of the size of their noise. Then the judge is whether a further search gains nats that matter beside the P/2 by which
-    the posterior's typical draw lies below its mode.
-
-    Args:
-        log_joint: The objective.
-        u: The candidate, (P,).
-        start: Where the fit began, (P,).
-        data: All rows.
-        batch_size: Rows a step of a further search; None for all.
-        jacobian: As for MAP.
-
-    Returns:
-        The certificate.
-    """
-    value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
-    residual = stationarity(log_joint, u, gradient)
-    measure = float((residual.abs() * u.abs().clamp_min(1)).max()) / max(abs(value), 1.0)
-    tolerance = 1e-6 if u.dtype == torch.float64 else 1e-4
-    details: dict[str, float | str] = {
-        "scaled gradient": measure,
-        "tolerance": tolerance,
-        "log joint": value,
-        "space": "unconstrained" if jacobian else "constrained",
-    }
-    collapsed = [
-        name for name, s in log_joint.layout.segments.items() if s.latent.is_noise and float((u - start)[s.slice].min()) < -6.9
-    ]
-    if collapsed:
-        details["collapsed"] = collapsed[0]
-        return Certificate(
-            False,
-            f"Not a usable mode: {collapsed[0]} ran to zero, where the network passes through every target and the density "
-            "is unbounded; fix the noise scale, give the weights a tighter prior, or shrink the network.",
-            details,
-        )
-    if measure <= tolerance:
-        sentence = f"Converged to a mode: the scaled gradient is {measure:.1e}, below {tolerance:.0e}."
-        return Certificate(True, sentence, details)
-    if bool((u == start).all()):
-        return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
-    kinks, sampled = has_kinks(log_joint.model), batch_size is not None or data.x is None
-    if (kinks or sampled) and measure < 5e-2:
-        gain = _gain_of_more(log_joint, u, data, batch_size, jacobian, value)
-        details["nats gained by more steps"] = gain
-        enough = max(0.1, 0.005 * len(u))
-        if gain < enough:
-            where = "to a mode where pieces of the piecewise linear network meet" if kinks else "as far as mini-batches tell"
-            sentence = (
-                f"Converged {where}: {PROBE_STEPS} more steps gain {gain:.2g} nats, below {enough:.2g} "
-                "(1 % of the P/2 nats by which a typical draw lies lower)."
-            )
-            return Certificate(True, sentence, details)
-    gained = details.get("nats gained by more steps")
-    sentence = (
-        f"Not converged: the scaled gradient is {measure:.1e}, above {tolerance:.0e}"
-        + (f", and {PROBE_STEPS} more steps gain {gained:.2g} nats" if gained is not None else "")
-        + (
-            "; raise num_steps."
-            if kinks or sampled or not log_joint.smooth
-            else "; raise num_steps, or take optimizer='lbfgs'."
-        )
-    )
-    return Certificate(False, sentence, details)
-
-
-def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient, with the proximal gradient step over its length in place of it where the penalty has a kink.
-
-    Args:
-        log_joint: The objective.
-        u: Where, (P,).
-        gradient: Of the log-joint, (P,).
-
-    Returns:
-        (P,), zero at a mode.
-    """
-    residual = gradient.clone()
-    reach = 1e-2 / max(1.0, float(gradient.abs().max()))
-    for group in log_joint.groups:
-        if not group.prior.smooth:
-            part = u[group.slice].detach().clone().requires_grad_()
-            (prior_gradient,) = torch.autograd.grad(-group.energy(part), part)
-            smooth_part = gradient[group.slice] - prior_gradient
-            moved = group.prior.prox(part.detach() + reach * smooth_part, reach)
-            residual[group.slice] = (moved - part.detach()) / reach
-    return residual
-
-
-def _gain_of_more(
-    log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None, jacobian: bool, value: float
-) -> float:
-    """What a further search at a small rate adds to the log-joint, in nats, at least zero."""
-    if not log_joint.smooth and batch_size is None and data.x is not None:  # Adam only oscillates about a kink
-        further = polish(*in_double(log_joint, u, data), jacobian=jacobian, num_steps=PROBE_STEPS).to(u.dtype)
-        return max(0.0, gradient_of(log_joint, further, data, jacobian=jacobian)[0] - value)
-    copy = TrainingCopy(log_joint, u, data.num_data, jacobian=jacobian, training=False)
-    batches = data.batches(batch_size, torch.Generator().manual_seed(0))
-    adam(
-        copy.flat,
-        lambda: copy.backward(*next(batches)),
-        num_steps=PROBE_STEPS,
-        learning_rate=1e-3,
-        report=lambda step, total, objective: None,
-        history=History(),
-        objective=copy.objective,
-    )
-    return max(0.0, gradient_of(log_joint, copy.flat, data, jacobian=jacobian)[0] - value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -26,7 +27,8 @@ class MeanField(AbstractMethod):
     Args:
         num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
-        batch_size: Rows a step; all rows up to 10,000 when None, then 256. A loader brings its own batches.
+        batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
+            brings its own batches.
         num_particles: Draws a step, averaged, in antithetic pairs; more draws, less noise in the answer.
         initial_scale: Standard deviation of every unknown at the start.
 
@@ -68,33 +70,34 @@ class MeanField(AbstractMethod):
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         guide = MeanFieldGuide(log_joint.layout, start, torch.full_like(start, self.initial_scale))
         guide.phi.grad = torch.zeros_like(guide.phi)
-        batch_size = resolve_batch(self.batch_size, data)
+        batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        epochs = 50 * data.num_data // batch_size if batch_size else 0
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
 
         copy = TrainingCopy(log_joint, start, num_data, training=False)
+        copy.rows_a_batch = data.rows_a_batch
         one_draw = self.num_particles == 1 and copy.in_place
 
         def backward() -> torch.Tensor:
-            batch = next(batches)
+            x, y = next(batches)
             if one_draw:
-                return one_draw_step(guide, copy, log_joint, *batch)
-            loss = guide.elbo(log_joint, *batch, num_data, self.num_particles) * (-1 / num_data)
+                return one_draw_step(guide, copy, log_joint, x, y)
+            loss = negative_elbo(guide, log_joint, data, x, y, self.num_particles) * (1 / num_data)
             loss.backward()
             return loss.detach()
 
         losses = adam(
             guide.phi,
             backward,
-            num_steps=self.num_steps or max(5000, epochs),
+            num_steps=self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)),
             learning_rate=self.learning_rate or 0.01,
             report=report,
             history=history,
             objective=lambda loss: constant - num_data * float(loss),
         )
-        certificate = certify(constant - num_data * losses)
+        gain, gain_error = nats_to_gain(guide, log_joint, data, batches)
+        certificate = certify(constant - num_data * losses, gain, gain_error, enough=0.02 * len(start))
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(model, record, guide.requires_grad_(False))
 
@@ -130,14 +133,58 @@ def one_draw_step(
     return loss.detach() + divergence.detach()
 
 
-def certify(elbos: torch.Tensor) -> Certificate:
-    """Whether the ELBO has stopped rising: its mean over the last tenth of the steps against steps 70–80 %.
+def negative_elbo(
+    guide: MeanFieldGuide, log_joint: LogJoint, data: Data, x: torch.Tensor, y: torch.Tensor, num_particles: int
+) -> torch.Tensor:
+    """Minus the ELBO estimated from one batch, a scalar with gradient, in nats, each row counting alike over an epoch."""
+    stands_for = data.num_data * len(x) / data.rows_a_batch(x)
+    return -guide.elbo(log_joint, x, y, stands_for, num_particles)  # pyright: ignore[reportArgumentType]
+
+
+def nats_to_gain(
+    guide: MeanFieldGuide, log_joint: LogJoint, data: Data, batches: Iterator, repeats: int = 30, num_particles: int = 8
+) -> tuple[float, float]:
+    """What a natural-gradient step would still add to the ELBO, ½ gᵀF⁻¹g, and its Monte Carlo error, in nats.
+
+    F is the guide's Fisher information, 1/scale² for a mean and 2 for a log-sd. The gradient is a mean over repeats; the
+    square of its noise is subtracted.
+
+    Args:
+        guide: The fitted guide.
+        log_joint: The model's flat log-joint.
+        data: The rows.
+        batches: Where batches come from.
+        repeats: Gradients that are averaged.
+        num_particles: Draws a gradient.
+
+    Returns:
+        Nats (negative by chance), and a standard error.
+    """
+    gradients = []
+    for _ in range(repeats):
+        x, y = next(batches)
+        loss = negative_elbo(guide, log_joint, data, x, y, num_particles)
+        gradients.append(torch.autograd.grad(loss, guide.phi)[0])
+    found = torch.stack(gradients).double()
+    scale = guide.moments()[1].double()
+    inverse = torch.cat([scale.square(), torch.full_like(scale, 0.5)])
+    noise = found.var(0) / repeats * inverse
+    gain = 0.5 * float((found.mean(0).square() * inverse - noise).sum())
+    return gain, 0.5 * float((2 * noise.square()).sum().sqrt())
+
+
+def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) -> Certificate:
+    """Whether the ELBO is at its top: it has stopped rising, and its gradient vanishes within Monte Carlo error.
 
     Args:
         elbos: One estimate a step, in nats, (num_steps,).
+        gain: What a natural-gradient step would still add, in nats.
+        gain_error: Its Monte Carlo error.
+        enough: The gain that does not matter, in nats.
 
     Returns:
-        The certificate; passed when the rise is below 1 nat or below 2.5 Monte Carlo standard errors.
+        The certificate. It is passed when the mean over the last tenth of the steps is above that over steps 70–80 % by
+        less than 1 nat or 2.5 standard errors, and the gain is below `enough` plus 3 standard errors.
     """
     tenth = len(elbos) // 10
     if tenth < 10:
@@ -145,16 +192,30 @@ def certify(elbos: torch.Tensor) -> Certificate:
     early, late = (elbos[start : start + tenth].double() for start in (7 * tenth, len(elbos) - tenth))
     rise = float(late.mean() - early.mean())
     error = float(((late.var() + early.var()) / tenth).sqrt())
-    details: dict[str, float | str] = {"elbo": float(late.mean()), "rise": rise, "Monte Carlo error": error}
+    details: dict[str, float | str] = {
+        "elbo": float(late.mean()),
+        "rise": rise,
+        "Monte Carlo error": error,
+        "nats to gain": gain,
+        "nats to gain, Monte Carlo error": gain_error,
+    }
+    if gain > enough + 3 * gain_error:
+        return Certificate(
+            False,
+            f"Not converged: a step along the ELBO's gradient would still gain about {gain:.2g} nats (tolerance {enough:.2g}); "
+            "raise num_steps or learning_rate.",
+            details,
+        )
     if rise > max(1.0, 2.5 * error):
         return Certificate(
             False,
-            f"Not converged: the ELBO still rose by {rise:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of the "
-            "steps; raise num_steps.",
+            f"Not converged: the ELBO still rose by {rise:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
+            "the steps; raise num_steps.",
             details,
         )
     return Certificate(
         True,
-        f"Converged: the ELBO changed by {rise:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth.",
+        f"Converged: the ELBO changed by {rise:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth, and its "
+        "gradient vanishes within Monte Carlo error.",
         details,
     )

@@ -22,6 +22,7 @@ from bayesreg.model import one_column
 from bayesreg.posterior import History
 
 FULL_BATCH_ROWS = 10_000  # up to here a fit sees all rows at each step unless a batch size is given
+FULL_BATCH_ENTRIES = 10**7  # rows × unknowns: so little work that mini-batches would only add noise
 BATCH_SIZE = 256
 
 
@@ -40,6 +41,7 @@ class TrainingCopy:
         self, log_joint: LogJoint, start: torch.Tensor, num_data: int, *, jacobian: bool = False, training: bool = True
     ) -> None:
         self.log_joint, self.num_data, self.jacobian = log_joint, num_data, jacobian
+        self.rows_a_batch: Callable[[torch.Tensor], float] = len
         self.flat = nn.Parameter(start.detach().clone())
         self.flat.grad = torch.zeros_like(self.flat)
         self.module = copy.deepcopy(log_joint.model.module).train(training)
@@ -97,7 +99,7 @@ class TrainingCopy:
         else:  # a weight with a transform is no view of the vector
             values = self.log_joint.layout.unflatten(self.flat)
             output, noise = model.forward(values, x, self.module), model.noise(values)
-        return model.likelihood.log_prob_sum(output, y, **noise) * (-1 / len(x))
+        return model.likelihood.log_prob_sum(output, y, **noise) * (-1 / self.rows_a_batch(x))
 
     def _noise(self) -> dict[str, torch.Tensor]:
         model = self.log_joint.model
@@ -183,12 +185,13 @@ def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: b
     return total, u.grad  # pyright: ignore[reportReturnType]
 
 
-def resolve_batch(batch_size: int | None, data: Data) -> int | None:
+def resolve_batch(batch_size: int | None, data: Data, size: int) -> int | None:
     """The batch size that a fit takes: what was said, else all rows while they are few; None for all rows.
 
     Args:
         batch_size: What was said.
         data: The rows.
+        size: P, the number of unknowns.
 
     Returns:
         Rows a batch, or None for all of them (for a loader, its own batches).
@@ -196,5 +199,6 @@ def resolve_batch(batch_size: int | None, data: Data) -> int | None:
     if data.x is None:
         return None
     if batch_size is None:
-        return None if data.num_data <= FULL_BATCH_ROWS else BATCH_SIZE
+        few = data.num_data <= FULL_BATCH_ROWS or data.num_data * size <= FULL_BATCH_ENTRIES
+        return None if few else BATCH_SIZE
     return None if batch_size >= data.num_data else batch_size

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from torch.distributions import constraints
@@ -96,6 +97,10 @@ class AbstractElementwisePrior(AbstractPrior):
     """
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (np.number, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
+                object.__setattr__(self, field.name, float(value))  # so that the text can be read back
         self.check()
 
     @abc.abstractmethod

@@ -146,6 +146,20 @@ class TestEveryMethod:
             assert float(sds.max()) < (0.5 if method == "mean-field" else 0.1)
         assert torch.get_rng_state().equal(rng)
 
+    def test_works_where_gradients_are_off_and_with_a_module_that_squeezes(self, method, few):
+        class Squeezing(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(10, 1).double()
+
+            def forward(self, x):
+                return self.linear(x).squeeze()
+
+        model = br.BayesianModel(Squeezing(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
+        with torch.inference_mode():
+            post = br.fit(model, *few, method=METHODS[method](), seed=np.int64(1))
+        assert post.predict(few[0][:1], num_samples=4).mean.shape == (1,)
+
     def test_reports_progress_to_a_function(self, method, few):
         heard = []
         br.fit(linear_model(), *few, method=METHODS[method](), progress=lambda *what: heard.append(what))

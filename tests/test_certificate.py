@@ -80,6 +80,18 @@ def test_a_far_offset_is_no_collapse():
     assert float(mode.mean["noise_scale"]) == pytest.approx(0.1, rel=0.1)
 
 
+def test_on_the_way_to_a_collapse_laplace_says_so_and_goes_on():
+    """A network that is about to fit every row: the fit is not certified, but a curvature there still widens intervals."""
+    generator = np.random.default_rng(0)
+    X, new = generator.normal(size=(60, 2)), generator.normal(size=(300, 2))
+    truth = lambda x: np.sin(2 * x[:, 0]) + x[:, 1]  # noqa: E731
+    model = br.BayesianModel(network(2, 50, 1, activation=nn.ReLU), priors.Normal(3.0), standardize=True)
+    fits = {name: br.fit(model, X, truth(X), method=name) for name in ("map", "laplace")}
+    assert all("noise_scale ran to zero" in str(fit.certificate) for fit in fits.values())
+    mode, laplace = (br.metrics.coverage(fit.predict(new), truth(new), 0.95).rate for fit in fits.values())
+    assert mode < 0.5 < laplace
+
+
 def test_a_saddle_is_no_mode():
     """All weights zero: the gradient of a tanh network vanishes there by symmetry, and nothing is learned."""
     X = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]

@@ -83,9 +83,10 @@ def certify(
     enough = 0.005 * len(u)
     space = "unconstrained" if jacobian else "constrained"
     details: dict[str, float | str] = {"log joint": value, "nats to gain": gain, "tolerance": enough, "space": space}
-    unbounded = _unbounded(log_joint, u, data, gain > enough)
+    unbounded, arrived = _unbounded(log_joint, u, data, gain > enough)
     if unbounded:
-        details["unbounded"] = unbounded
+        if arrived:  # nothing can be built on it; on the way there, a curvature still means something
+            details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
     if gain <= enough and not saddle:
         sentence = f"Converged to a mode: {_nats(gain)} are left to gain, below {enough:.2g} (1 % of P/2)."
@@ -196,28 +197,30 @@ def _curvature_diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tor
     return total
 
 
-def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> str:
-    """Why the log-joint has no maximum here, or an empty text."""
+def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> tuple[str, bool]:
+    """Why the log-joint has no maximum here, or an empty text; and whether the search has already run into it."""
     model = log_joint.model
     for name, segment in log_joint.layout.segments.items():
         if segment.latent.is_noise and data.y is not None:
             ratio = float(u[segment.slice].exp().min()) / max(float(data.y.double().std(correction=0)), 1e-300)
             if ratio < 1e-6 or (rising and ratio < 5e-3):
-                return (
+                why = (
                     f"{name} ran to zero, where the network passes through every target and the density is unbounded; fix the "
                     "noise scale, give the weights a tighter prior, or shrink the network"
                 )
+                return why, ratio < 1e-6
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
     if improper and model.likelihood.kind != "regression":
         with torch.no_grad():
             values = log_joint.layout.unflatten(u)
             fitted = sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())
         if fitted > -1e-2:
-            return (
+            why = (
                 f"every row is fitted with certainty, and the flat prior on {improper[0]} lets the weights grow without bound; "
                 "give them a proper prior, for example Normal(1.0)"
             )
-    return ""
+            return why, True
+    return "", False
 
 
 def _as_given(data: Data, log_joint: LogJoint) -> Data:

@@ -203,12 +203,8 @@ class Data:
         Returns:
             B in memory; N over the number of batches for a loader that knows it.
         """
-        if self.loader is None:
-            return len(x)
-        try:
-            return self.num_data / len(self.loader)
-        except TypeError:
-            return len(x)
+        batches = self._batches_a_pass
+        return self.num_data / batches if batches else len(x)
 
     def steps_an_epoch(self, batch_size: int | None) -> int:
         """Batches an epoch, 0 where every step sees all rows or nobody knows.
@@ -219,12 +215,17 @@ class Data:
         Returns:
             A whole number.
         """
-        if self.loader is not None:
-            try:
-                return len(self.loader)
-            except TypeError:
-                return 0
-        return self.num_data // batch_size if batch_size else 0
+        return self._batches_a_pass or (self.num_data // batch_size if batch_size else 0)
+
+    @property
+    def _batches_a_pass(self) -> int:
+        """Of a loader that knows its length, else 0."""
+        if self.loader is None:
+            return 0
+        try:
+            return len(self.loader)
+        except TypeError:
+            return 0
 
     def epoch(self, batch_size: int = 8192) -> Iterator[Batch]:
         """Every row once, in order.

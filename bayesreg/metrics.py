@@ -25,10 +25,10 @@ import torch
 from torch.nn.functional import one_hot
 
 from bayesreg import _check
+from bayesreg._readings import wilson
 from bayesreg.predictive import Predictive, tails
 
 LEVELS = (0.50, 0.80, 0.90, 0.95)
-_Z95 = 1.959963984540054  # Φ⁻¹(0.975)
 _REGRESSION = "mlpd, rmse, mae, crps, interval_score, mean_width, coverage, pit, calibration_error"
 _CLASSIFICATION = "mlpd, accuracy, brier, ece"
 
@@ -435,9 +435,8 @@ def _interval_score(lower: torch.Tensor, upper: torch.Tensor, y: torch.Tensor, l
 
 def _coverage(u: torch.Tensor, level: float) -> Coverage:
     low, high = tails(level)
-    hits, n, z2 = int(((u >= low) & (u <= high)).sum()), u.numel(), _Z95**2
-    centre, half = hits + z2 / 2, _Z95 * math.sqrt(hits * (n - hits) / n + z2 / 4)
-    lower, upper = max(0.0, (centre - half) / (n + z2)), min(1.0, (centre + half) / (n + z2))
+    hits, n = int(((u >= low) & (u <= high)).sum()), u.numel()
+    lower, upper = (float(end) for end in wilson(hits, n))
     return Coverage(level, hits, n, hits / n, lower, upper)
 
 

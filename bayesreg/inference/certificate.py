@@ -75,7 +75,7 @@ def certify(
     Returns:
         The certificate; `details` holds the numbers, in nats.
     """
-    narrow, u_given = log_joint, u
+    moved = not bool((u == start).all())
     log_joint, u, data = in_double(log_joint, u, data)
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     residual = stationarity(log_joint, u, gradient)
@@ -97,12 +97,10 @@ def certify(
             f"evaluation, which could still gain {_nats(gain)}; judge this fit by held-out rows."
         )
         return Certificate(False, sentence, details)
-    if bool((u_given == start).all()) and not saddle:
+    if not moved and not saddle:
         return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
     if has_kinks(log_joint.model):
-        further = probe().to(u_given)
-        found = gradient_of(narrow, further, _as_given(data, narrow), jacobian=jacobian)[0]
-        more = max(0.0, found - gradient_of(narrow, u_given, _as_given(data, narrow), jacobian=jacobian)[0])
+        more = max(0.0, gradient_of(log_joint, probe().to(u), data, jacobian=jacobian)[0] - value)
         details["nats gained by more steps"] = more
         if more <= max(0.1, enough):
             sentence = (
@@ -221,14 +219,6 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
             )
             return why, True
     return "", False
-
-
-def _as_given(data: Data, log_joint: LogJoint) -> Data:
-    if data.x is None or data.y is None:
-        return data
-    dtype = log_joint.model.like.dtype
-    x, y = (v.to(dtype) if v.is_floating_point() else v for v in (data.x, data.y))
-    return dataclasses.replace(data, x=x, y=y)
 
 
 def _nats(value: float) -> str:

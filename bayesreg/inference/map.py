@@ -8,18 +8,20 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg.data import Data
+from bayesreg.data import Batch, Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import certify, has_kinks, in_double
+from bayesreg.inference.curvature import full_hessian
 from bayesreg.inference.proximal import polish
-from bayesreg.inference.training import TrainingCopy, adam, resolve_batch
+from bayesreg.inference.training import TrainingCopy, adam, gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac, FitRecord, History
 
@@ -112,18 +114,10 @@ class MAP(AbstractMethod):
         history: History,
         report: Report,
     ) -> tuple[torch.Tensor, BayesianModel]:
-        copy = TrainingCopy(log_joint, start, data.num_data, jacobian=self.jacobian)
-        copy.rows_a_batch = data.rows_a_batch
+        copy = self._copy(log_joint, start, data)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        adam(
-            copy.flat,
-            lambda: copy.backward(*next(batches)),
-            num_steps=self.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size)),
-            learning_rate=self.learning_rate or 0.01,
-            report=report,
-            history=history,
-            objective=copy.objective,
-        )
+        steps = self.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
+        _descend(copy, batches, steps, self.learning_rate or 0.01, report, history)
         u, model = copy.flat.detach(), log_joint.model.with_buffers(copy.module)
         if not log_joint.smooth and self.optimizer == "auto" and batch_size is None and data.x is not None:
             u = polish(*in_double(LogJoint(model), u, data), jacobian=self.jacobian).to(u.dtype)
@@ -137,19 +131,15 @@ class MAP(AbstractMethod):
             return polish(*in_double(log_joint, u, data), jacobian=self.jacobian, num_steps=PROBE_STEPS)
         if data.num_data * len(u) <= PROBE_ENTRIES:
             batch_size = None
-        copy = TrainingCopy(log_joint, u, data.num_data, jacobian=self.jacobian, training=False)
-        copy.rows_a_batch = data.rows_a_batch
+        copy = self._copy(log_joint, u, data, training=False)
         batches = data.batches(batch_size, torch.Generator().manual_seed(0))
-        adam(
-            copy.flat,
-            lambda: copy.backward(*next(batches)),
-            num_steps=PROBE_STEPS,
-            learning_rate=1e-3,
-            report=lambda step, total, objective: None,
-            history=History(),
-            objective=copy.objective,
-        )
+        _descend(copy, batches, PROBE_STEPS, 1e-3, lambda step, total, objective: None, History())
         return copy.flat.detach()
+
+    def _copy(self, log_joint: LogJoint, start: torch.Tensor, data: Data, training: bool = True) -> TrainingCopy:
+        return TrainingCopy(
+            log_joint, start, data.num_data, jacobian=self.jacobian, training=training, rows_a_batch=data.rows_a_batch
+        )
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
         from scipy.optimize import minimize
@@ -157,7 +147,7 @@ class MAP(AbstractMethod):
         dtype = start.dtype
         log_joint, start, data = in_double(log_joint, start, data)
         x, y = data.full("L-BFGS")
-        copy = TrainingCopy(log_joint, start, data.num_data, jacobian=self.jacobian, training=False)
+        copy = self._copy(log_joint, start, data, training=False)
         total = self.num_steps or 2000
         best, kept = math.inf, start
 
@@ -190,6 +180,20 @@ class MAP(AbstractMethod):
         return kept.to(dtype)
 
 
+def _descend(
+    copy: TrainingCopy, batches: Iterator[Batch], num_steps: int, learning_rate: float, report: Report, history: History
+) -> None:
+    adam(
+        copy.flat,
+        lambda: copy.backward(*next(batches)),
+        num_steps=num_steps,
+        learning_rate=learning_rate,
+        report=report,
+        history=history,
+        objective=copy.objective,
+    )
+
+
 def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num_steps: int = 20) -> torch.Tensor:
     """Newton steps to the last digit, while the Hessian is positive definite and the gradient shrinks.
 
@@ -203,22 +207,15 @@ def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num
     Returns:
         (P,), never a worse point than `u`.
     """
-    x, y = data.full("Newton's method")
-
-    def objective(v: torch.Tensor) -> torch.Tensor:
-        return -log_joint.prepared(v, x, y, data.num_data, jacobian=jacobian)
-
-    gradient_at = torch.func.grad(objective)
-    gradient, value = gradient_at(u), objective(u)
+    value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     for _ in range(num_steps):
-        factor, info = torch.linalg.cholesky_ex(torch.func.hessian(objective)(u))
+        factor, info = torch.linalg.cholesky_ex(full_hessian(log_joint, u, data))
         if int(info) != 0:
             break
-        step = torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-        trial = u - step
-        trial_gradient, trial_value = gradient_at(trial), objective(trial)
-        slack = 10 * torch.finfo(u.dtype).eps * value.abs()
-        if not (trial_gradient.norm() < gradient.norm() and trial_value <= value + slack):
+        trial = u + torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        trial_value, trial_gradient = gradient_of(log_joint, trial, data, jacobian=jacobian)
+        slack = 10 * torch.finfo(u.dtype).eps * abs(value)
+        if not (trial_gradient.norm() < gradient.norm() and trial_value >= value - slack):
             break
         u, gradient, value = trial, trial_gradient, trial_value
     return u

@@ -75,8 +75,7 @@ class MeanField(AbstractMethod):
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
 
-        copy = TrainingCopy(log_joint, start, num_data, training=False)
-        copy.rows_a_batch = data.rows_a_batch
+        copy = TrainingCopy(log_joint, start, num_data, training=False, rows_a_batch=data.rows_a_batch)
         one_draw = self.num_particles == 1 and copy.in_place
 
         def backward() -> torch.Tensor:

@@ -35,13 +35,21 @@ class TrainingCopy:
         num_data: N.
         jacobian: Follow the density of the unconstrained vector instead of the constrained one.
         training: Run the copy in training mode (batch normalisation and dropout as in training).
+        rows_a_batch: By what a batch's sum is divided, see `Data.rows_a_batch`.
     """
 
     def __init__(
-        self, log_joint: LogJoint, start: torch.Tensor, num_data: int, *, jacobian: bool = False, training: bool = True
+        self,
+        log_joint: LogJoint,
+        start: torch.Tensor,
+        num_data: int,
+        *,
+        jacobian: bool = False,
+        training: bool = True,
+        rows_a_batch: Callable[[torch.Tensor], float] = len,
     ) -> None:
         self.log_joint, self.num_data, self.jacobian = log_joint, num_data, jacobian
-        self.rows_a_batch: Callable[[torch.Tensor], float] = len
+        self.rows_a_batch = rows_a_batch
         self.flat = nn.Parameter(start.detach().clone())
         self.flat.grad = torch.zeros_like(self.flat)
         self.module = copy.deepcopy(log_joint.model.module).train(training)

@@ -13,6 +13,8 @@ from torch.distributions import constraints
 
 from bayesreg import _check
 from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, improper, log, tensors
+from bayesreg.priors.dictionary import NormalTools
+from bayesreg.priors.dictionary_sparse import LaplaceTools
 
 
 def _centred(value: torch.Tensor, loc: Any) -> torch.Tensor:
@@ -71,7 +73,7 @@ class Flat(AbstractElementwisePrior):
 
 
 @dataclass(frozen=True, repr=False)
-class Normal(AbstractElementwisePrior):
+class Normal(NormalTools, AbstractElementwisePrior):
     """Gaussian prior: log p(w) = −Σ (w − loc)²/(2 scale²) − P log(scale √2π).
 
     As a regulariser: L2, ridge, weight decay, Tikhonov. With noise sd σ, ridge's alpha is σ²/scale².
@@ -148,7 +150,7 @@ class Normal(AbstractElementwisePrior):
 
 
 @dataclass(frozen=True, repr=False)
-class Laplace(AbstractElementwisePrior):
+class Laplace(LaplaceTools, AbstractElementwisePrior):
     """Double-exponential prior: log p(w) = −Σ |w − loc|/scale − P log(2 scale).
 
     As a regulariser: L1, lasso. The mode sets entries to exactly zero; the posterior does not.

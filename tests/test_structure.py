@@ -14,6 +14,7 @@ ORDER = [
     ["_catalog"],
     ["priors"],
     ["spec"],
+    ["equivalents"],
     ["likelihoods"],
     ["data"],
     ["model"],

@@ -182,9 +182,9 @@ class ElasticNetTools(AbstractTools):
 
         >>> import torch
         >>> from bayesreg.priors import ElasticNet
-        >>> prior, w = ElasticNet.from_sklearn(0.5, 0.5, num_data=100, noise_scale=5.0), torch.tensor([1.0, -2.0])
-        >>> prior, float(prior.penalty(w)) == (0.5 * 0.5 * (1 + 2) + 0.5 * 0.5 * 0.5 * (1 + 4)) * 100 / 5.0**2
-        (ElasticNet(l1_scale=1.0, l2_scale=1.0), True)
+        >>> prior, w = ElasticNet.from_sklearn(2.0, 0.5, num_data=100, noise_scale=5.0), torch.tensor([1.0, -2.0])
+        >>> prior, float(prior.penalty(w)) == (2 * 0.5 * (1 + 2) + 0.5 * 2 * 0.5 * (1 + 4)) * 100 / 5.0**2
+        (ElasticNet(l1_scale=0.25, l2_scale=0.5), True)
         """
         total = half_mean_square(num_data, noise_scale) * strength("alpha", alpha)
         return cls._mixed(total, "l1_ratio", l1_ratio, "Normal.from_ridge(alpha * num_data, ...)", "Laplace.from_lasso(...)")
@@ -208,8 +208,8 @@ class ElasticNetTools(AbstractTools):
             ValueError: If a number is out of its range; at l1_ratio 0 or 1 the other prior is named.
 
         >>> from bayesreg.priors import ElasticNet
-        >>> ElasticNet.from_logistic(0.5, l1_ratio=0.5)
-        ElasticNet(l1_scale=1.0, l2_scale=1.0)
+        >>> ElasticNet.from_logistic(0.125, l1_ratio=0.5)
+        ElasticNet(l1_scale=0.25, l2_scale=0.5)
         """
         return cls._mixed(1 / inverse_strength(C), "l1_ratio", l1_ratio, "Normal.from_logistic(C)", "Laplace.from_logistic(C)")
 
@@ -274,8 +274,8 @@ class ElasticNetTools(AbstractTools):
             ValueError: If a number is out of its range, or noise_scale is missing for "mse" or given for "crossentropy".
 
         >>> from bayesreg.priors import ElasticNet
-        >>> ElasticNet.from_keras(0.01, 0.005, num_data=100)
-        ElasticNet(l1_scale=1.0, l2_scale=1.0)
+        >>> ElasticNet.from_keras(0.04, 0.02, num_data=100)
+        ElasticNet(l1_scale=0.25, l2_scale=0.5)
         """
         for name, value, other in (("l1", l1, "Normal.from_keras(l2, ...)"), ("l2", l2, "Laplace.from_keras(l1, ...)")):
             if _check.finite(name, value) == 0:

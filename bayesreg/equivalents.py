@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bayesreg import _check
 from bayesreg.priors import AbstractPrior, Flat
 from bayesreg.priors.dictionary import AbstractTools
@@ -120,7 +122,7 @@ def equivalents(
 
     Raises:
         ValueError: If a number is out of its range, `prior` is not a prior, is not centred at zero, or its scale is not one
-            number but depends on the tensor, the data or a hyperprior.
+            number but depends on the tensor, the data or a hyperprior, or on a noise that is not given.
 
     >>> from bayesreg.priors import Normal
     >>> table = equivalents(Normal(0.5), num_data=442, noise_scale=54.0)
@@ -145,8 +147,7 @@ def equivalents(
             "and ElasticNet.",
             (),
         )
-    _refuse_what_is_no_number(prior)
-    a, c = prior.strengths
+    a, c = _settled(prior, sigma).strengths
     given = _Given(a, c, N, sigma, K)
     rows = tuple(rule.row(given) for rule in (_BOTH if a and c else _L1 if a else _L2))
     symbols = {"β": 1 / a if a else math.nan, "τ": 1 / math.sqrt(c) if c else math.nan, "N": N, "σ": sigma, "K": K}
@@ -166,29 +167,38 @@ def _notes(rows: Iterable[Equivalent]) -> Iterator[str]:
     )
 
 
-def _refuse_what_is_no_number(prior: Any) -> None:
-    """Refuse a prior whose penalty is not one number times Σ |w| or Σ w².
+def _settled(prior: Any, sigma: float) -> Any:
+    """The prior with a scale relative to the noise worked out.
 
     Raises:
-        ValueError: If so.
+        ValueError: If the penalty is not one number times Σ |w| or Σ w².
     """
-    for field in dataclasses.fields(prior):
-        value = getattr(prior, field.name)
-        if isinstance(value, AbstractPrior):
+    values = {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
+    example = f"for example {type(prior).__name__}(0.5)"
+    for name, value in values.items():
+        if isinstance(value, (AbstractPrior, torch.Tensor)):
             raise ValueError(
-                f"{field.name} must be a number to be a penalty in another tool, but the prior {value!r} came; pass "
-                f"the value that is to be compared, for example {type(prior).__name__}(0.5)."
+                f"{name} must be one number to be a penalty in another tool, but {value!r} came; pass the number that is to be "
+                f"compared, {example}."
             )
-        if value is True:
+        if value is True and name in ("fan_in", "autoscale"):
             raise ValueError(
-                f"the scale must be one number to be a penalty in another tool, but {field.name}=True came, which makes it "
-                f"depend on the tensor; read it in model.prior_table() and pass it, for example {type(prior).__name__}(0.5)."
+                f"the scale must be one number to be a penalty in another tool, but {name}=True came, which makes it depend on "
+                f"the tensor; read it in model.prior_table() and pass it, {example}."
             )
-        if field.name == "loc" and value != 0:
+        if name == "loc" and value != 0:
             raise ValueError(
                 f"loc must be 0, since these tools shrink towards zero, but {value!r} came; in a linear model take y − X·loc "
                 "as the target, whose weights are w − loc."
             )
+    if not values.get("relative_to_noise"):
+        return prior
+    if math.isnan(sigma):
+        raise ValueError(
+            f"noise_scale must be given for a prior relative to the noise, but None came with {prior!r}; pass the noise "
+            "sd, or give the prior a scale in the units of the weights."
+        )
+    return dataclasses.replace(prior, scale=values["scale"] * sigma, relative_to_noise=False)
 
 
 @dataclasses.dataclass(frozen=True)

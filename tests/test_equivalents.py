@@ -76,6 +76,14 @@ def test_ridge_with_several_outputs_has_one_alpha():
     agree(mode(Normal.from_ridge(5.0, SIGMA), likelihoods.Gaussian(SIGMA), X, Y, outputs=K), theirs.coef_, theirs.intercept_)
 
 
+def test_a_scale_relative_to_the_noise_is_a_ridge_without_sigma():
+    X, Y, _, _ = rows()
+    prior = Normal(0.5, relative_to_noise=True)
+    theirs = linear_model.Ridge(alpha=4.0, solver="svd").fit(X, Y[:, 0])
+    agree(mode(prior, likelihoods.Gaussian(SIGMA), X, Y[:, 0]), theirs.coef_, theirs.intercept_)
+    assert numbers(prior, "Ridge", noise_scale=SIGMA) == {"alpha": pytest.approx(4.0, rel=1e-12)}
+
+
 def test_bayesian_ridge(diabetes):
     X, y = diabetes
     X = (X - X.mean(0)) / X.std(0)

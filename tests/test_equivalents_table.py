@@ -8,6 +8,7 @@ import math
 
 import pytest
 import rich.console
+import torch
 from typer.testing import CliRunner
 
 import bayesreg as br
@@ -38,7 +39,8 @@ def test_the_table_is_what_the_classmethods_undo():
     ]:
         ((tool, inverse),) = back.items()
         found = inverse(numbers(prior, tool, **known, num_outputs=3))
-        assert vars(found) == pytest.approx(vars(prior), rel=1e-12)
+        assert type(found) is type(prior)
+        assert found.strengths == pytest.approx(prior.strengths, rel=1e-12)
 
 
 def test_the_table_says_what_is_missing():
@@ -133,6 +135,13 @@ def test_the_classes_of_the_dictionary_are_no_priors():
         (lambda: br.equivalents("Normal(0.5)"), r"prior must be a prior, but 'Normal\(0.5\)' came; pass for example"),
         (lambda: br.equivalents(Normal(1.0, loc=0.5)), r"loc must be 0, since these tools shrink towards zero, but 0.5 came"),
         (lambda: br.equivalents(Laplace(1.0, fan_in=True)), r"the scale must be one number .* fan_in=True came"),
+        (lambda: br.equivalents(Normal(autoscale=True)), r"the scale must be one number .* autoscale=True came"),
+        (lambda: br.equivalents(Normal(priors.HalfCauchy(2.0))), r"scale must be one number .* HalfCauchy\(scale=2.0\) came"),
+        (lambda: br.equivalents(Normal().given(torch.ones(2))), r"scale must be one number .* tensor\(\[1., 1.\]\) came"),
+        (
+            lambda: br.equivalents(Laplace(0.5, relative_to_noise=True)),
+            r"noise_scale must be given for a prior relative to the noise, but None came with Laplace",
+        ),
         (lambda: br.equivalents(Normal(1.0), num_data=0), r"num_data must be a whole number >= 1, but 0 came"),
         (lambda: br.equivalents(Normal(1.0), noise_scale=-1), r"noise_scale must be a finite number > 0, but -1 came"),
         (lambda: br.equivalents(Normal(1.0), num_outputs=1.5), r"num_outputs must be a whole number >= 1, but 1.5 came"),

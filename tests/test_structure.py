@@ -16,6 +16,7 @@ ORDER = [
     ["prior_table"],
     ["spec"],
     ["equivalents"],
+    ["rules_file"],
     ["likelihoods"],
     ["data"],
     ["predictive"],

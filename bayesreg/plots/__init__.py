@@ -1,0 +1,27 @@
+"""Figures, each a `matplotlib.figure.Figure` of its own: of a fit and of its predictions.
+
+No pyplot, no window, no setting that outlives the call: a figure can be shown in a notebook, saved, or put into a report.
+Colour never speaks alone: a mark's shape, its place or a word says the same.
+"""
+
+from bayesreg.plots.fits import coverage, history, parameters, pit, predictions, reliability, variance_parts
+from bayesreg.plots.style import ALEATORIC, BAD, EPISTEMIC, GRID, INK, MUTED, PAPER, SERIES, styled
+
+__all__ = [
+    "ALEATORIC",
+    "BAD",
+    "EPISTEMIC",
+    "GRID",
+    "INK",
+    "MUTED",
+    "PAPER",
+    "SERIES",
+    "coverage",
+    "history",
+    "parameters",
+    "pit",
+    "predictions",
+    "reliability",
+    "styled",
+    "variance_parts",
+]

@@ -78,6 +78,41 @@ def one_panel() -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with several pairs of axes, row by row.
+
+    Args:
+        count: How many.
+        columns: In a row, at most.
+        width: Of one, in inches.
+        height: Of one, in inches; the legend's place comes on top.
+
+    Returns:
+        The figure and its axes.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * width, rows * height))
+    found = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    for axes in found:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(ticks())
+        axes.locator_params(nbins=6)
+    return figure, found
+
+
+def figure_legend(figure: Figure, handles: list[Any]) -> None:
+    """One legend for all panels, above them, in as many columns as fit; the figure grows for its rows."""
+    labels = [str(handle.get_label()) for handle in handles]
+    width, height = figure.get_size_inches()
+    fitting = (c for c in range(len(labels), 1, -1) if sum(_widths(labels, c)) <= 72 * width - 20)
+    columns = next(fitting, 1)
+    figure.set_size_inches(width, height + (0.1 + 17 * -(-len(labels) // columns)) / 72)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderpad=0.1)
+
+
 def ticks() -> Any:
     """A formatter: thousands apart, a true minus, no trailing zeros."""
     from matplotlib.ticker import FuncFormatter

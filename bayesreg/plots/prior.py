@@ -234,7 +234,7 @@ def prior_predictive(
     drawn = functions[every(len(functions), num_lines)].numpy()
     (bottom, top), label = axes.get_ylim(), f"{len(drawn)} draws" if len(drawn) > 1 else "one draw"
     outside = ((drawn < bottom) | (drawn > top)).any(1).sum() if len(functions) > 1 else 0
-    label += f", {outside} leaving the picture" if outside else ""
+    label += f" ({outside} cut off)" if outside else ""
     for i, line in enumerate(drawn):
         axes.plot(x, line, color=INK, linewidth=0.7, alpha=0.5, label="_" if i else label)
     axes.set_xlim(x[0], x[-1])

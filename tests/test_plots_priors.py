@@ -1,5 +1,6 @@
 """Figures of priors must draw the densities, penalties and modes that the priors say, and level lines that touch at the MAP."""
 
+import contextlib
 import itertools
 import math
 import re
@@ -12,11 +13,30 @@ import pytest
 import torch
 from scipy import integrate, optimize, stats
 
-from bayesreg import plots
+from bayesreg import _catalog, plots
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.plots import readings
 from bayesreg.predictive import Predictive
-from bayesreg.priors import Flat, HalfNormal, Laplace, Normal
+from bayesreg.priors import (
+    AbstractElementwisePrior,
+    AbstractPrior,
+    Cauchy,
+    ElasticNet,
+    Fixed,
+    Flat,
+    GeneralizedNormal,
+    GroupHorseshoe,
+    GroupLasso,
+    HalfCauchy,
+    HalfNormal,
+    Horseshoe,
+    Laplace,
+    LogUniform,
+    MultivariateNormal,
+    Normal,
+    RegularizedHorseshoe,
+    SpikeSlab,
+)
 from bayesreg.report.svg import inline
 
 SEEDS = (0, 1, 2)
@@ -159,6 +179,48 @@ def test_a_line_is_broken_at_a_jump_and_only_there():
     assert not np.isnan(readings._broken(x, steep(x), steep)[1]).any()
 
 
+def test_a_prior_with_a_pole_is_shown_by_its_posterior_mean():
+    prior = Horseshoe(0.5)
+    figure = plots.priors(Normal(1.0), prior, low=-4.0, high=4.0)
+    _, penalty, profile = figure.axes
+    y, mean = profile.lines[2].get_data()
+    assert profile.lines[2].is_dashed()
+    assert not profile.lines[1].is_dashed()
+    assert "dashed: posterior mean" in profile.texts[0].get_text()
+    for at in (50, 300, 580):
+        moments = []
+        for k in (0, 1):
+            joint = lambda w, k=k, at=at: w**k * math.exp(float(prior.log_prob(torch.tensor(w)))) * stats.norm.pdf(y[at], w)  # noqa: E731
+            moments.append(sum(integrate.quad(joint, *ends, limit=400)[0] for ends in ((-15, 0), (0, 0.1), (0.1, 15))))
+        assert mean[at] == pytest.approx(moments[1] / moments[0], abs=1e-6)
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["Normal(scale=1.0)", "Horseshoe(scale=0.5) (density up to ∞)"]
+    w, energy = penalty.lines[1].get_data()
+    assert float(energy[np.abs(w - 0.5).argmin()]) == pytest.approx(0, abs=0.02)  # counted from |w| = scale
+    assert penalty.texts[0].get_text() == "pole: to −∞"
+    assert penalty.get_ylim()[0] < -1
+
+
+def test_a_point_mass_and_an_improper_pole_show_what_they_have():
+    figure = plots.priors(Fixed(0.5), LogUniform(), Normal(1.0))
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said[:2] == ["Fixed(value=0.5) (a point mass: no density)", "LogUniform() (improper: no density)"]
+    profile = figure.axes[2]
+    assert (profile.lines[1].get_ydata() == 0.5).all()
+    assert np.isnan(profile.lines[2].get_ydata()).all()  # 1/w is not integrable at zero, nor is the posterior
+
+
+def test_large_observations_are_left_alone_by_heavy_tails_and_not_by_others():
+    y = np.array([30.0])
+    left = {
+        prior: 30 - readings.shrinkage(prior, y)[1][0] for prior in (Normal(1.0), Laplace(1.0), Cauchy(1.0), Horseshoe(1.0))
+    }
+    assert left[Normal(1.0)] == pytest.approx(15)
+    assert left[Laplace(1.0)] == pytest.approx(1)
+    assert left[Cauchy(1.0)] < 0.1
+    assert left[Horseshoe(1.0)] < 0.1
+
+
 # ── two weights ──
 
 
@@ -242,6 +304,97 @@ def test_points_are_marked_apart_and_named():
     assert [text.get_text() for text in flat.texts] == ["least squares = MAP"]
 
 
+def brute_force(prior):
+    """The best weights on a grid of steps of 0.01."""
+    estimate, A = (torch.tensor(DEFAULT[key], dtype=torch.float64) for key in ("estimate", "precision"))
+    grid = torch.cartesian_prod(*2 * [torch.linspace(-1, 4, 501, dtype=torch.float64)])
+    return grid[(readings.loss(grid, estimate, A) + readings.penalties(prior, grid)).argmin()], estimate, A
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        Cauchy(0.5),
+        Cauchy(0.2),
+        GeneralizedNormal(0.5, 1.0),
+        GeneralizedNormal(1.5, 0.5),
+        ElasticNet(1.0, 0.7),
+        SpikeSlab(0.5, 3.0, 0.5),
+        GroupLasso(0.5, per="tensor"),
+        MultivariateNormal(((1.0, 0.9), (0.9, 1.0))),
+    ],
+    ids=repr,
+)
+def test_map_of_two_is_the_best_of_all_also_where_the_penalty_is_not_convex(prior):
+    near, estimate, A = brute_force(prior)
+    found = plots.map_of_two(prior, **DEFAULT)
+    assert float((found - near).abs().max()) < 0.02
+
+    def total(w):
+        return float(readings.loss(w, estimate, A) + prior.penalty(w))
+
+    assert total(found) <= total(near) + 1e-12
+    for direction in torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, 1]], dtype=torch.float64):
+        assert total(found + 1e-4 * direction) >= total(found)
+
+
+@pytest.mark.parametrize("prior", [GeneralizedNormal(0.5, 1.0), SpikeSlab(0.5, 3.0, 0.5), ElasticNet(1.0, 1.0)], ids=repr)
+def test_kinks_on_the_axes_give_exact_zeros(prior):
+    w = plots.map_of_two(prior, **DEFAULT)
+    assert float(w[0]) == 0.0
+    assert float(w[1]) > 0.5
+
+
+def test_group_lasso_is_a_round_corner_at_zero_only():
+    prior = GroupLasso(1.0, per="tensor")
+    estimate, A = (torch.tensor(DEFAULT[key], dtype=torch.float64) for key in ("estimate", "precision"))
+    w = plots.map_of_two(prior, **DEFAULT)
+    np.testing.assert_allclose((w - estimate) @ A, -w / w.norm(), atol=1e-9)
+    assert plots.map_of_two(GroupLasso(0.2, per="tensor"), **DEFAULT).tolist() == [0.0, 0.0]
+    assert plots.level_sets(prior).axes[0].get_title(loc="left").startswith("GroupLasso(scale=1.0")
+
+
+def test_mean_of_two_is_the_closed_form_for_l2_and_quadrature_for_a_pole():
+    estimate, A = np.array(DEFAULT["estimate"]), np.array(DEFAULT["precision"])
+    found = readings.mean_of_two(Normal(0.7, loc=-0.5), **DEFAULT)
+    wanted = np.linalg.solve(A + np.eye(2) / 0.49, A @ estimate - 0.5 / 0.49)
+    np.testing.assert_allclose(found, wanted, atol=1e-8)
+    edges = np.concatenate([-np.geomspace(12, 1e-10, 1500), np.geomspace(1e-10, 12, 1500)])
+    w, width = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)  # midpoints, dense at the pole
+    for prior in (Horseshoe(1.0), RegularizedHorseshoe(0.3, slab_scale=2.0)):
+        p = width * np.exp(prior.log_constant - prior.energy(torch.tensor(w)).numpy())
+        away = [w - c for c in estimate]
+        loss = 0.5 * (A[0, 0] * away[0][:, None] ** 2 + 2 * A[0, 1] * np.outer(*away) + A[1, 1] * away[1] ** 2)
+        joint = np.exp(-loss) * p[:, None] * p
+        wanted = np.array([joint.sum(1) @ w, joint.sum(0) @ w]) / joint.sum()
+        np.testing.assert_allclose(readings.mean_of_two(prior, **DEFAULT), wanted, atol=1e-3)
+
+
+def test_level_sets_say_that_a_pole_has_no_map():
+    axes = plots.level_sets(Horseshoe(1.0)).axes[0]
+    mean = readings.mean_of_two(Horseshoe(1.0), **DEFAULT)
+    assert axes.get_title(loc="left").split("\n")[1].startswith("no MAP; mean at (")
+    square = next(line for line in axes.lines if line.get_marker() == "s")
+    np.testing.assert_allclose(square.get_xydata()[0], mean)
+    assert strong(axes) == []  # nothing touches there
+    assert {text.get_text() for text in axes.texts} == {"mean", "least squares"}
+
+
+@pytest.mark.parametrize("cls", _catalog.concrete(AbstractPrior), ids=lambda cls: cls.__name__)
+def test_every_prior_there_is_can_be_drawn_or_is_refused_with_what_to_do(cls):
+    prior = cls()
+    if isinstance(prior, AbstractElementwisePrior):
+        for axes in plots.priors(prior).axes:
+            assert np.isfinite(axes.get_ylim()).all()
+        if prior.bounded or prior.proper:
+            assert len(plots.level_sets(prior).axes) == 1
+    else:
+        with pytest.raises(ValueError, match=rf"must be elementwise, but {cls.__name__}\(.*draw it with plots.level_sets"):
+            plots.priors(prior)
+        with contextlib.suppress(ValueError):  # groups that two weights do not make; their own tests say why
+            plots.level_sets(prior)
+
+
 # ── functions ──
 
 
@@ -289,7 +442,7 @@ def test_one_draw_is_a_line_without_bands():
     x, predictive = regression(S=1)
     axes = plots.prior_predictive(predictive, x).axes[0]
     assert len(axes.collections) == 1  # the interval of y
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["95 % of y, with noise", "one draw"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["95 % with noise", "one draw"]
 
 
 # ── manners ──
@@ -331,8 +484,10 @@ def test_refusals_of_priors():
         plots.priors(*(Normal(float(s)) for s in range(1, 8)))
     with pytest.raises(ValueError, match="must be 1 to 6, but 0 came"):
         plots.priors()
-    with pytest.raises(ValueError, match=r"scale worked out, but Normal\(scale=1.0, fan_in=True\) depends on the shape"):
+    with pytest.raises(ValueError, match=r"Normal\(scale=1.0, fan_in=True\): fan_in=True must meet a tensor"):
         plots.priors(Normal(1.0, fan_in=True))
+    with pytest.raises(ValueError, match=r"Normal\(scale=HalfCauchy\(scale=1.0\)\): the scale must be a number here"):
+        plots.priors(Normal(HalfCauchy(1.0)))
     with pytest.raises(ValueError, match="low must be < high, but low=2 and high=1 came"):
         plots.priors(Normal(1.0), low=2.0, high=1.0)
     with pytest.raises(ValueError, match="noise_scale must be a finite number > 0, but 0 came"):
@@ -352,6 +507,14 @@ def test_refusals_of_level_sets():
         plots.level_sets(precision=((1.0, 1.0), (1.0, 1.0)))
     with pytest.raises(ValueError, match="fan_in=True must meet a tensor of two or more axes"):
         plots.level_sets(Normal(1.0, fan_in=True))
+    with pytest.raises(ValueError, match=r"must be elementwise and proper to be drawn, but GroupHorseshoe\("):
+        plots.level_sets(GroupHorseshoe(1.0, per="tensor"))
+    with pytest.raises(ValueError, match=r"estimate must lie within about 100 noise sds .* but 1\d\d\d came; there the prior"):
+        plots.level_sets(Horseshoe(1.0), estimate=(1000.0, 0.0))
+    with pytest.raises(ValueError, match=r"but LogUniform\(\) is improper; draw for example"):
+        plots.level_sets(LogUniform())
+    with pytest.raises(ValueError, match=r"a prior of one weight must be elementwise, but GroupLasso\("):
+        plots.priors(GroupLasso(1.0))
 
 
 def test_refusals_of_prior_predictive():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 from bayesreg import _check
 from bayesreg._readings import check_output, number
 from bayesreg.data import as_tensor
-from bayesreg.plots.readings import centre, named, of_one_weight, shrinkage, weight_range
+from bayesreg.plots.readings import named, settled, shrinkage, weight_range
 from bayesreg.plots.style import (
     GRID,
     INK,
@@ -24,11 +25,10 @@ from bayesreg.plots.style import (
     one_panel,
     panels,
     series_color,
-    short,
     styled,
 )
 from bayesreg.predictive import Predictive, tails
-from bayesreg.priors import AbstractElementwisePrior
+from bayesreg.priors import AbstractElementwisePrior, Fixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,8 @@ def priors(
     drawn against y. On the grey diagonal nothing is shrunk. A flat stretch is a set of observations that give exactly zero
     (soft thresholding, and hard where the line is broken by a jump); a line below the diagonal that stays parallel to it is
     shrunk by a constant (L1), one of a smaller slope in proportion (L2), one that returns to it leaves large weights alone.
-    A prior without a mode, whose density is unbounded at zero, is shown by its posterior mean, dashed.
+    A prior whose density has a pole has no mode: its penalty is counted from where the class says (for a horseshoe |w| = scale)
+    and falls to −∞, and in the third panel its posterior mean stands in, dashed. One that is improper besides has no line.
 
     Args:
         *priors: One to six elementwise priors, or one mapping from names to them.
@@ -66,7 +67,7 @@ def priors(
     Raises:
         ValueError: If these are no priors of one weight, more than six, low is not < high, or noise_scale not > 0.
     """
-    given = {name: of_one_weight(name, prior) for name, prior in named(priors).items()}
+    given = {name: settled(name, prior, ()) for name, prior in named(priors).items()}
     _check.positive("noise_scale", noise_scale)
     chosen = weight_range(list(given.values()))
     low = chosen[0] if low is None else _check.finite("low", low)
@@ -74,7 +75,7 @@ def priors(
     if not low < high:
         raise ValueError(f"low must be < high, but low={low:g} and high={high:g} came; pass for example low=-3.0, high=3.0.")
     figure, (density, penalty, profile) = panels(3, 3, 3.2, 3.0)
-    grid = _grid(low, high, [centre(prior) for prior in given.values()])
+    grid = _grid(low, high, [prior.mode for prior in given.values()])
     handles = _densities(density, given, grid)
     _penalties(penalty, given, grid)
     _profiles(profile, given, _observations(given, low, high, noise_scale), noise_scale)
@@ -113,24 +114,27 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, series: int, count: int, lab
     return line
 
 
+def _has_density(prior: AbstractElementwisePrior) -> bool:
+    return prior.proper and not isinstance(prior, Fixed)
+
+
 def _densities(axes: Axes, given: Mapping[str, AbstractElementwisePrior], grid: np.ndarray) -> list[Any]:
     """The lines, for the legend. A spike that takes less than 3 % of the width is cut where it would flatten the rest."""
-    values = [np.exp(prior.log_constant - _energies(prior, grid)) if prior.proper else None for prior in given.values()]
-    bodies = [
-        min(v.max(), 2 * np.quantile(np.interp(np.linspace(grid[0], grid[-1], _POINTS), grid, v), 0.97))
-        for v in values
-        if v is not None
-    ]
+    lacking = {name: "improper" if not p.proper else "a point mass" for name, p in given.items() if not _has_density(p)}
+    values = [None if n in lacking else np.exp(p.log_constant - _energies(p, grid)) for n, p in given.items()]
+    even = np.linspace(grid[0], grid[-1], _POINTS)
+    bodies = [min(v.max(), 2 * np.quantile(np.interp(even, grid, v), 0.97)) for v in values if v is not None]
     top = 1.08 * max(bodies, default=1.0)
     handles = []
-    for i, (name, density) in enumerate(zip(given, values, strict=True)):
+    for i, ((name, prior), density) in enumerate(zip(given.items(), values, strict=True)):
         if density is None:
-            label, x, y = f"{short(name)} (improper: no density)", grid[:1], np.full(1, np.nan)
+            label, x, y = f"{name} ({lacking[name]}: no density)", grid[:1], np.full(1, np.nan)
         else:
-            label, x, y = short(name), grid, density
-            label += f" (density up to {number(density.max(), 2)})" if density.max() > top else ""
+            peak = density.max() if prior.bounded else math.inf
+            label, x, y = name + (f" (density up to {number(peak, 2)})" if peak > top else ""), grid, density
         handles.append(_line(axes, x, y, i, len(given), label))
     axes.set_ylim(0, top)
+    axes.set_xlim(grid[0], grid[-1])
     axes.set_xlabel("w")
     axes.set_ylabel("density p(w)")
     axes.set_title("What is assumed", **_TITLE)
@@ -141,17 +145,21 @@ def _penalties(axes: Axes, given: Mapping[str, AbstractElementwisePrior], grid: 
     energies = [_energies(prior, grid) for prior in given.values()]
     for i, energy in enumerate(energies):
         _line(axes, grid, energy, i, len(energies))
-    ends = [e[np.isfinite(e)].max() for e in energies]
-    top = min(max(ends), max(6.0, 3 * min((e for e in ends if e > 0), default=1.0)))  # a steep one leaves at the top
-    axes.set_ylim(-0.03 * top, 1.03 * (top or 1.0))
+    highest = [e[np.isfinite(e)].max(initial=0.0) for e in energies]
+    top = min(max(highest), max(6.0, 3 * min((e for e in highest if e > 0), default=1.0)))  # a steep one leaves at the top
+    bounded = all(prior.bounded for prior in given.values())
+    axes.set_ylim((-0.03 if bounded else -0.4) * (top or 1.0), 1.03 * (top or 1.0))
+    axes.set_xlim(grid[0], grid[-1])
+    if not bounded:
+        axes.text(0.98, 0.02, "pole: to −∞", transform=axes.transAxes, ha="right", va="bottom", **_SMALL)
     axes.set_xlabel("w")
-    axes.set_ylabel("log p(mode) − log p(w), nats")
+    axes.set_ylabel("penalty (nats)")
     axes.set_title("What it costs", **_TITLE)
 
 
 def _observations(given: Mapping[str, AbstractElementwisePrior], low: float, high: float, noise_scale: float) -> np.ndarray:
     """Observations about the priors' centre: the weights' range, four sd of the noise, and past every zone of exact zeros."""
-    middle = float(np.mean([centre(prior) for prior in given.values()]))
+    middle = float(np.mean([prior.mode for prior in given.values()]))
     reach = max(high - middle, middle - low, 4 * noise_scale)
     widest = reach
     for prior in given.values():
@@ -174,8 +182,8 @@ def _profiles(axes: Axes, given: Mapping[str, AbstractElementwisePrior], y: np.n
     axes.set_ylim(y[0], y[-1])
     notes = ["grey: no shrinkage", *(["dashed: posterior mean"] if means else [])]
     axes.text(0.98, 0.02, "\n".join(notes), transform=axes.transAxes, ha="right", va="bottom", **_SMALL)
-    axes.set_xlabel(f"one observation of w, noise sd {number(noise_scale)}")
-    axes.set_ylabel("estimate of w (MAP)")
+    axes.set_xlabel(f"observation, noise sd {number(noise_scale)}")
+    axes.set_ylabel("estimate of w")
     axes.set_title("What it makes of data", **_TITLE)
 
 
@@ -223,7 +231,7 @@ def prior_predictive(
         bounds = [end.cpu().double() for end in predictive.interval(level)]
         outer = [(end if end.dim() == 1 else end[:, output])[order].numpy() for end in bounds]
         axes.fill_between(x, outer[0], outer[1], color=GRID, alpha=0.5, linewidth=0)
-        for end, label in zip(outer, (f"{percent} of y, with noise", "_"), strict=True):
+        for end, label in zip(outer, (f"{percent} with noise", "_"), strict=True):
             axes.plot(x, end, color=MUTED, linewidth=1.2, linestyle=(0, (1, 1.5)), label=label)
     if len(functions) > 1:
         for (low, high), alpha, label in ((wide, 0.16, percent), (inner, 0.3, "50 %")):

@@ -11,7 +11,8 @@ import torch
 from torch.distributions import constraints
 
 from bayesreg.predictive import seeded
-from bayesreg.priors import AbstractElementwisePrior, AbstractPrior
+from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Fixed
+from bayesreg.priors.numeric import ends
 
 MOST = 6  # as many as there are colours and markers
 _STEPS = 20_000
@@ -43,35 +44,28 @@ def named(priors: Sequence[Any]) -> dict[str, AbstractPrior]:
     return {str(name): prior for name, prior in given.items()}
 
 
-def of_one_weight(name: str, prior: AbstractPrior) -> AbstractElementwisePrior:
-    """The prior of a single weight, every scale worked out.
+def settled(name: str, prior: AbstractPrior, shape: Sequence[int]) -> Any:
+    """The prior of one weight or of two, every number worked out.
 
     Args:
         name: How it is called.
         prior: Any prior.
+        shape: () for one weight, (2,) for two.
 
     Returns:
-        The same as an elementwise prior.
+        A prior that can be evaluated.
 
     Raises:
-        ValueError: If it is about several weights at once, or its scale waits for the shape of a layer.
+        ValueError: If it joins several weights and there is one only, or a number of it is still open.
     """
-    if not isinstance(prior, AbstractElementwisePrior):
+    if not shape and not isinstance(prior, AbstractElementwisePrior):
         raise ValueError(
             f"a prior of one weight must be elementwise, but {name} joins several weights; draw it with plots.level_sets."
         )
     try:
-        return prior.resolve(())
-    except ValueError:
-        raise ValueError(
-            f"a prior of one weight must have its scale worked out, but {name} depends on the shape of its tensor; say which, "
-            "for example prior.resolve((50, 10))."
-        ) from None
-
-
-def centre(prior: AbstractPrior) -> float:
-    """Where a prior has its kink, spike or pole if it has one: its `loc`, or zero."""
-    return float(getattr(prior, "loc", 0.0))
+        return prior.at(shape)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def weight_range(priors: Sequence[AbstractElementwisePrior]) -> tuple[float, float]:
@@ -81,29 +75,32 @@ def weight_range(priors: Sequence[AbstractElementwisePrior]) -> tuple[float, flo
     Heavy tails therefore do not run away with it.
 
     Args:
-        priors: Elementwise priors; improper ones have no say.
+        priors: Elementwise priors; improper ones and point masses have no say.
 
     Returns:
-        Lower and upper end; ±3 when none is proper.
+        Lower and upper end; ±3 when none has a say.
 
     >>> from bayesreg.priors import HalfNormal, Normal
     >>> weight_range([Normal(1.0)]), weight_range([Normal(0.1), HalfNormal(1.0)])
     ((-3.0, 3.0), (-0.5, 2.5))
     """
-    ends = []
+    found = []
     for prior in priors:
-        if prior.proper:
-            with seeded(torch.device("cpu"), 0):
-                draws = prior.distribution((4001,), dtype=torch.float64).sample().numpy()
-            if prior.support is constraints.real:
-                loc, half = centre(prior), 3 * np.quantile(np.abs(draws - centre(prior)), 0.6)
-                ends.append((loc - half, loc + half))
-            else:
-                low, middle, high = np.quantile(draws, [0.2, 0.5, 0.8])
-                ends.append((max(3 * low - 2 * middle, 0.0), 3 * high - 2 * middle))
-    if not ends:
+        if not prior.proper or isinstance(prior, Fixed):
+            continue
+        with seeded(torch.device("cpu"), 0):
+            draws = prior.distribution((4001,), dtype=torch.float64).sample().numpy()
+        if prior.support is constraints.real:
+            half = 3 * np.quantile(np.abs(draws - prior.mode), 0.6)
+            found.append((prior.mode - half, prior.mode + half))
+        else:
+            low, middle, high = np.quantile(draws, [0.2, 0.5, 0.8])
+            least, most = ends(prior.support)
+            beyond = 0.0 if math.isinf(most) else 0.1 * (most - least)  # an interval's end is drawn as the step that it is
+            found.append((max(3 * low - 2 * middle, least - beyond), min(3 * high - 2 * middle, most + beyond)))
+    if not found:
         return -3.0, 3.0
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    low, high = min(low for low, _ in found), max(high for _, high in found)
     unit = 10 ** math.floor(math.log10((high - low) / 2)) / 2
     return unit * math.floor(low / unit), unit * math.ceil(high / unit)
 
@@ -113,7 +110,8 @@ def shrinkage(
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """What one noisy observation y ~ N(w, noise_scale²) of a weight makes of it: the MAP estimate as a function of y.
 
-    That is prox(y, noise_scale²). A prior without a mode has no MAP estimate; its posterior mean E[w | y] stands in.
+    That is prox(y, noise_scale²). A prior without a mode has no MAP estimate; its posterior mean E[w | y] stands in, and NaN
+    where the prior is improper besides: the pole may then swallow the posterior too.
 
     Args:
         prior: An elementwise prior.
@@ -133,17 +131,16 @@ def shrinkage(
     def mode(y: np.ndarray) -> np.ndarray:
         return prior.prox(torch.from_numpy(y), noise_scale**2).numpy()
 
-    try:
-        estimate = mode(observation)
-    except ValueError:  # so says a prior whose density is unbounded at zero
-        return observation, posterior_mean(prior, observation, noise_scale), False
-    return *_broken(observation, estimate, mode), True
+    if not prior.bounded:
+        mean = posterior_mean(prior, observation, noise_scale) if prior.proper else np.full(len(observation), np.nan)
+        return observation, mean, False
+    return *_broken(observation, mode(observation), mode), True
 
 
 def posterior_mean(prior: AbstractElementwisePrior, observation: np.ndarray, noise_scale: float = 1.0) -> np.ndarray:
-    """E[w | y] for y ~ N(w, noise_scale²) and w from the prior, by the trapezoidal rule in log |w − loc|.
+    """E[w | y] for y ~ N(w, noise_scale²) and w from the prior, by the trapezoidal rule in log |w − mode|.
 
-    In the logarithm a spike at loc, be it unbounded, is as smooth as everything else.
+    In the logarithm a kink, a spike or a pole at the mode is smooth. The density must be smooth on either side of it.
 
     Args:
         prior: An elementwise prior.
@@ -191,14 +188,60 @@ def map_of_two(prior: AbstractPrior, *, estimate: Sequence[float], precision: Se
     [1.5, 0.0]
     """
     least, bowl = quadratic(estimate, precision)
-    axes = [torch.linspace(float(min(c, 0) - 0.1 - abs(c)), float(max(c, 0) + 0.1 + abs(c)), 41) for c in least]
-    grid = torch.cartesian_prod(*(a.to(least) for a in axes))
+    corners = torch.stack([least, torch.zeros_like(least), own_mode(prior)])
+    low, high = corners.amin(0), corners.amax(0)
+    margin = 0.5 * float((high - low).max())
+    axes = [torch.linspace(float(a) - margin, float(b) + margin, 41, dtype=least.dtype) for a, b in zip(low, high, strict=True)]
+    grid = torch.cartesian_prod(*axes)
     values = (loss(grid, least, bowl) + penalties(prior, grid)).reshape(41, 41)
     padded = torch.nn.functional.pad(values, (1, 1, 1, 1), value=math.inf)
     around = padded.unfold(0, 3, 1).unfold(1, 3, 1).amin((-1, -2))
-    starts = [grid[i] for i in (values <= around).reshape(-1).nonzero()[:, 0].tolist()][:8]
-    found = [_search(prior, least, bowl, start) for start in (*starts, least)]
-    return min(found, key=lambda w: float(loss(w, least, bowl) + prior.penalty(w)))
+    lowest = (values <= around).reshape(-1).nonzero()[:, 0]
+    found = _search(prior, least, bowl, torch.cat([grid[lowest[:8]], least[None]]))
+    return found[(loss(found, least, bowl) + penalties(prior, found)).argmin()]
+
+
+def mean_of_two(
+    prior: AbstractElementwisePrior, *, estimate: Sequence[float], precision: Sequence[Sequence[float]]
+) -> torch.Tensor:
+    """The posterior mean of two weights under exp(−½(w − ŵ)ᵀA(w − ŵ)) times the prior; there is one where there is no MAP.
+
+    Args:
+        prior: An elementwise prior.
+        estimate: ŵ, where the loss is least.
+        precision: A, the curvature of the loss.
+
+    Returns:
+        (2,) in float64.
+
+    Raises:
+        ValueError: If estimate or precision do not make a bowl, or one that is a point beside its distance from zero.
+
+    >>> from bayesreg.priors import Normal
+    >>> mean_of_two(Normal(1.0), estimate=(2.0, 1.0), precision=((3.0, 0.0), (0.0, 1.0))).numpy().round(9).tolist()
+    [1.5, 0.5]
+    """
+    least, bowl = quadratic(estimate, precision)
+    reach = float(least.abs().max()) + 8 / math.sqrt(float(torch.linalg.eigvalsh(bowl)[0]))
+    noise_scale = 1 / math.sqrt(float(bowl.diagonal().max()))
+    if reach > 100 * noise_scale:  # the rule's nodes, squared, would fill the memory
+        raise ValueError(
+            f"estimate must lie within about 100 noise sds (1/√A) for a posterior mean, but {reach / noise_scale:.0f} came; "
+            "there the prior makes no difference that one could see: draw it with less precision."
+        )
+    w, log_weight = _nodes(prior, reach, noise_scale)
+    away = [w - float(c) for c in least]
+    (a, b), (_, c) = bowl.tolist()
+    quad = 0.5 * (a * away[0][:, None] ** 2 + 2 * b * np.outer(*away) + c * away[1] ** 2)
+    joint = log_weight[:, None] + log_weight - quad
+    joint = np.exp(joint - joint.max())
+    return torch.tensor([(joint.sum(1) @ w), (joint.sum(0) @ w)]) / joint.sum()
+
+
+def own_mode(prior: AbstractPrior) -> torch.Tensor:
+    """Where the prior of two weights itself is highest, or has its pole: (2,)."""
+    mode = prior.mode if isinstance(prior, AbstractElementwisePrior) else 0.0
+    return torch.full((2,), float(mode), dtype=torch.float64)
 
 
 def loss(w: torch.Tensor, least: torch.Tensor, precision: torch.Tensor) -> torch.Tensor:
@@ -235,25 +278,31 @@ def quadratic(estimate: Any, precision: Any) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _search(prior: AbstractPrior, least: torch.Tensor, bowl: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """From each row of `start` to the minimum that it falls into, (M, 2)."""
     step = 1 / float(torch.linalg.eigvalsh(bowl)[-1])
-    w, ahead, momentum = start, start, 1.0
+
+    def prox(w: torch.Tensor) -> torch.Tensor:
+        if isinstance(prior, AbstractElementwisePrior):
+            return prior.prox(w, step)  # all starts at once
+        return torch.stack([prior.prox(row, step) for row in w])
+
+    w, ahead, momentum = start, start, torch.ones(len(start), 1, dtype=start.dtype)
     for _ in range(_STEPS):
-        trial = prior.prox(ahead - step * ((ahead - least) @ bowl), step)
-        if float((trial - ahead).abs().max()) <= 1e-15 * (1 + float(trial.abs().max())):
+        trial = prox(ahead - step * ((ahead - least) @ bowl))
+        if float(((trial - ahead).abs() - 1e-15 * trial.abs()).max()) <= 1e-15:
             return trial
-        if float((ahead - trial) @ (trial - w)) > 0:  # the momentum points uphill: begin anew
-            w, ahead, momentum = trial, trial, 1.0
-            continue
-        grown = 0.5 * (1 + math.sqrt(1 + 4 * momentum**2))
-        w, ahead, momentum = trial, trial + (momentum - 1) / grown * (trial - w), grown
+        uphill = ((ahead - trial) * (trial - w)).sum(1, keepdim=True) > 0  # there the momentum begins anew
+        grown = 0.5 * (1 + (1 + 4 * momentum.square()).sqrt())
+        w, ahead = trial, trial + torch.where(uphill, 0.0, (momentum - 1) / grown) * (trial - w)
+        momentum = torch.where(uphill, 1.0, grown)
     return w
 
 
 def _nodes(prior: AbstractElementwisePrior, reach: float, noise_scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes w = loc ± eᵗ of a quadrature over the prior up to `reach`, and the logarithms of density × weight."""
-    loc = centre(prior)
+    """Nodes w = mode ± eᵗ of a quadrature over the prior up to `reach`, and the logarithms of density × weight."""
+    loc = float(prior.mode)
     reach += abs(loc)
-    width = min(0.02, noise_scale / (4 * reach))  # a quarter of the noise at the far end
+    width = min(0.1, noise_scale / (1.5 * reach))  # at the far end two thirds of the noise's sd: an error of 1e-19
     t = np.arange(math.log(1e-16 * reach), math.log(reach) + width, width)
     w = np.concatenate([loc - np.exp(t[::-1]), loc + np.exp(t)])
     density = prior.log_constant - prior.energy(torch.from_numpy(w)).numpy()
@@ -261,17 +310,20 @@ def _nodes(prior: AbstractElementwisePrior, reach: float, noise_scale: float) ->
 
 
 def _broken(x: np.ndarray, y: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """A line through (x, y), broken where the function jumps; a steep place is halved until it is known which it is."""
-    parts_x, parts_y, start = [], [], 0
-    for i in np.flatnonzero(np.abs(np.diff(y)) > 4 * np.diff(x)):
-        left, right = x[i], x[i + 1]
-        for _ in range(60):
-            middle = 0.5 * (left + right)
-            at_left, at_middle, at_right = function(np.array([left, middle, right]))
-            left, right = (middle, right) if abs(at_right - at_middle) > abs(at_middle - at_left) else (left, middle)
-        ends = function(np.array([left, right]))
-        if abs(ends[1] - ends[0]) > 0.5 * abs(y[i + 1] - y[i]):
-            parts_x += [x[start : i + 1], [left, left, right]]
-            parts_y += [y[start : i + 1], [ends[0], np.nan, ends[1]]]
-            start = i + 1
-    return np.concatenate([*parts_x, x[start:]]), np.concatenate([*parts_y, y[start:]])
+    """A line through (x, y), broken where the function jumps; steep places are narrowed until it is known which they are."""
+    steep = np.flatnonzero(np.abs(np.diff(y)) > 4 * np.diff(x))
+    if not len(steep):
+        return x, y
+    left, right, rows = x[steep], x[steep + 1], np.arange(len(steep))
+    for _ in range(11):  # each time to the steepest of 32 parts, down to 1e-16 of the first width
+        inner = left[:, None] + (right - left)[:, None] * np.linspace(0, 1, 33)
+        at = function(inner.ravel()).reshape(inner.shape)
+        part = np.abs(np.diff(at)).argmax(1)
+        left, right, low, high = inner[rows, part], inner[rows, part + 1], at[rows, part], at[rows, part + 1]
+    jumps = np.abs(high - low) > 0.5 * np.abs(y[steep + 1] - y[steep])
+    places = np.repeat(steep[jumps] + 1, 3)
+    gap = np.full(jumps.sum(), np.nan)
+    return (
+        np.insert(x, places, np.stack([left, left, right], 1)[jumps].ravel()),
+        np.insert(y, places, np.stack([low[jumps], gap, high[jumps]], 1).ravel()),
+    )

@@ -105,12 +105,12 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
 
 def figure_legend(figure: Figure, handles: list[Any]) -> None:
     """One legend for all panels, above them, in as many columns as fit; the figure grows for its rows."""
-    labels = [str(handle.get_label()) for handle in handles]
+    labels = [short(str(handle.get_label()), 80) for handle in handles]
     width, height = figure.get_size_inches()
     fitting = (c for c in range(len(labels), 1, -1) if sum(_widths(labels, c)) <= 72 * width - 20)
     columns = next(fitting, 1)
     figure.set_size_inches(width, height + (0.1 + 17 * -(-len(labels) // columns)) / 72)
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderpad=0.1)
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderpad=0.1)
 
 
 def ticks() -> Any:
@@ -152,9 +152,9 @@ def series_color(series: int) -> str:
     return SERIES[series % len(SERIES)]
 
 
-def short(name: str) -> str:
+def short(name: str, most: int = 30) -> str:
     """A name that fits a legend."""
-    return name if len(name) <= 30 else name[:29] + "…"
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def bars(axes: Axes, low: Any, high: Any, color: str, width: float, label: str, *, alpha: float, at: Any = None) -> None:

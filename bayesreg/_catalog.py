@@ -27,7 +27,7 @@ def concrete(base: type[T]) -> list[type[T]]:
 
     >>> from bayesreg.priors import AbstractPrior
     >>> [cls.__name__ for cls in concrete(AbstractPrior)][:3]
-    ['Flat', 'Normal', 'Laplace']
+    ['Normal', 'Laplace', 'StudentT']
     """
     found: dict[type[T], None] = {}
     for cls in base.__subclasses__():

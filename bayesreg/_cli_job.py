@@ -394,8 +394,8 @@ def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:
     for names in tables.values():
         if len(tables) > 1:
             say(screen, "", " · ".join(names), style="italic")
-        rows = models[names[0]].prior_table().to_dicts()
-        columns(screen, list(rows[0]), [list(row.values()) for row in rows])
+        table = models[names[0]].prior_table()
+        columns(screen, table.heads, table.cells)
 
 
 def _say_fit(screen: Console, name: str, posterior: br.AbstractPosterior, target: str) -> None:

@@ -1,7 +1,10 @@
 """One vector, one log-joint: the model of `pyro_model`, evaluated without re-tracing it.
 
     u ∈ Rᴾ  —bijection by segment→  θ  —functional_call→  f(x; θ)
-    LogJoint(u) = N/B · Σ_batch log p(yᵢ | f(xᵢ; θ)) + Σ_groups log p(θ_group)   [+ log |dθ/du|]
+    LogJoint(u) = N/B · Σ_batch log p(yᵢ | f(xᵢ; θ)) + Σ_groups log p(θ_group) + Σ_linked log p(θ | scale)   [+ log |dθ/du|]
+
+A group is a stretch of unknowns whose priors are one expression; a linked unknown has a scale that is unknown too. Where such
+a scale is non-centred, u holds (θ − origin)/scale: another coordinate, the same model.
 
 A pure function of tensors: it can be differentiated to any order, vmapped over draws, chains or scales, and compiled.
 """
@@ -16,8 +19,9 @@ from typing import Any
 import torch
 from torch.distributions import biject_to, constraints
 
-from bayesreg.model import BayesianModel, Latent
-from bayesreg.priors.base import AbstractElementwisePrior, stack
+from bayesreg.latents import Latent
+from bayesreg.model import BayesianModel
+from bayesreg.priors.base import AbstractElementwisePrior, stack, stackable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +61,10 @@ class FlatLayout:
     """
 
     def __init__(self, model: BayesianModel) -> None:
-        classes = list(dict.fromkeys(type(latent.prior) for latent in model.latents.values()))
-        ordered = sorted(model.latents.values(), key=lambda latent: classes.index(type(latent.prior)))
+        kinds = list(dict.fromkeys(_kind(latent) for latent in model.latents.values()))
         placed: dict[str, Segment] = {}
         offset = 0
-        for latent in ordered:
+        for latent in sorted(model.latents.values(), key=lambda latent: kinds.index(_kind(latent))):
             size = latent.shape.numel()
             real = latent.prior.support is constraints.real
             transform = None if real else biject_to(latent.prior.support)
@@ -70,6 +73,9 @@ class FlatLayout:
         self.size = offset
         self.segments = {name: placed[name] for name in model.latents}
         self._in_order = list(placed.values())
+        self._sizes = [s.stop - s.start for s in self._in_order]
+        # parents first, as the model has them: a child's scale must be known before the child
+        self.non_centered = [s for s in self.segments.values() if not s.latent.centered]
 
     @property
     def in_order(self) -> list[Segment]:
@@ -85,11 +91,13 @@ class FlatLayout:
         Returns:
             One tensor a name, views of `u` where no transform is needed.
         """
-        parts = u.split([s.stop - s.start for s in self._in_order])
         values = {
             s.latent.name: (part if s.transform is None else s.transform(part)).view(s.latent.shape)
-            for s, part in zip(self._in_order, parts, strict=True)
+            for s, part in zip(self._in_order, u.split(self._sizes), strict=True)
         }
+        for s in self.non_centered:
+            latent = s.latent
+            values[latent.name] = latent.origin + latent.scale(values) * values[latent.name]
         return values
 
     def flatten(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -101,13 +109,13 @@ class FlatLayout:
         Returns:
             (P,) unconstrained.
         """
-        return torch.cat(
-            [
-                (value if s.transform is None else s.transform.inv(value)).reshape(-1)
-                for s in self._in_order
-                for value in [values[s.latent.name]]
-            ]
-        )
+        parts = []
+        for s in self._in_order:
+            latent, value = s.latent, values[s.latent.name]
+            if not latent.centered:
+                value = (value - latent.origin) / latent.scale(values)
+            parts.append((value if s.transform is None else s.transform.inv(value)).reshape(-1))
+        return torch.cat(parts)
 
     def log_jacobian(self, u: torch.Tensor) -> torch.Tensor:
         """Log |dθ/du|, a scalar.
@@ -116,31 +124,52 @@ class FlatLayout:
             u: (P,) unconstrained.
 
         Returns:
-            Scalar; zero where every unknown lives on the real line.
+            Scalar; zero where every unknown lives on the real line and is centred.
         """
         total = u.new_zeros(())
         for s in self._in_order:
             if s.transform is not None:
                 part = u[s.slice]
                 total = total + s.transform.log_abs_det_jacobian(part, s.transform(part)).sum()
+        return total + self.log_scales(u)
+
+    def log_jacobian_of_linked(self, u: torch.Tensor) -> torch.Tensor:
+        """The part of `log_jacobian` that belongs to unknowns whose scale is unknown too, a scalar."""
+        total = self.log_scales(u)
+        for s in self._in_order:
+            if s.transform is not None and s.latent.parents:
+                part = u[s.slice]
+                total = total + s.transform.log_abs_det_jacobian(part, s.transform(part)).sum()
+        return total
+
+    def log_scales(self, u: torch.Tensor) -> torch.Tensor:
+        """The part of `log_jacobian` that the non-centred unknowns' scales make, a scalar."""
+        total = u.new_zeros(())
+        if self.non_centered:
+            values = self.unflatten(u)
+            for s in self.non_centered:
+                total = total + s.latent.scale(values).log().expand(s.latent.shape).sum()
         return total
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Unknowns side by side in the vector whose priors are of one class.
+    """Unknowns side by side in the vector whose priors are one expression of them alone.
 
     Attributes:
         start: First entry.
         stop: One past the last.
-        prior: One prior over the whole stretch (see `priors.base.stack`).
+        prior: One prior over the whole stretch (see `priors.base.stack`), or that of one tensor whose entries depend on
+            each other.
+        shape: Of what the prior is on: the stretch, or that tensor.
         constant: Sum of the log-normalisers, in nats.
         transform: From the real line to the support; None for the identity.
     """
 
     start: int
     stop: int
-    prior: AbstractElementwisePrior
+    prior: Any
+    shape: torch.Size
     constant: float
     transform: Any
 
@@ -149,9 +178,67 @@ class Group:
         """start:stop."""
         return slice(self.start, self.stop)
 
-    def energy(self, u: torch.Tensor) -> torch.Tensor:
+    @property
+    def elementwise(self) -> bool:
+        """True where entries are independent under the prior."""
+        return isinstance(self.prior, AbstractElementwisePrior)
+
+    @property
+    def kinked(self) -> bool:
+        """True where the penalty has a kink at which a mode may sit; a transform has none inside the support."""
+        return not self.prior.smooth and self.transform is None
+
+    def energy(self, part: torch.Tensor) -> torch.Tensor:
         """The group's penalty in nats at its own stretch of the vector, a scalar."""
-        return self.prior.energy(u if self.transform is None else self.transform(u)).sum()
+        value = part if self.transform is None else self.transform(part)
+        return self.prior.energy(value).sum() if self.elementwise else self.prior.penalty(value.view(self.shape))
+
+    def slope(self, part: torch.Tensor, *, jacobian: bool = False) -> torch.Tensor:
+        """The derivative of `energy`, minus that of the log-Jacobian if asked, in one stretch, detached.
+
+        Args:
+            part: The group's own stretch of the vector.
+            jacobian: Whether the objective is a density of the vector.
+
+        Returns:
+            Same shape.
+        """
+        part = part.detach()
+        if self.transform is None:
+            if self.elementwise:
+                return self.prior.energy_gradient(part)
+            return self.prior.penalty_gradient(part.view(self.shape)).reshape(-1)
+        if self.prior.support is constraints.positive:  # exp: its derivative is its value, and its log-Jacobian linear
+            value = self.transform(part)
+            slope = self.prior.penalty_gradient(value.view(self.shape)).reshape(-1) * value
+            return slope - 1 if jacobian else slope
+        with torch.enable_grad():
+            part = part.requires_grad_()
+            total = self.energy(part)
+            if jacobian:
+                total = total - self.transform.log_abs_det_jacobian(part, self.transform(part)).sum()
+            return torch.autograd.grad(total, part)[0]
+
+    def prox(self, part: torch.Tensor, step: float) -> torch.Tensor:
+        """argmin_z step·energy(z) + ½‖z − part‖², for a group on the real line."""
+        return self.prior.prox(part.view(self.shape), step).reshape(-1)
+
+    def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor | None:
+        """E[energy] under independent N(loc, scale²), a scalar; None where there is no closed form."""
+        found = self.prior.expected_energy(loc, scale) if self.elementwise else None
+        return None if found is None else found.sum()
+
+    def curvature(self, part: torch.Tensor) -> torch.Tensor:
+        """The second derivative of `energy`: (n,) for an elementwise prior, whose matrix is diagonal, else (n, n)."""
+        part = part.detach()
+        if not self.elementwise:
+            return torch.func.hessian(self.energy)(part)
+        part = part.requires_grad_()
+        (gradient,) = torch.autograd.grad(self.energy(part), part, create_graph=True)
+        if not gradient.requires_grad:
+            return torch.zeros_like(part)
+        (second,) = torch.autograd.grad(gradient.sum(), part, allow_unused=True)
+        return torch.zeros_like(part) if second is None else second
 
 
 class LogJoint:
@@ -174,6 +261,7 @@ class LogJoint:
         self.model = model
         self.layout = FlatLayout(model)
         self.groups = list(_groups(self.layout, model.like))
+        self.linked = [latent for latent in model.latents.values() if latent.parents]
         self.log_prior_constant = sum(group.constant for group in self.groups)
 
     def __call__(self, u: torch.Tensor, x: Any, y: Any, num_data: int | None = None, *, jacobian: bool = False) -> torch.Tensor:
@@ -198,8 +286,17 @@ class LogJoint:
     ) -> torch.Tensor:
         """The log-joint over prepared data; it lacks the constant N · `model.log_jacobian`."""
         values = self.layout.unflatten(u)
-        joint = self.log_likelihood(values, x, y, num_data) + self.log_prior(u)
+        joint = self.row_terms(values, x, y, num_data) + self.log_prior(u, values)
         return joint + self.layout.log_jacobian(u) if jacobian else joint
+
+    def row_terms(self, values: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor, num_data: int) -> torch.Tensor:
+        """What is a sum over rows, N/B · Σ [log p(yᵢ | f(xᵢ; θ)) + log p(aᵢ)] over prepared data, a scalar."""
+        model = self.model
+        if not model.outputs:
+            return self.log_likelihood(values, x, y, num_data)
+        output, activations = model.forward_with_activity(values, x)
+        rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) + activations.sum()
+        return rows * (num_data / len(x))
 
     def log_likelihood(
         self, values: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor, num_data: int
@@ -209,45 +306,82 @@ class LogJoint:
         rows = model.likelihood.log_prob_sum(model.forward(values, x), y, **model.noise(values))
         return rows * (num_data / len(x))
 
-    def log_prior(self, u: torch.Tensor) -> torch.Tensor:
-        """Log p(θ(u)), a scalar, without Jacobian."""
-        return self.log_prior_constant - self.energy(u)
+    def log_prior(self, u: torch.Tensor, values: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """Log p(θ(u)), a scalar, without Jacobian; `values` are those at `u`, where they are there already."""
+        return self.log_prior_constant - self.energy(u, values)
 
-    def energy(self, u: torch.Tensor) -> torch.Tensor:
+    def energy(self, u: torch.Tensor, values: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         """The penalty, −log p(θ(u)) up to its constant, a scalar."""
-        total = self.groups[0].energy(u[self.groups[0].slice])
-        for group in self.groups[1:]:
+        total = self.linked_energy(u, values)
+        for group in self.groups:
             total = total + group.energy(u[group.slice])
         return total
 
+    def linked_energy(self, u: torch.Tensor, values: Mapping[str, torch.Tensor] | None = None) -> Any:
+        """−log p(θ | scale) of the unknowns whose scale is unknown too, a scalar, normalisers included."""
+        if not self.linked:
+            return 0.0
+        values = self.layout.unflatten(u) if values is None else values
+        return -sum(latent.given(values).log_prob(values[latent.name]) for latent in self.linked)
+
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """E[penalty] under u ~ N(loc, diag scale²), a scalar: closed form where there is one, else at the draw `u`."""
-        total = None
+        total = self.linked_energy(u)
         for group in self.groups:
-            part = group.prior.expected_energy(loc[group.slice], scale[group.slice])
-            part = group.energy(u[group.slice]) if part is None else part.sum()
-            total = part if total is None else total + part
-        return total  # pyright: ignore[reportReturnType]
+            part = group.expected_energy(loc[group.slice], scale[group.slice])
+            total = total + (group.energy(u[group.slice]) if part is None else part)
+        return total
 
-    def expected_log_jacobian(self, loc: torch.Tensor) -> torch.Tensor | float:
-        """E[log |dθ/du|] under u ~ N(loc, ·): exact, because the only transform is exp and its log-Jacobian is u."""
-        return sum((loc[g.slice].sum() for g in self.groups if g.transform is not None), 0.0)
+    def expected_log_jacobian(self, loc: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        """E[log |dθ/du|] under u ~ N(loc, ·): exact where the transform is exp, whose log-Jacobian is u, else at the draw."""
+        total = self.layout.log_scales(u)
+        for s in self.layout.in_order:
+            if s.transform is None:
+                continue
+            if s.latent.is_positive:
+                total = total + loc[s.slice].sum()
+            else:
+                part = u[s.slice]
+                total = total + s.transform.log_abs_det_jacobian(part, s.transform(part)).sum()
+        return total
 
     @property
     def smooth(self) -> bool:
-        """True where every prior's log-density has two derivatives."""
-        return all(group.prior.smooth for group in self.groups)
+        """True where every log-prior has two derivatives, those of activations included."""
+        linked = all(latent.prior.smooth for latent in self.linked)
+        return linked and not any(group.kinked for group in self.groups) and not self.kinked_outputs
+
+    @property
+    def kinked_outputs(self) -> bool:
+        """True where a prior on an activation has a kink: no proximal step reaches it through the network."""
+        return any(not output.prior.smooth for output in self.model.outputs)
+
+
+def _kind(latent: Latent) -> tuple[Any, ...]:
+    """Unknowns of one kind lie side by side and are one group."""
+    prior = latent.prior
+    if latent.parents or not stackable(prior):
+        return (latent.name,)
+    real = prior.support is constraints.real
+    return type(prior), real or prior.support is constraints.positive or repr(prior)
 
 
 def _groups(layout: FlatLayout, like: torch.Tensor) -> Any:
     run: list[Segment] = []
     for segment in [*layout.in_order, None]:
-        if run and (segment is None or type(segment.latent.prior) is not type(run[0].latent.prior)):
-            priors = [s.latent.prior for s in run]
-            sizes = [s.stop - s.start for s in run]
-            stacked = stack(priors, sizes, like)  # pyright: ignore[reportArgumentType]
-            constant = math.fsum(p.log_constant * n for p, n in zip(priors, sizes, strict=True))  # pyright: ignore
-            yield Group(run[0].start, run[-1].stop, stacked, constant, run[0].transform)
+        if run and (segment is None or _kind(segment.latent) != _kind(run[0].latent)):
+            if not run[0].latent.parents:
+                yield _group(run, like)
             run = []
         if segment is not None:
             run.append(segment)
+
+
+def _group(run: list[Segment], like: torch.Tensor) -> Group:
+    priors: list[Any] = [s.latent.prior for s in run]
+    shapes = [s.latent.shape for s in run]
+    constant = math.fsum(float(p.log_normaliser(shape)) for p, shape in zip(priors, shapes, strict=True))
+    start, stop = run[0].start, run[-1].stop
+    if stackable(priors[0]):
+        return Group(start, stop, stack(priors, shapes, like), torch.Size([stop - start]), constant, run[0].transform)
+    return Group(start, stop, priors[0], shapes[0], constant, run[0].transform)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -59,8 +60,13 @@ class AbstractGuide(nn.Module, abc.ABC):
         """Mean and sd of each entry of `u`, both (P,), detached."""
 
     @abc.abstractmethod
-    def site(self, name: str) -> Any:
-        """The Pyro distribution of one unknown, in constrained space."""
+    def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
+        """The Pyro distribution of one unknown, in constrained space.
+
+        Args:
+            name: The unknown.
+            values: Values of the unknowns that its scale depends on, where it is searched over that scale.
+        """
 
     def register(self) -> None:
         """Show the parameters to Pyro, so that `pyro.infer.SVI` optimises them."""
@@ -77,7 +83,10 @@ class AbstractGuide(nn.Module, abc.ABC):
             The drawn values by site.
         """
         self.register()
-        return {name: pyro.sample(name, self.site(name)) for name in self.layout.segments}
+        values: dict[str, torch.Tensor] = {}
+        for name in self.layout.segments:  # parents first
+            values[name] = pyro.sample(name, self.site(name, values))
+        return values
 
 
 class DeltaGuide(AbstractGuide):
@@ -115,7 +124,7 @@ class DeltaGuide(AbstractGuide):
         """The point and zeros."""
         return self.loc.detach(), torch.zeros_like(self.loc)
 
-    def site(self, name: str) -> Any:
+    def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
         """A Delta of the unknown's shape."""
         value = self.layout.unflatten(self.loc)[name]
         return dist.Delta(value, event_dim=value.dim())
@@ -182,14 +191,14 @@ class MeanFieldGuide(AbstractGuide):
         scale = log_scale.exp()
         if num_particles == 1:
             u = torch.addcmul(loc, scale, torch.randn_like(loc))
-            fit = log_joint.log_likelihood(self.layout.unflatten(u), x, y, num_data)
+            fit = log_joint.row_terms(self.layout.unflatten(u), x, y, num_data)
             return fit - self.divergence(log_joint, loc, scale, log_scale, u)
         half = torch.randn(num_particles // 2, len(loc), dtype=loc.dtype, device=loc.device)
         last = torch.randn(num_particles % 2, len(loc), dtype=loc.dtype, device=loc.device)
         draws = torch.addcmul(loc, scale, torch.cat([half, -half, last]))
 
         def at(u: torch.Tensor) -> torch.Tensor:
-            fit = log_joint.log_likelihood(self.layout.unflatten(u), x, y, num_data)
+            fit = log_joint.row_terms(self.layout.unflatten(u), x, y, num_data)
             return fit - self.divergence(log_joint, loc, scale, log_scale, u)
 
         return torch.vmap(at)(draws).mean()
@@ -211,21 +220,23 @@ class MeanFieldGuide(AbstractGuide):
         """
         entropy = log_scale.sum() + (HALF_LOG_2PI + 0.5) * len(loc)
         energy = log_joint.expected_energy(loc, scale, u)
-        return energy - log_joint.log_prior_constant - entropy - log_joint.expected_log_jacobian(loc)
+        return energy - log_joint.log_prior_constant - entropy - log_joint.expected_log_jacobian(loc, u)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and standard deviations."""
         loc, scale = self.parameters_of()
         return loc.detach(), scale.detach()
 
-    def site(self, name: str) -> Any:
-        """A Normal of the unknown's shape; a log-normal where it is positive."""
+    def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
+        """A Normal of the unknown's shape; a log-normal where it is positive; times its scale where it is non-centred."""
         segment = self.layout.segments[name]
         loc, scale = (part[segment.slice].view(segment.latent.shape) for part in self.parameters_of())
         normal = dist.Normal(loc, scale)
-        if segment.transform is not None:
-            normal = dist.TransformedDistribution(normal, [segment.transform])
-        return normal.to_event(loc.dim())
+        transforms = [] if segment.transform is None else [segment.transform]
+        if not segment.latent.centered:
+            scale = segment.latent.scale(values or {})
+            transforms.append(dist.transforms.AffineTransform(segment.latent.origin, scale))
+        return (dist.TransformedDistribution(normal, transforms) if transforms else normal).to_event(loc.dim())
 
 
 class FlatELBO(ELBO):

@@ -1,15 +1,16 @@
 """A Bayesian model: forward map × priors × likelihood, over data in their own units.
 
-    log p(y, θ | x) = N/B · Σ_batch log p(yᵢ | f(xᵢ; θ)) + log p(θ)          (a sum over the data set, in nats)
+    log p(y, θ | x) = N/B · Σ_batch [log p(yᵢ | f(xᵢ; θ)) + log p(aᵢ)] + log p(θ)    (a sum over the data set, in nats)
 
-`pyro_model` is that sentence as a Pyro program; `inference.flat.LogJoint` is the same number without Pyro's overhead.
+aᵢ are the activations that have a prior of their own, if any. `pyro_model` is that sentence as a Pyro program;
+`flat.LogJoint` is the same number without Pyro's overhead.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
@@ -18,33 +19,21 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from bayesreg import _check
-from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
+from bayesreg import _check, activity, prior_predictive
+from bayesreg.autoscale import adjusted
+from bayesreg.binding import AbstractBinding
+from bayesreg.latents import Latent, latents_of, rows_of_scales
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
-from bayesreg.priors import AbstractPrior
-from bayesreg.spec import PriorRow, PriorSpec, PriorTable, Resolved, Rules, row
+from bayesreg.predictive import Predictive
+from bayesreg.prior_table import PriorRow, PriorTable
+from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
+from bayesreg.priors.numeric import ends
+from bayesreg.spec import PriorSpec, Resolved, Rules, row
 
 Values = Mapping[str, torch.Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
-class Latent:
-    """One unknown of the model.
-
-    Attributes:
-        name: Dotted parameter name, or the noise's name.
-        shape: Its shape.
-        prior: Its prior, with every scale worked out.
-        is_noise: True for the likelihood's own unknowns.
-    """
-
-    name: str
-    shape: torch.Size
-    prior: AbstractPrior
-    is_noise: bool = False
-
-
-class BayesianModel:
+class BayesianModel(AbstractBinding):
     """A module with a prior on its weights and a likelihood on its output.
 
     The module is copied here; the person's own is never changed, nor is the copy by any call of this package.
@@ -57,6 +46,8 @@ class BayesianModel:
         likelihood: What is assumed about the noise; Gaussian with a learned noise scale when None.
         standardize: Work on standardised x and, for a location likelihood, y, with statistics of the training rows.
             Priors then speak about standardised data; everything that comes back is in the data's own units.
+        outputs: Priors on what layers put out, from a module's name, a glob or a module type to a prior over one row's
+            activation: {"2": priors.Laplace(1.0)}. See `activity`.
 
     Raises:
         ValueError: If a rule matches nothing, a parameter is not floating-point, or an argument is of the wrong kind.
@@ -76,6 +67,8 @@ class BayesianModel:
         priors: Rules | AbstractPrior | PriorSpec | None = None,
         likelihood: AbstractLikelihood | None = None,
         standardize: bool = False,
+        *,
+        outputs: Rules | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(
@@ -89,10 +82,9 @@ class BayesianModel:
         self.spec = PriorSpec(priors)
         self.likelihood = likelihood or Gaussian()
         self.standardize = bool(standardize)
-        self.standardization: Standardization | None = None
-        self.num_data: int | None = None
-        self.row_shape: torch.Size | None = None
         self.resolved: list[Resolved] = self.spec.resolve(module)
+        self.outputs = activity.resolve(outputs, module)
+        self.autoscale: torch.Tensor | None = None
         if next(module.parameters(), None) is None:
             raise ValueError(
                 "a model must have something to learn, but the module has no parameter; give it a layer with weights."
@@ -106,21 +98,14 @@ class BayesianModel:
             for leaf, parameter in owner.named_parameters(recurse=False)
             if id(parameter) in names
         }
-        self.latents: dict[str, Latent] = {r.name: Latent(r.name, r.shape, r.prior) for r in self.resolved}
-        for name, prior in self.likelihood.latents.items():
-            if name in self.latents:
-                raise ValueError(f"{name} is the likelihood's name for the noise, but the module has a parameter of that name.")
-            self.latents[name] = Latent(name, torch.Size(), prior, is_noise=True)
+        self.latents: dict[str, Latent] = latents_of(self.resolved, self.likelihood)
         like = self.like
         self._known_noise = {name: like.new_tensor(value) for name, value in self.likelihood.fixed.items()}
+        self.constants: dict[str, torch.Tensor] = {  # tensors that are certain
+            r.name: like.new_full(r.shape, r.prior.value) for r in self.resolved if isinstance(r.prior, Fixed)
+        }
         if not self.latents:
-            raise ValueError("a model must have something to learn, but every parameter has requires_grad=False.")
-
-    @property
-    def like(self) -> torch.Tensor:
-        """An empty tensor with the module's dtype and device."""
-        first = next(self.module.parameters())
-        return torch.empty(0, dtype=first.dtype, device=first.device)
+            raise ValueError("a model must have something to learn, but every parameter is fixed.")
 
     @property
     def num_parameters(self) -> int:
@@ -139,10 +124,12 @@ class BayesianModel:
         Returns:
             A table with tensor, shape, prior, the scale used, the penalty, and the rule it came from.
         """
-        rows = [row(r) for r in self.resolved]
+        rows = [line for r in self.resolved for line in (row(r), *rows_of_scales(r.name, self.latents))]
+        rows += [output.row for output in self.outputs]
         for latent in self.latents.values():
             if latent.is_noise:
                 rows.append(row(Resolved(latent.name, latent.shape, latent.prior, latent.prior, "likelihood")))
+                rows += rows_of_scales(latent.name, self.latents)
         for name, value in self.likelihood.fixed.items():
             rows.append(PriorRow(name, "scalar", "known", f"{value:.4g}", "–", "likelihood"))
         return PriorTable(tuple(rows))
@@ -160,6 +147,7 @@ class BayesianModel:
         moved = copy.copy(self)
         moved.module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
         moved._known_noise = {name: value.to(moved.like) for name, value in self._known_noise.items()}
+        moved.constants = {name: value.to(moved.like) for name, value in self.constants.items()}
         if self.standardization is not None:
             moved.standardization = self.standardization.to(moved.like.device)
         return moved
@@ -182,95 +170,25 @@ class BayesianModel:
             buffer.copy_(found[name])
         return carried
 
-    def bind(self, X: Any, y: Any = None, *, num_data: int | None = None) -> BayesianModel:
-        """The same model, knowing N and, when it standardises, the training statistics. `fit` calls this.
+    @property
+    def waits_for_scale(self) -> bool:
+        """True where a prior's scale is decided by the data's (`autoscale=True`)."""
+        return any(isinstance(r.specified, AbstractScaledPrior) and r.specified.autoscale for r in self.resolved)
+
+    def autoscaled(self, ratio: torch.Tensor) -> BayesianModel:
+        """The same model with its `autoscale` priors settled.
 
         Args:
-            X: Training inputs, as for `fit`.
-            y: Training targets, as for `fit`.
-            num_data: N, where a loader cannot tell.
+            ratio: sd(y)/sd(x) of each column, in the units that the model works in.
 
         Returns:
             A new model; this one is unchanged.
         """
-        return self.ingest(X, y, num_data=num_data)[0]
-
-    def ingest(self, X: Any, y: Any = None, *, num_data: int | None = None) -> tuple[BayesianModel, Data]:
-        """Check the training data, bind the model to them, and prepare them.
-
-        Args:
-            X: Training inputs: NumPy array, tensor, data frame, `Dataset` or `DataLoader`.
-            y: Training targets; None for a data set or loader.
-            num_data: N, where a loader cannot tell.
-
-        Returns:
-            The bound model and the prepared rows.
-
-        Raises:
-            ValueError: If the data are not finite numbers of one length that fit the module and the likelihood.
-        """
-        came = rows_of(X, y)
-        bound = copy.copy(self)
-        streamed = not isinstance(came, tuple)
-        raw = came if streamed else [came]
-        if streamed:
-            bound.num_data = length_of(came, num_data)
-        else:
-            bound.num_data = len(came[0])
-            if num_data not in (None, bound.num_data):
-                raise ValueError(
-                    f"num_data must be the number of rows, but {num_data} came for {bound.num_data} rows; "
-                    "leave it out, or pass a DataLoader when these rows are only a part."
-                )
-        if self.standardize:
-            pairs = (self._checked(*unpack(batch)) for batch in raw)
-            target = self.likelihood.location_scale
-            bound.standardization = Standardization.of(pairs, target).to(self.like.device)
-        batch = next(iter(raw), None)
-        if batch is None:
-            raise ValueError("a loader must give rows, but it gave no batch; check its batch_size, drop_last and data set.")
-        first = bound.prepare(*unpack(batch))
-        bound.row_shape = first[0].shape[1:]
-        output = bound._check_forward(*first)
-        if streamed:
-
-            def prepare(x: Any, y: Any) -> Any:
-                x, y = bound.prepare(x, y)
-                self.likelihood.check_output(output, y)
-                return x, y
-
-            return bound, Data(bound.num_data, None, None, came, prepare)
-        return bound, Data(bound.num_data, *first)
-
-    def prepare(self, x: Any, y: Any = None) -> Any:
-        """Data in the model's dtype, on its device, and in the units that it works in.
-
-        Args:
-            x: Inputs (B, ...) in their own units.
-            y: Targets in their own units, or None.
-
-        Returns:
-            Prepared x, or the pair of prepared x and y when y is given.
-
-        Raises:
-            ValueError: If the model standardises but has not seen training data, or the data do not fit.
-        """
-        if self.standardize and self.standardization is None:
-            raise ValueError(
-                "a model with standardize=True must know its training statistics, but it has seen no data; "
-                "call model = model.bind(X, y) first (fit does so)."
-            )
-        x, y = self._checked(x, y)
-        if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
-            raise ValueError(
-                f"each row of X must have shape {tuple(self.row_shape)}, as in the fit, but {tuple(x.shape[1:])} came; pass "
-                "the same columns, and a single row as an array of shape (1, ...)."
-            )
-        if self.standardization is not None:
-            # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
-            x = x if self._takes_integers else self.standardization.x(x.double())
-            y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
-        return self._cast(x) if y is None else (self._cast(x), self._cast(y))
+        settled = copy.copy(self)
+        settled.autoscale = ratio
+        settled.resolved = [adjusted(r, ratio.to(self.like)) for r in self.resolved]
+        settled.latents = latents_of(settled.resolved, self.likelihood)
+        return settled
 
     def forward(self, values: Values, x: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
         """The network's output at prepared inputs, with these weights.
@@ -283,8 +201,39 @@ class BayesianModel:
         Returns:
             (B,) for one output a row, else (B, K).
         """
-        weights = {place: values[name] for place, name in self._places.items()}
+        known = {**self.constants, **values}
+        weights = {place: known[name] for place, name in self._places.items()}
         return one_column(functional_call(module or self.module, weights, (x,), tie_weights=False))
+
+    def forward_with_activity(
+        self, values: Values, x: torch.Tensor, module: nn.Module | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's output, and the log-density of each row's activations that have a prior.
+
+        Args:
+            values: Weights by dotted name.
+            x: Prepared inputs (B, ...).
+            module: Another module of the same structure, for a training copy.
+
+        Returns:
+            The output, (B,) or (B, K), and (B,) in nats.
+        """
+        return self.watched(lambda: self.forward(values, x, module), module or self.module, len(x))
+
+    def watched(self, call: Callable[[], torch.Tensor], module: nn.Module, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for any way of running the module once.
+
+        Args:
+            call: Runs it.
+            module: The module that it runs.
+            num_rows: B.
+
+        Returns:
+            What `call` gave, and (B,) in nats.
+        """
+        with activity.captured(module, self.outputs) as found:
+            output = call()
+        return output, activity.log_prob(self.outputs, found, num_rows)
 
     def noise(self, values: Values) -> dict[str, torch.Tensor]:
         """The noise's numbers, learned or known, in the units that the model works in."""
@@ -299,7 +248,23 @@ class BayesianModel:
         Returns:
             Scalar.
         """
-        return sum((lat.prior.log_prob(values[name]) for name, lat in self.latents.items()), self.like.new_zeros(()))
+        return sum(self.log_prior_by_tag(values).values(), self.like.new_zeros(()))
+
+    def log_prior_by_tag(self, values: Values) -> dict[str, torch.Tensor]:
+        """Log p(θ) in parts, so that a question can be asked of a group of priors: one scalar in nats for each tag.
+
+        Args:
+            values: Every unknown by name, in constrained space.
+
+        Returns:
+            Tag (`Normal(1.0, tag="inputs")`), or the tensor's own name where its prior has none, to nats. An unknown scale
+            counts with its tensor.
+        """
+        parts: dict[str, torch.Tensor] = {}
+        for name, latent in self.latents.items():
+            part = latent.given(values).log_prob(values[name])
+            parts[latent.tag] = parts[latent.tag] + part if latent.tag in parts else part
+        return parts
 
     def log_likelihood(self, values: Values, x: Any, y: Any, num_data: int | None = None) -> torch.Tensor:
         """Log p(y | x, θ) of the whole data set, a scalar in nats, in the data's own units.
@@ -319,34 +284,61 @@ class BayesianModel:
         rows = self.likelihood.log_prob_sum(self.forward(values, x), y, **self.noise(values))
         return rows * (total / len(x)) + total * self.log_jacobian
 
+    def log_activity(self, values: Values, x: Any, num_data: int | None = None) -> torch.Tensor:
+        """Log-density of the activations that have a prior, N/B · Σ_batch, a scalar in nats; as for `log_likelihood`."""
+        prepared = self.prepare(x)
+        rows = self.forward_with_activity(values, prepared)[1] if self.outputs else self.like.new_zeros(())
+        return rows.sum() * (self.total(num_data) / len(prepared))
+
     def log_joint(self, values: Values, x: Any, y: Any, num_data: int | None = None) -> torch.Tensor:
-        """Log p(y, θ | x) = log-likelihood + log-prior, a scalar in nats; arguments as for `log_likelihood`."""
-        return self.log_likelihood(values, x, y, num_data) + self.log_prior(values)
+        """Log p(y, θ | x) = log-likelihood + log-prior (+ that of activations), a scalar in nats; as for `log_likelihood`."""
+        joint = self.log_likelihood(values, x, y, num_data) + self.log_prior(values)
+        return joint + self.log_activity(values, x, num_data) if self.outputs else joint
 
-    @property
-    def log_jacobian(self) -> float:
-        """What standardisation adds to the log-density of one row, in nats."""
-        if self.standardization is None or not self.likelihood.location_scale:
-            return 0.0
-        return self.standardization.log_jacobian
+    def sample_prior(self, num_samples: int = 1000, *, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Draws of every unknown from the prior; arguments as for `prior_predictive`.
 
-    def total(self, num_data: int | None = None) -> int:
-        """N: what is given, else what the model is bound to.
+        Returns:
+            By name, (S, *shape), in constrained space and the units that the model works in.
+        """
+        return prior_predictive.sample(self.latents, self.like, _check.count("num_samples", num_samples), seed)
+
+    def prior_predictive(self, X: Any, num_samples: int = 1000, seed: int = 0) -> Predictive:
+        """What the priors say about y before any data are fitted: p(y | x) with weights and noise drawn from the prior.
+
+        A model that standardises must know its statistics first: `model.bind(X, y)`. Priors on outputs are left out: they
+        speak about the fit.
+
+        Args:
+            X: Inputs (N, ...), in the data's own units.
+            num_samples: S.
+            seed: Same seed, same draws; the global random state is not touched.
+
+        Returns:
+            The predictive, in the data's own units, one component a draw.
 
         Raises:
-            ValueError: If neither is known; a batch cannot tell.
+            ValueError: If a prior is improper and has no draws, or X does not fit.
+
+        >>> from bayesreg import likelihoods, priors
+        >>> model = BayesianModel(nn.Linear(1, 1, bias=False), priors.Normal(2.0), likelihoods.Gaussian(1.0))
+        >>> found = model.prior_predictive([[3.0]], num_samples=20_000)
+        >>> bool((found.variance - (3**2 * 2**2 + 1)).abs() < 2)
+        True
         """
-        if num_data is None and self.num_data is None:
-            raise ValueError(
-                "N must be known, since it weighs the data against the prior, but the model has seen no data; pass num_data=N, "
-                "or call model = model.bind(X, y) first."
-            )
-        return self.num_data if num_data is None else _check.count("num_data", num_data)  # pyright: ignore
+        inputs = self.prepare(X)
+        values = self.sample_prior(num_samples, seed=seed)
+        with torch.no_grad():
+            output = torch.stack([self.forward({k: v[s] for k, v in values.items()}, inputs) for s in range(num_samples)])
+            noise = torch.vmap(self.noise, out_dims=0)(values) if self.likelihood.latents else self.noise(values)
+        noise = {name: value.expand(num_samples) for name, value in noise.items()}
+        return prior_predictive.in_data_units(self.likelihood, self.standardization, output, noise)
 
     def pyro_model(self, x: Any, y: Any = None, num_data: int | None = None) -> torch.Tensor:
         """The model as a Pyro program, over data in their own units.
 
-        Sites: one for each unknown under its dotted name, and "y" inside the plate "data", which scales a batch by N/B.
+        Sites: one for each unknown under its dotted name, parents first, and "y" inside the plate "data", which scales a batch
+        by N/B; the factor "outputs" stands there too when layers' outputs have priors.
 
         Args:
             x: Inputs (B, ...).
@@ -357,9 +349,9 @@ class BayesianModel:
             The targets, observed or drawn, in their own units.
         """
         options = {"dtype": self.like.dtype, "device": self.like.device}
-        values = {
-            name: pyro.sample(name, latent.prior.distribution(latent.shape, **options)) for name, latent in self.latents.items()
-        }
+        values: dict[str, torch.Tensor] = {}
+        for name, latent in self.latents.items():
+            values[name] = pyro.sample(name, latent.given(values).distribution(latent.shape, **options))
         if y is None:
             inputs = self.prepare(x)
             total = len(inputs)
@@ -367,7 +359,8 @@ class BayesianModel:
             inputs, _ = self.prepare(x, y)
             y = self._cast(self._checked(x, y)[1])
             total = self.total(num_data)
-        targets = self.likelihood.distribution(self.forward(values, inputs), **self.noise(values))
+        output, activations = self.forward_with_activity(values, inputs)
+        targets = self.likelihood.distribution(output, **self.noise(values))
         s = self.standardization
         if s is not None and self.likelihood.location_scale:
             mean, scale = s.y_mean.to(self.like.dtype), s.y_scale.to(self.like.dtype)
@@ -375,53 +368,16 @@ class BayesianModel:
             targets = dist.TransformedDistribution(targets, affine)
         rows = torch.arange(len(inputs), device=inputs.device)
         with pyro.plate("data", total, subsample=rows):
+            if self.outputs and y is not None:
+                pyro.factor("outputs", activations)
             return pyro.sample("y", targets, obs=y)
 
-    @property
-    def _takes_integers(self) -> bool:
-        return any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self.module.modules())
-
-    def _cast(self, values: torch.Tensor) -> torch.Tensor:
-        """In the model's dtype, but whole numbers stay whole: class labels, and indices of an embedding."""
-        return values.to(self.like.dtype) if values.is_floating_point() else values
-
-    def _checked(self, x: Any, y: Any) -> Any:
-        """Checked tensors on the model's device, in the data's own units and type; x floating unless it holds indices.
-
-        Raises:
-            ValueError: If the rows do not match, or the target does not fit the likelihood.
-        """
-        x = as_tensor("X", x)
-        x = (x[:, None] if x.dim() == 1 else x).to(self.like.device)
-        x = x if self._takes_integers or x.is_floating_point() else x.double()
-        if y is not None:
-            y = as_tensor("y", y).to(self.like.device)
-            y = y[:, 0] if y.dim() == 2 and y.shape[1] == 1 else y
-            y = self.likelihood.target(y if y.is_floating_point() else y.long(), torch.float64)
-            if len(x) != len(y):
-                raise ValueError(f"X and y must have one row for each other, but {len(x):,} and {len(y):,} rows came.")
-        return x, y
-
-    def _check_forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        values = {r.name: p for r, p in zip(self.resolved, self._parameters(), strict=True)}
-        try:
-            with torch.no_grad():
-                output = self.forward(values, x[:2])
-        except RuntimeError as error:
-            raise ValueError(
-                f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {error}; "
-                "check the first layer's number of inputs."
-            ) from error
-        if len(output) != len(x[:2]):
-            raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")
-        self.likelihood.check_output(output, y)
-        return _check.all_finite("the network's output at its first weights", output)
-
-    def _parameters(self) -> list[torch.Tensor]:
-        return [self.module.get_parameter(r.name).detach() for r in self.resolved]
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The module's present weights that are unknowns, by name, detached."""
+        return {r.name: self.module.get_parameter(r.name).detach() for r in self.resolved if r.name in self.latents}
 
     def start(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Where a fit starts: the module's own weights, and the noise that their residuals show.
+        """Where a fit starts: the module's own weights, scales that suit them, and the noise that the residuals show.
 
         Args:
             x: Prepared inputs.
@@ -430,13 +386,34 @@ class BayesianModel:
         Returns:
             Every unknown by name, in constrained space, detached copies.
         """
-        values = {}
-        for r, parameter in zip(self.resolved, self._parameters(), strict=True):
-            inside = bool(r.prior.support.check(parameter).all())
-            values[r.name] = parameter.clone() if inside else parameter.abs().clamp_min(1e-3)  # positive supports
+        values = {name: _inside(self.latents[name].prior, parameter) for name, parameter in self.weights().items()}
         with torch.no_grad():
             guess = self.likelihood.start(self.forward(values, x[:1024]), y[:1024])
-        return {**values, **{name: guess[name] for name, latent in self.latents.items() if latent.is_noise}}
+        for name, latent in self.latents.items():
+            if latent.is_noise:
+                values[name] = _inside(latent.prior, guess[name])
+        for name, latent in reversed(self.latents.items()):  # a child has its value before its scale
+            if latent.kind == "scale":
+                values[name] = _inside(latent.prior, root_mean_square(values[name.removesuffix(".scale")], latent.shape))
+        return {name: values[name] for name in self.latents}
+
+
+def _inside(prior: AbstractPrior, value: torch.Tensor) -> torch.Tensor:
+    """The value, or the nearest one well inside the prior's support."""
+    low, high = ends(prior.support)
+    if low == -math.inf:
+        return value.clone()
+    if bool(((value > low) & (value < high)).all()):
+        return value.clone()
+    margin = 1e-3 if high == math.inf else 1e-3 * (high - low)
+    return (value.abs() if low == 0 else value).clamp(low + margin, high - margin)
+
+
+def root_mean_square(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The root mean square of a tensor over the axes that `shape` has shrunk, at least 10⁻³."""
+    axes = [i for i, n in enumerate(value.shape) if not shape or shape[i] != n]
+    mean = value.square().mean(axes, keepdim=bool(shape)) if axes else value.square()
+    return mean.sqrt().clamp_min(1e-3).reshape(shape)
 
 
 def one_column(output: torch.Tensor) -> torch.Tensor:

@@ -7,27 +7,26 @@ From the most specific kind of rule to the least:
     exact name  >  callable  >  glob  >  module type  >  role (@norm > @weight, @bias)  >  default
 
 Among globs the one with more literal characters wins ("*" has none and stands just above the default), among types the
-more derived; a later rule wins a tie.
+more derived; a later rule wins a tie. The same pattern twice is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from bayesreg import _check
-from bayesreg.priors import AbstractPrior, Flat, Normal, parse
-
-if TYPE_CHECKING:
-    import pandas
+from bayesreg.prior_table import PriorRow, PriorTable, dimensions
+from bayesreg.priors import AbstractPrior, Flat, Normal, from_dict
+from bayesreg.priors.scaled import AbstractScaledPrior
 
 Pattern = str | type[nn.Module] | Callable[[str, nn.Parameter], AbstractPrior | None]
-Rules = Mapping[Any, AbstractPrior]
+Rules = Mapping[Any, AbstractPrior] | Sequence[tuple[Any, AbstractPrior]]
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,
@@ -81,67 +80,17 @@ class Resolved:
     source: str
 
 
-@dataclasses.dataclass(frozen=True)
-class PriorRow:
-    """One line of the prior table, all of it text a person reads.
-
-    Attributes:
-        tensor: Dotted name.
-        shape: "50 × 10".
-        prior: The prior as specified.
-        scale: The scale that is used after fan-in and the like, "–" where there is none.
-        penalty: The penalty it amounts to.
-        source: Which rule, or default.
-    """
-
-    tensor: str
-    shape: str
-    prior: str
-    scale: str
-    penalty: str
-    source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class PriorTable:
-    """What is assumed about every tensor, before any fit.
-
-    Attributes:
-        rows: One a tensor, in the module's order; the noise comes last.
-    """
-
-    rows: tuple[PriorRow, ...]
-
-    def to_dicts(self) -> list[dict[str, str]]:
-        """The rows as dictionaries."""
-        return [dataclasses.asdict(row) for row in self.rows]
-
-    def to_frame(self) -> pandas.DataFrame:
-        """The rows as a pandas data frame."""
-        import pandas
-
-        return pandas.DataFrame(self.to_dicts())
-
-    def __str__(self) -> str:
-        heads = [f.name for f in dataclasses.fields(PriorRow)]
-        lines = [heads, *([getattr(row, head) for head in heads] for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-    def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False)
-
-
 class PriorSpec:
     """Rules over the tensors of a module.
 
     Args:
         rules: Pattern → prior. A pattern is an exact name, a glob ("*.weight"; a leading "*." also matches no prefix),
             a module type, a role ("@weight", "@bias", "@norm"), or a callable (name, parameter) → prior or None; for a
-            callable the prior beside it is not used and may be None. A single prior stands for {"*": prior}.
+            callable the prior beside it is not used and may be None. A single prior stands for {"*": prior}; pairs
+            (pattern, prior) are taken too.
 
     Raises:
-        ValueError: If a pattern or a prior is not of these kinds.
+        ValueError: If a pattern or a prior is not of these kinds, or a pattern comes twice.
 
     >>> from torch import nn
     >>> spec = PriorSpec({"*.weight": Normal(0.5)})
@@ -153,12 +102,7 @@ class PriorSpec:
         given: Any = rules.rules if isinstance(rules, PriorSpec) else rules or {}
         if isinstance(given, AbstractPrior):
             given = {"*": given}
-        if not isinstance(given, Mapping):
-            raise ValueError(
-                f"priors must be a mapping from patterns to priors, but {type(given).__name__} came; "
-                "write for example {'*.weight': priors.Normal(1.0)}."
-            )
-        self.rules: dict[Any, AbstractPrior | None] = dict(given)
+        self.rules: dict[Any, AbstractPrior | None] = checked_rules(given, "priors", "{'*.weight': priors.Normal(1.0)}")
         for pattern, prior in self.rules.items():
             _check_rule(pattern, prior)
 
@@ -185,7 +129,7 @@ class PriorSpec:
                     continue
                 used.add(i)
                 if found[0] >= rank:
-                    (rank, prior), source = found, _describe(pattern)
+                    (rank, prior), source = found, describe(pattern)
             try:
                 concrete = prior.resolve(tensor.parameter.shape)
             except ValueError as error:
@@ -207,6 +151,23 @@ class PriorSpec:
         """
         return PriorTable(tuple(row(r) for r in self.resolve(module)))
 
+    def __and__(self, other: Any) -> PriorSpec:
+        """The rules of both.
+
+        Args:
+            other: A specification or a mapping of rules.
+
+        Returns:
+            A new specification, the other's rules after this one's.
+
+        Raises:
+            ValueError: If both have a rule for one pattern.
+
+        >>> (PriorSpec({"*.bias": Flat()}) & {"*.weight": Normal(0.5)}).to_dict()
+        {'*.bias': 'Flat()', '*.weight': 'Normal(scale=0.5)'}
+        """
+        return PriorSpec([*self.rules.items(), *PriorSpec(other).rules.items()])  # pyright: ignore[reportArgumentType]
+
     def to_dict(self) -> dict[str, str]:
         """The rules as plain text, pattern → prior.
 
@@ -222,15 +183,30 @@ class PriorSpec:
         for pattern in self.rules:
             if not isinstance(pattern, str):
                 raise ValueError(
-                    f"a rule must be a name, glob or role to be written as text, but {_describe(pattern)} came; "
+                    f"a rule must be a name, glob or role to be written as text, but {describe(pattern)} came; "
                     "write it as a glob, or keep the specification in Python."
                 )
         return {pattern: repr(prior) for pattern, prior in self.rules.items()}
 
     @classmethod
-    def from_dict(cls, rules: Mapping[str, str]) -> PriorSpec:
-        """Rules from plain text, pattern → prior; see `priors.parse`."""
-        return cls({pattern: parse(text) for pattern, text in rules.items()})
+    def from_dict(cls, rules: Mapping[str, Any]) -> PriorSpec:
+        """Rules from plain values.
+
+        Args:
+            rules: Pattern → prior, as text ("Normal(scale=0.5)") or as a mapping ({"prior": "Normal", "scale": 0.5}).
+
+        Returns:
+            The specification.
+
+        Raises:
+            ValueError: If a prior or one of its keys is unknown, or a number out of its range.
+        """
+        if not isinstance(rules, Mapping):
+            raise ValueError(
+                f"rules must be a mapping from patterns to priors, but {type(rules).__name__} came; write for example "
+                "{'*.weight': 'Normal(scale=0.5)'}."
+            )
+        return cls({pattern: from_dict(prior) for pattern, prior in rules.items()})
 
     def __repr__(self) -> str:
         return f"PriorSpec({self.rules!r})"
@@ -265,15 +241,52 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
 
 def row(resolved: Resolved) -> PriorRow:
     """One resolved prior as the table shows it."""
-    scale = getattr(resolved.prior, "scale", None)
+    prior = resolved.prior
+    scaled = isinstance(prior, AbstractScaledPrior)
+    flat_norm = resolved.source == "default" and isinstance(prior, Flat)
     return PriorRow(
         tensor=resolved.name,
-        shape=" × ".join(map(str, resolved.shape)) or "scalar",
+        shape=dimensions(resolved.shape),
         prior=str(resolved.specified),
-        scale="–" if scale is None else f"{scale:.4g}",
-        penalty=resolved.prior.penalty_text,
+        scale=prior.scale_text(resolved.shape, resolved.name) if scaled else "–",
+        penalty=prior.penalty_text,
         source=resolved.source,
+        note="normalisation layer: flat by default" if flat_norm else "hierarchical" if prior.hyperprior else "",
     )
+
+
+def checked_rules(given: Any, what: str, example: str) -> dict[Any, Any]:
+    """Rules as a dictionary.
+
+    Args:
+        given: A mapping, or pairs.
+        what: What they are called in an error.
+        example: A valid one, for an error.
+
+    Returns:
+        Pattern → prior, not yet checked one by one.
+
+    Raises:
+        ValueError: If it is neither, or a pattern comes twice.
+    """
+    pairs = given.items() if isinstance(given, Mapping) else given
+    if isinstance(pairs, str) or not (isinstance(given, Mapping) or _is_pairs(pairs)):
+        raise ValueError(
+            f"{what} must be a mapping from patterns to priors, but {type(given).__name__} came; write for example {example}."
+        )
+    rules: dict[Any, Any] = {}
+    for pattern, prior in pairs:
+        if pattern in rules:
+            raise ValueError(
+                f"each rule must have a pattern of its own, but {describe(pattern)} came twice, with {rules[pattern]} and "
+                f"{prior}; leave one out, or name the tensors apart."
+            )
+        rules[pattern] = prior
+    return rules
+
+
+def _is_pairs(given: Any) -> bool:
+    return isinstance(given, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in given)
 
 
 def _default(tensor: Tensor) -> AbstractPrior:
@@ -292,7 +305,7 @@ def _check_rule(pattern: Any, prior: Any) -> None:
     by_callable = callable(pattern) and not is_type
     if not isinstance(prior, AbstractPrior) and not (by_callable and prior is None):
         raise ValueError(
-            f"the rule for {_describe(pattern)} must give a prior, but {prior!r} came; write for example priors.Normal(1.0)."
+            f"the rule for {describe(pattern)} must give a prior, but {prior!r} came; write for example priors.Normal(1.0)."
         )
 
 
@@ -324,16 +337,33 @@ def _match_text(pattern: str, tensor: Tensor) -> tuple[int, int] | None:
         # a normalisation layer's tensors also are weights and biases, less specifically
         leaf = tensor.name.rpartition(".")[2]
         return (_ROLE, 0) if tensor.role == "@norm" and pattern == f"@{leaf}" else None
-    if pattern == tensor.name:
+    return match_name(pattern, tensor.name)
+
+
+def match_name(pattern: str, name: str) -> tuple[int, int] | None:
+    """How specifically a name or glob matches a dotted name, or None where it does not.
+
+    Args:
+        pattern: "0.weight", "*.weight", "*".
+        name: The dotted name.
+
+    Returns:
+        A rank; the higher one wins.
+
+    >>> match_name("0.weight", "0.weight") > match_name("*.weight", "0.weight") > match_name("*", "0.weight")
+    True
+    """
+    if pattern == name:
         return (_EXACT, 0)
     globs = [pattern, pattern[2:]] if pattern.startswith("*.") else [pattern]
-    if any(c in pattern for c in "*?[") and any(fnmatch.fnmatchcase(tensor.name, glob) for glob in globs):
+    if any(c in pattern for c in "*?[") and any(fnmatch.fnmatchcase(name, glob) for glob in globs):
         literal = sum(c not in "*?[]" for c in pattern)
         return (_GLOB, literal) if literal else (_DEFAULT, 1)  # "*" says nothing about a tensor: only more than the default
     return None
 
 
-def _describe(pattern: Any) -> str:
+def describe(pattern: Any) -> str:
+    """A pattern in words: "glob '*.weight'"."""
     if isinstance(pattern, str):
         kind = "role" if pattern.startswith("@") else "glob" if any(c in pattern for c in "*?[") else "name"
         return f"{kind} {pattern!r}"
@@ -342,7 +372,7 @@ def _describe(pattern: Any) -> str:
 
 
 def _unmatched(pattern: Any, tensors: list[Tensor]) -> str:
-    head = f"a rule must match a trainable tensor, but {_describe(pattern)} matches none"
+    head = f"a rule must match a trainable tensor, but {describe(pattern)} matches none"
     if isinstance(pattern, str) and not pattern.startswith("@"):
         names = [t.name for t in tensors]
         shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

@@ -120,7 +120,7 @@ def test_the_list_of_priors_comes_from_the_class_tree():
     output = invoke("priors", "--list").stdout
     for cls in concrete(priors.AbstractPrior):
         (line,) = rows_of(output, f"{cls.__name__}(")
-        assert cls.regulariser in line
+        assert cls().regulariser in line
         assert cls().penalty_text in line
     assert "any number" in rows_of(output, "Laplace(")[0]
     assert "positive" in rows_of(output, "HalfNormal(")[0]

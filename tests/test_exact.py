@@ -102,7 +102,7 @@ def test_several_outputs_share_the_noise(standard_diabetes):
             nn.Linear(10, 1),
             priors.Laplace(1.0),
             likelihoods.Gaussian(0.7),
-            r"needs Normal or Flat priors, but weight has Laplace",
+            r"needs Gaussian or Flat priors with known scales, but weight has Laplace",
         ),
         (nn.Linear(10, 1), None, likelihoods.Gaussian(), r"noise_scale is a number, but Gaussian\(noise_scale=HalfNormal"),
         (nn.Linear(10, 1), None, likelihoods.Bernoulli(), r"Gaussian likelihood whose noise_scale is a number, but Bernoulli"),

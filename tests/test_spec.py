@@ -97,11 +97,12 @@ def test_table_says_what_a_person_reads():
         "scale": "0.5",
         "penalty": "Σ |w| / 0.5",
         "source": "name '0.weight'",
+        "note": "",
     }
     assert rows[2]["source"] == "default"
     assert rows[-1]["tensor"] == "noise_scale"
     assert rows[-1]["source"] == "likelihood"
-    assert list(model.prior_table().to_frame().columns) == list(rows[0])
+    assert list(model.prior_table().to_frame().columns) == list(rows[0])[:-1]  # no note, no column for notes
     assert "0.weight" in model.prior_table()._repr_html_()
     fixed = br.BayesianModel(network(2, 1), likelihood=br.likelihoods.Gaussian(0.5)).prior_table().rows[-1]
     assert (fixed.prior, fixed.scale) == ("known", "0.5")
@@ -149,7 +150,7 @@ def test_modules_that_cannot_be_learned_are_refused():
     net.steps = nn.Parameter(torch.tensor([1, 2]), requires_grad=False)
     with pytest.raises(ValueError, match=r"every parameter must be floating-point, but steps is torch.int64"):
         br.BayesianModel(net)
-    with pytest.raises(ValueError, match=r"something to learn, but every parameter has requires_grad=False"):
+    with pytest.raises(ValueError, match=r"something to learn, but every parameter is fixed"):
         br.BayesianModel(nn.Linear(2, 1).requires_grad_(False), likelihood=br.likelihoods.Gaussian(1.0))
     with pytest.raises(ValueError, match=r"the module has no parameter; give it a layer with weights"):
         br.BayesianModel(nn.Identity())

@@ -16,9 +16,8 @@ from torch import nn
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.curvature import full_hessian, gauss_newton, output_jacobian, prior_hessian
+from bayesreg.inference.curvature import full_hessian, gauss_newton, output_jacobian, prior_curvature
 from bayesreg.inference.training import gradient_of
-from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate
 
 FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above, its diagonal from a sample of rows
@@ -26,9 +25,9 @@ _SAMPLE = 1024
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
-def has_kinks(model: BayesianModel) -> bool:
-    """True where the network is known to be piecewise linear, so that its mode may sit where pieces meet."""
-    return any(isinstance(module, KINKED) for module in model.module.modules())
+def has_kinks(log_joint: LogJoint) -> bool:
+    """True where a mode may sit on a kink out of a proximal step's reach: a ReLU network's, an activation prior's."""
+    return log_joint.kinked_outputs or any(isinstance(module, KINKED) for module in log_joint.model.module.modules())
 
 
 def in_double(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[LogJoint, torch.Tensor, Data]:
@@ -79,7 +78,7 @@ def certify(
     log_joint, u, data = in_double(log_joint, u, data)
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     residual = stationarity(log_joint, u, gradient)
-    gain, saddle = decrement(log_joint, u, residual, data)
+    gain, saddle = decrement(log_joint, u, residual, data, jacobian)
     enough = 0.005 * len(u)
     space = "unconstrained" if jacobian else "constrained"
     details: dict[str, float | str] = {"log joint": value, "nats to gain": gain, "tolerance": enough, "space": space}
@@ -99,7 +98,7 @@ def certify(
         return Certificate(False, sentence, details)
     if not moved and not saddle:
         return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
-    if has_kinks(log_joint.model):
+    if has_kinks(log_joint):
         more = max(0.0, gradient_of(log_joint, probe().to(u), data, jacobian=jacobian)[0] - value)
         details["nats gained by more steps"] = more
         if more <= max(0.1, enough):
@@ -131,14 +130,16 @@ def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor) -
     residual = gradient.clone()
     reach = 1e-2 / max(1.0, float(gradient.abs().max()))
     for group in log_joint.groups:
-        if not group.prior.smooth:
+        if group.kinked:
             part = u[group.slice].detach()
-            smooth_part = gradient[group.slice] + group.prior.energy_gradient(part)
-            residual[group.slice] = (group.prior.prox(part + reach * smooth_part, reach) - part) / reach
+            smooth_part = gradient[group.slice] + group.slope(part)
+            residual[group.slice] = (group.prox(part + reach * smooth_part, reach) - part) / reach
     return residual
 
 
-def decrement(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor, data: Data) -> tuple[float, bool]:
+def decrement(
+    log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor, data: Data, jacobian: bool = False
+) -> tuple[float, bool]:
     """½ gᵀH⁻¹g over the coordinates that a kink does not hold, and whether the curvature is negative somewhere.
 
     Args:
@@ -146,13 +147,14 @@ def decrement(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor, data
         u: Where, (P,).
         residual: The gradient there, (P,).
         data: All rows.
+        jacobian: As for MAP.
 
     Returns:
         Nats, and True at a saddle (told for a smooth network of up to `FULL_CURVATURE` unknowns only).
     """
     free = torch.ones_like(residual, dtype=torch.bool)
     for group in log_joint.groups:
-        if not group.prior.smooth:  # at a kink that holds the mode the residual is zero, and the coordinate cannot move
+        if group.kinked:  # at a kink that holds the mode the residual is zero, and the coordinate cannot move
             free[group.slice] = residual[group.slice] != 0
     if not bool(free.any()):
         return 0.0, False
@@ -161,14 +163,14 @@ def decrement(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor, data
         diagonal = _curvature_diagonal(log_joint, u, data)[free].double()
         return 0.5 * float((g.square() / diagonal.clamp_min(torch.finfo(g.dtype).tiny)).sum()), False
     saddle = False
-    if not has_kinks(log_joint.model):
-        matrix = full_hessian(log_joint, u, data)[free][:, free].double()
+    if not has_kinks(log_joint):
+        matrix = full_hessian(log_joint, u, data, jacobian=jacobian)[free][:, free].double()
         factor, info = torch.linalg.cholesky_ex(matrix)
         if int(info) == 0:
             return 0.5 * float(g @ torch.cholesky_solve(g[:, None], factor)[:, 0]), False
         ends = torch.linalg.eigvalsh(matrix)[[0, -1]]
         saddle = float(ends[0]) < -1e-6 * float(ends[1].abs())
-    matrix = gauss_newton(log_joint, u, data)[free][:, free].double()
+    matrix = gauss_newton(log_joint, u, data, jacobian=jacobian)[free][:, free].double()
     # a direction without curvature is one that neither data nor prior speak about; its gradient is rounding
     values, vectors = torch.linalg.eigh(matrix)
     held = values > 1e-12 * values[-1]
@@ -188,7 +190,7 @@ def _curvature_diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tor
         seen += len(x)
         if seen >= _SAMPLE:
             break
-    total = total * (data.num_data / seen) + prior_hessian(log_joint, u).clamp_min(0)
+    total = total * (data.num_data / seen) + prior_curvature(log_joint, u).clamp_min(0)
     for segment in log_joint.layout.in_order:
         if segment.latent.is_noise:  # Fisher information of a log-scale
             total[segment.slice] += 2 * data.num_data

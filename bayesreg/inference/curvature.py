@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch.func import grad, hessian, jacrev, jvp, vmap
 
+from bayesreg import activity
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.priors import AbstractElementwisePrior
 
 _ENTRIES = 2**24  # rows × unknowns that are differentiated at once
 
@@ -33,35 +35,56 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
     return jacobian.detach(), output.detach()
 
 
-def prior_hessian(log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
-    """−∂² log p(θ(u))/∂u², which is diagonal because priors act elementwise, (P,)."""
-    u = u.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(log_joint.energy(u), u, create_graph=True)
-    if not gradient.requires_grad:
-        return torch.zeros_like(u)
-    (second,) = torch.autograd.grad(gradient.sum(), u, allow_unused=True)
-    return torch.zeros_like(u) if second is None else second
+def prior_hessian(log_joint: LogJoint, u: torch.Tensor, *, jacobian: bool = False) -> torch.Tensor:
+    """−∂² log p(θ(u))/∂u∂uᵀ, (P, P): a diagonal for elementwise priors, a block for a tensor whose entries depend.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        jacobian: Add the log-Jacobian's; it is linear in `u`, and so nothing, but for unknowns on an interval.
+
+    Returns:
+        (P, P), symmetric.
+    """
+    total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
+    for group in log_joint.groups:
+        block = group.curvature(u[group.slice])
+        total[group.slice, group.slice] += torch.diag(block) if block.dim() == 1 else block
+    if log_joint.linked:
+        total = total + hessian(log_joint.linked_energy)(u.detach())
+    on_interval = any(s.transform is not None and not s.latent.is_positive for s in log_joint.layout.in_order)
+    return total - hessian(log_joint.layout.log_jacobian)(u.detach()) if jacobian and on_interval else total
 
 
-def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tensor:
+def prior_curvature(log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
+    """The diagonal of `prior_hessian`, (P,), without the matrix where priors act elementwise."""
+    if log_joint.linked:
+        return prior_hessian(log_joint, u).diagonal()
+    total = torch.zeros_like(u)
+    for group in log_joint.groups:
+        block = group.curvature(u[group.slice])
+        total[group.slice] = block if block.dim() == 1 else block.diagonal()
+    return total
+
+
+def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
     """−∂² log-joint/∂u∂uᵀ over all rows, (P, P).
-
-    The log-Jacobian of the positive unknowns is linear in `u` and adds nothing.
 
     Args:
         log_joint: The model's flat log-joint.
         u: (P,).
         data: Prepared rows.
+        jacobian: Of the density of `u` instead of that of θ.
 
     Returns:
         (P, P), symmetric.
     """
-    total = torch.diag(prior_hessian(log_joint, u))
+    total = prior_hessian(log_joint, u, jacobian=jacobian)
     rows = max(1, min(4096, _ENTRIES // len(u)))
     for x, y in data.epoch(rows):
 
         def loss(v: torch.Tensor, x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
-            return -log_joint.log_likelihood(log_joint.layout.unflatten(v), x, y, len(x))
+            return -log_joint.row_terms(log_joint.layout.unflatten(v), x, y, len(x))
 
         def column(direction: torch.Tensor, loss: Callable = loss) -> torch.Tensor:
             return jvp(grad(loss), (u,), (direction,))[1]
@@ -71,8 +94,10 @@ def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tens
     return 0.5 * (total + total.mT)
 
 
-def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tensor:
+def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
     """Σ Jᵢᵀ Hᵢ Jᵢ + prior, with Hᵢ the loss's curvature in the output: never indefinite, exact for a linear network.
+
+    Activations that have a prior count as outputs with that penalty.
 
     The noise's own second derivative is exact; its cross terms with the weights, zero in expectation, are left out.
 
@@ -80,6 +105,7 @@ def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tens
         log_joint: The model's flat log-joint.
         u: (P,).
         data: Prepared rows.
+        jacobian: Of the density of `u` instead of that of θ.
 
     Returns:
         (P, P), symmetric.
@@ -88,15 +114,15 @@ def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tens
         Schraudolph (2002), Fast curvature matrix-vector products. Martens (2020), New insights and perspectives on the
         natural gradient method.
     """
-    total = torch.diag(prior_hessian(log_joint, u))
+    total = prior_hessian(log_joint, u, jacobian=jacobian)
     model, layout = log_joint.model, log_joint.layout
     noisy = [i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)]
     rows = max(1, min(1024, _ENTRIES // len(u)))
     for x, y in data.epoch(rows):
-        jacobian, output = output_jacobian(log_joint, u, x)
+        slopes, output = output_jacobian(log_joint, u, x)
         output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
         curvature = model.likelihood.output_curvature(output, y, **model.noise(layout.unflatten(u)))
-        total = total + torch.einsum("bkp,bkl,blq->pq", jacobian, curvature, jacobian)
+        total = total + torch.einsum("bkp,bkl,blq->pq", slopes, curvature, slopes)
         if noisy:
 
             def loss(v: torch.Tensor, output: torch.Tensor = output, y: torch.Tensor = y) -> torch.Tensor:
@@ -107,4 +133,40 @@ def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tens
             block = hessian(loss)(u[noisy])
             index = torch.tensor(noisy, device=u.device)
             total[index[:, None], index] += block
+    for output in model.outputs:
+        total = total + activity_curvature(log_joint, u, data, output)
     return 0.5 * (total + total.mT)
+
+
+def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output: activity.Output) -> torch.Tensor:
+    """The Gauss–Newton matrix of one layer's prior on its output, Σ Jᵢᵀ Hᵢ Jᵢ with J the activation's derivative.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        data: Prepared rows.
+        output: The layer and its prior.
+
+    Returns:
+        (P, P), positive semidefinite.
+    """
+    model, layout = log_joint.model, log_joint.layout
+    total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
+
+    def row(v: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with activity.captured(model.module, (output,)) as found:
+            model.forward(layout.unflatten(v), inputs[None])
+        value = torch.stack([part[0] for part in found[output.name]])
+        return value, value
+
+    rows = max(1, min(256, _ENTRIES // len(u)))
+    for x, _ in data.epoch(rows):
+        jacobian, values = vmap(jacrev(row, has_aux=True), in_dims=(None, 0))(u, x)
+        for call in range(values.shape[1]):
+            value, slope = values[:, call].detach(), jacobian[:, call].detach().reshape(len(x), -1, len(u))
+            if isinstance(output.prior, AbstractElementwisePrior):
+                curved = activity.curvature(output.prior, value.reshape(len(x), -1))
+                total += torch.einsum("bap,ba,baq->pq", slope, curved, slope)
+            else:
+                total += torch.einsum("bap,bac,bcq->pq", slope, activity.curvature(output.prior, value), slope)
+    return total

@@ -20,13 +20,14 @@ from bayesreg.inference.curvature import output_jacobian
 from bayesreg.likelihoods import Gaussian as GaussianLikelihood
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, FitRecord, Gaussian, History
-from bayesreg.priors import Flat, Normal
 
 MAX_PARAMETERS = 10_000
 
 
 class Exact(AbstractMethod):
-    """The posterior of a model that is affine in its weights, with Normal or Flat priors and known Gaussian noise.
+    """The posterior of a model that is affine in its weights, with Gaussian or Flat priors and known Gaussian noise.
+
+    Gaussian priors are Normal, Smooth and MultivariateNormal.
 
     Affinity is found numerically, not by class: fixed features under a linear layer qualify.
 
@@ -65,7 +66,7 @@ class Exact(AbstractMethod):
             moment += design.mT @ residual
             squares += float(residual.square().sum())
             count += len(residual)
-        precision = gram / sigma2 + torch.diag(precision0)
+        precision = gram / sigma2 + precision0
         factor, info = torch.linalg.cholesky_ex(precision)
         if int(info) != 0:
             raise ValueError(
@@ -74,8 +75,8 @@ class Exact(AbstractMethod):
             )
         shift = torch.cholesky_solve(moment[:, None] / sigma2, factor)[:, 0]
         evidence = None
-        if bool((precision0 > 0).all()):
-            log_det = 2 * float(factor.diagonal().log().sum()) - float(precision0.log().sum())
+        if all(latent.prior.proper for latent in model.latents.values()):
+            log_det = 2 * float(factor.diagonal().log().sum()) - float(torch.linalg.slogdet(precision0)[1])
             quadratic = squares / sigma2 - float(moment @ shift) / sigma2
             evidence = -0.5 * (count * math.log(2 * math.pi * sigma2) + log_det + quadratic)
             evidence += data.num_data * model.log_jacobian
@@ -95,18 +96,22 @@ def _check_conjugate(model: BayesianModel) -> None:
             f"write likelihoods.Gaussian(noise_scale=0.5), or {advice}"
         )
     for name, latent in model.latents.items():
-        if not isinstance(latent.prior, (Normal, Flat)):
-            raise ValueError(f"Exact needs Normal or Flat priors, but {name} has {latent.prior}; {advice}")
+        if latent.parents or latent.prior.gaussian(latent.shape) is None:
+            raise ValueError(f"Exact needs Gaussian or Flat priors with known scales, but {name} has {latent.prior}; {advice}")
+    if model.outputs:
+        raise ValueError(f"Exact needs priors on weights alone, but the output of {model.outputs[0].name} has one; {advice}")
 
 
 def _prior_moments(log_joint: LogJoint) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and precision of each entry, (P,), float64; a flat prior has precision zero."""
-    loc, precision = (torch.zeros(log_joint.layout.size, dtype=torch.float64) for _ in range(2))
+    """Mean of each entry, (P,), and the precision, (P, P), float64; a flat prior has precision zero."""
+    size = log_joint.layout.size
+    loc, precision = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
     for segment in log_joint.layout.in_order:
-        prior = segment.latent.prior
-        if isinstance(prior, Normal):
-            loc[segment.slice] = prior.loc
-            precision[segment.slice] = prior.scale**-2
+        found = segment.latent.prior.gaussian(segment.latent.shape)
+        if found is not None:
+            loc[segment.slice] = found[0]
+            block = found[1]
+            precision[segment.slice, segment.slice] = torch.diag(block) if block.dim() == 1 else block
     device = log_joint.model.like.device
     return loc.to(device), precision.to(device)
 

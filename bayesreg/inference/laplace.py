@@ -68,7 +68,7 @@ class LaplaceApproximation(AbstractMethod):
         factor, taken = self._factor(*in_double(log_joint, u, data))
         root = torch.linalg.solve_triangular(factor.mT, torch.eye(len(u)).to(factor), upper=True)
         evidence = None
-        if all(latent.prior.proper for latent in model.latents.values()):
+        if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs:
             at_mode = float(mode.certificate.details["log joint"])
             evidence = at_mode + 0.5 * len(u) * math.log(2 * math.pi) - float(factor.diagonal().log().sum())
         found = mode.certificate
@@ -85,6 +85,12 @@ class LaplaceApproximation(AbstractMethod):
                 f"LaplaceApproximation takes at most max_parameters={self.max_parameters:,} unknowns, but the model has "
                 f"{model.num_parameters:,}, a matrix of {8e-9 * model.num_parameters**2:.1f} GB; take MeanField, or raise it."
             )
+        kinked = [output.name for output in model.outputs if not output.prior.smooth]
+        if kinked:
+            raise ValueError(
+                f"LaplaceApproximation needs priors with two derivatives, but the output of {kinked[0]} has one with a kink; "
+                "take a Normal or StudentT there, or MeanField."
+            )
         for name, latent in model.latents.items():
             if not latent.prior.smooth:
                 raise ValueError(
@@ -100,7 +106,7 @@ class LaplaceApproximation(AbstractMethod):
         """
         smallest = ""
         if self.curvature in ("auto", "hessian"):
-            matrix = full_hessian(log_joint, u, data).double()
+            matrix = full_hessian(log_joint, u, data, jacobian=True).double()
             factor, info = torch.linalg.cholesky_ex(matrix)
             if int(info) == 0:
                 return factor, "Hessian"
@@ -110,7 +116,7 @@ class LaplaceApproximation(AbstractMethod):
                     f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
                     "take curvature='ggn', or fit the mode longer."
                 )
-        factor, info = torch.linalg.cholesky_ex(gauss_newton(log_joint, u, data).double())
+        factor, info = torch.linalg.cholesky_ex(gauss_newton(log_joint, u, data, jacobian=True).double())
         if int(info) != 0:
             raise ValueError(
                 "the posterior must be proper, but the curvature at its mode is singular: the data do not determine every "

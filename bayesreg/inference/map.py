@@ -67,8 +67,13 @@ class MAP(AbstractMethod):
         self.jacobian = bool(jacobian)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Dirac:
-        """Fit; see `AbstractMethod.run`."""
+        """Fit; see `AbstractMethod.run`.
+
+        Raises:
+            ValueError: If the model has no mode: a prior's scale is unknown too, or a prior has a pole.
+        """
         started = time.perf_counter()
+        _check_has_mode(model)
         log_joint = LogJoint(model)
         history = History("log joint")
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
@@ -98,7 +103,7 @@ class MAP(AbstractMethod):
             raise ValueError(
                 f"optimizer='lbfgs' needs all rows, smooth penalties and a fixed network, but {obstacle}; take 'adam'."
             )
-        if not obstacle and has_kinks(log_joint.model):
+        if not obstacle and has_kinks(log_joint):
             obstacle = "the network is piecewise linear, and a line search stalls where the pieces meet"
         chosen = self.optimizer if self.optimizer != "auto" else "adam" if obstacle else "lbfgs"
         because = obstacle or "the objective is smooth and sees all rows"
@@ -119,15 +124,20 @@ class MAP(AbstractMethod):
         steps = self.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
         _descend(copy, batches, steps, self.learning_rate or 0.01, report, history)
         u, model = copy.flat.detach(), log_joint.model.with_buffers(copy.module)
-        if not log_joint.smooth and self.optimizer == "auto" and batch_size is None and data.x is not None:
+        if self._can_polish(log_joint, batch_size, data) and self.optimizer == "auto":
             u = polish(*in_double(LogJoint(model), u, data), jacobian=self.jacobian).to(u.dtype)
-            zeros = sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if not g.prior.smooth)
+            zeros = sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if g.kinked)
             history.notes.append(f"proximal steps at the end: {zeros:,} weights are exactly zero.")
         return u, model
 
+    def _can_polish(self, log_joint: LogJoint, batch_size: int | None, data: Data) -> bool:
+        """True where proximal steps end a search: a weight's penalty has a kink, no activation's has, all rows are there."""
+        kinked = any(group.kinked for group in log_joint.groups) and not log_joint.kinked_outputs
+        return kinked and batch_size is None and data.x is not None
+
     def _further(self, log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None) -> torch.Tensor:
         """A further search from a candidate, by which the certificate judges it: all rows where that is affordable."""
-        if not log_joint.smooth and batch_size is None and data.x is not None:  # Adam only oscillates about a kink
+        if self._can_polish(log_joint, batch_size, data):  # Adam only oscillates about a kink
             return polish(*in_double(log_joint, u, data), jacobian=self.jacobian, num_steps=PROBE_STEPS)
         if data.num_data * len(u) <= PROBE_ENTRIES:
             batch_size = None
@@ -180,6 +190,28 @@ class MAP(AbstractMethod):
         return kept.to(dtype)
 
 
+def _check_has_mode(model: BayesianModel) -> None:
+    scales = [name for name, latent in model.latents.items() if latent.kind == "scale"]
+    if scales:
+        child = scales[0].removesuffix(".scale")
+        raise ValueError(
+            f"a joint mode over weights and their unknown scale runs to scale zero, so that MAP must have fixed scales, but "
+            f"{child} has {model.latents[child].prior}; fix the scale (a number), marginalise it (StudentT is a Normal with an "
+            "unknown scale integrated out), or take a posterior method such as MeanField."
+        )
+    for name, latent in model.latents.items():
+        if latent.parents and not latent.prior.smooth:
+            raise ValueError(
+                f"a mode on a kink must have a known scale, but that of {name}, {latent.prior}, hangs on the unknown noise; "
+                "fix noise_scale to a number, take Normal in its place, or a posterior method such as MeanField."
+            )
+        if not latent.prior.bounded and not latent.is_noise:
+            raise ValueError(
+                f"a mode must have a finite density, but {name} has {latent.prior}, whose density has a pole; "
+                "take a bounded prior for MAP (Laplace, SpikeSlab, StudentT), or a posterior method such as MeanField."
+            )
+
+
 def _descend(
     copy: TrainingCopy, batches: Iterator[Batch], num_steps: int, learning_rate: float, report: Report, history: History
 ) -> None:
@@ -209,7 +241,7 @@ def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num
     """
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     for _ in range(num_steps):
-        factor, info = torch.linalg.cholesky_ex(full_hessian(log_joint, u, data))
+        factor, info = torch.linalg.cholesky_ex(full_hessian(log_joint, u, data, jacobian=jacobian))
         if int(info) != 0:
             break
         trial = u + torch.cholesky_solve(gradient[:, None], factor)[:, 0]

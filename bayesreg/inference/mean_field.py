@@ -76,7 +76,7 @@ class MeanField(AbstractMethod):
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
 
         copy = TrainingCopy(log_joint, start, num_data, training=False, rows_a_batch=data.rows_a_batch)
-        one_draw = self.num_particles == 1 and copy.in_place
+        one_draw = self.num_particles == 1 and not copy.flat_path
 
         def backward() -> torch.Tensor:
             x, y = next(batches)

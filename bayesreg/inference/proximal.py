@@ -30,7 +30,7 @@ def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool =
         (P,), never a worse point than `u`.
     """
     x, y = data.full("a proximal search")
-    kinked = [group for group in log_joint.groups if not group.prior.smooth]
+    kinked = [group for group in log_joint.groups if group.kinked]
 
     def smooth(v: torch.Tensor) -> tuple[float, torch.Tensor]:
         v = v.detach().requires_grad_()
@@ -45,7 +45,7 @@ def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool =
     def forward(v: torch.Tensor, gradient: torch.Tensor, t: float) -> torch.Tensor:
         moved = v - t * gradient
         for group in kinked:
-            moved[group.slice] = group.prior.prox(moved[group.slice], t)
+            moved[group.slice] = group.prox(moved[group.slice], t)
         return moved
 
     best = smooth(u)[0] + penalty(u)

@@ -54,11 +54,15 @@ class TrainingCopy:
         self.flat.grad = torch.zeros_like(self.flat)
         self.module = copy.deepcopy(log_joint.model.module).train(training)
         segments = log_joint.layout.segments
-        self.in_place = all(s.transform is None for s in segments.values() if not s.latent.is_noise)
+        weights = {name: s for name, s in segments.items() if s.latent.kind == "weight"}
+        # a weight that is no plain stretch of the vector (transformed, non-centred) is written into the module at each step
+        self.in_place = all(s.transform is None and s.latent.centered for s in weights.values())
+        with torch.no_grad():
+            for name, value in log_joint.model.constants.items():
+                self.module.get_parameter(name).copy_(value)
         if self.in_place:
-            for name, s in segments.items():
-                if not s.latent.is_noise:
-                    self._alias(self.module.get_parameter(name), s.slice, s.latent.shape)
+            for name, s in weights.items():
+                self._alias(self.module.get_parameter(name), s.slice, s.latent.shape)
         # one leaf a group, each a view: slicing a leaf would cost a full-size gradient for every slice
         self.leaves: list[Any] = [nn.Parameter(self.flat.detach()[g.slice]) for g in log_joint.groups]
         for leaf, group in zip(self.leaves, log_joint.groups, strict=True):
@@ -71,6 +75,8 @@ class TrainingCopy:
             for leaf, group in zip(self.leaves, log_joint.groups, strict=True)
             if group.start <= s.start < group.stop
         ]
+        # an unknown noise whose own scale is unknown, or on which a weight's scale depends, is no leaf of its own
+        self.flat_path = not self.in_place or bool(log_joint.linked)
 
     def _alias(self, parameter: nn.Parameter, where: slice, shape: torch.Size) -> None:
         parameter.data = self.flat.data[where].view(shape)
@@ -91,23 +97,34 @@ class TrainingCopy:
         loss.backward()
         with torch.no_grad():  # the prior's gradient goes straight into its buffer, without a graph
             for group, leaf in zip(self.log_joint.groups, self.leaves, strict=True):
-                if group.transform is None:
-                    leaf.grad.add_(group.prior.energy_gradient(leaf.detach()), alpha=1 / self.num_data)
-                else:
-                    value = group.transform(leaf)  # exp, whose derivative is its value and whose log-Jacobian is linear
-                    slope = group.prior.energy_gradient(value) * value
-                    leaf.grad.add_(slope - 1 if self.jacobian else slope, alpha=1 / self.num_data)
+                leaf.grad.add_(group.slope(leaf, jacobian=self.jacobian), alpha=1 / self.num_data)
         return loss.detach()
 
     def likelihood_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Minus the log-likelihood of a batch divided by B, a scalar with gradient."""
+        """Minus what is a sum over the rows of a batch divided by B, a scalar with gradient.
+
+        Where scales are unknown, their part of the log-prior is in it, divided by N.
+        """
+        model, layout = self.log_joint.model, self.log_joint.layout
+        if not self.flat_path:
+            output, rows = self._run(lambda: one_column(self.module(x)), x)
+            rows = model.likelihood.log_prob_sum(output, y, **self._noise()) + rows
+            return rows * (-1 / self.rows_a_batch(x))
+        values = layout.unflatten(self.flat)
+        output, rows = self._run(lambda: model.forward(values, x, self.module), x)
+        rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) + rows
+        linked = self.log_joint.linked_energy(self.flat, values)
+        if self.jacobian:
+            linked = linked - layout.log_jacobian_of_linked(self.flat)
+        return rows * (-1 / self.rows_a_batch(x)) + linked * (1 / self.num_data)
+
+    def _run(self, call: Callable[[], torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """The output, and the log-density of the activations that have a prior."""
         model = self.log_joint.model
-        if self.in_place:
-            output, noise = one_column(self.module(x)), self._noise()
-        else:  # a weight with a transform is no view of the vector
-            values = self.log_joint.layout.unflatten(self.flat)
-            output, noise = model.forward(values, x, self.module), model.noise(values)
-        return model.likelihood.log_prob_sum(output, y, **noise) * (-1 / self.rows_a_batch(x))
+        if not model.outputs:
+            return call(), 0.0
+        output, rows = model.watched(call, self.module, len(x))
+        return output, rows.sum()
 
     def _noise(self) -> dict[str, torch.Tensor]:
         model = self.log_joint.model
@@ -117,6 +134,9 @@ class TrainingCopy:
         """The log-joint in nats and the data's own units that a loss at the present point stands for."""
         log_joint, u = self.log_joint, self.flat.detach()
         prior = log_joint.log_prior(u) + (log_joint.layout.log_jacobian(u) if self.jacobian else 0.0)
+        if self.flat_path:  # the loss has this part already
+            linked = log_joint.linked_energy(u)
+            prior = prior + (linked - log_joint.layout.log_jacobian_of_linked(u) if self.jacobian else linked)
         return float(prior) + self.num_data * (log_joint.model.log_jacobian - float(loss))
 
 
@@ -187,7 +207,7 @@ def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: b
     value.backward()
     total = float(value.detach()) + data.num_data * log_joint.model.log_jacobian
     for x, y in data.epoch():
-        part = log_joint.log_likelihood(log_joint.layout.unflatten(u), x, y, len(x))
+        part = log_joint.row_terms(log_joint.layout.unflatten(u), x, y, len(x))
         part.backward()
         total += float(part.detach())
     return total, u.grad  # pyright: ignore[reportReturnType]

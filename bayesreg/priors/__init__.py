@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
-from bayesreg import _catalog
-from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior
-from bayesreg.priors.densities import Flat, Laplace, Normal
-from bayesreg.priors.positive import Exponential, Gamma, HalfCauchy, HalfNormal
+from bayesreg import _catalog, _check
+from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, AbstractTensorPrior, fields_of
+from bayesreg.priors.cut import Positive
+from bayesreg.priors.densities import ElasticNet, Fixed, Flat, Laplace, Normal
+from bayesreg.priors.fields import Smooth, TotalVariation
+from bayesreg.priors.grouped import GroupHorseshoe, GroupLasso, MultivariateNormal
+from bayesreg.priors.heavy_tailed import Cauchy, GeneralizedNormal, StudentT
+from bayesreg.priors.positive import Exponential, Gamma, HalfCauchy, HalfNormal, HalfStudentT
+from bayesreg.priors.ranges import InverseGamma, LogNormal, LogUniform, Uniform
+from bayesreg.priors.scaled import AbstractScaledPrior
+from bayesreg.priors.sparse import Horseshoe, RegularizedHorseshoe, ScaleMixture, SpikeSlab
 
 __all__ = [
     "AbstractElementwisePrior",
     "AbstractPrior",
+    "AbstractScaledPrior",
+    "AbstractTensorPrior",
+    "Cauchy",
+    "ElasticNet",
     "Exponential",
+    "Fixed",
     "Flat",
     "Gamma",
+    "GeneralizedNormal",
+    "GroupHorseshoe",
+    "GroupLasso",
     "HalfCauchy",
     "HalfNormal",
+    "HalfStudentT",
+    "Horseshoe",
+    "InverseGamma",
     "Laplace",
+    "LogNormal",
+    "LogUniform",
+    "MultivariateNormal",
     "Normal",
+    "Positive",
+    "RegularizedHorseshoe",
+    "ScaleMixture",
+    "Smooth",
+    "SpikeSlab",
+    "StudentT",
+    "TotalVariation",
+    "Uniform",
+    "from_dict",
     "parse",
+    "to_dict",
 ]
 
 
@@ -40,7 +73,65 @@ def parse(text: str) -> AbstractPrior:
     >>> parse("Normal(1.0, fan_in=True)")
     Normal(scale=1.0, fan_in=True)
     """
-    return _catalog.parse(text, AbstractPrior, "a prior", "Normal(0.5) or Laplace(scale=0.1)")
+    return _catalog.parse(text, AbstractPrior, "a prior", "Normal(0.5) or Laplace(scale=0.1)", AbstractPrior)
+
+
+def to_dict(prior: AbstractPrior) -> dict[str, Any]:
+    """A prior as plain values, for a TOML or JSON file; the inverse of `from_dict`.
+
+    Args:
+        prior: Any prior whose numbers are plain.
+
+    Returns:
+        Its class's name under "prior", and the fields that differ from their defaults.
+
+    >>> to_dict(Normal(HalfCauchy(1.0), per="column"))
+    {'prior': 'Normal', 'scale': {'prior': 'HalfCauchy', 'scale': 1.0}, 'per': 'column'}
+    """
+    values = {f.name: getattr(prior, f.name) for f in fields_of(prior) if getattr(prior, f.name) != f.default}
+    plain = {name: to_dict(value) if isinstance(value, AbstractPrior) else value for name, value in values.items()}
+    return {"prior": type(prior).__name__, **plain}
+
+
+def from_dict(values: str | Mapping[str, Any]) -> AbstractPrior:
+    """A prior from plain values, as a TOML or JSON file has them.
+
+    Args:
+        values: The prior's text, or {"prior": class name, field: value, ...}, where a value may be such a mapping again.
+
+    Returns:
+        The prior.
+
+    Raises:
+        ValueError: If the class or a key is unknown (the closest are named), or a value out of its range.
+
+    >>> from_dict({"prior": "Normal", "scale": {"prior": "HalfCauchy", "scale": 1.0}, "per": "column"})
+    Normal(scale=HalfCauchy(scale=1.0), per='column')
+    """
+    if isinstance(values, AbstractPrior):
+        return values
+    if isinstance(values, str):
+        return parse(values)
+    if not isinstance(values, Mapping) or not isinstance(values.get("prior"), str):
+        raise ValueError(
+            f"a prior must be a text or a mapping with its class under 'prior', but {values!r} came; write for example "
+            "'Normal(scale=0.5)' or {'prior': 'Normal', 'scale': 0.5}."
+        )
+    classes: dict[str, Any] = {cls.__name__: cls for cls in _catalog.concrete(AbstractPrior)}
+    name = _check.one_of("a prior", values["prior"], classes)
+    known = list(inspect.signature(classes[name]).parameters)
+    for key in values:
+        if key != "prior" and key not in known:
+            near = _check.closest(str(key), known)
+            raise ValueError(f"{name} must have keys among {', '.join(known)}, but {key!r} came{near}; correct it.")
+    fields = {key: value for key, value in values.items() if key != "prior"}
+    nested = (Mapping, list)
+    return classes[name](**{key: _plain(value) if isinstance(value, nested) else value for key, value in fields.items()})
+
+
+def _plain(value: Any) -> Any:
+    """A mapping as a prior, a list as a tuple."""
+    return from_dict(value) if isinstance(value, Mapping) else tuple(_plain(v) if isinstance(v, list) else v for v in value)
 
 
 _catalog.load_files(__name__, __path__)

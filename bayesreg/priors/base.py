@@ -1,9 +1,10 @@
 """A prior says what is assumed about one tensor; `penalty` is the regulariser it is, `log_prob` the density.
 
-    log p(w) = Σᵢ log_constant − Σᵢ energy(wᵢ),      penalty(w) = log p(mode) − log p(w)
+    log p(w) = log_normaliser(shape) − penalty(w),      penalty(w) = log p(mode) − log p(w)
 
-A new elementwise prior is one frozen dataclass with `energy`, `log_constant`, `_element` and a text;
-checks, shapes, batching over tensors, text form and the registry come from here.
+Two kinds: under an elementwise prior the entries are independent, log p(w) = Σᵢ log_constant − energy(wᵢ); under a tensor
+prior they depend on each other. A new prior is one frozen dataclass that writes this mathematics; checks, shapes, batching
+over tensors, draws as a Pyro distribution, the text form and the registry come from here.
 """
 
 from __future__ import annotations
@@ -11,73 +12,98 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyro.distributions as dist
 import torch
 from torch.distributions import constraints
+
+from bayesreg import _check
+from bayesreg.priors import numeric
+from bayesreg.priors.distribution import PriorDistribution
 
 Shape = Sequence[int]
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-def fan_in(shape: Shape) -> int:
-    """Number of inputs that feed one unit of a weight of this shape: all axes but the first.
-
-    Args:
-        shape: The weight's shape, (K, D) for a linear layer, (K, C, H, W) for a convolution.
-
-    Returns:
-        The product of all axes but the first.
-
-    Raises:
-        ValueError: If the tensor has fewer than two axes.
-
-    >>> fan_in((50, 10)), fan_in((8, 3, 5, 5))
-    (10, 75)
-    """
-    if len(shape) < 2:
-        raise ValueError(
-            f"fan_in=True must meet a tensor of two or more axes (out, in, ...), but shape {tuple(shape)} came; "
-            "give this tensor a prior with a plain scale, for example '*.bias': Normal(1.0)."
-        )
-    return math.prod(shape[1:])
-
-
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
 class AbstractPrior(abc.ABC):
     """What is assumed about one tensor, before any data.
 
     Attributes:
+        tag: A name that several priors may share, so that a question can be asked of all of them together
+            (`model.log_prior_by_tag`); None for the tensor's own name.
         regulariser: What practitioners call the penalty ("L2, ridge, weight decay").
         support: The set on which the density lives, a torch constraint of scalars.
         proper: False where the density does not integrate to one; such a prior has no draws.
         smooth: True where the log-density is twice differentiable inside the support.
+        bounded: False where the density has a pole; such a prior has no mode, and its penalty no zero to start from.
     """
+
+    tag: str | None = None
 
     regulariser: ClassVar[str]
     support: ClassVar[Any] = constraints.real
     proper: ClassVar[bool] = True
     smooth: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (np.number, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
+                object.__setattr__(self, field.name, float(value))  # so that the text can be read back
+        if self.tag is not None and not (isinstance(self.tag, str) and self.tag):
+            raise ValueError(f"tag must be a text, but {self.tag!r} came; pass for example tag='inputs'.")
+        self.check()
 
     @abc.abstractmethod
+    def check(self) -> None:
+        """Refuse fields that do not define a density.
+
+        Raises:
+            ValueError: If a field is out of its range.
+        """
+
     def resolve(self, shape: Shape) -> AbstractPrior:
-        """The same prior with every scale worked out for a tensor of this shape."""
+        """The same prior with every number worked out for a tensor of this shape.
 
-    @abc.abstractmethod
-    def distribution(
-        self, shape: Shape = (), *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> Any:
-        """The Pyro distribution with event shape `shape`."""
+        Args:
+            shape: The tensor's shape.
 
-    @abc.abstractmethod
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """The normalised log-density of the whole tensor, a scalar in nats; −∞ outside the support."""
+        Returns:
+            A prior whose numbers hold for this tensor.
+
+        Raises:
+            ValueError: If the prior does not fit a tensor of this shape.
+        """
+        return self
+
+    def at(self, shape: Shape) -> AbstractPrior:
+        """What `resolve` gives, refused where a number is still open because data or another unknown decide it."""
+        return self.resolve(shape)
+
+    @property
+    def hyperprior(self) -> AbstractPrior | None:
+        """The prior of this prior's own scale; None where the scale is a number."""
+        return None
 
     @abc.abstractmethod
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """Log p(mode) − log p(value), a scalar in nats: the regulariser, zero at the mode."""
+
+    @abc.abstractmethod
+    def log_normaliser(self, shape: Shape) -> Any:
+        """The log-density at the mode of a tensor of this shape, a number in nats (a tensor where scales are tensors)."""
+
+    @abc.abstractmethod
+    def penalty_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """The derivative of `penalty`, in the tensor's shape and detached; zero at a kink that is the mode."""
+
+    @abc.abstractmethod
+    def draw(self, shape: Shape, num_samples: int, options: Mapping[str, Any]) -> torch.Tensor:
+        """Draws from torch's global generator, (num_samples, *shape); `options` are dtype and device."""
 
     @abc.abstractmethod
     def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
@@ -88,28 +114,92 @@ class AbstractPrior(abc.ABC):
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
 
+    def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor] | None:
+        """The prior's mean and precision where it is Gaussian, which a conjugate model needs.
 
-@dataclasses.dataclass(frozen=True, repr=False)
+        Args:
+            shape: The tensor's shape.
+
+        Returns:
+            Mean of each entry, and the precision over the tensor laid flat: (n,) a diagonal or (n, n), float64. None where the
+            prior is not Gaussian; zero precision where it is flat.
+        """
+        return None
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Log-density of the whole tensor.
+
+        Args:
+            value: Tensor of the parameter's whole shape.
+
+        Returns:
+            Scalar, in nats, summed over entries; −∞ outside the support.
+        """
+        prior = self.at(value.shape)
+        return prior.log_normaliser(value.shape) - prior.penalty(value)
+
+    def distribution(
+        self, shape: Shape = (), *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> Any:
+        """The Pyro distribution of the whole tensor.
+
+        Args:
+            shape: The tensor's shape; it becomes the event shape.
+            dtype: Floating type of the draws; torch's default type when None.
+            device: Where the draws live.
+
+        Returns:
+            A distribution with event shape `shape` and empty batch shape.
+        """
+        shape = torch.Size(shape)
+        return self.at(shape)._distribution(shape, {"dtype": dtype or torch.get_default_dtype(), "device": device})
+
+    def _distribution(self, shape: torch.Size, options: dict[str, Any]) -> Any:
+        return PriorDistribution(self, shape, options)
+
+    @classmethod
+    def from_interval(cls, lower: float, upper: float, mass: float = 0.9) -> Self:
+        """The prior of this kind that holds `mass` of each entry between two numbers, with equal tails.
+
+        Args:
+            lower: Lower end, in the units of the tensor.
+            upper: Upper end.
+            mass: Probability between them.
+
+        Returns:
+            The prior.
+
+        Raises:
+            ValueError: If this kind of prior is not settled by an interval, or the numbers do not fit it.
+        """
+        raise ValueError(
+            f"{cls.__name__} must be given by its own numbers, but an interval came, which does not settle them; take one of "
+            "the priors with one or two parameters, for example Normal.from_interval(-1, 1)."
+        )
+
+    @property
+    def text(self) -> str:
+        """The prior as `priors.parse` reads it; defaults are left out, the first number never."""
+        fields = fields_of(self)
+        shown = [
+            f"{field.name}={_said(getattr(self, field.name))}"
+            for i, field in enumerate(fields)
+            if (i == 0 and not field.kw_only and getattr(self, field.name) is not None)
+            or not _same(getattr(self, field.name), field.default)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
 class AbstractElementwisePrior(AbstractPrior):
     """A prior under which the entries of the tensor are independent.
 
-    A subclass is a frozen dataclass whose fields are numbers (or `fan_in`), and writes only mathematics.
+    A subclass is a frozen dataclass whose fields are numbers, and writes only mathematics: `energy`, `log_constant`, a text,
+    and `_element` (a stock Pyro distribution of one entry) or `draw`.
     """
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, (np.number, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
-                object.__setattr__(self, field.name, float(value))  # so that the text can be read back
-        self.check()
-
-    @abc.abstractmethod
-    def check(self) -> None:
-        """Refuse fields that do not define a density.
-
-        Raises:
-            ValueError: If a field is out of its range.
-        """
 
     @abc.abstractmethod
     def energy(self, value: torch.Tensor) -> torch.Tensor:
@@ -126,9 +216,26 @@ class AbstractElementwisePrior(AbstractPrior):
     def log_constant(self) -> Any:
         """The number such that log density = log_constant − energy, a float (a tensor when scales are tensors)."""
 
-    @abc.abstractmethod
+    @property
+    def mode(self) -> Any:
+        """Where the density of one entry is highest."""
+        return 0.0
+
     def _element(self, options: dict[str, Any]) -> Any:
-        """The Pyro distribution of one entry; `options` are dtype and device for `torch.tensor`."""
+        """The Pyro distribution of one entry, or None where Pyro has none and `draw` says how to draw.
+
+        Args:
+            options: Keywords for `torch.tensor`, dtype and device.
+        """
+        return None
+
+    def _distribution(self, shape: torch.Size, options: dict[str, Any]) -> Any:
+        element = self._element(options)
+        return super()._distribution(shape, options) if element is None else element.expand(shape).to_event(len(shape))
+
+    def draw(self, shape: Shape, num_samples: int, options: Mapping[str, Any]) -> torch.Tensor:
+        """Independent draws, (num_samples, *shape)."""
+        return self._element(dict(options)).expand((num_samples, *shape)).sample()
 
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor | None:
         """E[energy] of each entry when its unconstrained value is N(loc, scale²); None where there is no closed form.
@@ -136,55 +243,6 @@ class AbstractElementwisePrior(AbstractPrior):
         The unconstrained value is the entry itself on the real line and its logarithm on the positive half line.
         """
         return None
-
-    def resolve(self, shape: Shape) -> Self:
-        """The same prior with `fan_in` worked out: scale / √fan_in.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            A prior whose numbers hold for this tensor.
-
-        >>> from bayesreg.priors import Normal
-        >>> Normal(1.0, fan_in=True).resolve((50, 16))
-        Normal(scale=0.25)
-        """
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if not values.get("fan_in"):
-            return self
-        values["scale"] /= math.sqrt(fan_in(shape))
-        values["fan_in"] = False
-        return type(self)(**values)
-
-    def distribution(
-        self, shape: Shape = (), *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> Any:
-        """The Pyro distribution of the whole tensor.
-
-        Args:
-            shape: The tensor's shape; it becomes the event shape.
-            dtype: Floating type of the draws; torch's default type when None.
-            device: Where the draws live.
-
-        Returns:
-            A distribution with event shape `shape` and empty batch shape.
-        """
-        shape = torch.Size(shape)
-        options = {"dtype": dtype or torch.get_default_dtype(), "device": device}
-        return self.resolve(shape)._element(options).expand(shape).to_event(len(shape))
-
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Log-density of the whole tensor.
-
-        Args:
-            value: Tensor of the parameter's whole shape.
-
-        Returns:
-            Scalar, in nats, summed over entries.
-        """
-        prior = self.resolve(value.shape)
-        return value.numel() * prior.log_constant - prior.energy(value).sum()
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """The regulariser, log p(mode) − log p(value).
@@ -195,44 +253,111 @@ class AbstractElementwisePrior(AbstractPrior):
         Returns:
             Scalar, in nats, summed over entries; zero at the mode.
         """
-        return self.resolve(value.shape).energy(value).sum()
+        prior: Any = self.at(value.shape)
+        return prior.energy(value).sum()
 
-    @property
-    def text(self) -> str:
-        """The prior as `priors.parse` reads it; defaults are left out, the first number never."""
-        shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for i, f in enumerate(dataclasses.fields(self))
-            if i == 0 or getattr(self, f.name) != f.default
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
+    def log_normaliser(self, shape: Shape) -> Any:
+        """Sum of `log_constant` over the entries."""
+        constant = self.log_constant
+        return constant.expand(torch.Size(shape)).sum() if isinstance(constant, torch.Tensor) else math.prod(shape) * constant
 
-    def __repr__(self) -> str:
-        return self.text
+    def penalty_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """`energy_gradient`."""
+        prior: Any = self.at(value.shape)
+        return prior.energy_gradient(value)
+
+    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+        """argmin_z step·energy(z) + ½(z − value)² of each entry, found numerically between the mode and the value.
+
+        Args:
+            value: Any shape.
+            step: The step, > 0.
+
+        Returns:
+            Same shape.
+
+        Raises:
+            ValueError: If the density is unbounded, so that there is no minimum.
+        """
+        prior: Any = self.at(value.shape)
+        if not prior.bounded:
+            raise ValueError(
+                f"a prox must have a minimum, but {self} has a pole, where step·penalty falls to −∞; take a bounded prior, or "
+                "a posterior method in place of the mode."
+            )
+        return numeric.prox(prior.energy, prior.energy_gradient, prior.support, prior.mode, value, step)
 
 
-def stack(priors: Sequence[AbstractElementwisePrior], sizes: Sequence[int], like: torch.Tensor) -> Any:
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+class AbstractTensorPrior(AbstractPrior):
+    """A prior under which the entries of a tensor depend on each other: groups, fields, correlations.
+
+    A subclass writes `penalty` (differentiable), `log_normaliser`, `draw` and, where the penalty has a kink, `prox`.
+    """
+
+    def penalty_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """The derivative of `penalty`, in the tensor's shape."""
+        with torch.enable_grad():
+            value = value.detach().requires_grad_()
+            return torch.autograd.grad(self.penalty(value), value)[0]
+
+
+def fields_of(prior: AbstractPrior) -> list[dataclasses.Field[Any]]:
+    """The prior's fields, those that may be given by position first."""
+    return sorted(dataclasses.fields(prior), key=lambda field: bool(field.kw_only))
+
+
+def stack(priors: Sequence[AbstractElementwisePrior], shapes: Sequence[Shape], like: torch.Tensor) -> Any:
     """One prior over many tensors laid end to end: each number becomes a vector with one entry an element.
 
     This is what makes the flat log-prior one expression for each class instead of one for each tensor.
 
     Args:
         priors: Resolved priors of one class.
-        sizes: Number of entries of each tensor.
+        shapes: Shape of each tensor.
         like: A tensor with the dtype and device wanted.
 
     Returns:
-        An instance of the same class whose `energy` takes a vector of length sum(sizes).
+        An instance of the same class whose `energy` takes a vector with all entries.
     """
-    stacked = object.__new__(type(priors[0]))
+    made = {}
     for field in dataclasses.fields(priors[0]):
         values = [getattr(prior, field.name) for prior in priors]
-        if len(set(values)) > 1:  # a common number stays a number: it costs less, and zero is skipped by the leaf
-            values = torch.cat([like.new_full((n,), v) for n, v in zip(sizes, values, strict=True)])
+        same = all(value is values[0] or _same(value, values[0]) for value in values)
+        plain = not isinstance(values[0], torch.Tensor)
+        if field.name == "tag" or (same and plain):  # a common number stays one: it costs less, and zero is skipped
+            made[field.name] = values[0]
         else:
-            values = values[0]
-        object.__setattr__(stacked, field.name, values)
-    return stacked
+            made[field.name] = torch.cat(
+                [
+                    torch.as_tensor(v, dtype=like.dtype, device=like.device).expand(torch.Size(s)).reshape(-1)
+                    for v, s in zip(values, shapes, strict=True)
+                ]
+            )
+    return replaced(priors[0], **made)
+
+
+def stackable(prior: AbstractPrior) -> bool:
+    """True where `stack` can lay the prior end to end with others of its class: all it holds are numbers and texts."""
+    return isinstance(prior, AbstractElementwisePrior) and not any(
+        isinstance(getattr(prior, field.name), (AbstractPrior, tuple)) for field in dataclasses.fields(prior)
+    )
+
+
+def replaced(prior: AbstractPrior, **values: Any) -> Any:
+    """A copy of the prior with other values in its fields, tensors among them; nothing is checked.
+
+    Args:
+        prior: What is copied.
+        **values: Field to value; the other fields stay.
+
+    Returns:
+        A prior of the same class.
+    """
+    made = object.__new__(type(prior))
+    for field in dataclasses.fields(prior):
+        object.__setattr__(made, field.name, values.get(field.name, getattr(prior, field.name)))
+    return made
 
 
 def log(value: Any) -> Any:
@@ -240,7 +365,7 @@ def log(value: Any) -> Any:
     return value.log() if isinstance(value, torch.Tensor) else math.log(value)
 
 
-def tensors(options: dict[str, Any], *numbers: float) -> list[torch.Tensor]:
+def tensors(options: dict[str, Any], *numbers: Any) -> list[torch.Tensor]:
     """Numbers as scalar tensors of the wanted type: Pyro would make float32 of a Python float.
 
     Args:
@@ -253,29 +378,35 @@ def tensors(options: dict[str, Any], *numbers: float) -> list[torch.Tensor]:
     return [torch.as_tensor(number, **options) for number in numbers]
 
 
-def improper(support: Any, options: dict[str, Any]) -> Any:
-    """A density of one on the support, which Pyro can score but not sample."""
-    return _Improper(support, torch.Size(), torch.Size(), options)
+def shown(number: Any) -> str:
+    """A number of a prior as a person reads it: "0.25"; "0.1 … 3" for several; "s" for an unknown scale.
+
+    >>> shown(0.25), shown(torch.tensor([0.1, 3.0]))
+    ('0.25', '0.1 … 3')
+    """
+    if isinstance(number, AbstractPrior):
+        return "s"
+    if not isinstance(number, torch.Tensor):
+        return f"{number:.4g}"
+    low, high = float(number.detach().min()), float(number.detach().max())
+    return f"{low:.4g}" if low == high else f"{low:.4g} … {high:.4g}"
 
 
-class _Improper(dist.ImproperUniform):
-    """`ImproperUniform` with a dtype, and a refusal that says what to do."""
+def _said(value: Any) -> str:
+    return shown(value) if isinstance(value, torch.Tensor) else repr(value)
 
-    def __init__(self, support: Any, batch_shape: torch.Size, event_shape: torch.Size, options: dict[str, Any]) -> None:
-        self.options = options
-        super().__init__(support, batch_shape, event_shape)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> _Improper:
-        return _Improper(self.support, torch.Size(batch_shape), self.event_shape, self.options)
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and not isinstance(value, torch.Tensor) and value == other
 
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        batch = value.shape[: value.dim() - len(self.event_shape)]
-        return torch.zeros(batch, **self.options)
 
-    def rsample(self, sample_shape: Shape = ()) -> torch.Tensor:
-        raise ValueError(
-            "a draw must come from a proper prior, but Flat() has no draws; start from a value "
-            "(init_loc_fn=init_to_value(...)) or give this tensor a proper prior, for example Normal(10.0)."
-        )
+def mass_of(mass: Any) -> float:
+    """A probability strictly between 0 and 1.
 
-    sample = rsample
+    Raises:
+        ValueError: If it is not.
+    """
+    number = _check.finite("mass", mass)
+    if not 0 < number < 1:
+        raise ValueError(f"mass must lie between 0 and 1, but {mass!r} came; pass for example mass=0.9.")
+    return number

@@ -1,8 +1,9 @@
-"""Densities of a positive quantity, such as a noise scale: half-normal, half-Cauchy, exponential, gamma."""
+"""Densities of a positive quantity, such as a noise scale: half-normal, half-Cauchy, half-t, exponential, gamma."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,9 @@ import torch
 from torch.distributions import constraints
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, log, tensors
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors
+from bayesreg.priors.heavy_tailed import log_student
+from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
 
 
 def _above_zero(value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
@@ -19,13 +22,13 @@ def _above_zero(value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, repr=False)
-class HalfNormal(AbstractElementwisePrior):
+class HalfNormal(AbstractScaledElementwisePrior):
     """Gaussian folded at zero, for a positive quantity: log p(s) = −Σ s²/(2 scale²) + P log(2/(scale √2π)), s ≥ 0.
 
     As a regulariser: L2 on a scale; it lets the quantity go to zero and keeps it from growing far beyond `scale`.
 
     Args:
-        scale: Standard deviation before folding, > 0.
+        scale: Standard deviation before folding, > 0, or a prior of it; 1 when None.
 
     Raises:
         ValueError: If scale is not > 0.
@@ -38,14 +41,10 @@ class HalfNormal(AbstractElementwisePrior):
     0.352065326764
     """
 
-    scale: float = 1.0
+    scale: Any = None
 
     regulariser: ClassVar[str] = "L2 on a positive quantity"
     support: ClassVar[Any] = constraints.positive
-
-    def check(self) -> None:
-        """Refuse a scale that is not > 0."""
-        _check.positive("scale", self.scale)
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """s²/(2 scale²) for each entry, ∞ below zero."""
@@ -69,22 +68,23 @@ class HalfNormal(AbstractElementwisePrior):
 
     def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
         """Shrinkage of the positive part: max(s, 0)/(1 + step/scale²)."""
-        return value.clamp_min(0) / (1 + step / self.scale**2)
+        prior = self.at(value.shape)
+        return value.clamp_min(0) / (1 + step / prior.scale**2)
 
     @property
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
-        return f"Σ w² / (2·{self.scale:.4g}²), w ≥ 0"
+        return f"Σ w² / (2·{shown(self.scale)}²), w ≥ 0"
 
 
 @dataclass(frozen=True, repr=False)
-class HalfCauchy(AbstractElementwisePrior):
+class HalfCauchy(AbstractScaledElementwisePrior):
     """Cauchy folded at zero: log p(s) = −Σ log(1 + s²/scale²) + P log(2/(π scale)), s ≥ 0.
 
     As a regulariser: a penalty that grows only logarithmically, so that large values stay large.
 
     Args:
-        scale: The median, > 0.
+        scale: The median, > 0, or a prior of it; 1 when None.
 
     Raises:
         ValueError: If scale is not > 0.
@@ -98,14 +98,10 @@ class HalfCauchy(AbstractElementwisePrior):
     True
     """
 
-    scale: float = 1.0
+    scale: Any = None
 
     regulariser: ClassVar[str] = "logarithmic, on a positive quantity"
     support: ClassVar[Any] = constraints.positive
-
-    def check(self) -> None:
-        """Refuse a scale that is not > 0."""
-        _check.positive("scale", self.scale)
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """log(1 + s²/scale²) for each entry, ∞ below zero."""
@@ -126,7 +122,8 @@ class HalfCauchy(AbstractElementwisePrior):
     def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
         """The best non-negative root of z³ − s z² + (scale² + 2 step) z − s scale² = 0."""
         flat = value.reshape(-1)
-        variance = torch.as_tensor(self.scale, dtype=value.dtype, device=value.device).square().expand_as(flat)
+        scale = torch.as_tensor(self.at(value.shape).scale, dtype=value.dtype, device=value.device)
+        variance = scale.square().expand_as(value).reshape(-1)
         companion = flat.new_zeros(flat.numel(), 3, 3)
         companion[:, 1, 0] = companion[:, 2, 1] = 1
         companion[:, 0, 2] = flat * variance
@@ -140,7 +137,82 @@ class HalfCauchy(AbstractElementwisePrior):
     @property
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
-        return f"Σ log(1 + w²/{self.scale:.4g}²), w ≥ 0"
+        return f"Σ log(1 + w²/{shown(self.scale)}²), w ≥ 0"
+
+
+@dataclass(frozen=True, repr=False)
+class HalfStudentT(AbstractScaledElementwisePrior):
+    """Student's t folded at zero: log p(s) = −Σ (df+1)/2 · log(1 + s²/(df scale²)) + const, s ≥ 0.
+
+    As a regulariser: half-normal for large df, half-Cauchy for df = 1.
+
+    Args:
+        df: Degrees of freedom, > 0.
+        scale: Scale before folding, > 0, or a prior of it; 1 when None.
+
+    Raises:
+        ValueError: If df or scale is not > 0.
+
+    References:
+        Gelman (2006), Prior distributions for variance parameters in hierarchical models.
+
+    >>> import torch
+    >>> s = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    >>> bool(torch.isclose(HalfStudentT(1.0, 2.0).log_prob(s), HalfCauchy(2.0).log_prob(s)))
+    True
+    """
+
+    df: float = 4.0
+    scale: Any = None
+
+    regulariser: ClassVar[str] = "L2 near zero, logarithmic far out, on a positive quantity"
+    support: ClassVar[Any] = constraints.positive
+
+    def check(self) -> None:
+        """Refuse df or a scale that is not > 0."""
+        _check.positive("df", self.df)
+        super().check()
+
+    def energy(self, value: torch.Tensor) -> torch.Tensor:
+        """(df+1)/2 · log(1 + s²/(df scale²)) for each entry, ∞ below zero."""
+        return _above_zero(value, torch.log1p((value / self.scale).square() / self.df) * (0.5 * (self.df + 1)))
+
+    def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """(df+1) s/(df scale² + s²)."""
+        return (self.df + 1) * value / (self.df * self.scale * self.scale + value.square())
+
+    @property
+    def log_constant(self) -> Any:
+        """Twice the normaliser of Student's t."""
+        return math.log(2) + log_student(self.df) - log(self.scale)
+
+    def draw(self, shape: Shape, num_samples: int, options: Mapping[str, Any]) -> torch.Tensor:
+        """|t|."""
+        df = torch.as_tensor(self.df, dtype=torch.float64)
+        return torch.distributions.StudentT(df).sample((num_samples, *shape)).abs().to(**options) * self.scale
+
+    @classmethod
+    def from_interval(cls, lower: float, upper: float, mass: float = 0.9, df: float = 4.0) -> HalfStudentT:
+        """The prior that holds `mass` of each entry in [0, upper].
+
+        Args:
+            lower: 0.
+            upper: Upper end, in the units of the quantity.
+            mass: Probability between them.
+            df: Degrees of freedom.
+
+        Returns:
+            The prior.
+
+        Raises:
+            ValueError: If lower is not 0, upper not above it or mass not between 0 and 1.
+        """
+        return cls(df)._through(lower, upper, mass)
+
+    @property
+    def penalty_text(self) -> str:
+        """The penalty as a person writes it."""
+        return f"{0.5 * (self.df + 1):.4g} Σ log(1 + w² / ({self.df:.4g}·{shown(self.scale)}²)), w ≥ 0"
 
 
 @dataclass(frozen=True, repr=False)
@@ -192,10 +264,36 @@ class Exponential(AbstractElementwisePrior):
         """One-sided soft thresholding: max(s − step·rate, 0)."""
         return (value - step * self.rate).clamp_min(0)
 
+    @classmethod
+    def from_interval(cls, lower: float, upper: float, mass: float = 0.9) -> Exponential:
+        """The prior that holds `mass` of each entry in [0, upper]: rate = −log(1 − mass)/upper.
+
+        Args:
+            lower: 0: there is one number to solve for.
+            upper: Upper end, in the units of the quantity.
+            mass: Probability between them.
+
+        Returns:
+            The prior.
+
+        Raises:
+            ValueError: If lower is not 0, upper not above it or mass not between 0 and 1.
+
+        >>> Exponential.from_interval(0, 2, mass=0.5).rate == math.log(2) / 2
+        True
+        """
+        low, high = interval(lower, upper)
+        if low != 0:
+            raise ValueError(
+                f"the interval of Exponential must start at 0, since only its rate is solved for, but [{lower}, {upper}] came; "
+                "take a prior with two parameters, for example LogNormal or Gamma."
+            )
+        return cls(-math.log(1 - mass_of(mass)) / high)
+
     @property
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
-        return f"{self.rate:.4g} Σ w, w ≥ 0"
+        return f"{shown(self.rate)} Σ w, w ≥ 0"
 
 
 @dataclass(frozen=True, repr=False)
@@ -277,7 +375,68 @@ class Gamma(AbstractElementwisePrior):
         # the two forms are equal; each is used where it does not cancel
         return torch.where(half >= 0, half + root, product / (root - half).clamp_min(torch.finfo(value.dtype).tiny))
 
+    @classmethod
+    def from_interval(cls, lower: float, upper: float, mass: float = 0.9) -> Gamma:
+        """The prior that holds `mass` of each entry in [lower, upper], with equal tails.
+
+        Args:
+            lower: Lower end, > 0, in the units of the quantity.
+            upper: Upper end.
+            mass: Probability between them.
+
+        Returns:
+            The prior.
+
+        Raises:
+            ValueError: If the ends are not 0 < lower < upper, mass not between 0 and 1, or the interval so wide that the
+                concentration would fall below 1.
+
+        >>> prior = Gamma.from_interval(0.5, 2.0, mass=0.8)
+        >>> round(float(torch.special.gammainc(torch.tensor(prior.concentration), torch.tensor(0.5 * prior.rate))), 4)
+        0.1
+        """
+        concentration, rate = gamma_through(lower, upper, mass, "Gamma")
+        if concentration < 1:
+            raise ValueError(
+                f"the interval of Gamma must be narrow enough for a concentration >= 1, but [{lower}, {upper}] with mass "
+                f"{mass} came, which needs {concentration:.2g}; take LogNormal.from_interval, or a narrower interval."
+            )
+        return cls(concentration, rate)
+
     @property
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
-        return f"Σ {self.rate:.4g}·w − {self.concentration - 1:.4g}·log w + const, w > 0"
+        return f"Σ {shown(self.rate)}·w − {shown(self.concentration - 1)}·log w + const, w > 0"
+
+
+def gamma_through(lower: float, upper: float, mass: float, name: str) -> tuple[float, float]:
+    """Concentration and rate of the gamma distribution with equal tails outside an interval.
+
+    Args:
+        lower: Lower end, > 0.
+        upper: Upper end.
+        mass: Probability between them.
+        name: The prior's name, for an error.
+
+    Returns:
+        The two numbers.
+
+    Raises:
+        ValueError: If the ends are not 0 < lower < upper or mass not between 0 and 1.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import gammaincinv
+
+    low, high = interval(lower, upper)
+    if low <= 0:
+        raise ValueError(f"the interval of {name} must lie above 0, but [{lower}, {upper}] came; raise the lower end.")
+    tail = 0.5 * (1 - mass_of(mass))
+
+    def excess(log_concentration: float) -> float:
+        shape = math.exp(log_concentration)
+        return math.log(gammaincinv(shape, 1 - tail)) - math.log(gammaincinv(shape, tail)) - math.log(high / low)
+
+    # from a density so wide that its lower quantile is 1e-300 to one whose relative width is 1e-5
+    least = math.log(max(1e-3, math.log(1 / tail) / 600))
+    shape = math.exp(brentq(excess, least, math.log(1e10)))  # pyright: ignore
+    return shape, float(gammaincinv(shape, 1 - tail)) / high

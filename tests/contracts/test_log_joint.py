@@ -1,5 +1,8 @@
 """One model, two evaluations: the flat log-joint is the log-probability sum of the Pyro program's trace, for every pair."""
 
+import contextlib
+import math
+
 import pyro
 import pytest
 import torch
@@ -12,15 +15,26 @@ from bayesreg._catalog import concrete
 from bayesreg.flat import LogJoint
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.priors import AbstractPrior
+from bayesreg.priors.numeric import ends
 from tests.conftest import network
 
 N, B, D, K = 50, 20, 4, 3
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
-def build(prior, likelihood, dtype, standardize, columns=1):
+def fitting(prior):
+    """Inputs and units of a first layer on which the prior can stand."""
+    for inputs, units in ((D, 5), (2, 5), (2, 1)):
+        with contextlib.suppress(ValueError):
+            prior.resolve((units, inputs))
+            return inputs, units
+    raise AssertionError(prior)
+
+
+def build(prior, likelihood, dtype, standardize, columns=1, **options):
     generator = torch.Generator().manual_seed(1)
-    X = 3 * torch.randn(N, D, generator=generator, dtype=torch.float64) + 10
+    inputs, units = fitting(prior)
+    X = 3 * torch.randn(N, inputs, generator=generator, dtype=torch.float64) + 10
     y = {
         "regression": 5 * torch.randn(N, columns, generator=generator, dtype=torch.float64) + 40,
         "binary": torch.arange(N).remainder(2),
@@ -28,7 +42,7 @@ def build(prior, likelihood, dtype, standardize, columns=1):
     }[likelihood.kind]
     width = K if likelihood.kind == "multiclass" else columns
     rules = {"0.weight": prior, "*.bias": priors.Normal(2.0)}
-    model = br.BayesianModel(network(D, 5, width, dtype=dtype), rules, likelihood, standardize).bind(X, y)
+    model = br.BayesianModel(network(inputs, units, width, dtype=dtype), rules, likelihood, standardize, **options).bind(X, y)
     return model, X, y
 
 
@@ -38,8 +52,9 @@ def values_of(model, seed=2):
     values = {}
     for name, latent in model.latents.items():
         value = torch.randn(latent.shape, generator=generator, dtype=torch.float64)
-        positive = latent.prior.support is not torch.distributions.constraints.real
-        values[name] = (value.abs() + 0.1 if positive else value).to(model.like.dtype)
+        low, high = ends(latent.prior.support)
+        value = value if low == -math.inf else value.abs() + 0.1 if high == math.inf else low + (high - low) * value.sigmoid()
+        values[name] = value.to(model.like.dtype)
     return values
 
 

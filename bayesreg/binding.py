@@ -1,0 +1,214 @@
+"""How a model meets data: what fits it, in which units it works, and how many rows N it knows of."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from bayesreg import _check
+from bayesreg.autoscale import ratio_of
+from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
+from bayesreg.likelihoods import AbstractLikelihood
+
+
+class AbstractBinding(abc.ABC):
+    """The part of a model that checks data, brings them into its units and keeps N; `bind` and `fit` make it know them.
+
+    Attributes:
+        module: The network, a private copy.
+        likelihood: What is assumed about the noise.
+        standardize: Whether the model works on standardised data.
+        standardization: The training statistics, once the model is bound.
+        num_data: N, once the model is bound.
+        row_shape: Shape of one prepared row, once the model is bound.
+    """
+
+    module: nn.Module
+    likelihood: AbstractLikelihood
+    standardize: bool
+    standardization: Standardization | None = None
+    num_data: int | None = None
+    row_shape: torch.Size | None = None
+
+    @property
+    @abc.abstractmethod
+    def waits_for_scale(self) -> bool:
+        """True where a prior's scale is decided by the data's."""
+
+    @abc.abstractmethod
+    def autoscaled(self, ratio: torch.Tensor) -> Self:
+        """The same model with such scales settled."""
+
+    @abc.abstractmethod
+    def forward_with_activity(self, values: Mapping[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's output and the log-density of its activations."""
+
+    @abc.abstractmethod
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The module's present weights that are unknowns, by name."""
+
+    @property
+    def like(self) -> torch.Tensor:
+        """An empty tensor with the module's dtype and device."""
+        first = next(self.module.parameters())
+        return torch.empty(0, dtype=first.dtype, device=first.device)
+
+    def bind(self, X: Any, y: Any = None, *, num_data: int | None = None) -> Self:
+        """The same model, knowing N and, when it standardises, the training statistics. `fit` calls this.
+
+        Args:
+            X: Training inputs, as for `fit`.
+            y: Training targets, as for `fit`.
+            num_data: N, where a loader cannot tell.
+
+        Returns:
+            A new model; this one is unchanged.
+        """
+        return self.ingest(X, y, num_data=num_data)[0]
+
+    def ingest(self, X: Any, y: Any = None, *, num_data: int | None = None) -> tuple[Self, Data]:
+        """Check the training data, bind the model to them, and prepare them.
+
+        Args:
+            X: Training inputs: NumPy array, tensor, data frame, `Dataset` or `DataLoader`.
+            y: Training targets; None for a data set or loader.
+            num_data: N, where a loader cannot tell.
+
+        Returns:
+            The bound model and the prepared rows.
+
+        Raises:
+            ValueError: If the data are not finite numbers of one length that fit the module and the likelihood.
+        """
+        came = rows_of(X, y)
+        bound = copy.copy(self)
+        streamed = not isinstance(came, tuple)
+        raw = came if streamed else [came]
+        if streamed:
+            rows = length_of(came, num_data)
+        else:
+            rows = len(came[0])
+            if num_data not in (None, rows):
+                raise ValueError(
+                    f"num_data must be the number of rows, but {num_data} came for {rows} rows; "
+                    "leave it out, or pass a DataLoader when these rows are only a part."
+                )
+        bound.num_data = rows
+        if self.standardize:
+            bound.standardization = self._statistics(raw)
+        if self.waits_for_scale:
+            bound = bound.autoscaled(ratio_of(self.module, self._statistics(raw), self.standardize))
+        batch = next(iter(raw), None)
+        if batch is None:
+            raise ValueError("a loader must give rows, but it gave no batch; check its batch_size, drop_last and data set.")
+        first = bound.prepare(*unpack(batch))
+        bound.row_shape = first[0].shape[1:]
+        output = bound._check_forward(*first)
+        if streamed:
+
+            def prepare(x: Any, y: Any) -> Any:
+                x, y = bound.prepare(x, y)
+                self.likelihood.check_output(output, y)
+                return x, y
+
+            return bound, Data(rows, None, None, came, prepare)
+        return bound, Data(rows, *first)
+
+    def _statistics(self, raw: Any) -> Standardization:
+        pairs = (self._checked(*unpack(batch)) for batch in raw)
+        return Standardization.of(pairs, self.likelihood.location_scale).to(self.like.device)
+
+    def prepare(self, x: Any, y: Any = None) -> Any:
+        """Data in the model's dtype, on its device, and in the units that it works in.
+
+        Args:
+            x: Inputs (B, ...) in their own units.
+            y: Targets in their own units, or None.
+
+        Returns:
+            Prepared x, or the pair of prepared x and y when y is given.
+
+        Raises:
+            ValueError: If the model standardises but has not seen training data, or the data do not fit.
+        """
+        if self.standardize and self.standardization is None:
+            raise ValueError(
+                "a model with standardize=True must know its training statistics, but it has seen no data; "
+                "call model = model.bind(X, y) first (fit does so)."
+            )
+        x, y = self._checked(x, y)
+        if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
+            raise ValueError(
+                f"each row of X must have shape {tuple(self.row_shape)}, as in the fit, but {tuple(x.shape[1:])} came; pass "
+                "the same columns, and a single row as an array of shape (1, ...)."
+            )
+        if self.standardization is not None:
+            # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
+            x = x if self._takes_integers else self.standardization.x(x.double())
+            y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
+        return self._cast(x) if y is None else (self._cast(x), self._cast(y))
+
+    @property
+    def log_jacobian(self) -> float:
+        """What standardisation adds to the log-density of one row, in nats."""
+        if self.standardization is None or not self.likelihood.location_scale:
+            return 0.0
+        return self.standardization.log_jacobian
+
+    def total(self, num_data: int | None = None) -> int:
+        """N: what is given, else what the model is bound to.
+
+        Raises:
+            ValueError: If neither is known; a batch cannot tell.
+        """
+        if num_data is None and self.num_data is None:
+            raise ValueError(
+                "N must be known, since it weighs the data against the prior, but the model has seen no data; pass num_data=N, "
+                "or call model = model.bind(X, y) first."
+            )
+        return self.num_data if num_data is None else _check.count("num_data", num_data)  # pyright: ignore
+
+    @property
+    def _takes_integers(self) -> bool:
+        return any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self.module.modules())
+
+    def _cast(self, values: torch.Tensor) -> torch.Tensor:
+        """In the model's dtype, but whole numbers stay whole: class labels, and indices of an embedding."""
+        return values.to(self.like.dtype) if values.is_floating_point() else values
+
+    def _checked(self, x: Any, y: Any) -> Any:
+        """Checked tensors on the model's device, in the data's own units and type; x floating unless it holds indices.
+
+        Raises:
+            ValueError: If the rows do not match, or the target does not fit the likelihood.
+        """
+        x = as_tensor("X", x)
+        x = (x[:, None] if x.dim() == 1 else x).to(self.like.device)
+        x = x if self._takes_integers or x.is_floating_point() else x.double()
+        if y is not None:
+            y = as_tensor("y", y).to(self.like.device)
+            y = y[:, 0] if y.dim() == 2 and y.shape[1] == 1 else y
+            y = self.likelihood.target(y if y.is_floating_point() else y.long(), torch.float64)
+            if len(x) != len(y):
+                raise ValueError(f"X and y must have one row for each other, but {len(x):,} and {len(y):,} rows came.")
+        return x, y
+
+    def _check_forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        values = self.weights()
+        try:
+            with torch.no_grad():
+                output, _ = self.forward_with_activity(values, x[:2])
+        except RuntimeError as error:
+            raise ValueError(
+                f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {error}; "
+                "check the first layer's number of inputs."
+            ) from error
+        if len(output) != len(x[:2]):
+            raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")
+        self.likelihood.check_output(output, y)
+        return _check.all_finite("the network's output at its first weights", output)

@@ -1,0 +1,98 @@
+"""The prior table: what is assumed about every unknown, before any fit, as text, for a terminal, a notebook or pandas."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorRow:
+    """One line of the prior table, all of it text a person reads.
+
+    Attributes:
+        tensor: Dotted name.
+        shape: "50 × 10".
+        prior: The prior as specified.
+        scale: The scale that is used after fan-in, autoscale and the like; "–" where there is none.
+        penalty: The penalty it amounts to.
+        source: Which rule, or default.
+        note: What a person should know about it: an unknown scale, a flat affine weight of a normalisation layer.
+    """
+
+    tensor: str
+    shape: str
+    prior: str
+    scale: str
+    penalty: str
+    source: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorTable:
+    """What is assumed about every tensor, before any fit.
+
+    Attributes:
+        rows: One a tensor, in the module's order, an unknown scale under its tensor; then outputs, and the noise last.
+    """
+
+    rows: tuple[PriorRow, ...]
+
+    @property
+    def heads(self) -> list[str]:
+        """The columns that hold something: notes only where there is one."""
+        heads = [f.name for f in dataclasses.fields(PriorRow)]
+        return heads if any(row.note for row in self.rows) else heads[:-1]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The text of each row, under `heads`."""
+        return [[getattr(row, head) for head in self.heads] for row in self.rows]
+
+    def to_dicts(self) -> list[dict[str, str]]:
+        """The rows as dictionaries, notes included."""
+        return [dataclasses.asdict(row) for row in self.rows]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas data frame."""
+        import pandas
+
+        return pandas.DataFrame(self.cells, columns=pandas.Index(self.heads))
+
+    def to_html(self) -> str:
+        """The rows as an HTML table."""
+        return self.to_frame().to_html(index=False)
+
+    def __str__(self) -> str:
+        lines = [self.heads, *self.cells]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.heads))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def __rich__(self) -> Any:
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for head in self.heads:
+            table.add_column(head, overflow="fold")
+        for cells in self.cells:
+            table.add_row(*map(Text, cells))  # as text: a tensor's name may hold brackets
+        return table
+
+
+def dimensions(shape: Sequence[int]) -> str:
+    """A shape as the table shows it.
+
+    >>> dimensions((50, 10)), dimensions(())
+    ('50 × 10', 'scalar')
+    """
+    return " × ".join(map(str, shape)) or "scalar"

@@ -1,0 +1,299 @@
+"""A prior's scale: a number, a number that the tensor's shape or the data adjust, or an unknown with a prior of its own.
+
+    w = loc + scale · z,  z of a fixed density:   log p(w | scale) = log p₁((w − loc)/scale) − n log scale
+
+`Normal(0.5)`, `Normal(1.0, fan_in=True)`, `Normal(2.5, autoscale=True)`, `Normal(HalfCauchy(1.0), per="column")` (ARD),
+`Laplace(0.2, relative_to_noise=True)` (the Bayesian lasso of Park and Casella).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Self
+
+import torch
+from torch.distributions import constraints
+
+from bayesreg import _check
+from bayesreg.priors import numeric
+from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, Shape, mass_of, replaced, shown
+
+AUTOSCALE = 2.5  # sds of the target that a change of one sd in an input may bring (Gelman et al. 2008, rstanarm)
+PER = ("tensor", "row", "column", "element")
+
+
+def fan_in(shape: Shape) -> int:
+    """Number of inputs that feed one unit of a weight of this shape: all axes but the first.
+
+    Args:
+        shape: The weight's shape, (K, D) for a linear layer, (K, C, H, W) for a convolution.
+
+    Returns:
+        The product of all axes but the first.
+
+    Raises:
+        ValueError: If the tensor has fewer than two axes.
+
+    >>> fan_in((50, 10)), fan_in((8, 3, 5, 5))
+    (10, 75)
+    """
+    if len(shape) < 2:
+        raise ValueError(
+            f"fan_in=True must meet a tensor of two or more axes (out, in, ...), but shape {tuple(shape)} came; "
+            "give this tensor a prior with a plain scale, for example '*.bias': Normal(1.0)."
+        )
+    return math.prod(shape[1:])
+
+
+def shared_shape(shape: Shape, per: str) -> torch.Size:
+    """Shape of what is shared within a tensor: one number for all of it, for each row, each column or each entry.
+
+    Args:
+        shape: The tensor's shape. A row is one output (axis 0), a column one input (axis 1).
+        per: "tensor", "row", "column" or "element".
+
+    Returns:
+        A shape that broadcasts against the tensor's.
+
+    Raises:
+        ValueError: If the tensor lacks that axis; the choices that it has are named.
+
+    >>> [tuple(shared_shape((50, 10), per)) for per in ("tensor", "row", "column", "element")]
+    [(), (50, 1), (1, 10), (50, 10)]
+    """
+    axis = {"row": 0, "column": 1}.get(per)
+    if axis is None:
+        return torch.Size(shape) if per == "element" else torch.Size()
+    if len(shape) <= axis:
+        choices = [p for p, needed in zip(PER, (0, 1, 2, 0), strict=True) if len(shape) >= needed]
+        raise ValueError(
+            f"per={per!r} must meet a tensor that has a {per} axis (axis {axis}), but shape {tuple(shape)} came; for this "
+            f"tensor take per= one of {', '.join(map(repr, choices))}."
+        )
+    return torch.Size(n if i == axis else 1 for i, n in enumerate(shape))
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+class AbstractScaledPrior(AbstractPrior):
+    """A prior with a field `scale` that may be more than a number. `None` stands for 1, or 2.5 with `autoscale`.
+
+    Attributes:
+        fan_in: Divide the scale by √(inputs of a unit), so that a layer's output has about unit variance.
+        autoscale: For a linear model: multiply the scale by sd(y)/sd(x) of each column when the model meets its data.
+        centered: How an unknown scale is searched: True in the entries themselves, False in entries over scale, which
+            decouples the two where the data say little. It is the same model either way.
+        relative_to_noise: The scale is in units of the likelihood's `noise_scale`, also where that is unknown.
+    """
+
+    fan_in: bool = False
+    autoscale: bool = False
+    centered: bool = True
+    relative_to_noise: bool = False
+
+    def __post_init__(self) -> None:
+        if self._scale is None:
+            object.__setattr__(self, "scale", AUTOSCALE if self.autoscale else 1.0)
+        super().__post_init__()
+        if self.autoscale and (self.fan_in or self.hyperprior is not None):
+            raise ValueError(
+                f"autoscale=True must stand alone, but {self} came; it already says what the scale is: leave out fan_in and "
+                "give a number as scale."
+            )
+
+    @property
+    def _scale(self) -> Any:
+        return self.scale  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
+
+    @property
+    def sharing(self) -> str:
+        """Within what an unknown scale is shared: "tensor", "row", "column" or "element"."""
+        return "tensor"
+
+    @property
+    def origin(self) -> Any:
+        """The value that a change of the scale does not move."""
+        return 0.0
+
+    @property
+    def hyperprior(self) -> AbstractPrior | None:
+        """The scale's own prior; None where it is a number."""
+        return self._scale if isinstance(self._scale, AbstractPrior) else None
+
+    def check(self) -> None:
+        """Refuse a scale that is neither a number > 0 nor a proper prior of a positive quantity.
+
+        Raises:
+            ValueError: If so.
+        """
+        scale = self._scale
+        if isinstance(scale, AbstractPrior):
+            if scale.support is not constraints.positive or not scale.proper:
+                raise ValueError(
+                    f"a scale must have a proper prior on positive values, but {scale} came; without one the posterior of the "
+                    "scale is improper: take for example HalfCauchy(1.0)."
+                )
+            return
+        _check.positive("scale", scale)
+
+    def factor(self, shape: Shape) -> float:
+        """What the shape multiplies the scale by: 1/√fan_in, or 1."""
+        return 1 / math.sqrt(fan_in(shape)) if self.fan_in else 1.0
+
+    def resolve(self, shape: Shape) -> Self:
+        """The same prior with `fan_in` worked out, scale / √fan_in; an unknown scale keeps it for later.
+
+        Args:
+            shape: The tensor's shape.
+
+        Returns:
+            A prior whose numbers hold for this tensor.
+
+        >>> from bayesreg.priors import Normal
+        >>> Normal(1.0, fan_in=True).resolve((50, 16))
+        Normal(scale=0.25)
+        """
+        if self.hyperprior is not None:
+            shared_shape(shape, self.sharing)
+        factor = self.factor(shape)
+        if not self.fan_in or self.hyperprior is not None:
+            return self
+        return dataclasses.replace(self, scale=self._scale * factor, fan_in=False)  # pyright: ignore[reportCallIssue]
+
+    def at(self, shape: Shape) -> Self:
+        """What `resolve` gives.
+
+        Args:
+            shape: The tensor's shape.
+
+        Returns:
+            A prior whose scale is a number.
+
+        Raises:
+            ValueError: If data or another unknown decide the scale.
+        """
+        if self.hyperprior is not None or self.relative_to_noise:
+            raise ValueError(
+                f"the scale must be a number here, but that of {self} is decided by another unknown; evaluate it inside a "
+                "model (model.log_joint), or give the scale: prior.given(0.5)."
+            )
+        if self.autoscale:
+            raise ValueError(
+                f"the scale must be a number here, but that of {self} waits for sd(y)/sd(x); let the model meet its data "
+                "first: model = model.bind(X, y)."
+            )
+        return self.resolve(shape)
+
+    def given(self, scale: Any) -> Self:
+        """The same prior with its scale settled.
+
+        Args:
+            scale: A number, or a tensor that broadcasts against the tensor that the prior is on.
+
+        Returns:
+            A prior that has a log-density.
+
+        >>> from bayesreg.priors import HalfCauchy, Normal
+        >>> Normal(HalfCauchy(1.0), per="column").given(0.5)
+        Normal(scale=0.5, per='column')
+        """
+        return replaced(self, scale=scale, fan_in=False, autoscale=False, relative_to_noise=False)
+
+    def scale_text(self, shape: Shape, name: str) -> str:
+        """The scale as the prior table shows it, after the adjustments.
+
+        Args:
+            shape: The tensor's shape.
+            name: The tensor's name, which an unknown scale is called after.
+
+        Returns:
+            "0.25", "w.scale / √10", "2.5 · sd(y)/sd(x)", "0.5 · noise_scale".
+        """
+        if self.hyperprior is not None:
+            parts = f"{name}.scale" + (f" / √{fan_in(shape)}" if self.fan_in else "")
+        else:
+            parts = shown(self._scale)
+        return parts + (" · sd(y)/sd(x)" if self.autoscale else "") + (" · noise_scale" if self.relative_to_noise else "")
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePrior):
+    """An elementwise prior with a scale.
+
+    Attributes:
+        per: Within what an unknown scale is shared: one for the "tensor", each "row" (output), each "column" (input; this is
+            automatic relevance determination), or each "element".
+    """
+
+    per: str = "tensor"
+
+    def __post_init__(self) -> None:
+        _check.one_of("per", self.per, PER)
+        super().__post_init__()
+
+    @property
+    def sharing(self) -> str:
+        """The field `per`."""
+        return self.per
+
+    @property
+    def origin(self) -> Any:
+        """The mode."""
+        return self.mode
+
+    @classmethod
+    def from_interval(cls, lower: float, upper: float, mass: float = 0.9) -> Self:
+        """The prior that holds `mass` of each entry in [lower, upper]: its location and scale are solved for.
+
+        On the real line the tails are equal. A positive quantity has one number to solve for: then lower must be 0.
+
+        Args:
+            lower: Lower end, in the units of the tensor.
+            upper: Upper end.
+            mass: Probability between them.
+
+        Returns:
+            The prior.
+
+        Raises:
+            ValueError: If upper is not above lower, mass not between 0 and 1, or the interval does not fit the prior.
+
+        >>> from bayesreg.priors import Normal
+        >>> Normal.from_interval(-1.96, 1.96, mass=0.95)
+        Normal(scale=1.00001...)
+        """
+        return cls()._through(lower, upper, mass)
+
+    def _through(self, lower: float, upper: float, mass: float) -> Self:
+        """This prior, moved and stretched until the interval holds the mass.
+
+        Raises:
+            ValueError: If the interval does not fit.
+        """
+        low, high = interval(lower, upper)
+        positive = self.support is constraints.positive
+        moves = any(field.name == "loc" for field in dataclasses.fields(self))
+        if (positive and low != 0) or (not positive and not moves and low != -high):
+            want = "start at 0" if positive else "be symmetric about 0"
+            raise ValueError(
+                f"the interval of {type(self).__name__} must {want}, since only its scale is solved for, but [{lower}, "
+                f"{upper}] came; take a prior with two parameters, for example LogNormal (positive) or Normal."
+            )
+        unit = replaced(self, scale=1.0)
+        level = mass_of(mass) if positive else 0.5 * (1 + mass_of(mass))
+
+        reach = numeric.quantile(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, level)
+        solved = {"scale": (high if positive else 0.5 * (high - low)) / reach}
+        return dataclasses.replace(self, **solved, **({"loc": 0.5 * (low + high)} if moves else {}))
+
+
+def interval(lower: Any, upper: Any) -> tuple[float, float]:
+    """Two finite numbers, the second above the first.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    low, high = _check.finite("lower", lower), _check.finite("upper", upper)
+    if not low < high:
+        raise ValueError(f"upper must be above lower, but [{lower!r}, {upper!r}] came; swap them.")
+    return low, high

@@ -314,7 +314,7 @@ def _broken(x: np.ndarray, y: np.ndarray, function: Callable[[np.ndarray], np.nd
     steep = np.flatnonzero(np.abs(np.diff(y)) > 4 * np.diff(x))
     if not len(steep):
         return x, y
-    left, right, rows = x[steep], x[steep + 1], np.arange(len(steep))
+    left, right, low, high, rows = x[steep], x[steep + 1], y[steep], y[steep + 1], np.arange(len(steep))
     for _ in range(11):  # each time to the steepest of 32 parts, down to 1e-16 of the first width
         inner = left[:, None] + (right - left)[:, None] * np.linspace(0, 1, 33)
         at = function(inner.ravel()).reshape(inner.shape)

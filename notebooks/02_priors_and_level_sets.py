@@ -38,7 +38,7 @@ from bayesreg import likelihoods, plots, priors
 from bayesreg.datasets import load_diabetes
 
 plt.rcParams.update({"figure.dpi": 80, "figure.figsize": (9, 3.2), "axes.spines.top": False, "axes.spines.right": False})
-BLUE, ORANGE, GREEN, GREY = "#1f77b4", "#d95f02", "#1b9e77", "#999999"
+torch.manual_seed(0)  # networks are made with random weights
 
 
 def check(claim, found, expected, tolerance):
@@ -266,7 +266,9 @@ net = br.BayesianModel(
     priors={"0.weight": priors.Normal(priors.HalfCauchy(0.3), per="column", centered=False)},
     standardize=True,
 )
-print(net.prior_table(), "\n")
+net.prior_table()
+
+# %%
 fit = br.fit(net, wide, diabetes.y, method="mean-field", seed=0)
 print(fit.certificate, "\n")
 scales = fit.mean["0.weight.scale"].reshape(-1).numpy()

@@ -25,6 +25,9 @@ from bayesreg.inference import MAP, AbstractMethod
 from bayesreg.inference.base import resolve
 from bayesreg.inference.training import FULL_BATCH_ROWS
 from bayesreg.propagate import MAX_MEMORY
+from bayesreg.rules_file import RulesFile
+from bayesreg.rules_file import read as read_rules
+from bayesreg.spec import PriorSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,21 +149,23 @@ def check(settings: Settings) -> None:
         raise ValueError(f"the folder of --out must be writable, but {error.strerror} came; choose another place.") from error
 
 
-def rules(texts: Sequence[str]) -> dict[str, prior_classes.AbstractPrior]:
-    """Rules from `--prior` texts.
+def rules(texts: Sequence[str], file: Path | None = None) -> RulesFile:
+    """Rules from `--prior` texts and a `--priors` file.
 
     Args:
         texts: PATTERN=PRIOR each.
+        file: A TOML file, whose rules come first.
 
     Returns:
-        Pattern to prior.
+        The rules of both.
 
     Raises:
-        ValueError: If a text is not of that form, names no prior, or repeats a pattern.
+        ValueError: If a text is not of that form, names no prior, or repeats a pattern; or the file is refused.
 
-    >>> rules(["*.weight=Laplace(scale=0.1)"])
-    {'*.weight': Laplace(scale=0.1)}
+    >>> rules(["*.weight=Laplace(scale=0.1)"]).priors
+    PriorSpec({'*.weight': Laplace(scale=0.1)})
     """
+    given = RulesFile(PriorSpec()) if file is None else read_rules(file)
     found: dict[str, prior_classes.AbstractPrior] = {}
     for text in texts:
         pattern, equals, prior = (part.strip() for part in text.partition("="))
@@ -174,7 +179,7 @@ def rules(texts: Sequence[str]) -> dict[str, prior_classes.AbstractPrior]:
         if pattern in found:
             raise ValueError(f"each --prior must have a pattern of its own, but {pattern!r} came twice; leave one out.")
         found[pattern] = prior_classes.parse(prior)
-    return found
+    return RulesFile(given.priors & found, given.outputs)
 
 
 def methods(names: Sequence[str], settings: Mapping[str, float | None] | None = None) -> dict[str, AbstractMethod]:
@@ -227,15 +232,13 @@ def read(
     return read_table(file, target, kind=wanted, drop_columns=drop, drop_missing=drop_missing, max_levels=max_levels)
 
 
-def model(
-    table: Table, network: Network, rules: Mapping[str, prior_classes.AbstractPrior], likelihood: str | None, seed: int
-) -> br.BayesianModel:
+def model(table: Table, network: Network, rules: RulesFile, likelihood: str | None, seed: int) -> br.BayesianModel:
     """The model of a table: the network's last layer and the likelihood follow the target.
 
     Args:
         table: The data.
         network: What kind of network.
-        rules: Pattern to prior.
+        rules: Over tensors and outputs.
         likelihood: Its text, or None for what suits the target.
         seed: Of the first weights.
 
@@ -254,7 +257,7 @@ def model(
         raise ValueError(f"the likelihood must suit the target, but {came}; leave it out, or say --kind.")
     outputs = len(table.classes or ()) if noise.kind == "multiclass" else 1
     module = network.build(table.X.shape[1], outputs, seed)
-    return br.BayesianModel(module, dict(rules), noise, standardize=True)
+    return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)
 
 
 def run(table: Table, fits: Mapping[str, Fit], settings: Settings) -> None:

@@ -57,6 +57,15 @@ Prior = Annotated[
         metavar="PATTERN=PRIOR",
     ),
 ]
+PriorsFile = Annotated[
+    Path | None,
+    _option(
+        "A TOML file with such rules, in a section [priors], and for layers' outputs in [outputs].",
+        _MODEL,
+        "--priors",
+        metavar="TOML",
+    ),
+]
 Likelihood = Annotated[
     str | None,
     _option(
@@ -132,6 +141,7 @@ def report(
     max_levels: MaxLevels = 50,
     test_fraction: TestFraction = 0.2,
     prior: Prior = None,
+    priors_file: PriorsFile = None,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     activation: Activation = "relu",
@@ -152,7 +162,7 @@ def report(
     network = job.Network(tuple(hidden or [50]), activation)
     said = {"num_steps": num_steps, "batch_size": batch_size, "learning_rate": learning_rate}
     methods = job.methods(method or ["map", "mean-field"], said)
-    rules = job.rules(prior or [])
+    rules = job.rules(prior or [], priors_file)
     table = job.read(file, target, kind, drop or [], drop_missing, max_levels)
     model = job.model(table, network, rules, likelihood, seed)
     job.run(table, {name: job.Fit(model, how) for name, how in methods.items()}, settings)
@@ -162,12 +172,14 @@ def report(
 def demo(out: Out = Path("report.html"), force: Force = False, seed: Seed = 0) -> None:
     """Fit one network to the diabetes data under two priors and by three methods, and write a report: under a minute."""
     from bayesreg import _cli_job as job
-    from bayesreg import datasets, priors
+    from bayesreg import datasets
 
     settings = job.Settings(out, force, seed=seed)
     job.check(settings)
     table = datasets.load_diabetes()
-    normal, laplace = (job.model(table, job.DEMO, rules, None, seed) for rules in ({}, {"*.weight": priors.Laplace(0.1)}))
+    normal, laplace = (
+        job.model(table, job.DEMO, rules, None, seed) for rules in (job.rules([]), job.rules(["*.weight=Laplace(0.1)"]))
+    )
     given = {
         "MAP, Normal": (normal, "map"),
         "MAP, Laplace": (laplace, "map"),
@@ -186,6 +198,7 @@ def priors(
     drop_missing: DropMissing = False,
     max_levels: MaxLevels = 50,
     prior: Prior = None,
+    priors_file: PriorsFile = None,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     activation: Activation = "relu",
@@ -197,7 +210,7 @@ def priors(
     if list_all:
         _list_priors()
         return
-    rules = job.rules(prior or [])
+    rules = job.rules(prior or [], priors_file)
     network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation)
     table = job.read(file, target, kind, drop or [], drop_missing, max_levels)
     screen = console()

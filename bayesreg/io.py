@@ -77,6 +77,8 @@ def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: b
         "state": posterior.state(),
         "record": dataclasses.asdict(posterior.record),
         "priors": {r.name: [list(r.shape), repr(r.specified), repr(r.prior), r.source] for r in model.resolved},
+        "outputs": {output.name: [repr(output.prior), output.source] for output in model.outputs},
+        "autoscale": model.autoscale,
         "likelihood": repr(model.likelihood),
         "standardize": model.standardize,
         "standardization": standardization,
@@ -178,9 +180,14 @@ def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel
             f"{', '.join(sorted(names))} came; build it as it was at the fit."
         )
     priors = {name: parse(entry[1]) for name, entry in saved.items()}
-    model = BayesianModel(module, priors, likelihoods.parse(content["likelihood"]), content["standardize"])
+    outputs = {name: (parse(text), source) for name, (text, source) in content.get("outputs", {}).items()}
+    rules = {name: prior for name, (prior, _) in outputs.items()}
+    model = BayesianModel(module, priors, likelihoods.parse(content["likelihood"]), content["standardize"], outputs=rules)
+    model.outputs = tuple(dataclasses.replace(output, source=outputs[output.name][1]) for output in model.outputs)
     model.module.load_state_dict(content["constants"], strict=False)
     model.resolved = [dataclasses.replace(r, source=saved[r.name][3]) for r in model.resolved]
+    if content.get("autoscale") is not None:
+        model = model.autoscaled(content["autoscale"])
     model.num_data = content["num_data"]
     model.row_shape = None if content["row_shape"] is None else torch.Size(content["row_shape"])
     if content["standardization"] is not None:

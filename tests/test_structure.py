@@ -15,6 +15,7 @@ ORDER = [
     ["priors"],
     ["prior_table"],
     ["spec"],
+    ["rules_file"],
     ["likelihoods"],
     ["data"],
     ["predictive"],

@@ -26,7 +26,6 @@ import warnings
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, where Jupyter has no widgets
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy import integrate, stats
@@ -37,7 +36,6 @@ import bayesreg as br
 from bayesreg import likelihoods, plots, priors
 from bayesreg.datasets import load_diabetes
 
-plt.rcParams.update({"figure.dpi": 80, "figure.figsize": (9, 3.2), "axes.spines.top": False, "axes.spines.right": False})
 torch.manual_seed(0)  # networks are made with random weights
 
 

@@ -464,6 +464,16 @@ def test_every_colour_is_one_of_the_palette_and_becomes_the_themes():
         assert len(svg) < 120_000, name
 
 
+def test_a_notebook_shows_a_figure_without_pyplot():
+    code = (
+        "import sys; from bayesreg import plots; from IPython.core.formatters import DisplayFormatter;"
+        "picture = DisplayFormatter().format(plots.level_sets())[0]['image/png'];"
+        "assert 'matplotlib.pyplot' not in sys.modules; print(picture[1:4].decode())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "PNG", done.stderr
+
+
 def test_pyplot_is_never_imported_and_no_random_state_moves():
     code = (
         "import sys, torch; from bayesreg import plots, priors; assert 'matplotlib' not in sys.modules;"

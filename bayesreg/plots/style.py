@@ -68,7 +68,7 @@ def styled() -> Iterator[None]:
 
 def one_panel() -> tuple[Figure, Axes]:
     """A figure with one pair of axes, whose numbers a person reads."""
-    from matplotlib.figure import Figure
+    from bayesreg.plots.figure import Figure  # not above: it loads Matplotlib
 
     figure = Figure()
     axes = figure.add_subplot()
@@ -90,7 +90,7 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
     Returns:
         The figure and its axes.
     """
-    from matplotlib.figure import Figure
+    from bayesreg.plots.figure import Figure
 
     columns = min(columns, count)
     rows = -(-count // columns)

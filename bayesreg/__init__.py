@@ -5,6 +5,7 @@
 
 from bayesreg import inference, likelihoods, metrics, priors
 from bayesreg.compare import Comparison, compare
+from bayesreg.equivalents import equivalents
 from bayesreg.inference import fit
 from bayesreg.io import load, save
 from bayesreg.model import BayesianModel
@@ -22,6 +23,7 @@ __all__ = [
     "PriorSpec",
     "Report",
     "compare",
+    "equivalents",
     "fit",
     "inference",
     "likelihoods",

@@ -6,6 +6,7 @@ that is heavy is imported inside the command that needs it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,6 +101,16 @@ Seed = Annotated[int, _option("Same seed, same machine, same answer.", _FITS, me
 NumSamples = Annotated[int, _option("Draws from each posterior for its predictions.", _REPORT, metavar="S", show_default=True)]
 Out = Annotated[Path, _option("The report; its numbers go beside it as .json.", _REPORT, metavar="HTML", show_default=True)]
 Force = Annotated[bool, _option("Replace a report that is there.", _REPORT, "--force")]
+SomePrior = Annotated[
+    str, typer.Argument(metavar="PRIOR", help="Normal, Laplace, ElasticNet or Flat, for example 'Normal(0.5)'.")
+]
+NumData = Annotated[int | None, typer.Option(help="Training rows N.", metavar="N", show_default=False)]
+NoiseScale = Annotated[
+    float | None, typer.Option(help="Sd σ of the noise, in the units of the target.", metavar="SIGMA", show_default=False)
+]
+NumOutputs = Annotated[
+    int, typer.Option(help="Values K in each row over which a mean loss runs: outputs, or binary labels.", metavar="K")
+]
 List = Annotated[bool, typer.Option("--list", help="Every prior there is, and nothing else.", show_default=False)]
 
 
@@ -226,6 +237,35 @@ def methods() -> None:
 
     rows = [(cls.name, cls.__name__, cls.when) for cls in concrete(AbstractMethod)]
     columns(console(), ("method", "class", "when to use it"), rows)
+
+
+@app.command()
+def equivalents(
+    prior: SomePrior, num_data: NumData = None, noise_scale: NoiseScale = None, num_outputs: NumOutputs = 1
+) -> None:
+    """Say what to write in scikit-learn, torch, Keras, glmnet or lsqr to assume a prior."""
+    from bayesreg import _check
+    from bayesreg.equivalents import HEADS
+    from bayesreg.equivalents import equivalents as table_of
+    from bayesreg.priors import parse
+
+    if num_data is not None:
+        _check.count("--num-data", num_data)
+    if noise_scale is not None:
+        _check.positive("--noise-scale", noise_scale)
+    _check.count("--num-outputs", num_outputs)
+    table = table_of(parse(prior), num_data=num_data, noise_scale=noise_scale, num_outputs=num_outputs)
+    screen = console()
+    say(screen, table.caption)
+    if not table.rows:
+        return
+    say(screen, "")
+    columns(screen, HEADS, table.cells())
+    say(screen, "", *(re.sub(r"num_data|noise_scale|num_outputs", _as_option, note) for note in table.notes))
+
+
+def _as_option(word: re.Match[str]) -> str:
+    return "--" + word[0].replace("_", "-")
 
 
 def _list_priors() -> None:

@@ -15,6 +15,7 @@ ORDER = [
     ["priors"],
     ["prior_table"],
     ["spec"],
+    ["equivalents"],
     ["rules_file"],
     ["likelihoods"],
     ["data"],

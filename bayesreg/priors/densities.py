@@ -14,6 +14,8 @@ import torch
 from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors
+from bayesreg.priors.dictionary import NormalTools
+from bayesreg.priors.dictionary_sparse import ElasticNetTools, LaplaceTools
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
 
 
@@ -128,7 +130,7 @@ class Fixed(AbstractElementwisePrior):
 
 
 @dataclass(frozen=True, repr=False)
-class Normal(AbstractScaledElementwisePrior):
+class Normal(NormalTools, AbstractScaledElementwisePrior):
     """Gaussian prior: log p(w) = −Σ (w − loc)²/(2 scale²) − P log(scale √2π).
 
     As a regulariser: L2, ridge, weight decay, Tikhonov. With noise sd σ, ridge's alpha is σ²/scale².
@@ -214,7 +216,7 @@ class Normal(AbstractScaledElementwisePrior):
 
 
 @dataclass(frozen=True, repr=False)
-class Laplace(AbstractScaledElementwisePrior):
+class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
     """Double-exponential prior: log p(w) = −Σ |w − loc|/scale − P log(2 scale).
 
     As a regulariser: L1, lasso. The mode sets entries to exactly zero; the posterior does not.
@@ -286,7 +288,7 @@ class Laplace(AbstractScaledElementwisePrior):
 
 
 @dataclass(frozen=True, repr=False)
-class ElasticNet(AbstractElementwisePrior):
+class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
     """Product of a Laplace and a normal: log p(w) = −Σ |w|/l1_scale + w²/(2 l2_scale²) − P log Z.
 
     Z = l2_scale √(2π) erfcx(l2_scale/(√2 l1_scale)), stable in both limits: Laplace for l2_scale → ∞, Normal for l1_scale → ∞.

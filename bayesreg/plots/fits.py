@@ -1,13 +1,7 @@
-"""Figures of a fit and of its predictions, each a `matplotlib.figure.Figure` of its own.
-
-No pyplot, no window, no setting that outlives the call: a figure can be shown in a notebook, saved, or put into a report.
-Colour never speaks alone: a mark's shape, its place or a word says the same.
-"""
+"""Figures of a fit and of its predictions: history, calibration, where the uncertainty comes from, rows, weights."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,63 +20,33 @@ from bayesreg._readings import (
     wilson,
 )
 from bayesreg.compare import Comparison
+from bayesreg.plots.style import (
+    ALEATORIC,
+    BAD,
+    DASHES,
+    EPISTEMIC,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    bars,
+    every,
+    legend,
+    one_panel,
+    percent_axes,
+    series_color,
+    short,
+    styled,
+    ticks,
+)
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Each hex is used for one role only, so that a report can put a colour of its theme in its place.
-INK, MUTED, GRID, PAPER, BAD = "#1b2430", "#5b6775", "#dfe4ea", "#ffffff", "#b3261e"
-ALEATORIC, EPISTEMIC = "#a9bcd3", "#d9622b"
-SERIES = ("#1f6fb2", "#b35309", "#0f7f63", "#7d4fa6", "#8a6500", "#47566b")
-MARKERS = "os^DvP"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)), (0, (8, 3)))
-STYLE: dict[str, Any] = {
-    "font.size": 12,
-    "figure.figsize": (340 / 72, 240 / 72),  # a viewBox of 340 × 240, so that a point is a pixel on a phone
-    "figure.facecolor": PAPER,
-    "figure.constrained_layout.use": True,
-    "axes.facecolor": PAPER,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.labelsize": 12,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "text.parse_math": False,  # a name with dollar signs is a name
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 11.5,
-    "ytick.labelsize": 11.5,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 11.5,
-    "legend.handlelength": 1.6,
-    "legend.columnspacing": 1.0,
-    "legend.handletextpad": 0.5,
-    "legend.borderaxespad": 0.2,
-}
 _GROUPS = 60
-
-
-@contextlib.contextmanager
-def styled() -> Iterator[None]:
-    """Matplotlib's own defaults and this file's style inside, the person's settings again outside.
-
-    Yields:
-        Nothing.
-    """
-    import matplotlib.style
-
-    with matplotlib.style.context(["default", STYLE]):
-        yield
 
 
 @styled()
@@ -102,8 +66,8 @@ def history(posterior: AbstractPosterior, *, series: int = 0) -> Figure:
     steps, objective = np.array(posterior.history.steps), np.array(posterior.history.objective)
     if len(steps) == 0:
         raise ValueError(f"a history must have steps, but method {posterior.method!r} recorded none; it has nothing to draw.")
-    figure, axes = _axes()
-    axes.plot(steps, objective, color=_color(series), linewidth=1.6, marker="o" if len(steps) < 15 else "", markersize=4)
+    figure, axes = one_panel()
+    axes.plot(steps, objective, color=series_color(series), linewidth=1.6, marker="o" if len(steps) < 15 else "", markersize=4)
     top, low = objective.max(), np.quantile(objective, 0.15)
     span = max(top - low, 1e-3 * abs(top), 1e-6)
     if objective.min() < low - 3 * span:  # what the first steps gain would flatten all the rest
@@ -136,13 +100,13 @@ def coverage(comparison: Comparison, y: Any = None) -> Figure:
         raise ValueError(
             f"coverage must be drawn of a regression, but kind {comparison.kind!r} came; draw reliability instead."
         )
-    figure, axes = _axes()
+    figure, axes = one_panel()
     found = comparison.scores[comparison.best].coverages
     low, high = binomial_band(found[0].num_data, LEVELS)
     axes.fill_between(LEVELS, low, high, color=GRID, linewidth=0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
     for i, (name, predictive) in enumerate(comparison.predictives.items()):
-        style: dict[str, Any] = {"color": _color(i), "linestyle": DASHES[i % len(DASHES)], "label": _short(name)}
+        style: dict[str, Any] = {"color": series_color(i), "linestyle": DASHES[i % len(DASHES)], "label": short(name)}
         if y is not None:
             axes.plot(LEVELS, coverage_curve(predictive, y), linewidth=1.8, **style)
             continue
@@ -153,8 +117,8 @@ def coverage(comparison: Comparison, y: Any = None) -> Figure:
         axes.errorbar(levels, rate, bounds, marker=MARKERS[i % len(MARKERS)], markersize=4.5, linewidth=1.2, **style)
     axes.text(0.96, 0.05, "below: too narrow", transform=axes.transAxes, ha="right", color=MUTED, fontsize=11.5)
     axes.text(0.04, 0.9, "above: too wide", transform=axes.transAxes, color=MUTED, fontsize=11.5)
-    _percent(axes, "level of the interval", "observed inside")
-    _legend(axes)
+    percent_axes(axes, "level of the interval", "observed inside")
+    legend(axes)
     return figure
 
 
@@ -179,16 +143,18 @@ def pit(predictive: Predictive, y: Any, *, num_bins: int = 10, series: int = 0) 
     """
     values = predictive.cdf(y).cpu().double().numpy().ravel()
     shares = np.histogram(values, _check.count("num_bins", num_bins), (0, 1))[0] / values.size
-    figure, axes = _axes()
+    figure, axes = one_panel()
     low, high = binomial_band(values.size, [1 / num_bins])
     edges = np.linspace(0, 1, num_bins + 1)
     axes.fill_between([0, 1], low[0], high[0], color=GRID, linewidth=0)
-    axes.bar(edges[:-1], shares, 1 / num_bins, align="edge", color=_color(series), alpha=0.7, edgecolor=PAPER, linewidth=1.5)
+    axes.bar(
+        edges[:-1], shares, 1 / num_bins, align="edge", color=series_color(series), alpha=0.7, edgecolor=PAPER, linewidth=1.5
+    )
     axes.axhline(1 / num_bins, color=INK, linewidth=1)
     for end in (low[0], high[0]):
         axes.axhline(end, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
     axes.set_ylim(0, 1.08 * max(shares.max(), high[0]))
-    _percent(axes, "place of the truth in its predictive", "share of rows")
+    percent_axes(axes, "place of the truth in its predictive", "share of rows")
     axes.set_xticks([0, 0.5, 1], ["lowest", "middle", "highest"])
     for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
         label.set_horizontalalignment(side)
@@ -215,14 +181,16 @@ def reliability(predictive: Predictive, y: Any, *, num_bins: int = 10, series: i
         ValueError: If this is no classification, y does not fit, or num_bins is not a whole number >= 1.
     """
     stated, observed, count = reliability_bins(predictive, y, num_bins)
-    figure, axes = _axes()
+    figure, axes = one_panel()
     low, high = wilson(observed * count, count)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
-    axes.vlines(stated, low, high, color=_color(series), linewidth=1.3)
-    axes.plot(stated, observed, color=_color(series), linewidth=1, alpha=0.6)
-    axes.scatter(stated, observed, 18 + 130 * count / count.sum(), color=_color(series), edgecolor=PAPER, linewidth=1, zorder=3)
+    axes.vlines(stated, low, high, color=series_color(series), linewidth=1.3)
+    axes.plot(stated, observed, color=series_color(series), linewidth=1, alpha=0.6)
+    axes.scatter(
+        stated, observed, 18 + 130 * count / count.sum(), color=series_color(series), edgecolor=PAPER, linewidth=1, zorder=3
+    )
     binary = predictive.kind == "binary"
-    _percent(
+    percent_axes(
         axes, "stated P(y = 1)" if binary else "stated confidence", "observed share of 1" if binary else "observed accuracy"
     )
     axes.set_xlim(-0.03 if binary else min(0.97 * stated.min(), 0.9), 1.03)
@@ -253,7 +221,7 @@ def variance_parts(predictive: Predictive, *, output: int = 0, top: float | None
     groups = np.array_split(order, min(_GROUPS, len(order)))
     noise, unknown = (np.array([part[rows].mean() for rows in groups]) for part in (aleatoric, epistemic))
     edges = np.cumsum([0, *(len(rows) for rows in groups)]) / len(order)
-    figure, axes = _axes()
+    figure, axes = one_panel()
     axes.stairs(noise, edges, fill=True, color=ALEATORIC, label="aleatoric (noise)", linewidth=0)
     axes.stairs(noise + unknown, edges, baseline=noise, fill=True, color=EPISTEMIC, label="epistemic (not known)", linewidth=0)
     axes.stairs(noise + unknown, edges, baseline=None, color=INK, linewidth=1)
@@ -263,7 +231,7 @@ def variance_parts(predictive: Predictive, *, output: int = 0, top: float | None
     for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
         label.set_horizontalalignment(side)
     axes.set_ylabel("variance (target units²)" if predictive.kind == "regression" else "variance of the class")
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -288,7 +256,7 @@ def predictions(predictive: Predictive, y: Any, *, output: int = 0, max_rows: in
         ValueError: If y does not fit, there is no such output, or max_rows is not a whole number >= 1.
     """
     truth = predictive.target(y).cpu()
-    figure, axes = _axes()
+    figure, axes = one_panel()
     if predictive.kind == "regression":
         check_output(predictive, output)
         centre = predictive.mean if predictive.mean.dim() == 1 else predictive.mean[:, output]
@@ -298,15 +266,15 @@ def predictions(predictive: Predictive, y: Any, *, output: int = 0, max_rows: in
         ends = ends if ends.ndim == 2 else ends[:, :, output]
         seen = (truth if truth.dim() == 1 else truth[:, output])[rows].numpy()
         wrong, labels = (seen < ends[0]) | (seen > ends[1]), ("observed", "outside")
-        _bars(axes, ends[0], ends[1], _color(series), 1.8, "95 %", alpha=0.45)
-        _bars(axes, ends[2], ends[3], _color(series), 2.6, "50 %", alpha=0.55)
+        bars(axes, ends[0], ends[1], series_color(series), 1.8, "95 %", alpha=0.45)
+        bars(axes, ends[2], ends[3], series_color(series), 2.6, "50 %", alpha=0.55)
         axes.set_ylabel("target units")
         axes.set_xlabel("rows, from low to high prediction")
     else:
         ends, seen, wrong, labels = _class_rows(predictive, truth, max_rows)
         if predictive.num_samples > 1:
-            _bars(axes, ends[0], ends[1], _color(series), 1.8, "90 % of draws", alpha=0.45)
-        axes.plot(np.arange(len(seen)), ends[2], color=_color(series), linewidth=1.4, label="stated")
+            bars(axes, ends[0], ends[1], series_color(series), 1.8, "90 % of draws", alpha=0.45)
+        axes.plot(np.arange(len(seen)), ends[2], color=series_color(series), linewidth=1.4, label="stated")
         binary = predictive.kind == "binary"
         axes.set_ylabel("P(y = 1)" if binary else "confidence")
         axes.set_xlabel("rows, from low to high " + ("P(y = 1)" if binary else "confidence"))
@@ -320,8 +288,8 @@ def predictions(predictive: Predictive, y: Any, *, output: int = 0, max_rows: in
             at[wrong], seen[wrong], "X", color=BAD, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.6, label=labels[1]
         )
     axes.set_xticks([])
-    axes.yaxis.set_major_formatter(_ticks())
-    _legend(axes)
+    axes.yaxis.set_major_formatter(ticks())
+    legend(axes)
     return figure
 
 
@@ -351,85 +319,22 @@ def parameters(
     x, mean, std = (p.reshape(-1).cpu().double().numpy() for p in (mode.mean[name], posterior.mean[name], posterior.std[name]))
     if x.shape != mean.shape:
         raise ValueError(f"{name} must have one shape in both, but {x.size} and {mean.size} entries came; compare one model.")
-    chosen = _every(x.size, max_entries)
+    chosen = every(x.size, max_entries)
     x, mean, std = x[chosen], mean[chosen], std[chosen]
-    figure, axes = _axes()
+    figure, axes = one_panel()
     ends = [min(x.min(), mean.min()), max(x.max(), mean.max())]
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    _bars(axes, mean - std, mean + std, _color(series), 1.0, "", at=x, alpha=0.4)
-    axes.plot(x, mean, "o", color=_color(series), markersize=3, markeredgewidth=0)
+    bars(axes, mean - std, mean + std, series_color(series), 1.0, "", at=x, alpha=0.4)
+    axes.plot(x, mean, "o", color=series_color(series), markersize=3, markeredgewidth=0)
     axes.set_xlabel("mode")
     axes.set_ylabel("posterior mean ± sd")
     return figure
 
 
-def _axes() -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    axes = figure.add_subplot()
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_ticks())
-    axes.locator_params(nbins=5)
-    return figure, axes
-
-
-def _ticks() -> Any:
-    from matplotlib.ticker import FuncFormatter
-
-    return FuncFormatter(lambda value, _: number(value, 7))
-
-
-def _percent(axes: Axes, x: str, y: str) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-
-
-def _legend(axes: Axes) -> None:
-    """Above the axes, in as many columns as fit; a figure with many lines grows for them."""
-    handles, labels = axes.get_legend_handles_labels()
-    fitting = (c for c in range(len(labels), 1, -1) if sum(_widths(labels, c)) <= 310)  # pixels of 340
-    columns = next(fitting, 1)
-    rows = -(-len(labels) // columns)
-    if rows > 2:
-        figure = axes.figure.get_figure(root=True)
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height + (rows - 2) * 16 / 72)
-    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0.1)
-
-
-def _widths(labels: list[str], columns: int) -> list[float]:
-    return [6.2 * max(map(len, part)) + 34 for part in np.array_split(labels, columns)]
-
-
-def _color(series: int) -> str:
-    return SERIES[series % len(SERIES)]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 30 else name[:29] + "…"
-
-
-def _bars(axes: Axes, low: Any, high: Any, color: str, width: float, label: str, *, alpha: float, at: Any = None) -> None:
-    """Vertical bars as one line with gaps, a tenth of what a collection takes in a file."""
-    at = np.arange(len(low)) if at is None else at
-    gap = np.full(len(low), np.nan)
-    x, y = np.stack([at, at, gap], 1).ravel(), np.stack([low, high, gap], 1).ravel()
-    axes.plot(x, y, color=color, linewidth=width, alpha=alpha, solid_capstyle="butt", label=label or "_")
-
-
-def _every(size: int, most: int) -> np.ndarray:
-    return np.linspace(0, size - 1, min(size, _check.count("the most that is drawn", most))).round().astype(int)
-
-
 def _spread(values: torch.Tensor, most: int) -> torch.Tensor:
     order = values.cpu().double().argsort(stable=True)
-    return order[torch.from_numpy(_every(len(order), most))]
+    return order[torch.from_numpy(every(len(order), most))]
 
 
 def _class_rows(predictive: Predictive, truth: torch.Tensor, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:

@@ -1,0 +1,35 @@
+"""Figures, each a `matplotlib.figure.Figure` of its own: of priors, of a fit and of its predictions.
+
+No pyplot, no window, no setting that outlives the call: a figure can be shown in a notebook, saved, or put into a report.
+Colour never speaks alone: a mark's shape, its place or a word says the same.
+"""
+
+from bayesreg.plots.fits import coverage, history, parameters, pit, predictions, reliability, variance_parts
+from bayesreg.plots.level import level_sets
+from bayesreg.plots.prior import prior_predictive, priors
+from bayesreg.plots.readings import map_of_two, posterior_mean
+from bayesreg.plots.style import ALEATORIC, BAD, EPISTEMIC, GRID, INK, MUTED, PAPER, SERIES, styled
+
+__all__ = [
+    "ALEATORIC",
+    "BAD",
+    "EPISTEMIC",
+    "GRID",
+    "INK",
+    "MUTED",
+    "PAPER",
+    "SERIES",
+    "coverage",
+    "history",
+    "level_sets",
+    "map_of_two",
+    "parameters",
+    "pit",
+    "posterior_mean",
+    "predictions",
+    "prior_predictive",
+    "priors",
+    "reliability",
+    "styled",
+    "variance_parts",
+]

@@ -126,7 +126,8 @@ def test_a_prior_in_one_new_file_passes_every_contract(tmp_path, monkeypatch):
         X, y = torch.randn(30, 2).double(), torch.randn(30).double()
         mode = br.fit(br.BayesianModel(torch.nn.Linear(2, 1).double(), module.Logistic(0.5)), X, y, method="map")
         assert mode.certificate.converged
-        listed = CliRunner().invoke(app, ["priors", "--list"], terminal_width=300).stdout
+        monkeypatch.setenv("COLUMNS", "300")
+        listed = CliRunner().invoke(app, ["priors", "--list"]).stdout
         assert "Logistic(scale=1.0)" in listed
         assert "smooth L1" in listed
     finally:

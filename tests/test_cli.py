@@ -126,6 +126,32 @@ def test_the_list_of_priors_comes_from_the_class_tree():
     assert "positive" in rows_of(output, "HalfNormal(")[0]
 
 
+def test_priors_from_a_file(tmp_path):
+    rules = written(tmp_path / "priors.toml", '[priors]\n"0.weight" = "GroupLasso(0.5)"\n[outputs]\n"1" = "Laplace(2.0)"\n')
+    output = invoke("priors", "--priors", rules, "--prior", "*.bias=Flat").stdout
+    assert "GroupLasso(scale=0.5)" in rows_of(output, "0.weight")[0]
+    assert "Laplace(scale=2.0)" in rows_of(output, "1 (output)")[0]
+    assert "Flat()" in rows_of(output, "0.bias")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "told"),
+    [
+        ('[prior]\n"0.weight" = "Flat"', (), "must have sections [priors] and [outputs] only, but 'prior' came; did you mean"),
+        ('[priors]\n"9.weight" = "Flat"', (), "a rule must match a trainable tensor, but name '9.weight' matches none"),
+        ('[priors]\n"0.weight" = "Flat"', ("--prior", "0.weight=Normal(1)"), "name '0.weight' came twice, with Flat() and Normal"),
+        (None, (), "there must be a file of rules, but"),
+    ],
+)
+def test_a_file_of_priors_is_refused_in_one_line(tmp_path, text, more, told):
+    path = tmp_path / "priors.toml"
+    if text is not None:
+        written(path, text)
+    result = invoke("priors", "--priors", path, *more, code=2)
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
 def test_the_priors_of_the_demo():
     output = invoke("priors").stdout
     assert "scikit-learn diabetes: 442 rows" in output

@@ -153,7 +153,7 @@ def test_an_error_of_the_system_is_one_line(houses, monkeypatch):
 
 
 def test_a_bug_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(job, "rules", lambda _: 1 / 0)
+    monkeypatch.setattr(job, "rules", lambda *_: 1 / 0)
     result = CliRunner().invoke(app, ["priors"])
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)

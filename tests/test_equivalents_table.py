@@ -155,6 +155,12 @@ def test_refusals(make, message):
 # ---- on the command line
 
 
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch):
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def invoke(*words, code=0, **options):
     result = CliRunner().invoke(app, ["equivalents", *words], **options)
     assert result.exit_code == code, result.output

@@ -117,5 +117,5 @@ def test_horseshoe(diabetes_unit):
     def start(w):
         return {"weight.scale": w.abs()[None].clamp_min(5.0), "weight.scale.scale": torch.tensor(1.0).double()}
 
-    draws, error = sampled(prior, diabetes_unit, start, num_warmup=250, num_draws=500, seed=0, most_steps=50)
+    draws, error = sampled(prior, diabetes_unit, start, num_warmup=250, num_draws=500, seed=0, most_steps=32)
     check(draws, error, HORSESHOE)

@@ -33,8 +33,8 @@ def ends(support: Any) -> tuple[float, float]:
 def prox(energy: Function, gradient: Function, support: Any, mode: Any, value: torch.Tensor, step: float) -> torch.Tensor:
     """argmin_z step·energy(z) + ½(z − value)² of each entry, for an energy that grows away from its mode.
 
-    The minimum lies between the mode and the value. A grid that is dense at both ends finds its neighbourhood, and the
-    sign of the derivative the last digits; the two ends compete, since the mode may be a kink or the support end.
+    The minimum lies between the mode and the value. A grid that is dense at both ends finds the valleys, and the sign
+    of the derivative their bottoms to the last digit; the two ends compete, since the mode may be a kink or the support end.
 
     Args:
         energy: Of each entry.
@@ -58,15 +58,20 @@ def prox(energy: Function, gradient: Function, support: Any, mode: Any, value: t
 
     at = torch.linspace(0, math.pi / 2, _GRID + 1, dtype=z.dtype, device=z.device).sin().square()
     costs = torch.stack([cost(start + t * (end - start)) for t in at])
-    best = costs.argmin(0)
-    left, right = (start + at[(best + side).clamp(0, _GRID)] * (end - start) for side in (-1, 1))
-    towards = (right - left).sign()
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (left + right)
-        rising = (step * gradient(middle) + middle - z) * towards > 0
-        left, right = torch.where(rising, left, middle), torch.where(rising, middle, right)
-    candidates = torch.stack([start, end, 0.5 * (left + right)])  # an end wins a tie: a kink's zero is exact
-    return candidates.gather(0, torch.stack([cost(c) for c in candidates]).argmin(0, keepdim=True))[0]
+    padded = torch.cat([torch.full_like(costs[:1], math.inf), costs, torch.full_like(costs[:1], math.inf)])
+    valleys = torch.where((costs <= padded[:-2]) & (costs <= padded[2:]), costs, math.inf)
+    # the grid does not tell which of two nearly equal valleys is the deeper: both are followed to their bottom
+    candidates = [start, end]  # an end wins a tie: a kink's zero is exact
+    for best in valleys.topk(2, dim=0, largest=False).indices:
+        left, right = (start + at[(best + side).clamp(0, _GRID)] * (end - start) for side in (-1, 1))
+        towards = (right - left).sign()
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (left + right)
+            rising = (step * gradient(middle) + middle - z) * towards > 0
+            left, right = torch.where(rising, left, middle), torch.where(rising, middle, right)
+        candidates.append(0.5 * (left + right))
+    found = torch.stack(candidates)
+    return found.gather(0, torch.stack([cost(c) for c in candidates]).argmin(0, keepdim=True))[0]
 
 
 def cdf(log_density: Function, support: Any, mode: float, points: torch.Tensor) -> torch.Tensor:

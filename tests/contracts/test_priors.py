@@ -474,7 +474,7 @@ def test_group_horseshoe_draws_have_one_local_scale_a_group(per, seed):
         (priors.Uniform(-1.0, 7.0), stats.uniform(-1.0, 8.0)),
         (priors.Positive(priors.Normal(1.0, loc=2.0)), stats.truncnorm(-2.0, np.inf, loc=2.0)),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, AbstractPrior) else value.dist.name,
 )
 def test_density_is_scipy_s(prior, theirs):
     value = tensor([0.1, 1.7, 6.0])

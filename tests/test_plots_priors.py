@@ -1,6 +1,7 @@
 """Figures of priors must draw the densities, penalties and modes that the priors say, and level lines that touch at the MAP."""
 
 import contextlib
+import io
 import itertools
 import math
 import re
@@ -110,6 +111,13 @@ def test_a_prior_of_positive_values_is_drawn_from_zero():
     assert y[0] < 0
     assert (estimate[y < 0] == 0).all()
     assert penalty.lines[0].get_ydata().min() == 0
+
+
+def test_a_window_where_a_prior_has_no_density_is_empty_and_no_error():
+    figure = plots.priors(HalfNormal(1.0), low=-3.0, high=-1.0)
+    assert (figure.axes[0].lines[0].get_ydata() == 0).all()
+    assert not np.isfinite(figure.axes[1].lines[0].get_ydata()).any()
+    figure.savefig(io.BytesIO())
 
 
 def test_a_narrow_prior_beside_a_wide_one_is_cut_and_the_legend_says_so():

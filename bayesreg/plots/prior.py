@@ -124,7 +124,7 @@ def _densities(axes: Axes, given: Mapping[str, AbstractElementwisePrior], grid: 
     values = [None if n in lacking else np.exp(p.log_constant - _energies(p, grid)) for n, p in given.items()]
     even = np.linspace(grid[0], grid[-1], _POINTS)
     bodies = [min(v.max(), 2 * np.quantile(np.interp(even, grid, v), 0.97)) for v in values if v is not None]
-    top = 1.08 * max(bodies, default=1.0)
+    top = 1.08 * (max(bodies, default=0.0) or 1.0)
     handles = []
     for i, ((name, prior), density) in enumerate(zip(given.items(), values, strict=True)):
         if density is None:

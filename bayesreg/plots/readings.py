@@ -16,6 +16,7 @@ from bayesreg.priors.numeric import ends
 
 MOST = 6  # as many as there are colours and markers
 _STEPS = 20_000
+_BLOCK = 2**22  # entries of one block of observations × nodes
 _WORST_CONDITION = 1e4
 
 
@@ -155,9 +156,12 @@ def posterior_mean(prior: AbstractElementwisePrior, observation: np.ndarray, noi
     [-0.8, 4.0]
     """
     w, log_weight = _nodes(prior, float(np.abs(observation).max()) + 10 * noise_scale, noise_scale)
-    log_joint = log_weight - (observation[:, None] - w) ** 2 / (2 * noise_scale**2)
-    joint = np.exp(log_joint - log_joint.max(1, keepdims=True))
-    return joint @ w / joint.sum(1)
+    found = []
+    for part in np.array_split(observation, -(-len(observation) * len(w) // _BLOCK)):
+        log_joint = log_weight - (part[:, None] - w) ** 2 / (2 * noise_scale**2)
+        joint = np.exp(log_joint - log_joint.max(1, keepdims=True))
+        found.append(joint @ w / joint.sum(1))
+    return np.concatenate(found)
 
 
 def map_of_two(prior: AbstractPrior, *, estimate: Sequence[float], precision: Sequence[Sequence[float]]) -> torch.Tensor:

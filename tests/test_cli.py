@@ -139,7 +139,11 @@ def test_priors_from_a_file(tmp_path):
     [
         ('[prior]\n"0.weight" = "Flat"', (), "must have sections [priors] and [outputs] only, but 'prior' came; did you mean"),
         ('[priors]\n"9.weight" = "Flat"', (), "a rule must match a trainable tensor, but name '9.weight' matches none"),
-        ('[priors]\n"0.weight" = "Flat"', ("--prior", "0.weight=Normal(1)"), "name '0.weight' came twice, with Flat() and Normal"),
+        (
+            '[priors]\n"0.weight" = "Flat"',
+            ("--prior", "0.weight=Normal(1)"),
+            "name '0.weight' came twice, with Flat() and Normal",
+        ),
         (None, (), "there must be a file of rules, but"),
     ],
 )

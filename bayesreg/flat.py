@@ -135,21 +135,19 @@ class FlatLayout:
 
     def log_jacobian_of_linked(self, u: torch.Tensor) -> torch.Tensor:
         """The part of `log_jacobian` that belongs to unknowns whose scale is unknown too, a scalar."""
-        total = self.log_scales(u)
+        total = u.new_zeros(()) + self.log_scales(u)
         for s in self._in_order:
             if s.transform is not None and s.latent.parents:
                 part = u[s.slice]
                 total = total + s.transform.log_abs_det_jacobian(part, s.transform(part)).sum()
         return total
 
-    def log_scales(self, u: torch.Tensor) -> torch.Tensor:
-        """The part of `log_jacobian` that the non-centred unknowns' scales make, a scalar."""
-        total = u.new_zeros(())
-        if self.non_centered:
-            values = self.unflatten(u)
-            for s in self.non_centered:
-                total = total + s.latent.scale(values).log().expand(s.latent.shape).sum()
-        return total
+    def log_scales(self, u: torch.Tensor) -> Any:
+        """The part of `log_jacobian` that the non-centred unknowns' scales make, a scalar; the number 0 where there are none."""
+        if not self.non_centered:
+            return 0.0
+        values = self.unflatten(u)
+        return sum(s.latent.scale(values).log().expand(s.latent.shape).sum() for s in self.non_centered)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,7 +330,7 @@ class LogJoint:
             total = total + (group.energy(u[group.slice]) if part is None else part)
         return total
 
-    def expected_log_jacobian(self, loc: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    def expected_log_jacobian(self, loc: torch.Tensor, u: torch.Tensor) -> Any:
         """E[log |dθ/du|] under u ~ N(loc, ·): exact where the transform is exp, whose log-Jacobian is u, else at the draw."""
         total = self.layout.log_scales(u)
         for s in self.layout.in_order:

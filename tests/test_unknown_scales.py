@@ -335,3 +335,28 @@ def test_noise_may_have_an_unknown_scale():
     values = values_of(model)
     u = LogJoint(model).layout.flatten(values)
     torch.testing.assert_close(LogJoint(model)(u, X, y), trace_sum(model, values, X, y), rtol=1e-10, atol=1e-10)
+
+
+def test_is_compared_and_reported(diabetes):
+    """Unknown scales, a prior on an output and a fixed tensor in one report beside a plain mode."""
+    X, y = diabetes
+    net = network(10, 4, 1)
+    plain = br.BayesianModel(net, {"0.weight": priors.GroupLasso(0.5)}, standardize=True)
+    rules = {"0.weight": priors.Normal(priors.HalfCauchy(0.5), per="column", centered=False), "2.bias": priors.Fixed(0.0)}
+    ard = br.BayesianModel(net, rules, standardize=True, outputs={"1": priors.Normal(1.0)})
+    posteriors = {
+        "mode": br.fit(plain, X, y, method=br.inference.MAP("adam", num_steps=100)),
+        "ARD": br.fit(ard, X, y, method=br.inference.MeanField(num_steps=100)),
+    }
+    assert "0.weight.scale" in posteriors["ARD"].mean
+    assert "2.bias" not in posteriors["ARD"].mean
+    made = br.report(posteriors, X, y, num_samples=50)
+    for text in (
+        "0.weight.scale",
+        "hyperprior of 0.weight",
+        "unknown scale",
+        "1 (output)",
+        "mean over rows × N",
+        "Fixed(value=0.0)",
+    ):
+        assert text in made.html

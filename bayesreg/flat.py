@@ -143,7 +143,7 @@ class FlatLayout:
         return total
 
     def log_scales(self, u: torch.Tensor) -> Any:
-        """The part of `log_jacobian` that the non-centred unknowns' scales make, a scalar; the number 0 where there are none."""
+        """The part of `log_jacobian` that the non-centred unknowns' scales make, a scalar, 0 where there are none."""
         if not self.non_centered:
             return 0.0
         values = self.unflatten(u)

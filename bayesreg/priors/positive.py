@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from bayesreg import _check
 from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors
 from bayesreg.priors.heavy_tailed import log_student
-from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
+from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval, positive_interval
 
 
 def _above_zero(value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
@@ -427,9 +427,7 @@ def gamma_through(lower: float, upper: float, mass: float, name: str) -> tuple[f
     from scipy.optimize import brentq
     from scipy.special import gammaincinv
 
-    low, high = interval(lower, upper)
-    if low <= 0:
-        raise ValueError(f"the interval of {name} must lie above 0, but [{lower}, {upper}] came; raise the lower end.")
+    low, high = positive_interval(lower, upper, name)
     tail = 0.5 * (1 - mass_of(mass))
 
     def excess(log_concentration: float) -> float:

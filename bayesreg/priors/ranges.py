@@ -15,7 +15,7 @@ from torch.distributions import constraints
 from bayesreg import _check
 from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors
 from bayesreg.priors.positive import gamma_through
-from bayesreg.priors.scaled import interval
+from bayesreg.priors.scaled import interval, positive_interval
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,11 +92,7 @@ class InverseGamma(AbstractElementwisePrior):
         Raises:
             ValueError: If the ends are not 0 < lower < upper or mass not between 0 and 1.
         """
-        low, high = interval(lower, upper)
-        if low <= 0:
-            raise ValueError(
-                f"the interval of InverseGamma must lie above 0, but [{lower}, {upper}] came; raise the lower end."
-            )
+        low, high = positive_interval(lower, upper, "InverseGamma")
         return cls(*gamma_through(1 / high, 1 / low, mass, "InverseGamma"))
 
     @property
@@ -182,9 +178,7 @@ class LogNormal(AbstractElementwisePrior):
         >>> round(LogNormal.from_interval(1.0, 100.0, mass=0.95).loc, 12) == round(math.log(10.0), 12)
         True
         """
-        low, high = interval(lower, upper)
-        if low <= 0:
-            raise ValueError(f"the interval of LogNormal must lie above 0, but [{lower}, {upper}] came; raise the lower end.")
+        low, high = positive_interval(lower, upper, "LogNormal")
         from scipy.special import ndtri
 
         reach = float(ndtri(0.5 * (1 + mass_of(mass))))

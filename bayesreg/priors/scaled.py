@@ -287,6 +287,26 @@ class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePri
         return dataclasses.replace(self, **solved, **({"loc": 0.5 * (low + high)} if moves else {}))
 
 
+def positive_interval(lower: Any, upper: Any, name: str) -> tuple[float, float]:
+    """Two finite numbers above zero, the second above the first.
+
+    Args:
+        lower: Lower end.
+        upper: Upper end.
+        name: The prior's name, for an error.
+
+    Returns:
+        The two numbers.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    low, high = interval(lower, upper)
+    if low <= 0:
+        raise ValueError(f"the interval of {name} must lie above 0, but [{lower}, {upper}] came; raise the lower end.")
+    return low, high
+
+
 def interval(lower: Any, upper: Any) -> tuple[float, float]:
     """Two finite numbers, the second above the first.
 

@@ -26,7 +26,37 @@ STEP, _FIRST, _COUNT = 0.16, -25.0, 395
 
 
 @dataclass(frozen=True, repr=False)
-class ScaleMixture(AbstractElementwisePrior):
+class AbstractMixture(AbstractElementwisePrior):
+    """A wide density and a narrow one about zero: slab and spike."""
+
+    @abc.abstractmethod
+    def _parts(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logarithms of the two weighted densities, slab first, without a common constant."""
+
+    @property
+    @abc.abstractmethod
+    def _peak(self) -> Any:
+        """The logarithm of their sum at zero, without it too."""
+
+    def energy(self, value: torch.Tensor) -> torch.Tensor:
+        """−log of the mixture above its value at zero, for each entry."""
+        return self._peak - torch.logaddexp(*self._parts(value))
+
+    def inclusion(self, value: torch.Tensor) -> torch.Tensor:
+        """P(slab | w) of each entry: the probability that it is one of the large ones.
+
+        Args:
+            value: Any shape.
+
+        Returns:
+            Same shape, between 0 and 1.
+        """
+        slab, spike = self._parts(value)
+        return torch.sigmoid(slab - spike)
+
+
+@dataclass(frozen=True, repr=False)
+class ScaleMixture(AbstractMixture):
     """Two normals about zero: p(w) = weight · N(w; 0, wide²) + (1 − weight) · N(w; 0, narrow²), the product over entries.
 
     As a regulariser: strong L2 on small weights, weak L2 on large ones: the continuous spike and slab. Not convex.
@@ -66,26 +96,14 @@ class ScaleMixture(AbstractElementwisePrior):
         spike = log(1 - self.weight) - log(self.narrow) - square * (0.5 / (self.narrow * self.narrow))
         return slab, spike
 
-    def energy(self, value: torch.Tensor) -> torch.Tensor:
-        """−log of the mixture above its value at zero, for each entry."""
-        return _log_peak(self.weight / self.wide, (1 - self.weight) / self.narrow) - torch.logaddexp(*self._parts(value))
+    @property
+    def _peak(self) -> Any:
+        return log(self.weight / self.wide + (1 - self.weight) / self.narrow)
 
     @property
     def log_constant(self) -> Any:
         """The log-density at zero."""
-        return _log_peak(self.weight / self.wide, (1 - self.weight) / self.narrow) - HALF_LOG_2PI
-
-    def inclusion(self, value: torch.Tensor) -> torch.Tensor:
-        """P(slab | w) of each entry: the probability that it is one of the large ones.
-
-        Args:
-            value: Any shape.
-
-        Returns:
-            Same shape, between 0 and 1.
-        """
-        slab, spike = self._parts(value)
-        return torch.sigmoid(slab - spike)
+        return self._peak - HALF_LOG_2PI
 
     def draw(self, shape: Shape, num_samples: int, options: Mapping[str, Any]) -> torch.Tensor:
         """A normal of one sd or the other."""
@@ -100,7 +118,7 @@ class ScaleMixture(AbstractElementwisePrior):
 
 
 @dataclass(frozen=True, repr=False)
-class SpikeSlab(AbstractElementwisePrior):
+class SpikeSlab(AbstractMixture):
     """Spike-and-slab lasso: p(w) = inclusion · Laplace(w; slab) + (1 − inclusion) · Laplace(w; spike), the product.
 
     As a regulariser: L1 that is strong on small weights and weak on large ones. The mode has exact zeros and hardly shrinks
@@ -149,28 +167,12 @@ class SpikeSlab(AbstractElementwisePrior):
 
     @property
     def _peak(self) -> Any:
-        return _log_peak(self.inclusion_probability / self.slab_scale, (1 - self.inclusion_probability) / self.spike_scale)
-
-    def energy(self, value: torch.Tensor) -> torch.Tensor:
-        """−log of the mixture above its value at zero, for each entry."""
-        return self._peak - torch.logaddexp(*self._parts(value))
+        return log(self.inclusion_probability / self.slab_scale + (1 - self.inclusion_probability) / self.spike_scale)
 
     @property
     def log_constant(self) -> Any:
         """The log-density at zero."""
         return self._peak - math.log(2)
-
-    def inclusion(self, value: torch.Tensor) -> torch.Tensor:
-        """P(slab | w) of each entry: the probability that it is one of the large ones.
-
-        Args:
-            value: Any shape.
-
-        Returns:
-            Same shape, between 0 and 1.
-        """
-        slab, spike = self._parts(value)
-        return torch.sigmoid(slab - spike)
 
     def draw(self, shape: Shape, num_samples: int, options: Mapping[str, Any]) -> torch.Tensor:
         """A Laplace variable of one scale or the other."""
@@ -378,10 +380,6 @@ def nodes_like(z: torch.Tensor) -> torch.Tensor:
 def half_cauchy(size: Shape) -> torch.Tensor:
     """Half-Cauchy draws from torch's global generator, float64."""
     return torch.empty(tuple(size), dtype=torch.float64).cauchy_().abs()
-
-
-def _log_peak(slab: Any, spike: Any) -> Any:
-    return log(slab + spike)
 
 
 def _check_mixture(low_name: str, low: Any, high_name: str, high: Any, weight_name: str, weight: Any) -> None:

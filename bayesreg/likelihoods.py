@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Literal
 
 import pyro.distributions as dist
 import torch
-from torch.distributions import constraints
 from torch.nn import functional as F
 
 from bayesreg import _catalog, _check
 from bayesreg.priors import AbstractPrior, HalfNormal
+from bayesreg.priors.numeric import above_zero
 
 Kind = Literal["regression", "binary", "multiclass"]
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -143,7 +143,7 @@ class Gaussian(AbstractLikelihood):
 
     def __init__(self, noise_scale: float | AbstractPrior = HalfNormal(1.0)) -> None:  # noqa: B008 (frozen)
         if isinstance(noise_scale, AbstractPrior):
-            if noise_scale.support is not constraints.positive:
+            if not above_zero(noise_scale.support):
                 raise ValueError(
                     f"noise_scale must have a prior on positive values, but {noise_scale} came; pass for example "
                     "priors.HalfNormal(1.0), or a number > 0 when the noise is known."

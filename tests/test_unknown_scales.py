@@ -360,3 +360,30 @@ def test_is_compared_and_reported(diabetes):
         "Fixed(value=0.0)",
     ):
         assert text in made.html
+
+
+@pytest.mark.parametrize("noise", [priors.LogUniform(0.01, 10.0), priors.Uniform(0.05, 2.0)], ids=repr)
+def test_a_noise_on_an_interval(noise):
+    """Under every method; the posterior's mean and sd are those of its draws, and stay inside."""
+    model, X, y = build(priors.Normal(1.0), noise=noise)
+    low, high = numeric.ends(noise.support)
+    for method in ("map", "laplace", br.inference.MeanField(num_steps=1500)):
+        post = br.fit(model, X, y, method=method)
+        found, sd = float(post.mean["noise_scale"]), float(post.std["noise_scale"])
+        assert low < found < high
+        draws = post.sample(4000, seed=1)["noise_scale"]
+        assert low <= float(draws.min()) <= float(draws.max()) <= high
+        assert found == pytest.approx(float(draws.mean()), abs=5 * float(draws.std()) / math.sqrt(4000) + 1e-9)
+        assert sd == pytest.approx(float(draws.std()), rel=0.1, abs=1e-9)
+
+
+def test_a_wide_interval_is_no_interval():
+    """Jeffreys' prior of a noise scale, and the same cut at both far ends, have one Laplace approximation."""
+    _, X, y = build(priors.Normal(1.0))
+    fits = [
+        br.fit(br.BayesianModel(nn.Linear(3, 1).double(), likelihood=likelihoods.Gaussian(noise)), X, y, method="laplace")
+        for noise in (priors.LogUniform(), priors.LogUniform(1e-5, 1e5))
+    ]
+    torch.testing.assert_close(fits[0].mean["weight"], fits[1].mean["weight"], rtol=1e-3, atol=1e-4)
+    assert float(fits[0].std["noise_scale"]) == pytest.approx(float(fits[1].std["noise_scale"]), rel=1e-2)
+    torch.testing.assert_close(fits[0].std["weight"], fits[1].std["weight"], rtol=1e-2, atol=0)

@@ -202,7 +202,7 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
     model = log_joint.model
     for name, segment in log_joint.layout.segments.items():
         if segment.latent.is_noise and data.y is not None:
-            ratio = float(u[segment.slice].exp().min()) / max(float(data.y.double().std(correction=0)), 1e-300)
+            ratio = float(segment.transform(u[segment.slice]).min()) / max(float(data.y.double().std(correction=0)), 1e-300)
             if ratio < 1e-6 or (rising and ratio < 5e-3):
                 why = (
                     f"{name} ran to zero, where the network passes through every target and the density is unbounded; fix the "

@@ -30,6 +30,15 @@ def ends(support: Any) -> tuple[float, float]:
     return float(support.lower_bound), float(support.upper_bound)
 
 
+def above_zero(support: Any) -> bool:
+    """True where a support holds no number below zero, as that of a scale must.
+
+    >>> above_zero(constraints.positive), above_zero(constraints.interval(0.1, 2.0)), above_zero(constraints.real)
+    (True, True, False)
+    """
+    return ends(support)[0] >= 0
+
+
 def prox(energy: Function, gradient: Function, support: Any, mode: Any, value: torch.Tensor, step: float) -> torch.Tensor:
     """argmin_z step·energy(z) + ½(z − value)² of each entry, for an energy that grows away from its mode.
 

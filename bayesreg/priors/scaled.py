@@ -128,7 +128,7 @@ class AbstractScaledPrior(AbstractPrior):
         """
         scale = self._scale
         if isinstance(scale, AbstractPrior):
-            if scale.support is not constraints.positive or not scale.proper:
+            if not numeric.above_zero(scale.support) or not scale.proper:
                 raise ValueError(
                     f"a scale must have a proper prior on positive values, but {scale} came; without one the posterior of the "
                     "scale is improper: take for example HalfCauchy(1.0)."

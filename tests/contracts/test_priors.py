@@ -426,6 +426,22 @@ class TestEveryTensorPrior:
         torch.testing.assert_close(0.5 * value @ found[1] @ value, prior.penalty(values_for(prior)), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+@pytest.mark.parametrize("cls", [priors.GroupLasso, priors.GroupHorseshoe])
+def test_group_density_integrates_to_one_over_its_norm(cls, size):
+    """∫ S_d r^(d−1) p(r) dr = 1 with S_d = 2π^(d/2)/Γ(d/2): exact where Monte Carlo only sees a thousandth."""
+    prior = cls(0.3, per="tensor")
+    surface = 2 * math.pi ** (size / 2) / math.gamma(size / 2)
+
+    def radial(r):
+        point = torch.zeros(size, dtype=torch.float64)
+        point[0] = r
+        return surface * r ** (size - 1) * math.exp(float(prior.log_prob(point)))
+
+    parts = [integrate.quad(radial, a, b, limit=400)[0] for a, b in itertools.pairwise([0.0, 1e-3, 0.1, 1.0, 10.0, math.inf])]
+    assert sum(parts) == pytest.approx(1, abs=1e-7)
+
+
 @pytest.mark.parametrize("per", ["row", "column", "tensor"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_group_horseshoe_draws_have_one_local_scale_a_group(per, seed):

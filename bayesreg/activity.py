@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bayesreg import _check
-from bayesreg.priors import AbstractElementwisePrior, AbstractPrior
+from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Fixed
 from bayesreg.priors.scaled import AbstractScaledPrior
 from bayesreg.spec import PriorRow, checked_rules, describe, match_name
 
@@ -100,6 +100,11 @@ def _check_prior(pattern: Any, prior: Any) -> None:
             f"the rule of outputs for {describe(pattern)} must give a prior, but {prior!r} came; write for example "
             "priors.Laplace(1.0)."
         )
+    if isinstance(prior, Fixed):
+        raise ValueError(
+            f"a prior on an output must be a density, but {describe(pattern)} has {prior}: an output is no unknown that could "
+            "be certain; take a narrow Normal."
+        )
     open_scale = isinstance(prior, AbstractScaledPrior) and (
         prior.hyperprior is not None or prior.fan_in or prior.autoscale or prior.relative_to_noise
     )
@@ -160,8 +165,31 @@ def log_prob(outputs: tuple[Output, ...], found: Mapping[str, list[torch.Tensor]
                     f"an output that has a prior must be a tensor with one entry a row, but {output.name} gave {came} for "
                     f"{num_rows} rows; put the prior on another module."
                 )
-            total = total + _rows(output.prior, value)
+            try:
+                total = total + _rows(output.prior, value)
+            except ValueError as error:
+                raise ValueError(f"the output of {output.name}, {tuple(value.shape[1:])} a row: {error}") from None
     return total
+
+
+def check_support(outputs: tuple[Output, ...], found: Mapping[str, list[torch.Tensor]]) -> None:
+    """Refuse activations that a prior holds for impossible: no search could begin there.
+
+    Args:
+        outputs: The layers and their priors.
+        found: What `captured` saw.
+
+    Raises:
+        ValueError: If an activation lies outside its prior's support.
+    """
+    for output in outputs:
+        for value in found[output.name]:
+            if not bool(torch.isfinite(_rows(output.prior, value)).all()):
+                raise ValueError(
+                    f"an output must lie where its prior lives, but {output.name} gave values from {float(value.min()):.3g} to "
+                    f"{float(value.max()):.3g} under {output.prior}; take a prior on the real line, for example Laplace(1.0), "
+                    "or put this one behind a layer with such outputs (ReLU)."
+                )
 
 
 def _rows(prior: AbstractPrior, value: torch.Tensor) -> torch.Tensor:

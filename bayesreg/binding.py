@@ -49,6 +49,10 @@ class AbstractBinding(abc.ABC):
         """The network's output and the log-density of its activations."""
 
     @abc.abstractmethod
+    def check_activity(self, x: torch.Tensor) -> None:
+        """Refuse activations outside the support of their prior, at the module's present weights."""
+
+    @abc.abstractmethod
     def weights(self) -> dict[str, torch.Tensor]:
         """The module's present weights that are unknowns, by name."""
 
@@ -211,4 +215,5 @@ class AbstractBinding(abc.ABC):
         if len(output) != len(x[:2]):
             raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")
         self.likelihood.check_output(output, y)
+        self.check_activity(x[:1024])
         return _check.all_finite("the network's output at its first weights", output)

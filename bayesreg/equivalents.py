@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bayesreg import _check
-from bayesreg.priors import AbstractPrior, Flat
+from bayesreg.priors import AbstractPrior, Flat, GeneralizedNormal, Laplace, Normal
+from bayesreg.priors.base import replaced
 from bayesreg.priors.dictionary import AbstractTools
 
 if TYPE_CHECKING:
@@ -139,6 +140,9 @@ def equivalents(
     N = math.nan if num_data is None else _check.count("num_data", num_data)
     sigma = math.nan if noise_scale is None else _check.positive("noise_scale", noise_scale)
     K = _check.count("num_outputs", num_outputs)
+    if isinstance(prior, GeneralizedNormal) and prior.beta in (1, 2) and prior.hyperprior is None:
+        exact = Laplace(prior.scale, prior.loc) if prior.beta == 1 else Normal(prior.scale / math.sqrt(2), prior.loc)
+        prior = replaced(exact, **{name: getattr(prior, name) for name in ("fan_in", "autoscale", "relative_to_noise", "tag")})
     if isinstance(prior, Flat):
         return Equivalents(f"{prior!r} is no penalty.", _FLAT)
     if not isinstance(prior, AbstractTools):

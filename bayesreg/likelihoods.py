@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from bayesreg import _catalog, _check
-from bayesreg.priors import AbstractPrior, HalfNormal
+from bayesreg.priors import AbstractPrior, AbstractScaledPrior, HalfNormal
 from bayesreg.priors.numeric import above_zero
 
 Kind = Literal["regression", "binary", "multiclass"]
@@ -143,6 +143,13 @@ class Gaussian(AbstractLikelihood):
 
     def __init__(self, noise_scale: float | AbstractPrior = HalfNormal(1.0)) -> None:  # noqa: B008 (frozen)
         if isinstance(noise_scale, AbstractPrior):
+            if isinstance(noise_scale, AbstractScaledPrior) and (
+                noise_scale.fan_in or noise_scale.autoscale or noise_scale.relative_to_noise
+            ):
+                raise ValueError(
+                    f"the noise's prior must have a scale of its own, but {noise_scale} came; give a number: HalfNormal(1.0) "
+                    "with standardize=True, where the target has sd one."
+                )
             if not above_zero(noise_scale.support):
                 raise ValueError(
                     f"noise_scale must have a prior on positive values, but {noise_scale} came; pass for example "

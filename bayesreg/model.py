@@ -239,6 +239,17 @@ class BayesianModel(AbstractBinding):
         """The noise's numbers, learned or known, in the units that the model works in."""
         return {**self._known_noise, **{name: values[name] for name in self.likelihood.latents}}
 
+    def check_activity(self, x: torch.Tensor) -> None:
+        """Refuse activations outside the support of their prior, at the module's present weights.
+
+        Args:
+            x: A few prepared rows.
+        """
+        if self.outputs:
+            with torch.no_grad(), activity.captured(self.module, self.outputs) as found:
+                self.forward(self.weights(), x)
+            activity.check_support(self.outputs, found)
+
     def log_prior(self, values: Values) -> torch.Tensor:
         """Log p(θ), a scalar in nats.
 

@@ -234,7 +234,8 @@ class AbstractPosterior(abc.ABC):
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
-        noise = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
+        names = tuple(self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys())
+        noise = {k for k in values if k in names or k.startswith(tuple(f"{name}.scale" for name in names))}  # its scale too
         width = scale.y_scale.to(next(iter(values.values())).dtype)
         return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}
 

@@ -215,6 +215,26 @@ def test_outputs_that_are_no_rows_are_refused_at_the_first_pass(data, name, mess
         br.fit(br.BayesianModel(TwoWays().double(), outputs={name: priors.Laplace(1.0)}), X, y, method="map")
 
 
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (priors.HalfNormal(1.0), r"an output must lie where its prior lives, but 1 gave values from -0.* under HalfNormal"),
+        (priors.Uniform(0.0, 1.0), r"an output must lie where its prior lives, but 1 gave values from"),
+        (priors.GroupLasso(1.0), r"the output of 1, \(4,\) a row: per='column' must meet a tensor that has a column axis"),
+        (priors.MultivariateNormal(), r"the output of 1, \(4,\) a row: covariance must be 4 × 4"),
+    ],
+)
+@pytest.mark.parametrize("method", ["map", "mean-field"])
+def test_outputs_outside_the_support_are_refused_at_the_first_pass(data, prior, message, method):
+    with pytest.raises(ValueError, match=message):
+        br.fit(br.BayesianModel(net(), outputs={"1": prior}), *data, method=method)
+
+
+def test_a_certain_output_is_refused():
+    with pytest.raises(ValueError, match=r"a prior on an output must be a density, but name '1' has Fixed\(value=0.0\)"):
+        br.BayesianModel(net(), outputs={"1": priors.Fixed(0.0)})
+
+
 def test_exact_and_a_kinked_laplace_are_refused(data):
     X, y = data
     linear = nn.Sequential(nn.Linear(3, 1)).double()

@@ -206,3 +206,12 @@ def test_the_command_refuses_in_one_line(words, message):
     assert result.stderr.startswith("Error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_generalised_normal_of_exponent_one_or_two_has_the_names_of_its_limits():
+    numbers = {"num_data": 10, "noise_scale": 2.0}
+    table = br.equivalents(priors.GeneralizedNormal(2.0, 1.0), **numbers)
+    assert [row.write for row in table.rows] == [row.write for row in br.equivalents(Normal(0.5**0.5), **numbers).rows]
+    table = br.equivalents(priors.GeneralizedNormal(1.0, 0.3), **numbers)
+    assert [row.write for row in table.rows] == [row.write for row in br.equivalents(Laplace(0.3), **numbers).rows]
+    assert not br.equivalents(priors.GeneralizedNormal(0.5, 0.3), **numbers).rows

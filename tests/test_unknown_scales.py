@@ -28,6 +28,8 @@ HIERARCHIES = {
     "elements": priors.StudentT(5.0, priors.InverseGamma(2.0, 1.0), per="element"),
     "horseshoe": priors.Horseshoe(priors.HalfCauchy(0.1)),
     "expanded horseshoe": priors.Horseshoe(priors.HalfCauchy(0.1)).expanded(),
+    "expanded horseshoe, fan-in": priors.Horseshoe(0.5, fan_in=True).expanded(),
+    "expanded horseshoe of the noise": priors.Horseshoe(priors.HalfCauchy(1.0), relative_to_noise=True).expanded(),
     "group lasso": priors.GroupLasso(priors.HalfNormal(1.0), per="column"),
     "group lasso, non-centred": priors.GroupLasso(priors.HalfNormal(1.0), per="column", centered=False),
     "smooth": priors.Smooth(1, priors.Exponential(2.0), level_scale=1.0),
@@ -327,6 +329,65 @@ def test_what_has_no_mode_is_refused(prior, method, message):
 def test_refusals(rules, likelihood, message):
     with pytest.raises(ValueError, match=message):
         br.BayesianModel(network(3, 4, 1), rules, likelihood)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: priors.Normal(priors.HalfCauchy(1.0, fan_in=True)),
+            r"the prior of a scale must not follow a layer or the data",
+        ),
+        (lambda: priors.Normal(priors.HalfCauchy(1.0, autoscale=True)), r"give fan_in=True to Normal, or a plain number"),
+        (lambda: likelihoods.Gaussian(priors.HalfNormal(autoscale=True)), r"the noise's prior must have a scale of its own"),
+    ],
+)
+def test_scales_that_nothing_would_decide_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_noise_s_scale_is_in_the_units_of_the_noise():
+    X, y = torch.randn(30, 3).double(), 1000 * torch.randn(30).double()
+    model = br.BayesianModel(
+        nn.Linear(3, 1).double(), likelihood=likelihoods.Gaussian(priors.HalfNormal(priors.HalfCauchy(1.0))), standardize=True
+    )
+    post = br.fit(model, X, y, method=br.inference.MeanField(num_steps=200))
+    own, data = post.sample(5, units="model"), post.sample(5)
+    for name in ("noise_scale", "noise_scale.scale"):
+        torch.testing.assert_close(data[name], own[name] * y.std(correction=0))
+    torch.testing.assert_close(data["weight"], own["weight"])
+
+
+def test_laplace_says_what_is_missing_first():
+    for prior, message in [
+        (priors.Horseshoe(0.1), r"a mode must have a finite density, but 0.weight has Horseshoe"),
+        (priors.Laplace(priors.HalfNormal(1.0)), r"a joint mode over weights and their unknown scale"),
+    ]:
+        model, X, y = build(prior)
+        with pytest.raises(ValueError, match=message):
+            br.fit(model, X, y, method="laplace")
+
+
+def test_a_report_tells_models_apart_and_survives_scales_of_the_noise():
+    from bayesreg.report.pairs import prior_std, same_model
+
+    X, y = torch.randn(30, 3), torch.randn(30)
+
+    def model(rules=None, **options):
+        return br.BayesianModel(nn.Linear(3, 1), rules, **options).bind(X, y)
+
+    assert same_model(model(), model())
+    assert not same_model(model({"bias": priors.Fixed(0.0)}), model({"bias": priors.Fixed(5.0)}))
+    deep = [br.BayesianModel(nn.Sequential(nn.Linear(3, 1)), outputs=outputs) for outputs in (None, {"0": priors.Laplace(0.1)})]
+    assert not same_model(*deep)
+    auto = {"weight": priors.Normal(autoscale=True)}
+    scaled = [br.BayesianModel(nn.Linear(3, 1), auto).bind(x, y) for x in (X * torch.tensor([1.0, 2.0, 3.0]), X)]
+    assert not same_model(*scaled)
+    relative = model({"weight": priors.Normal(1.0, relative_to_noise=True)})
+    posteriors = {method: br.fit(relative, X, y, method=method) for method in ("map", "laplace")}
+    assert "weight" not in prior_std(posteriors["laplace"])
+    assert "weight" in br.report(posteriors, X, y, num_samples=20).html
 
 
 def test_noise_may_have_an_unknown_scale():

@@ -17,7 +17,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.curvature import full_hessian, gauss_newton
-from bayesreg.inference.map import MAP
+from bayesreg.inference.map import MAP, check_has_mode
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, FitRecord, Gaussian
 
@@ -57,6 +57,7 @@ class LaplaceApproximation(AbstractMethod):
             ValueError: If the model is too large, a prior has a kink, there is no usable mode or no proper posterior.
         """
         started = time.perf_counter()
+        check_has_mode(model)
         self._check(model)
         settings = self.mode
         search = MAP(settings.optimizer, settings.num_steps, settings.learning_rate, settings.batch_size, jacobian=True)

@@ -73,7 +73,7 @@ class MAP(AbstractMethod):
             ValueError: If the model has no mode: a prior's scale is unknown too, or a prior has a pole.
         """
         started = time.perf_counter()
-        _check_has_mode(model)
+        check_has_mode(model)
         log_joint = LogJoint(model)
         history = History("log joint")
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
@@ -190,7 +190,15 @@ class MAP(AbstractMethod):
         return kept.to(dtype)
 
 
-def _check_has_mode(model: BayesianModel) -> None:
+def check_has_mode(model: BayesianModel) -> None:
+    """Refuse a model that has no mode.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ValueError: If a prior's scale is unknown, or a density has a pole.
+    """
     scales = [name for name, latent in model.latents.items() if latent.kind == "scale"]
     if scales:
         child = scales[0].removesuffix(".scale")

@@ -52,8 +52,11 @@ class AbstractPrior(abc.ABC):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, (np.number, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
-                object.__setattr__(self, field.name, float(value))  # so that the text can be read back
+            if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
+                value = value.item()  # so that the text can be read back
+                object.__setattr__(self, field.name, value)
+            if isinstance(field.default, bool) and not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be True or False, but {value!r} came; write it without quotes.")
         if self.tag is not None and not (isinstance(self.tag, str) and self.tag):
             raise ValueError(f"tag must be a text, but {self.tag!r} came; pass for example tag='inputs'.")
         self.check()

@@ -133,6 +133,11 @@ class AbstractScaledPrior(AbstractPrior):
                     f"a scale must have a proper prior on positive values, but {scale} came; without one the posterior of the "
                     "scale is improper: take for example HalfCauchy(1.0)."
                 )
+            if isinstance(scale, AbstractScaledPrior) and (scale.fan_in or scale.autoscale):
+                raise ValueError(
+                    f"the prior of a scale must not follow a layer or the data itself, but {scale} came; give fan_in=True to "
+                    f"{type(self).__name__}, or a plain number."
+                )
             return
         _check.positive("scale", scale)
 

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, shown
+from bayesreg.priors import numeric
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown
 from bayesreg.priors.densities import Normal
 from bayesreg.priors.positive import HalfCauchy
-from bayesreg.priors.scaled import AbstractScaledElementwisePrior
+from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
 
 # Nodes of the trapezoidal rule in log(1/λ). The integrands are analytic in a strip of half-width π/4, so that the error is
 # exp(−2π · (π/4)/step) ≈ 4e-14; the range serves |w|/scale from 1e-16 to 1e10.
@@ -267,19 +268,19 @@ class Horseshoe(AbstractHorseshoe):
         """The same prior with its local scales as unknowns of the model, "<name>.scale", non-centred.
 
         Returns:
-            Normal(HalfCauchy(scale), per="element", centered=False).
+            Normal(HalfCauchy(scale), per="element", centered=False), with this prior's other settings.
 
         >>> Horseshoe(0.1).expanded()
         Normal(scale=HalfCauchy(scale=0.1), centered=False, per='element')
         """
-        local = HalfCauchy(
-            self.scale,
-            per="tensor",
-            centered=self.hyperprior is None,
+        return Normal(
+            HalfCauchy(self.scale, centered=self.hyperprior is None),
+            per="element",
+            centered=False,
             fan_in=self.fan_in,
             relative_to_noise=self.relative_to_noise,
+            tag=self.tag,
         )
-        return Normal(local, per="element", centered=False, tag=self.tag)
 
     @property
     def penalty_text(self) -> str:
@@ -333,6 +334,53 @@ class RegularizedHorseshoe(AbstractHorseshoe):
         scale = torch.as_tensor(self.scale, dtype=torch.float64)
         precision = (scale * half_cauchy(size)).pow(-2) + torch.as_tensor(self.slab_scale, dtype=torch.float64).pow(-2)
         return (torch.randn(size, dtype=torch.float64) / precision.sqrt()).to(**options)
+
+    @classmethod
+    def from_interval(cls, lower: float, upper: float, mass: float = 0.9, slab_scale: float = 2.0) -> RegularizedHorseshoe:
+        """The prior with this slab that holds `mass` of each entry in [−upper, upper].
+
+        Args:
+            lower: −upper: the prior has no location.
+            upper: Upper end, in the units of the tensor.
+            mass: Probability between them.
+            slab_scale: Standard deviation of the large weights.
+
+        Returns:
+            The prior.
+
+        Raises:
+            ValueError: If lower is not −upper, mass not between 0 and 1, or the slab alone holds more than that.
+
+        >>> wide = RegularizedHorseshoe.from_interval(-1, 1, slab_scale=1e6)  # so wide that it is none
+        >>> math.isclose(wide.scale, Horseshoe.from_interval(-1, 1).scale, rel_tol=1e-4)
+        True
+        """
+        from scipy.optimize import brentq
+        from scipy.special import ndtr
+
+        low, high = interval(lower, upper)
+        level = mass_of(mass)
+        if low != -high:
+            raise ValueError(
+                f"the interval of RegularizedHorseshoe must be symmetric about 0, but [{lower}, {upper}] came; take Normal or "
+                "StudentT for a prior about another point."
+            )
+        most = 2 * float(ndtr(high / _check.positive("slab_scale", slab_scale))) - 1
+        if most >= level:
+            raise ValueError(
+                f"the slab must reach beyond the interval, but a normal of sd {slab_scale:g} alone holds {most:.3g} of its "
+                f"mass in [{lower}, {upper}], and {level:g} was wanted; raise slab_scale."
+            )
+
+        def excess(log_scale: float) -> float:
+            prior = cls(math.exp(log_scale), slab_scale)
+            points = torch.tensor([high], dtype=torch.float64)
+            inside = numeric.cdf(lambda w: prior.log_constant - prior.energy(w), prior.support, 0.0, points)
+            return 2 * float(inside) - 1 - level
+
+        # from all mass near zero to a scale so large that only the slab is left
+        least, largest = math.log(high) - 20, math.log(max(high, slab_scale)) + 12
+        return cls(math.exp(brentq(excess, least, largest, xtol=1e-10)), slab_scale)  # pyright: ignore
 
     @classmethod
     def from_relevant(

@@ -25,7 +25,10 @@ def same_model(a: BayesianModel, b: BayesianModel) -> bool:
 
 def _signature(model: BayesianModel) -> tuple[Any, ...]:
     latents = tuple((n, tuple(lat.shape), repr(lat.prior)) for n, lat in model.latents.items())
-    return str(model.module), latents, repr(model.likelihood), model.standardize, model.num_data
+    fixed = tuple((r.name, repr(r.specified)) for r in model.resolved)
+    outputs = tuple((output.name, repr(output.prior)) for output in model.outputs)
+    adjusted = None if model.autoscale is None else tuple(model.autoscale.reshape(-1).tolist())
+    return str(model.module), latents, fixed, outputs, adjusted, repr(model.likelihood), model.standardize, model.num_data
 
 
 def has_hidden_layers(model: BayesianModel) -> bool:
@@ -77,6 +80,8 @@ def prior_std(posterior: AbstractPosterior) -> dict[str, torch.Tensor]:
     found = {}
     like = posterior.model.like
     for name, latent in posterior.model.latents.items():
+        if latent.parents:
+            continue  # its sd hangs on another unknown
         try:
             distribution = latent.prior.distribution(latent.shape, dtype=like.dtype, device=like.device)
             variance = distribution.variance if latent.prior.proper else None

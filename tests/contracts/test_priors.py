@@ -657,6 +657,27 @@ def test_from_interval_holds_its_mass(cls, mass):
     assert below == pytest.approx(0 if single else (1 - mass) / 2, abs=1e-9)
 
 
+@pytest.mark.parametrize(("reach", "mass", "slab"), [(1.0, 0.5, 2.0), (1.0, 0.9, 2.0), (0.1, 0.5, 2.0), (5.0, 0.9, 50.0)])
+def test_from_interval_of_a_horseshoe_with_a_slab(reach, mass, slab):
+    """The slab stays: it is no scale family, and some intervals cannot be had."""
+    prior = priors.RegularizedHorseshoe.from_interval(-reach, reach, mass, slab_scale=slab)
+    below, above = cdf(prior, [-reach, reach]).tolist()
+    assert prior.slab_scale == slab
+    assert above - below == pytest.approx(mass, abs=1e-8)
+    with pytest.raises(ValueError, match=r"the slab must reach beyond the interval, but a normal of sd 2 alone holds 0.988"):
+        priors.RegularizedHorseshoe.from_interval(-5, 5, 0.9)
+
+
+def test_numbers_and_switches_of_other_libraries_keep_their_type():
+    assert repr(priors.Smooth(np.int64(2), scale=np.float64(1.0))) == "Smooth(order=2, scale=1.0)"
+    assert repr(priors.Smooth(torch.tensor(2), torch.tensor(0.5))) == "Smooth(order=2, scale=0.5)"
+    switched = priors.Normal(np.float32(0.5), fan_in=np.bool_(True))
+    assert priors.parse(repr(switched)) == switched == priors.Normal(0.5, fan_in=True)
+    for given in ("false", 0, None):
+        with pytest.raises(ValueError, match=r"fan_in must be True or False, but .* came; write it without quotes"):
+            priors.from_dict({"prior": "Normal", "fan_in": given})
+
+
 def test_from_interval_keeps_the_shape_that_is_given():
     assert priors.StudentT.from_interval(-1, 3, df=7.0).df == 7.0
     assert priors.StudentT.from_interval(-1, 3).loc == 1.0

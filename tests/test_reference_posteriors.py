@@ -115,7 +115,7 @@ def test_horseshoe(diabetes_unit):
     prior = priors.Horseshoe(priors.HalfCauchy(1.0), relative_to_noise=True).expanded()
 
     def start(w):
-        return {"weight.scale": w.abs()[None].clamp_min(5.0), "weight.scale.scale": torch.tensor(1.0).double()}
+        return {"weight.scale": (w.abs() / 54)[None].clamp_min(0.1), "weight.scale.scale": torch.tensor(1.0).double()}
 
     draws, error = sampled(prior, diabetes_unit, start, num_warmup=250, num_draws=500, seed=0, most_steps=50)
     check(draws, error, HORSESHOE)

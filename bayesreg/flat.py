@@ -217,8 +217,18 @@ class Group:
                 total = total - self.transform.log_abs_det_jacobian(part, self.transform(part)).sum()
             return torch.autograd.grad(total, part)[0]
 
-    def prox(self, part: torch.Tensor, step: float) -> torch.Tensor:
-        """argmin_z step·energy(z) + ½‖z − part‖², for a group on the real line."""
+    def prox(self, part: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
+        """argmin_z energy(z) + ½ Σᵢ (zᵢ − partᵢ)²/stepᵢ, for a group on the real line.
+
+        Args:
+            part: The group's own stretch of the vector.
+            step: A number, or one for each entry; a prior that knows one step only takes the shortest.
+
+        Returns:
+            Same shape.
+        """
+        if isinstance(step, torch.Tensor) and step.dim():
+            step = step.view(self.shape) if self.prior.prox_by_entry else step.amin()
         return self.prior.prox(part.view(self.shape), step).reshape(-1)
 
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor | None:

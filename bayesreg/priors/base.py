@@ -39,6 +39,7 @@ class AbstractPrior(abc.ABC):
         proper: False where the density does not integrate to one; such a prior has no draws.
         smooth: True where the log-density is twice differentiable inside the support.
         bounded: False where the density has a pole; such a prior has no mode, and its penalty no zero to start from.
+        prox_by_entry: True where `prox` takes a step length for each entry, a diagonal metric.
     """
 
     tag: str | None = None
@@ -48,6 +49,7 @@ class AbstractPrior(abc.ABC):
     proper: ClassVar[bool] = True
     smooth: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
+    prox_by_entry: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -109,8 +111,11 @@ class AbstractPrior(abc.ABC):
         """Draws from torch's global generator, (num_samples, *shape); `options` are dtype and device."""
 
     @abc.abstractmethod
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
-        """argmin_z step·penalty(z) + ½‖z − value‖², in the tensor's shape."""
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
+        """argmin_z penalty(z) + ½ Σᵢ (zᵢ − valueᵢ)²/stepᵢ, in the tensor's shape.
+
+        The step is a number > 0, or one for each entry where `prox_by_entry` says so.
+        """
 
     @property
     @abc.abstractmethod
@@ -204,6 +209,8 @@ class AbstractElementwisePrior(AbstractPrior):
     and `_element` (a stock Pyro distribution of one entry) or `draw`.
     """
 
+    prox_by_entry: ClassVar[bool] = True
+
     @abc.abstractmethod
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """−log density of each entry up to a constant, zero at the mode; same shape as `value`."""
@@ -269,12 +276,12 @@ class AbstractElementwisePrior(AbstractPrior):
         prior: Any = self.at(value.shape)
         return prior.energy_gradient(value)
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """argmin_z step·energy(z) + ½(z − value)² of each entry, found numerically between the mode and the value.
 
         Args:
             value: Any shape.
-            step: The step, > 0.
+            step: The step, > 0, a number or one for each entry.
 
         Returns:
             Same shape.

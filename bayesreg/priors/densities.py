@@ -61,7 +61,7 @@ class Flat(AbstractElementwisePrior):
         """Zero for each entry."""
         return torch.zeros_like(loc)
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """The identity."""
         return value.clone()
 
@@ -119,7 +119,7 @@ class Fixed(AbstractElementwisePrior):
         (value,) = tensors(options, self.value)
         return dist.Delta(value)
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """The value."""
         return torch.zeros_like(value) + self.value
 
@@ -199,7 +199,7 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
         """((loc_q − loc)² + scale_q²)/(2 scale²)."""
         return (_centred(loc, self.loc).square() + scale.square()) * self._half_precision
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """Shrinkage towards loc: loc + (w − loc)/(1 + step/scale²)."""
         prior = self.at(value.shape)
         return prior.loc + (value - prior.loc) / (1 + step / prior.scale**2)
@@ -275,7 +275,7 @@ class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
         """E|w − loc|/scale, the folded normal's mean: scale_q √(2/π) exp(−μ²/2scale_q²) + μ erf(μ/√2 scale_q)."""
         return folded_mean(_centred(loc, self.loc), scale) / self.scale
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """Soft thresholding: the distance to loc shrinks by step/scale and stops at zero."""
         prior = self.at(value.shape)
         shift = value - prior.loc
@@ -356,7 +356,7 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
             0.5 / (self.l2_scale * self.l2_scale)
         )
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """Soft thresholding by step/l1_scale, then shrinkage by 1 + step/l2_scale²."""
         soft = value.sign() * (value.abs() - step / self.l1_scale).clamp_min(0)
         return soft / (1 + step / (self.l2_scale * self.l2_scale))

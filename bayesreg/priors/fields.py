@@ -153,7 +153,7 @@ class Smooth(AbstractFieldPrior):
         drawn = self._along(noise, inner, back=True).reshape(num_samples, count, *inner)
         return torch.stack([unfield(part, shape, self.per) for part in drawn]).to(**options)
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: Any) -> torch.Tensor:
         """(I + step Q)⁻¹ w, along the eigenvectors of Q."""
         prior, inner = self.at(value.shape), field_shape(value.shape, self.per)
         fields = prior._fields(value).double()
@@ -261,7 +261,7 @@ class TotalVariation(AbstractFieldPrior):
             f"a draw must come from a proper prior, but {self} leaves the level free; take Smooth with level_scale."
         )
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: Any) -> torch.Tensor:
         """Total variation denoising, by its dual: w − t Dᵀp, p the box-constrained least-squares solution of t Dᵀp ≈ w.
 
         Pieces on which no dual variable is at its bound are averaged, so that they are constant to the last digit.

@@ -21,6 +21,7 @@ from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 from bayesreg.priors.sparse import STEP, half_cauchy, nodes_like
 
 GROUPS = ("row", "column", "tensor")
+NEWTON_STEPS = 12  # of the group lasso's prox: it doubles the digits at each
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,6 +117,7 @@ class GroupLasso(AbstractGroupPrior):
 
     regulariser: ClassVar[str] = "group lasso"
     smooth: ClassVar[bool] = False
+    prox_by_entry: ClassVar[bool] = True
 
     def _energy(self, norm: torch.Tensor, size: int) -> torch.Tensor:
         return norm / self.scale
@@ -131,13 +133,28 @@ class GroupLasso(AbstractGroupPrior):
         norms = torch.distributions.Gamma(radius, torch.ones_like(radius)).sample(unit.shape[:2])
         return ungrouped(unit * norms[..., None], shape, self.per).to(**options) * self.scale
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
-        """Block soft thresholding: each group's norm shrinks by step/scale and stops at zero."""
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
+        """Block soft thresholding: each group's norm shrinks by step/scale and stops at zero.
+
+        With a step for each entry, z = v r/(r + step/scale), whose norm r solves Σ v²/(r + step/scale)² = 1 by Newton's method
+        on the root's reciprocal, which is concave: it climbs to the solution from zero and never passes it.
+        """
         prior = self.at(value.shape)
         groups = grouped(value, self.per)
-        norms = torch.linalg.vector_norm(groups, dim=1, keepdim=True)
-        shrunk = (1 - step / (prior.scale * norms.clamp_min(torch.finfo(value.dtype).tiny))).clamp_min(0)
-        return ungrouped((groups * shrunk)[None], value.shape, self.per)[0]
+        if not isinstance(step, torch.Tensor) or step.dim() == 0:
+            norms = torch.linalg.vector_norm(groups, dim=1, keepdim=True)
+            shrunk = (1 - step / (prior.scale * norms.clamp_min(torch.finfo(value.dtype).tiny))).clamp_min(0)
+            return ungrouped((groups * shrunk)[None], value.shape, self.per)[0]
+        reach = grouped(step, self.per) / prior.scale
+        alive = (groups / reach).square().sum(1, keepdim=True) > 1
+        norm = torch.zeros_like(groups[:, :1])
+        for _ in range(NEWTON_STEPS):
+            squares = (groups / (norm + reach)).square()
+            total = squares.sum(1, keepdim=True)
+            slope = (squares / (norm + reach)).sum(1, keepdim=True)
+            norm = norm + torch.where(alive, (total.sqrt() - 1) * total / slope.clamp_min(torch.finfo(value.dtype).tiny), 0.0)
+        found = torch.where(alive, groups * (norm / (norm + reach)), 0.0)
+        return ungrouped(found[None], value.shape, self.per)[0]
 
     @property
     def penalty_text(self) -> str:
@@ -195,7 +212,7 @@ class GroupHorseshoe(AbstractGroupPrior):
         normal = torch.randn(*local.shape[:2], size, dtype=torch.float64)
         return ungrouped(normal * local, shape, self.per).to(**options) * self.scale
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """There is none: the density has a pole where a group is zero.
 
         Raises:
@@ -321,7 +338,7 @@ class MultivariateNormal(AbstractTensorPrior):
         noise = torch.randn(num_samples, math.prod(shape) // size, size, dtype=torch.float64)
         return ungrouped(self.loc + noise @ self._factor.mT, shape, self.per).to(**options)
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """Loc + (I + step C⁻¹)⁻¹ (w − loc) for each group."""
         self.resolve(value.shape)
         shift = grouped(value, self.per) - self.loc

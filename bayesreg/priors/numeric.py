@@ -39,7 +39,9 @@ def above_zero(support: Any) -> bool:
     return ends(support)[0] >= 0
 
 
-def prox(energy: Function, gradient: Function, support: Any, mode: Any, value: torch.Tensor, step: float) -> torch.Tensor:
+def prox(
+    energy: Function, gradient: Function, support: Any, mode: Any, value: torch.Tensor, step: float | torch.Tensor
+) -> torch.Tensor:
     """argmin_z step·energy(z) + ½(z − value)² of each entry, for an energy that grows away from its mode.
 
     The minimum lies between the mode and the value. A grid that is dense at both ends finds the valleys, and the sign

@@ -66,7 +66,7 @@ class HalfNormal(AbstractScaledElementwisePrior):
         """E[s²]/(2 scale²) with log s ~ N(loc_q, scale_q²): exp(2 loc_q + 2 scale_q²)/(2 scale²)."""
         return (2 * loc + 2 * scale.square()).exp() * (0.5 / (self.scale * self.scale))
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """Shrinkage of the positive part: max(s, 0)/(1 + step/scale²)."""
         prior = self.at(value.shape)
         return value.clamp_min(0) / (1 + step / prior.scale**2)
@@ -119,7 +119,7 @@ class HalfCauchy(AbstractScaledElementwisePrior):
     def _element(self, options: dict[str, Any]) -> Any:
         return dist.HalfCauchy(tensors(options, self.scale)[0])
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """The best non-negative root of z³ − s z² + (scale² + 2 step) z − s scale² = 0."""
         flat = value.reshape(-1)
         scale = torch.as_tensor(self.at(value.shape).scale, dtype=value.dtype, device=value.device)
@@ -260,7 +260,7 @@ class Exponential(AbstractElementwisePrior):
         """rate·E[s] with log s ~ N(loc_q, scale_q²)."""
         return self.rate * (loc + 0.5 * scale.square()).exp()
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """One-sided soft thresholding: max(s − step·rate, 0)."""
         return (value - step * self.rate).clamp_min(0)
 
@@ -367,7 +367,7 @@ class Gamma(AbstractElementwisePrior):
         mode = torch.as_tensor(self.mode, dtype=loc.dtype, device=loc.device)
         return self.rate * ((loc + 0.5 * scale.square()).exp() - mode) - shape * loc + torch.xlogy(mode * self.rate, mode)
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """The positive root of z² + (step·rate − s) z − step (c−1) = 0."""
         half = 0.5 * (value - step * self.rate)
         product = step * (self.concentration - 1)

@@ -349,7 +349,7 @@ class Uniform(AbstractElementwisePrior):
         u = torch.rand((num_samples, *shape), dtype=torch.float64).to(**options)
         return (self.lower + (self.upper - self.lower) * u).clamp(self.lower, self.upper)
 
-    def prox(self, value: torch.Tensor, step: float) -> torch.Tensor:
+    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """The nearest point of the box."""
         return value.clamp(self.lower, self.upper)
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from bayesreg import _check
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+_GATHERED = 8192  # rows that are put into a new order at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,27 +158,17 @@ class Data:
             )
         return self.x, self.y
 
-    def batches(self, batch_size: int | None, generator: torch.Generator) -> Iterator[Batch]:
-        """Batches without end: every epoch is a fresh permutation, and a last short batch is dropped.
+    def batches(self, batch_size: int | None, generator: torch.Generator) -> Batches:
+        """Batches without end, see `Batches`.
 
         Args:
             batch_size: Rows a batch; None for all rows, or for the loader's own batches.
             generator: Where the permutations come from.
 
-        Yields:
-            Prepared inputs and targets.
+        Returns:
+            An iterator over prepared inputs and targets.
         """
-        if self.x is None or self.y is None:
-            while True:
-                for batch in self._stream():
-                    yield self.prepare(*unpack(batch))
-        elif batch_size is None or batch_size >= len(self.x):
-            while True:
-                yield self.x, self.y
-        while True:
-            order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
-            for rows in order.split(batch_size)[: len(self.x) // batch_size]:
-                yield self.x[rows], self.y[rows]
+        return Batches(self, batch_size, generator)
 
     def _stream(self) -> Iterator[Any]:
         if self.loader is None:  # asking for its truth would ask for its length, which it may not have
@@ -252,6 +243,73 @@ class Data:
                 )
         else:
             yield from zip(self.x.split(batch_size), self.y.split(batch_size), strict=True)
+
+
+class Batches:
+    """Batches without end: every epoch is a fresh permutation, and a last short batch is dropped.
+
+    It can say where it stands, and another one can go on from there with the same rows in the same order.
+
+    Args:
+        data: The rows.
+        batch_size: Rows a batch; None for all rows, or for the loader's own batches.
+        generator: Where the permutations come from; a loader's come from torch's global generator.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        position: Batches taken from it.
+    """
+
+    def __init__(self, data: Data, batch_size: int | None, generator: torch.Generator) -> None:
+        self.data, self.batch_size = data, batch_size
+        self.streamed = data.x is None
+        self.whole = data.x is not None and (batch_size is None or batch_size >= len(data.x))
+        # a loader draws its order from the global generator, which a network's dropout uses too
+        self._generator = torch.default_generator if self.streamed else generator
+        self.epoch, self.position = 1, 0
+        self._begun: torch.Tensor | None = None  # the generator's state when the epoch began
+        self._rest: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        if self.whole:
+            self.position += 1
+            return self.data.x, self.data.y  # pyright: ignore[reportReturnType]
+        while True:
+            if self._rest is None:
+                self._begun = self._generator.get_state()
+                self._rest = self._pass()
+            batch = next(self._rest, None)
+            if batch is not None:
+                self.position += 1
+                return batch
+            self.epoch, self.position, self._rest = self.epoch + 1, 0, None
+
+    def _pass(self) -> Iterator[Batch]:
+        x, y, size = self.data.x, self.data.y, self.batch_size
+        if x is None or y is None or size is None:
+            for batch in self.data._stream():
+                yield self.data.prepare(*unpack(batch))
+            return
+        order = torch.randperm(len(x), generator=self._generator).to(x.device)[: len(x) // size * size]
+        for block in order.split(size * max(1, _GATHERED // size)):  # one gather for many batches, whose slices are views
+            yield from zip(x[block].split(size), y[block].split(size), strict=True)
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, for a checkpoint."""
+        return {"epoch": self.epoch, "position": self.position, "begun": self._begun}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken; the generator ends where the next batch finds it."""
+        self.epoch, self.position, self._begun = state["epoch"], state["position"], state["begun"]
+        if self._begun is None or self.whole:
+            return
+        self._generator.set_state(self._begun)
+        self._rest = self._pass()
+        for _ in range(self.position):
+            next(self._rest)
 
 
 def unpack(batch: Any) -> tuple[Any, Any]:

@@ -187,20 +187,37 @@ class MeanFieldGuide(AbstractGuide):
         Returns:
             Scalar, in nats.
         """
-        loc, log_scale = self.phi.chunk(2)
+        size = self.layout.size
+        noise = torch.randn(num_particles, size, dtype=self.phi.dtype, device=self.phi.device)
+        return self.elbo_at(self.phi, noise, log_joint, x, y, num_data)
+
+    def elbo_at(
+        self, phi: torch.Tensor, noise: torch.Tensor, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: Any
+    ) -> torch.Tensor:
+        """The same as a pure function of the parameters and of standard normal numbers.
+
+        Args:
+            phi: Means and log-sds, (2P,).
+            noise: (num_particles, P); where there are several, the first half of them counts, with both signs.
+            log_joint: The model's flat log-joint.
+            x: Prepared inputs (B, ...).
+            y: Prepared targets.
+            num_data: N.
+
+        Returns:
+            Scalar, in nats.
+        """
+        loc, log_scale = phi.chunk(2)
         scale = log_scale.exp()
-        if num_particles == 1:
-            u = torch.addcmul(loc, scale, torch.randn_like(loc))
-            fit = log_joint.row_terms(self.layout.unflatten(u), x, y, num_data)
-            return fit - self.divergence(log_joint, loc, scale, log_scale, u)
-        half = torch.randn(num_particles // 2, len(loc), dtype=loc.dtype, device=loc.device)
-        last = torch.randn(num_particles % 2, len(loc), dtype=loc.dtype, device=loc.device)
-        draws = torch.addcmul(loc, scale, torch.cat([half, -half, last]))
 
         def at(u: torch.Tensor) -> torch.Tensor:
             fit = log_joint.row_terms(self.layout.unflatten(u), x, y, num_data)
             return fit - self.divergence(log_joint, loc, scale, log_scale, u)
 
+        if len(noise) == 1:
+            return at(torch.addcmul(loc, scale, noise[0]))
+        half = noise[: len(noise) // 2]
+        draws = torch.addcmul(loc, scale, torch.cat([half, -half, noise[2 * len(half) :]]))
         return torch.vmap(at)(draws).mean()
 
     def divergence(

@@ -59,9 +59,7 @@ class LaplaceApproximation(AbstractMethod):
         started = time.perf_counter()
         check_has_mode(model)
         self._check(model)
-        settings = self.mode
-        search = MAP(settings.optimizer, settings.num_steps, settings.learning_rate, settings.batch_size, jacobian=True)
-        mode = search.run(model, data, seed=seed, report=report)
+        mode = self.mode.in_space(jacobian=True).run(model, data, seed=seed, report=report)
         if "unbounded" in mode.certificate.details:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc

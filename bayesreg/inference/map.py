@@ -5,28 +5,30 @@
 
 from __future__ import annotations
 
-import itertools
-import math
+import copy
+import dataclasses
+import os
 import time
-from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg.data import Batch, Data
+from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import certify, has_kinks, in_double
-from bayesreg.inference.curvature import full_hessian
+from bayesreg.inference.checkpoint import Checkpoint, fingerprint
+from bayesreg.inference.lbfgs import lbfgs
+from bayesreg.inference.loop import SCHEDULES, EarlyStopping, FitError, Schedule, run
 from bayesreg.inference.proximal import polish
-from bayesreg.inference.training import TrainingCopy, adam, gradient_of, resolve_batch
+from bayesreg.inference.stepper import AbstractStepper, EagerAdam, make_stepper
+from bayesreg.inference.training import TrainingCopy, no_compiling, resolve_batch
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac, FitRecord, History
+from bayesreg.posterior import Certificate, Dirac, FitRecord, History
 
-NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
-OPTIMIZERS = ("auto", "adam", "lbfgs")
+OPTIMIZERS = ("auto", "adam", "prox-adam", "lbfgs", "fista")
+STEPWISE = ("adam", "prox-adam")
 PROBE_STEPS = 300
 PROBE_ENTRIES = 10**8  # rows × unknowns up to which a further search sees all rows at each step
 
@@ -34,19 +36,44 @@ PROBE_ENTRIES = 10**8  # rows × unknowns up to which a further search sees all 
 class MAP(AbstractMethod):
     """The most probable point: SVI with a Delta guide (`pyro.infer.autoguide.AutoDelta`), same objective, same mode.
 
+    `optimizer="auto"` says what it took, and why, in `history.notes`:
+
+    | the model and its data | optimizer |
+    |---|---|
+    | some rows at a step, or a network that differs in training | "adam", and "prox-adam" where a penalty has a kink |
+    | all rows, smooth | "lbfgs", finished by Newton steps up to 500 unknowns; "adam" for a ReLU network |
+    | all rows, a kink (Laplace, ElasticNet, GroupLasso) | "prox-adam", ended by "fista": exact zeros |
+
     Args:
-        optimizer: "lbfgs" (full batch, smooth priors; finished by Newton steps for up to 500 unknowns), "adam", or "auto",
-            which takes L-BFGS where it fits, ends Adam's search with proximal steps (exact zeros) where a penalty has a
-            kink and all rows fit, and says what it took in `history.notes`.
-        num_steps: Steps at most for "lbfgs" (2,000 when None), exactly for "adam" (5,000, or 30 epochs of mini-batches).
-        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
+        optimizer: "auto", or one of "adam" (a subgradient at a kink: no exact zeros), "prox-adam" (proximal steps in Adam's own
+            metric: exact zeros, also from mini-batches), "lbfgs" (all rows, smooth), "fista" (all rows; for convex problems
+            with a kink).
+        num_steps: Steps at most for "lbfgs" and "fista" (2,000 when None), exactly for the others (5,000, or 30 epochs of
+            mini-batches).
+        learning_rate: Adam's first rate; 0.01 when None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
         jacobian: False for the mode in constrained space, as Pyro's AutoDelta; True for the mode of the unconstrained
             density, which a Laplace approximation needs. They differ for positive unknowns only.
+        compile: True to compile the whole step, optimizer included; False not to; "auto" where it pays: for 50,000 steps or
+            more of a small model. Compiling takes some ten seconds.
+        schedule: "cosine", the rate falling to zero along half a cosine, or "constant".
+        num_cycles: More than one starts the cosine anew: warm restarts.
+        clip_norm: Largest norm of the gradient of the log-joint divided by N; None for no bound.
+        validation_fraction: Part of the rows that is held out; the point with their best log-density is returned, and the
+            search stops when `patience` looks in a row have found no better one (there are a hundred in a fit). Such a point
+            is no mode, and its certificate says so.
+        patience: Looks.
+        checkpoint: A file where a running fit keeps its state. If it is there when the fit starts, the fit goes on from it, to
+            the same answer as without the interruption; it is deleted when the fit is done.
+        checkpoint_every: Steps between two states; a twentieth of the fit when None.
 
     Raises:
-        ValueError: If an argument is out of its range, or L-BFGS is asked for where it does not fit.
+        ValueError: If an argument is out of its range, or an optimizer is asked for where it does not fit.
+
+    References:
+        Kingma and Ba (2015), Adam. Yun, Lozano and Yang (2021), Adaptive proximal gradient methods for structured neural
+        networks. Beck and Teboulle (2009), A fast iterative shrinkage-thresholding algorithm for linear inverse problems.
     """
 
     name: ClassVar[str] = "map"
@@ -59,30 +86,70 @@ class MAP(AbstractMethod):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         jacobian: bool = False,
+        *,
+        compile: bool | str = "auto",
+        schedule: str = "cosine",
+        num_cycles: int = 1,
+        clip_norm: float | None = None,
+        validation_fraction: float | None = None,
+        patience: int = 10,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
     ) -> None:
+        if str(optimizer).lower() in ("adamw", "nadamw", "lion"):
+            raise ValueError(
+                f"optimizer must minimise loss + penalty, but {optimizer!r} decouples its decay, which is the gradient of no "
+                "penalty, so that its answer belongs to no prior; take 'adam' and say the decay as a prior: "
+                "Normal.from_weight_decay."
+            )
         self.optimizer = _check.one_of("optimizer", optimizer, OPTIMIZERS)
         self.num_steps = None if num_steps is None else _check.count("num_steps", num_steps)
         self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
         self.jacobian = bool(jacobian)
+        self.compile = compile if isinstance(compile, bool) else _check.one_of("compile", compile, ("auto",))
+        self.schedule = _check.one_of("schedule", schedule, SCHEDULES)
+        self.num_cycles = _check.count("num_cycles", num_cycles)
+        self.clip_norm = None if clip_norm is None else _check.positive("clip_norm", clip_norm)
+        self.validation_fraction = None if validation_fraction is None else _fraction(validation_fraction)
+        self.patience = _check.count("patience", patience)
+        self.checkpoint = checkpoint
+        self.checkpoint_every = None if checkpoint_every is None else _check.count("checkpoint_every", checkpoint_every)
+
+    def in_space(self, jacobian: bool) -> MAP:
+        """The same search for the constrained mode (False) or the unconstrained one (True)."""
+        found = copy.copy(self)
+        found.jacobian = jacobian
+        return found
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Dirac:
         """Fit; see `AbstractMethod.run`.
 
         Raises:
             ValueError: If the model has no mode: a prior's scale is unknown too, or a prior has a pole.
+            FitError: If the loss stops being finite or a loader raises; its `posterior` is the last good point.
         """
         started = time.perf_counter()
         check_has_mode(model)
-        log_joint = LogJoint(model)
         history = History("log joint")
+        held_out = None
+        if self.validation_fraction is not None:
+            model, data, held_out = _split(model, data, self.validation_fraction, history)
+        log_joint = LogJoint(model)
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
         optimizer = self._choose(log_joint, data, batch_size, history)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         if optimizer == "lbfgs":
-            u, trained = self._lbfgs(log_joint, start, data, history, report), model
+            options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}
+            u, trained = lbfgs(log_joint, start, data, **options), model
+        elif optimizer == "fista":
+            u, trained = self._fista(log_joint, start, data, history), model
         else:
-            u, trained = self._adam(log_joint, start, data, batch_size, history, report)
+            search = _Search(self, log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history)
+            u, trained = search.run(report, held_out)
+            if self._can_polish(log_joint, batch_size, data) and self.optimizer == "auto" and held_out is None:
+                u = polish(*in_double(LogJoint(trained), u, data), jacobian=self.jacobian).to(u.dtype)
+                history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
         log_joint = LogJoint(trained)
         certificate = certify(log_joint, u, start, data, self.jacobian, lambda: self._further(log_joint, u, data, batch_size))
         space = "unconstrained" if self.jacobian else "constrained"
@@ -90,50 +157,45 @@ class MAP(AbstractMethod):
         return Dirac(trained, record, u)
 
     def _choose(self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History) -> str:
-        obstacle = None
+        partial, fixed, kinked = None, log_joint.model.is_deterministic, any(group.kinked for group in log_joint.groups)
         if data.x is None:
-            obstacle = "the rows are streamed"
+            partial = "the rows are streamed"
         elif batch_size is not None:
-            obstacle = f"it sees {batch_size:,} of {data.num_data:,} rows at a step"
-        elif not log_joint.smooth:
-            obstacle = "a prior's penalty has a kink"
-        elif not log_joint.model.is_deterministic:
-            obstacle = "batch normalisation or dropout makes training differ from evaluation"
+            partial = f"it sees {batch_size:,} of {data.num_data:,} rows at a step"
+        elif not fixed:
+            partial = "batch normalisation or dropout makes training differ from evaluation"
+        elif self.validation_fraction is not None or self.checkpoint is not None:
+            partial = f"{'early stopping' if self.checkpoint is None else 'a checkpoint'} needs a search by steps"
+        obstacle = partial or (None if log_joint.smooth else "a prior's penalty has a kink")
         if self.optimizer == "lbfgs" and obstacle:
             raise ValueError(
-                f"optimizer='lbfgs' needs all rows, smooth penalties and a fixed network, but {obstacle}; take 'adam'."
+                f"optimizer='lbfgs' needs all rows, smooth penalties and a fixed network, but {obstacle}; take "
+                f"{'prox-adam' if kinked else 'adam'!r}."
             )
+        if self.optimizer == "fista" and (partial or log_joint.kinked_outputs):
+            raise ValueError(
+                "optimizer='fista' needs all rows, a fixed network and no kinked prior on an output, but "
+                f"{partial or 'an output has one'}; take 'prox-adam' or 'adam'."
+            )
+        if self.optimizer != "auto":
+            history.notes.append(f"{self.optimizer}: asked for.")
+            return self.optimizer
         if not obstacle and has_kinks(log_joint):
             obstacle = "the network is piecewise linear, and a line search stalls where the pieces meet"
-        chosen = self.optimizer if self.optimizer != "auto" else "adam" if obstacle else "lbfgs"
-        because = obstacle or "the objective is smooth and sees all rows"
-        history.notes.append(f"{chosen}: " + ("asked for." if self.optimizer != "auto" else f"{because}."))
+        chosen = ("prox-adam" if kinked else "adam") if obstacle else "lbfgs"
+        history.notes.append(f"{chosen}: {obstacle or 'the objective is smooth and sees all rows'}.")
         return chosen
 
-    def _adam(
-        self,
-        log_joint: LogJoint,
-        start: torch.Tensor,
-        data: Data,
-        batch_size: int | None,
-        history: History,
-        report: Report,
-    ) -> tuple[torch.Tensor, BayesianModel]:
-        copy = self._copy(log_joint, start, data)
-        batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        steps = self.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
-        _descend(copy, batches, steps, self.learning_rate or 0.01, report, history)
-        u, model = copy.flat.detach(), log_joint.model.with_buffers(copy.module)
-        if self._can_polish(log_joint, batch_size, data) and self.optimizer == "auto":
-            u = polish(*in_double(LogJoint(model), u, data), jacobian=self.jacobian).to(u.dtype)
-            zeros = sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if g.kinked)
-            history.notes.append(f"proximal steps at the end: {zeros:,} weights are exactly zero.")
-        return u, model
+    def _fista(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History) -> torch.Tensor:
+        wide = in_double(log_joint, start, data)
+        u = polish(*wide, jacobian=self.jacobian, num_steps=self.num_steps or 2000).to(start.dtype)
+        history.notes.append(f"fista: {_zeros(log_joint, u):,} weights are exactly zero.")
+        return u
 
     def _can_polish(self, log_joint: LogJoint, batch_size: int | None, data: Data) -> bool:
         """True where proximal steps end a search: a weight's penalty has a kink, no activation's has, all rows are there."""
         kinked = any(group.kinked for group in log_joint.groups) and not log_joint.kinked_outputs
-        return kinked and batch_size is None and data.x is not None
+        return kinked and batch_size is None and data.x is not None and log_joint.model.is_deterministic
 
     def _further(self, log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None) -> torch.Tensor:
         """A further search from a candidate, by which the certificate judges it: all rows where that is affordable."""
@@ -141,53 +203,148 @@ class MAP(AbstractMethod):
             return polish(*in_double(log_joint, u, data), jacobian=self.jacobian, num_steps=PROBE_STEPS)
         if data.num_data * len(u) <= PROBE_ENTRIES:
             batch_size = None
-        copy = self._copy(log_joint, u, data, training=False)
-        batches = data.batches(batch_size, torch.Generator().manual_seed(0))
-        _descend(copy, batches, PROBE_STEPS, 1e-3, lambda step, total, objective: None, History())
-        return copy.flat.detach()
+        options = {"jacobian": self.jacobian, "training": False, "rows_a_batch": data.rows_a_batch}
+        training = TrainingCopy(log_joint, u, data.num_data, **options)
+        run(
+            EagerAdam(training.flat, training.backward),
+            data.batches(batch_size, torch.Generator().manual_seed(0)),
+            Schedule(PROBE_STEPS, 1e-3),
+            layout=log_joint.layout,
+            report=lambda step, total, objective: None,
+            history=History(),
+            objective=training.objective,
+        )
+        return training.flat.detach()
 
-    def _copy(self, log_joint: LogJoint, start: torch.Tensor, data: Data, training: bool = True) -> TrainingCopy:
-        return TrainingCopy(
-            log_joint, start, data.num_data, jacobian=self.jacobian, training=training, rows_a_batch=data.rows_a_batch
+    def settings(self) -> dict[str, Any]:
+        """What decides the search, without where its state is kept."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
+
+
+class _Search:
+    """A search by steps of Adam, with or without a prox."""
+
+    def __init__(
+        self,
+        method: MAP,
+        log_joint: LogJoint,
+        start: torch.Tensor,
+        data: Data,
+        batch_size: int | None,
+        proximal: bool,
+        seed: int,
+        history: History,
+    ) -> None:
+        self.method, self.log_joint, self.data, self.history, self.seed = method, log_joint, data, history, seed
+        self.copy = TrainingCopy(
+            log_joint,
+            start,
+            data.num_data,
+            jacobian=method.jacobian,
+            proximal=proximal,
+            rows_a_batch=data.rows_a_batch,
+        )
+        self.kinked = [group for group in log_joint.groups if group.kinked] if proximal else []
+        self.batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        num_steps = method.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
+        self.schedule = Schedule(num_steps, method.learning_rate or 0.01, method.schedule, method.num_cycles)
+        self.stepper = self._stepper(batch_size)
+        self.checkpoint = None
+        if method.checkpoint is not None:
+            every = method.checkpoint_every or max(1, num_steps // 20)
+            owner = fingerprint(log_joint, start, data, repr(method.settings()), seed)
+            self.checkpoint = Checkpoint(method.checkpoint, every, owner)
+
+    def _stepper(self, batch_size: int | None) -> AbstractStepper:
+        data = self.data
+        options: dict[str, Any] = {"kinked": self.kinked, "num_data": self.data.num_data, "clip_norm": self.method.clip_norm}
+        return make_stepper(
+            self.method.compile,
+            self.copy.flat,
+            self.copy.backward,
+            self.copy.pure_loss,
+            lambda: next(data.epoch(batch_size or data.num_data)),
+            obstacle=no_compiling(self.log_joint, self.data),
+            num_steps=self.schedule.num_steps,
+            notes=self.history.notes,
+            buffers=list(self.copy.module.buffers()),
+            **options,
         )
 
-    def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
-        from scipy.optimize import minimize
+    def run(self, report: Report, held_out: Any) -> tuple[torch.Tensor, BayesianModel]:
+        """The search.
 
-        dtype = start.dtype
-        log_joint, start, data = in_double(log_joint, start, data)
-        x, y = data.full("L-BFGS")
-        copy = self._copy(log_joint, start, data, training=False)
-        total = self.num_steps or 2000
-        best, kept = math.inf, start
+        Raises:
+            FitError: If it cannot go on.
+        """
+        watch = None if held_out is None else EarlyStopping(lambda: self._score(*held_out), self.method.patience)
+        try:
+            run(
+                self.stepper,
+                self.batches,
+                self.schedule,
+                layout=self.log_joint.layout,
+                report=report,
+                history=self.history,
+                objective=self.copy.objective,
+                watch=watch,
+                checkpoint=self.checkpoint,
+            )
+        except FitError as failure:
+            failure.posterior = self._rescued(failure)
+            raise
+        if self.checkpoint is not None:
+            self.checkpoint.done()
+        return self.stepper.parameter.detach().clone(), self._trained()
 
-        def loss_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
-            nonlocal best, kept
-            copy.flat.data.copy_(torch.from_numpy(u))
-            copy.flat.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
-            value = -copy.objective(copy.backward(x, y)) / data.num_data
-            gradient = copy.flat.grad.cpu().double().numpy().copy()  # pyright: ignore[reportOptionalMemberAccess]
-            if not (math.isfinite(value) and np.isfinite(gradient).all()):
-                return math.inf, np.zeros_like(gradient)
-            if value < best:
-                best, kept = value, copy.flat.detach().clone()
-            return value, gradient
+    def _trained(self) -> BayesianModel:
+        return self.log_joint.model.with_buffers(self.copy.module)
 
-        steps = itertools.count(1)
+    def _score(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        """Mean log-density of the held-out rows at the present point, in nats a row, in the data's own units."""
+        model = self._trained()
+        with torch.no_grad():
+            values = self.log_joint.layout.unflatten(self.stepper.parameter.detach())
+            rows = model.likelihood.log_prob_sum(model.forward(values, x), y, **model.noise(values))
+        return float(rows) / len(x) + model.log_jacobian
 
-        def heard(u: np.ndarray) -> None:
-            step = next(steps)
-            if step <= 20 or step % 10 == 0:
-                history.record(step, -best * data.num_data)
-            report(step, total, -best * data.num_data)
+    def _rescued(self, failure: FitError) -> Dirac:
+        self.stepper.restore(failure.state)
+        sentence = f"Stopped: the last good point, after {failure.step:,} steps; {failure}"
+        space = "unconstrained" if self.method.jacobian else "constrained"
+        record = FitRecord(self.method.name, self.seed, self.history, Certificate(False, sentence), 0.0, space)
+        return Dirac(self._trained(), record, self.stepper.parameter.detach().clone())
 
-        options = {"maxiter": total, "maxfun": 2 * total, "maxcor": 30, "ftol": 0.0, "gtol": 1e-12}
-        found = minimize(loss_and_gradient, start.cpu().numpy(), jac=True, method="L-BFGS-B", callback=heard, options=options)
-        history.record(found.nit + 1, -best * data.num_data)
-        history.notes.append(f"L-BFGS: {found.nit} steps, {found.nfev} evaluations; it stopped with {found.message!r}.")
-        if log_joint.layout.size <= NEWTON_PARAMETERS:
-            kept = newton(log_joint, kept, data, self.jacobian)
-        return kept.to(dtype)
+
+def _split(model: BayesianModel, data: Data, fraction: float, history: History) -> tuple[BayesianModel, Data, Any]:
+    """The model and its rows without those that are held out, and these.
+
+    Raises:
+        ValueError: If no row is left.
+    """
+    x, y = data.full("early stopping")
+    count = max(1, round(fraction * len(x)))
+    if count >= len(x):
+        raise ValueError(
+            f"validation_fraction must leave rows to fit, but {fraction:g} of {len(x):,} came; pass a smaller one."
+        )
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(torch.initial_seed())).to(x.device)
+    held, rest = order[:count], order[count:]
+    fitted = copy.copy(model)
+    fitted.num_data = len(rest)
+    history.notes.append(f"{count:,} rows are held out to stop early; the fit is about the other N = {len(rest):,}.")
+    return fitted, dataclasses.replace(data, num_data=len(rest), x=x[rest], y=y[rest]), (x[held], y[held])
+
+
+def _fraction(value: Any) -> float:
+    number = _check.positive("validation_fraction", value)
+    if number >= 1:
+        raise ValueError(f"validation_fraction must be below 1, but {value!r} came; pass for example 0.2.")
+    return number
+
+
+def _zeros(log_joint: LogJoint, u: torch.Tensor) -> int:
+    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if g.kinked)
 
 
 def check_has_mode(model: BayesianModel) -> None:
@@ -218,44 +375,3 @@ def check_has_mode(model: BayesianModel) -> None:
                 f"a mode must have a finite density, but {name} has {latent.prior}, whose density has a pole; "
                 "take a bounded prior for MAP (Laplace, SpikeSlab, StudentT), or a posterior method such as MeanField."
             )
-
-
-def _descend(
-    copy: TrainingCopy, batches: Iterator[Batch], num_steps: int, learning_rate: float, report: Report, history: History
-) -> None:
-    adam(
-        copy.flat,
-        lambda: copy.backward(*next(batches)),
-        num_steps=num_steps,
-        learning_rate=learning_rate,
-        report=report,
-        history=history,
-        objective=copy.objective,
-    )
-
-
-def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num_steps: int = 20) -> torch.Tensor:
-    """Newton steps to the last digit, while the Hessian is positive definite and the gradient shrinks.
-
-    Args:
-        log_joint: The objective.
-        u: Near a mode, (P,).
-        data: All rows.
-        jacobian: As for MAP.
-        num_steps: At most.
-
-    Returns:
-        (P,), never a worse point than `u`.
-    """
-    value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
-    for _ in range(num_steps):
-        factor, info = torch.linalg.cholesky_ex(full_hessian(log_joint, u, data, jacobian=jacobian))
-        if int(info) != 0:
-            break
-        trial = u + torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-        trial_value, trial_gradient = gradient_of(log_joint, trial, data, jacobian=jacobian)
-        slack = 10 * torch.finfo(u.dtype).eps * abs(value)
-        if not (trial_gradient.norm() < gradient.norm() and trial_value >= value - slack):
-            break
-        u, gradient, value = trial, trial_gradient, trial_value
-    return u

@@ -23,19 +23,19 @@ def adam_moments(gradient: torch.Tensor, first: torch.Tensor, second: torch.Tens
     return torch.lerp(first, gradient, 1 - BETAS[0]), torch.lerp(second, gradient.square(), 1 - BETAS[1])
 
 
-def metric(second: torch.Tensor, count: torch.Tensor, rate: torch.Tensor | float, kinked: Sequence[Group] = ()) -> torch.Tensor:
-    """Adam's step length of each entry, rate/(√v̂ + ε), (P,).
+def metric(second: torch.Tensor, correction: torch.Tensor | float, rate: torch.Tensor | float) -> torch.Tensor:
+    """Adam's step length of each entry, rate/(√v̂ + ε), in the shape of `second`.
 
     Args:
-        second: Running mean of the squared gradient, (P,).
-        count: Steps taken, this one included, a scalar.
+        second: Running mean of the squared gradient.
+        correction: 1 − β₂ᵗ, what that mean has seen of its whole.
         rate: The learning rate.
-        kinked: Groups that a prox will follow; those whose prox knows one step only get the shortest of theirs.
-
-    Returns:
-        (P,).
     """
-    step = rate / ((second / (1 - BETAS[1] ** count)).sqrt() + EPSILON)
+    return rate / ((second / correction).sqrt() + EPSILON)
+
+
+def shared(step: torch.Tensor, kinked: Sequence[Group]) -> torch.Tensor:
+    """The same step lengths, but the shortest of theirs for groups whose prox knows one step only, (P,)."""
     for group in kinked:
         if not group.prior.prox_by_entry:
             common = step[group.slice].amin().expand(group.stop - group.start)
@@ -61,13 +61,13 @@ def adam(
         second: Running mean of its square, (P,).
         count: Steps taken, this one included, a scalar.
         rate: The learning rate.
-        kinked: As for `metric`.
+        kinked: Groups that a prox will follow, see `shared`.
 
     Returns:
         The new u, first and second, and the metric in which the step was taken.
     """
     first, second = adam_moments(gradient, first, second)
-    step = metric(second, count, rate, kinked)
+    step = shared(metric(second, 1 - BETAS[1] ** count, rate), kinked)
     return u - step * first / (1 - BETAS[0] ** count), first, second, step
 
 

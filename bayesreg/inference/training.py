@@ -1,4 +1,4 @@
-"""The fast loop that MAP and variational methods share: one flat parameter, fused Adam, no tracing.
+"""A training step's gradient at the price of a bare PyTorch step: views into one flat parameter, no tracing.
 
 A bare PyTorch step spends its time in the network's forward and backward pass. What is added here must stay small
 beside them: the module's parameters and gradients are views into flat buffers, so that the optimizer sees one tensor,
@@ -8,7 +8,6 @@ and the prior is one expression a class.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,7 @@ from torch import nn
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.base import Report
 from bayesreg.model import one_column
-from bayesreg.posterior import History
 
 FULL_BATCH_ROWS = 10_000  # up to here a fit sees all rows at each step unless a batch size is given
 FULL_BATCH_ENTRIES = 10**7  # rows × unknowns: so little work that mini-batches would only add noise
@@ -36,6 +33,7 @@ class TrainingCopy:
         jacobian: Follow the density of the unconstrained vector instead of the constrained one.
         training: Run the copy in training mode (batch normalisation and dropout as in training).
         rows_a_batch: By what a batch's sum is divided, see `Data.rows_a_batch`.
+        proximal: Leave the penalties that have a kink out of the gradient, for a prox.
     """
 
     def __init__(
@@ -46,6 +44,7 @@ class TrainingCopy:
         *,
         jacobian: bool = False,
         training: bool = True,
+        proximal: bool = False,
         rows_a_batch: Callable[[torch.Tensor], float] = len,
     ) -> None:
         self.log_joint, self.num_data, self.jacobian = log_joint, num_data, jacobian
@@ -67,7 +66,8 @@ class TrainingCopy:
         self.leaves: list[Any] = [nn.Parameter(self.flat.detach()[g.slice]) for g in log_joint.groups]
         for leaf, group in zip(self.leaves, log_joint.groups, strict=True):
             self._alias(leaf, group.slice, leaf.shape)
-
+        pairs = list(zip(log_joint.groups, self.leaves, strict=True))
+        self._sloped = [(group, leaf) for group, leaf in pairs if not (proximal and group.kinked)]
         self._noise_leaves = [
             (name, leaf, s.start - group.start, s.transform)
             for name, s in segments.items()
@@ -96,7 +96,7 @@ class TrainingCopy:
         loss = self.likelihood_loss(x, y)
         loss.backward()
         with torch.no_grad():  # the prior's gradient goes straight into its buffer, without a graph
-            for group, leaf in zip(self.log_joint.groups, self.leaves, strict=True):
+            for group, leaf in self._sloped:
                 leaf.grad.add_(group.slope(leaf, jacobian=self.jacobian), alpha=1 / self.num_data)
         return loss.detach()
 
@@ -130,64 +130,40 @@ class TrainingCopy:
         model = self.log_joint.model
         return model.noise({name: transform(leaf[start]) for name, leaf, start, transform in self._noise_leaves})
 
-    def objective(self, loss: torch.Tensor) -> float:
-        """The log-joint in nats and the data's own units that a loss at the present point stands for."""
-        log_joint, u = self.log_joint, self.flat.detach()
+    def objective(self, loss: torch.Tensor, u: torch.Tensor | None = None) -> float:
+        """The log-joint in nats and the data's own units that a loss stands for, found at `u` or the present point."""
+        log_joint, u = self.log_joint, self.flat.detach() if u is None else u
         prior = log_joint.log_prior(u) + (log_joint.layout.log_jacobian(u) if self.jacobian else 0.0)
         if self.flat_path:  # the loss has this part already
             linked = log_joint.linked_energy(u)
             prior = prior + (linked - log_joint.layout.log_jacobian_of_linked(u) if self.jacobian else linked)
         return float(prior) + self.num_data * (log_joint.model.log_jacobian - float(loss))
 
+    def pure_loss(
+        self, u: torch.Tensor, x: torch.Tensor, y: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `backward` takes the gradient of, as a pure function of tensors, in evaluation mode.
 
-def adam(
-    parameter: nn.Parameter,
-    backward: Callable[[], torch.Tensor],
-    *,
-    num_steps: int,
-    learning_rate: float,
-    report: Report,
-    history: History,
-    objective: Callable[[torch.Tensor], float],
-) -> torch.Tensor:
-    """Fused Adam on one tensor, the rate falling to zero along half a cosine.
+        Args:
+            u: (P,) unconstrained.
+            x: Prepared inputs (B, ...).
+            y: Prepared targets.
+            noise: Not used; a variational method's step has some.
 
-    Args:
-        parameter: What is learned; its `grad` is a buffer that `backward` adds to.
-        backward: Computes one step's loss and gradient.
-        num_steps: How many.
-        learning_rate: The first rate.
-        report: Called about a hundred times with (step, of how many, objective).
-        history: Where the objective is recorded at the same steps.
-        objective: From a loss to what a person reads.
-
-    Returns:
-        The loss of every step, (num_steps,).
-
-    Raises:
-        ValueError: If the loss stops being finite; says at which step.
-    """
-    optimizer = torch.optim.Adam([parameter], lr=learning_rate, fused=parameter.device.type in ("cpu", "cuda"))
-    group = optimizer.param_groups[0]
-    gradient = parameter.grad
-    losses = torch.empty(num_steps, dtype=parameter.dtype, device=parameter.device)
-    every = max(1, num_steps // 100)
-    for step in range(num_steps):
-        group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
-        gradient.zero_()  # pyright: ignore[reportOptionalMemberAccess]
-        loss = backward()
-        losses[step] = loss
-        if step % every == 0 or step == num_steps - 1:
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"the loss must stay finite, but it is {float(loss)} at step {step}; "
-                    f"lower learning_rate (now {learning_rate:g}) or standardise the data."
-                )
-            value = objective(loss)
-            history.record(step, value)
-            report(step + 1, num_steps, value)
-        optimizer.step()
-    return losses
+        Returns:
+            Minus the log-joint divided by N, without what a prox treats; and what `backward` gives back.
+        """
+        log_joint, layout = self.log_joint, self.log_joint.layout
+        values = layout.unflatten(u)
+        loss = log_joint.row_terms(values, x, y, self.num_data) * (-len(x) / self.num_data / self.rows_a_batch(x))
+        energy = sum((group.energy(u[group.slice]) for group, _ in self._sloped), u.new_zeros(()))
+        if self.flat_path:
+            linked = log_joint.linked_energy(u, values)
+            linked = linked - layout.log_jacobian_of_linked(u) if self.jacobian else linked
+            loss = loss + linked * (1 / self.num_data)
+        if self.jacobian:
+            energy = energy - layout.log_jacobian(u) + (layout.log_jacobian_of_linked(u) if self.flat_path else 0.0)
+        return loss + energy * (1 / self.num_data), loss
 
 
 def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> tuple[float, torch.Tensor]:
@@ -230,3 +206,12 @@ def resolve_batch(batch_size: int | None, data: Data, size: int) -> int | None:
         few = data.num_data <= FULL_BATCH_ROWS or data.num_data * size <= FULL_BATCH_ENTRIES
         return None if few else BATCH_SIZE
     return None if batch_size >= data.num_data else batch_size
+
+
+def no_compiling(log_joint: LogJoint, data: Data) -> str:
+    """Why a whole step cannot be compiled, or an empty text."""
+    if data.x is None:
+        return "the rows are streamed by a loader"
+    if not log_joint.model.is_deterministic:
+        return "batch normalisation or dropout change or draw something at each step"
+    return ""

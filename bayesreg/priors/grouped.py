@@ -21,7 +21,7 @@ from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 from bayesreg.priors.sparse import STEP, half_cauchy, nodes_like
 
 GROUPS = ("row", "column", "tensor")
-NEWTON_STEPS = 12  # of the group lasso's prox: it doubles the digits at each
+NEWTON_STEPS = 6  # of the group lasso's prox: enough for sixteen digits where steps differ by 10⁶ within a group
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,7 +137,8 @@ class GroupLasso(AbstractGroupPrior):
         """Block soft thresholding: each group's norm shrinks by step/scale and stops at zero.
 
         With a step for each entry, z = v r/(r + step/scale), whose norm r solves Σ v²/(r + step/scale)² = 1 by Newton's method
-        on the root's reciprocal, which is concave: it climbs to the solution from zero and never passes it.
+        on the sum's inverse root, which is concave: from below, ‖v‖ − max step/scale, it climbs to the solution and never
+        passes it.
         """
         prior = self.at(value.shape)
         groups = grouped(value, self.per)
@@ -147,12 +148,13 @@ class GroupLasso(AbstractGroupPrior):
             return ungrouped((groups * shrunk)[None], value.shape, self.per)[0]
         reach = grouped(step, self.per) / prior.scale
         alive = (groups / reach).square().sum(1, keepdim=True) > 1
-        norm = torch.zeros_like(groups[:, :1])
+        tiny = torch.finfo(value.dtype).tiny
+        norm = (torch.linalg.vector_norm(groups, dim=1, keepdim=True) - reach.amax(1, keepdim=True)).clamp_min(0)
         for _ in range(NEWTON_STEPS):
-            squares = (groups / (norm + reach)).square()
+            width = norm + reach
+            squares = (groups / width).square()
             total = squares.sum(1, keepdim=True)
-            slope = (squares / (norm + reach)).sum(1, keepdim=True)
-            norm = norm + torch.where(alive, (total.sqrt() - 1) * total / slope.clamp_min(torch.finfo(value.dtype).tiny), 0.0)
+            norm = norm + (total.sqrt() - 1) * total / (squares / width).sum(1, keepdim=True).clamp_min(tiny)
         found = torch.where(alive, groups * (norm / (norm + reach)), 0.0)
         return ungrouped(found[None], value.shape, self.per)[0]
 

@@ -20,10 +20,11 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import certify, has_kinks, in_double
 from bayesreg.inference.curvature import full_hessian
+from bayesreg.inference.linear import certify_linear, fit_linear
 from bayesreg.inference.proximal import polish
 from bayesreg.inference.training import TrainingCopy, adam, gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac, FitRecord, History
+from bayesreg.posterior import Certificate, Dirac, FitRecord, History
 
 NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
 OPTIMIZERS = ("auto", "adam", "lbfgs")
@@ -76,6 +77,10 @@ class MAP(AbstractMethod):
         check_has_mode(model)
         log_joint = LogJoint(model)
         history = History("log joint")
+        if (linear := self._linear(log_joint, data, history, report)) is not None:
+            u, certificate = linear
+            record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
+            return Dirac(model, record, u)
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
         optimizer = self._choose(log_joint, data, batch_size, history)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
@@ -85,9 +90,34 @@ class MAP(AbstractMethod):
             u, trained = self._adam(log_joint, start, data, batch_size, history, report)
         log_joint = LogJoint(trained)
         certificate = certify(log_joint, u, start, data, self.jacobian, lambda: self._further(log_joint, u, data, batch_size))
-        space = "unconstrained" if self.jacobian else "constrained"
-        record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, space)
+        record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
         return Dirac(trained, record, u)
+
+    @property
+    def _space(self) -> str:
+        return "unconstrained" if self.jacobian else "constrained"
+
+    def _linear(
+        self, log_joint: LogJoint, data: Data, history: History, report: Report
+    ) -> tuple[torch.Tensor, Certificate] | None:
+        """The mode of a linear-Gaussian model by its own solver, where nothing about the search was asked for."""
+        if self.optimizer != "auto" or not (self.num_steps is self.learning_rate is self.batch_size is None):
+            return None
+        found = fit_linear(log_joint, data)
+        if found is None:
+            return None
+        solution, value = found
+        u = solution.u.to(log_joint.model.like)
+        history.record(1, value)
+        history.notes.append(solution.note)
+        if any(group.kinked for group in log_joint.groups):
+            zeros = sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if g.kinked)
+            history.notes.append(f"{zeros:,} weights are exactly zero.")
+        report(1, 1, value)
+        certificate = certify_linear(solution, value, self._space)
+        if certificate is None:
+            certificate = certify(log_joint, u, torch.full_like(u, math.nan), data, self.jacobian, lambda: u)
+        return u, certificate
 
     def _choose(self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History) -> str:
         obstacle = None

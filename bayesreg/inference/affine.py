@@ -117,23 +117,23 @@ def _design(log_joint: LogJoint, x: torch.Tensor, factor: float) -> tuple[np.nda
     """`factor` · J in Fortran order and the output at zero, (N, K); None where the output is not affine."""
     model, layout = log_joint.model, log_joint.layout
     origin = x.new_zeros(layout.size)
+    plain = type(model.module) is nn.Linear and model.module.out_features == 1 and "weight" in layout.segments and x.dim() == 2
     with torch.no_grad():
-        offset = model.forward(layout.unflatten(origin), x).reshape(len(x), -1)
-    outputs = offset.shape[1]
-    design = np.empty((len(x) * outputs, layout.size), order="F")
-    module = model.module
-    if type(module) is nn.Linear and outputs == 1 and x.dim() == 2:  # its derivative is its input
+        offset = model.forward(layout.unflatten(origin), x[:1] if plain else x).reshape(1 if plain else len(x), -1)
+    design = np.empty((len(x) * offset.shape[1], layout.size), order="F")
+    if plain:  # a linear layer's derivative is its input, and its output at zero is the same for each row
+        offset = offset.expand(len(x), 1)
         for name, segment in layout.segments.items():
-            design[:, segment.slice] = factor * x.cpu().numpy() if name == "weight" else factor
+            np.multiply(x.cpu().numpy() if name == "weight" else 1.0, factor, out=design[:, segment.slice])
     else:
-        rows, done = max(1, min(1024, _BLOCK // (outputs * layout.size))), 0
+        rows, done = max(1, min(1024, _BLOCK // design.shape[1] // offset.shape[1])), 0
         for part in x.split(rows):
             jacobian, _ = output_jacobian(log_joint, origin, part)
             if done == 0 and not is_rounding(departure(log_joint, lambda u, J=jacobian: J @ u, offset[: len(part)], part), x):
                 return None
-            count = len(part) * outputs
-            design[done : done + count] = factor * jacobian.reshape(count, -1).cpu().numpy()
-            done += count
+            block = jacobian.reshape(-1, layout.size)
+            np.multiply(block.cpu().numpy(), factor, out=design[done : done + len(block)])
+            done += len(block)
 
     def linear(u: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(design @ u.cpu().numpy() / factor).to(x).reshape(offset.shape)

@@ -19,8 +19,9 @@ from bayesreg.inference.proximal import fista, top_of
 
 Array = np.ndarray
 GRAM_COLUMNS = 3000  # up to here a Gram matrix is formed where it pays
-CHEAP_PASSES = 100  # passes over the columns after which a Gram matrix has earned its cost
-STAGES = (1e-4, 1e-7, 1e-9, 1e-11, 1e-13)  # coordinate descent's tolerances, each followed by an exact solve on the support
+CHANGES = 60  # of a support, before coordinate descent goes on
+FIRST_PASSES, MOST_PASSES = 10, 10_000  # over the columns, before the first and the last exact solve on the support
+STAGES = (1e-4, 1e-7, 1e-9, 1e-11, 1e-13)  # FISTA's tolerances, each followed by an exact solve on the support
 SOLVED, SEARCHED = 1e-13, 1e-15  # a gap over ‖t‖² that ends it: rounding after an exact solve, less where a search came near
 
 
@@ -38,6 +39,18 @@ class Columns:
 
     def __post_init__(self) -> None:
         self._scaled: tuple[Array, Array] | None = None
+        self.formed = False
+
+    def form(self) -> None:
+        """Work with AᵀA from now on, where that is the smaller matrix."""
+        self.formed = self.design.shape[0] > self.design.shape[1] and self.design.shape[1] <= GRAM_COLUMNS
+
+    def block(self, rows: Array, columns: Array) -> Array:
+        """Entries of AᵀA."""
+        if self.formed:
+            return self.gram[np.ix_(rows, columns)]
+        left = self.design[:, rows]
+        return left.T @ (left if columns is rows else self.design[:, columns])
 
     @cached_property
     def gram(self) -> Array:
@@ -77,6 +90,12 @@ class Columns:
     def slope(self, w: Array, l2: Array) -> tuple[Array, float]:
         """The slope g = Aᵀr − c w, (p,), minus the smooth part's gradient; and ‖r‖² + Σ cⱼwⱼ²."""
         active = np.flatnonzero(w)
+        if not len(active):
+            return self.moment, self.squares
+        if self.formed:
+            product = self.gram[:, active] @ w[active] if 4 * len(active) < len(w) else self.gram @ w
+            squares = max(self.squares - float(w @ (2 * self.moment - product)), 0.0)
+            return self.moment - product - l2 * w, squares + float(l2 @ np.square(w))
         few = len(active) < len(w) // 4
         residual = self.target - (self.design[:, active] @ w[active] if few else self.design @ w)
         return self.design.T @ residual - l2 * w, float(residual @ residual) + float(l2 @ np.square(w))
@@ -122,18 +141,22 @@ def lasso(columns: Columns, l1: Array, l2: Array, start: Array | None = None) ->
         return w, 0.0, "every entry is zero"
     engine = _coordinate_descent()
     name = "coordinate descent (scikit-learn)" if engine else "FISTA on working sets"
-    w = w if start is None else start
-    best, gap = w, columns.gap(w, l1, l2)
-    for tolerance in STAGES:
-        w = (engine or working_sets)(columns, l1, l2, w, tolerance)
+    best, gap = w, np.inf
+    passes = FIRST_PASSES if start is None else 0  # a neighbour's solution needs no search, most of the time
+    if start is not None:
+        best, gap = start, columns.gap(start, l1, l2)
+    while passes <= MOST_PASSES:
+        w = best
+        if passes:
+            w = engine(columns, l1, l2, best, passes) if engine else working_sets(columns, l1, l2, best, 10.0 ** -(passes / 10))
         for candidate, enough in ((on_support(columns, l1, l2, w), SOLVED), (w, SEARCHED)):
             if candidate is not None:
                 found = columns.gap(candidate, l1, l2)
-                if found < gap:
+                if found <= gap:
                     best, gap = candidate, found
                 if found <= enough * columns.squares:
                     return candidate, found, name
-        w = best
+        passes = 2 * passes or FIRST_PASSES
     return best, gap, name
 
 
@@ -145,55 +168,47 @@ def _coordinate_descent() -> Any:
     except ImportError:
         return None
 
-    def run(columns: Columns, l1: Array, l2: Array, start: Array, tolerance: float) -> Array:
+    def run(columns: Columns, l1: Array, l2: Array, start: Array, passes: int) -> Array:
         design, ratio, level = columns.scaled(l1)
         shrink = l2 * ratio**2
         common = float(shrink.min())
         uneven = bool((shrink > common * (1 + 1e-14)).any())
-        rows = len(design)
-        total = level + common
-        options: dict[str, Any] = {
-            "alphas": [total / rows],
-            "l1_ratio": level / total,
-            "check_input": False,
-            "copy_X": False,
-            "tol": tolerance,
-        }
-        found = start / ratio
-        gram_fits = design.shape[1] <= GRAM_COLUMNS
+        rows, count = design.shape
+        if passes > FIRST_PASSES and 25 * passes > count:  # AᵀA costs as much as about a pass for every 25 columns
+            columns.form()
+        formed = uneven or columns.formed
+        if uneven and count > GRAM_COLUMNS:
+            return working_sets(columns, l1, l2, start, 10.0 ** -(passes / 10))
+        options: dict[str, Any] = {"precompute": False, "alphas": np.array([(level + common) / rows])}
+        if formed:
+            gram = columns.gram
+            if uneven or bool((ratio != 1).any()):
+                gram = gram * np.outer(ratio, ratio)
+                gram[np.diag_indices(count)] += shrink - common
+            options |= {"precompute": gram, "Xy": columns.moment * ratio}
         with warnings.catch_warnings():  # the gap is judged by ourselves
             warnings.simplefilter("ignore", ConvergenceWarning)
-            if not uneven:
-                options["precompute"] = False
-                limit = CHEAP_PASSES if gram_fits else 20 * CHEAP_PASSES
-                _, found, _, passes = enet_path(
-                    design, columns.target, coef_init=found, max_iter=limit, return_n_iter=True, **options
-                )
-                found = found[:, 0]
-                if passes[0] < limit:
-                    return found * ratio
-            if gram_fits:
-                gram = columns.gram * np.outer(ratio, ratio)
-                gram[np.diag_indices(len(gram))] += shrink - common
-                options["precompute"] = gram
-                _, found, _ = enet_path(
-                    design,
-                    columns.target,
-                    Xy=columns.moment * ratio,
-                    coef_init=found,
-                    max_iter=5000,
-                    **options,
-                )
-                found = found[:, 0]
-            elif uneven:
-                return working_sets(columns, l1, l2, start, tolerance)
-        return found * ratio
+            _, found, _ = enet_path(
+                design,
+                columns.target,
+                l1_ratio=level / (level + common),
+                coef_init=start / ratio,
+                max_iter=10 * passes if formed else passes,
+                tol=1e-14,
+                check_input=False,
+                copy_X=False,
+                **options,
+            )
+        return found[:, 0] * ratio
 
     return run
 
 
 def on_support(columns: Columns, l1: Array, l2: Array, w: Array) -> Array | None:
-    """The exact solution on the support and with the signs of w; entries that turn their sign leave.
+    """Exact solutions on a support that changes by what they say: an entry that reaches zero leaves, one that is pulled comes.
+
+    Between two changes the signs are fixed and the problem is a linear system, so that the end is exact, and is reached in a
+    few steps from near it.
 
     Args:
         columns: The design and the target.
@@ -202,37 +217,66 @@ def on_support(columns: Columns, l1: Array, l2: Array, w: Array) -> Array | None
         w: Near a solution, (p,).
 
     Returns:
-        (p,), or None where the support does not determine it (columns that repeat each other).
+        (p,), or None where no support determines it (columns that repeat each other). The gap says whether it is the solution.
+
+    References:
+        Osborne, Presnell and Turlach (2000), A new approach to variable selection in least squares problems.
     """
-    support = np.flatnonzero(w)
-    if not 0 < len(support) <= GRAM_COLUMNS:
+    pool = np.flatnonzero(w)
+    if not 0 < len(pool) <= GRAM_COLUMNS:
         return None
-    part = columns.design[:, support]
-    gram = part.T @ part
-    gram[np.diag_indices(len(gram))] += l2[support]
-    right, signs = columns.moment[support], np.sign(w[support])
-    kept = np.arange(len(support))
-    for _ in range(20):
-        block = gram[np.ix_(kept, kept)]
-        scale = np.sqrt(np.maximum(block.diagonal(), 1e-300))
-        try:
-            factor = np.linalg.cholesky(block / np.outer(scale, scale))
-        except np.linalg.LinAlgError:
-            return None
-        if factor.diagonal().min() < 1e-6:
-            return None
-        wanted = right[kept] - l1[support[kept]] * signs[kept]
-        found = cholesky_solve(factor, wanted / scale) / scale
-        found += cholesky_solve(factor, (wanted - block @ found) / scale) / scale
-        same = found * signs[kept] > 0
-        if bool(same.all()):
-            made = np.zeros_like(w)
-            made[support[kept]] = found
+    signs = np.sign(w)
+    gram = columns.block(pool, pool)
+    kept, now, made = np.arange(len(pool)), w[pool], None
+    for _ in range(CHANGES):
+        which = pool[kept]
+        found = _solved(gram[np.ix_(kept, kept)], l2[which], columns.moment[which] - l1[which] * signs[which])
+        if found is None:
             return made
-        kept = kept[same]
-        if not len(kept):
-            return None
-    return None
+        flipped = found * signs[which] <= 0
+        if bool(flipped.any()):
+            if flipped.sum() <= 10:  # go as far as the first one's zero
+                reach = np.where(flipped, now / np.where(flipped, now - found, 1.0), np.inf)
+                first = int(np.argmin(reach))
+                now, flipped = now + float(reach[first]) * (found - now), np.arange(len(kept)) == first
+            else:  # far from the solution: that many would take too long one by one
+                now = np.where(flipped, 0.0, found)
+            kept, now = kept[~flipped], now[~flipped]
+            if not len(kept):
+                return made
+            continue
+        now, made = found, _placed(found, which, len(w))
+        slope, _ = columns.slope(made, l2)
+        pull = np.abs(slope) / l1
+        pull[which] = 0.0
+        coming = np.flatnonzero(pull > 1 + 1e-12)
+        if not len(coming):
+            return made
+        coming = coming[np.argsort(-pull[coming])[: 1 + len(kept) // 20]]
+        signs[coming] = np.sign(slope[coming])
+        fresh = np.setdiff1d(coming, pool)
+        if len(pool) + len(fresh) > GRAM_COLUMNS:
+            return made
+        cross = columns.block(pool, fresh)
+        gram = np.block([[gram, cross], [cross.T, columns.block(fresh, fresh)]])
+        pool = np.concatenate([pool, fresh])
+        kept = np.concatenate([kept, np.flatnonzero(np.isin(pool, coming))])
+        now = np.concatenate([now, np.zeros(len(coming))])
+    return made
+
+
+def _solved(gram: Array, l2: Array, right: Array) -> Array | None:
+    """(G + diag c)⁻¹ of a right-hand side in the columns' own units, mended once; None where they repeat each other."""
+    gram = gram + np.diag(l2) if l2.any() else gram
+    scale = np.sqrt(np.maximum(gram.diagonal(), 1e-300))
+    try:
+        factor = np.linalg.cholesky(gram / np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        return None
+    if factor.diagonal().min() < 1e-6:
+        return None
+    found = cholesky_solve(factor, right / scale) / scale
+    return found + cholesky_solve(factor, (right - gram @ found) / scale) / scale
 
 
 def working_sets(columns: Columns, l1: Array, l2: Array, start: Array, tolerance: float) -> Array:

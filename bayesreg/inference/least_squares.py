@@ -62,14 +62,15 @@ class Elimination:
     def _rows(self) -> int:
         return len(self.design)
 
-    def project(self, matrix: Array) -> Array:
+    def project(self, matrix: Array) -> tuple[Array, Array]:
         """What of a matrix's columns no v can reach, (n + q, p): the reduced problem's.
 
         Args:
             matrix: (n, p).
 
         Returns:
-            A new array in Fortran order.
+            A new array in Fortran order, a column that some v reaches but for rounding exactly zero; and what is reached, in
+            the basis of the factors, (k, p).
         """
         from scipy.linalg import get_blas_funcs
 
@@ -77,18 +78,24 @@ class Elimination:
         made = np.zeros((self._rows + self.extra, matrix.shape[1]), order="F")
         made[: self._rows] = matrix
         if made.size == 0:
-            return made
+            return made, np.zeros((len(self._order), 0))
         reached = dgemm(1.0, self._basis[: self._rows], matrix, trans_a=1)
-        return dgemm(-1.0, self._basis, reached, beta=1.0, c=made, overwrite_c=1)
+        made = dgemm(-1.0, self._basis, reached, beta=1.0, c=made, overwrite_c=1)
+        # what is left of a reached column (a constant one beside an intercept) is rounding: a random product finds it
+        size = np.sqrt(np.square(reached).sum(0))
+        probe = np.random.default_rng(0).standard_normal(len(made)) @ made
+        for j in np.flatnonzero(np.abs(probe) <= 1e-9 * size):
+            if np.linalg.norm(made[:, j]) <= RANK * size[j]:
+                made[:, j] = 0.0
+        return made, reached
 
     def target(self, t: Array) -> Array:
         """The target t − B m, projected, (n + q,)."""
-        return self.project((t - self.design @ self.mean)[:, None])[:, 0]
+        return self.project((t - self.design @ self.mean)[:, None])[0][:, 0]
 
-    def values(self, t: Array) -> Array:
-        """The minimiser v for what is left of the target, t − A w: (n,) → (k,)."""
-        reached = self._basis[: self._rows].T @ (t - self.design @ self.mean)
-        return self.mean + self._solve(reached)
+    def values(self, t: Array, reached: Any = 0.0) -> Array:
+        """The minimiser v for a target t, (n,), of which a matrix's columns reach `reached` already, (k,): v is (k,)."""
+        return self.mean + self._solve(self._basis[: self._rows].T @ (t - self.design @ self.mean) - reached)
 
     def _solve(self, reached: Array) -> Array:
         from scipy.linalg import solve_triangular
@@ -167,7 +174,7 @@ def _dual_ridge(design: Array, t: Array, mean: Array, precision: Array, free: Ar
     """`ridge` in n × n, flat unknowns eliminated: w = m + Q⁻¹AᵀK⁻¹r, K = I + A Q⁻¹Aᵀ. The excess is a bound, by H ≥ Q."""
     flat = _flat(design, mean, free)
     held, pull = design[:, ~free], precision[~free]
-    A = held if flat is None else flat.project(held)
+    A = held if flat is None else flat.project(held)[0]
     centred = t - held @ mean[~free]
     r = centred if flat is None else flat.target(centred)
     kernel = (A / pull) @ A.T

@@ -41,13 +41,11 @@ class LinearSolution:
 
     Attributes:
         u: (P,) float64, in the layout's order, on the CPU; numbers that the module's type holds.
-        loss: ½‖t − D u‖².
         gap: Nats that are at most left to gain; None where no dual point is known.
         note: How it was found, one sentence.
     """
 
     u: torch.Tensor
-    loss: float
     gap: float | None
     note: str
 
@@ -158,10 +156,8 @@ class _Reduced:
                 self.elimination = Elimination(D[:, penalty.smooth], penalty.mean, root_of(penalty.precision))
             except Undetermined as error:
                 raise penalty.undetermined(error.direction) from None
-            A, t = self.elimination.project(part), self.elimination.target(self.kept)
-            # a column that the Gaussian unknowns reach (a constant one beside an intercept) is rounding: exactly zero
-            before, after = (np.einsum("ij,ij->j", M, M) for M in (part, A))
-            A[:, after <= 1e-26 * before] = 0.0
+            A, self.reached = self.elimination.project(part)
+            t = self.elimination.target(self.kept)
         else:
             A, t = np.asfortranarray(part), self.kept
         self.columns = Columns(A, t)
@@ -171,17 +167,15 @@ class _Reduced:
         u = np.empty(len(self.penalty.smooth))
         u[self.which] = self.centre + w
         if self.elimination is not None:
-            used = np.flatnonzero(w)
-            left = self.kept - self.problem.design[:, self.which[used]] @ w[used]
-            u[self.penalty.smooth] = self.elimination.values(left)
+            u[self.penalty.smooth] = self.elimination.values(self.kept, self.reached @ w)
         return u
 
-    def excess(self, u: np.ndarray, residual: np.ndarray, precision: np.ndarray) -> float:
+    def excess(self, u: np.ndarray, precision: np.ndarray) -> float:
         """What the Gaussian entries of u, which rounding has moved, leave to gain, in nats."""
         if self.elimination is None:
             return 0.0
-        smooth = self.penalty.smooth
-        shift = u[smooth] - self.penalty.mean
+        residual = self.problem.target - self.problem.design @ u
+        shift = u[self.penalty.smooth] - self.penalty.mean
         pulled = precision * shift if precision.ndim == 1 else precision @ shift
         return self.elimination.excess(self.elimination.design.T @ residual - pulled)
 
@@ -231,6 +225,8 @@ def solve_path(
             continue
         if reduced is None or not reduced.penalty.same_gaussian(penalty):
             reduced = _Reduced(problem, penalty)
+            if len(penalties) > 5:
+                reduced.columns.form()
         at, solutions[i] = _kinked(reduced, penalty, at)
     return [solutions[i] for i in range(len(penalties))]
 
@@ -250,9 +246,8 @@ def _closed_form(problem: AffineProblem, penalty: _Penalty) -> LinearSolution:
         raise penalty.undetermined(error.direction) from None
     u = torch.from_numpy(u).to(problem.dtype).double().numpy()
     gap = excess(u)
-    loss = 0.5 * float(np.square(problem.target - problem.design @ u).sum())
-    note = f"closed form: the model is linear-Gaussian; duality gap {_nats(gap)}."
-    return LinearSolution(torch.from_numpy(u), loss, gap, note)
+    note = f"closed form: the model is linear-Gaussian; duality gap {gap:.1g} nats."
+    return LinearSolution(torch.from_numpy(u), gap, note)
 
 
 def _kinked(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> tuple[np.ndarray, LinearSolution]:
@@ -267,14 +262,13 @@ def _kinked(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> t
         w, gap, engine = _by_prox(reduced, penalty, begin), None, "FISTA"
     exact = reduced.complete(w)
     u = torch.from_numpy(exact).to(reduced.problem.dtype).double().numpy()
-    residual = reduced.problem.target - reduced.problem.design @ u
-    if gap is not None and not np.array_equal(u, exact):
-        gap = groups.gap(u[which] - reduced.centre, *columns.slope(u[which] - reduced.centre, l2))
-    if gap is not None:
-        gap = max(gap, 0.0) + reduced.excess(u, residual, penalty.precision)
-    said = "" if gap is None else f"; duality gap {_nats(gap)}"
+    if gap is not None and not np.array_equal(u, exact):  # judged as it is given back
+        w = u[which] - reduced.centre
+        gap = groups.gap(w, *columns.slope(w, l2)) + reduced.excess(u, penalty.precision)
+    gap = None if gap is None else max(gap, 0.0)
+    said = "" if gap is None else f"; duality gap {gap:.1g} nats"
     note = f"{engine}: the model is linear-Gaussian{said}."
-    return exact, LinearSolution(torch.from_numpy(u), 0.5 * float(residual @ residual), gap, note)
+    return exact, LinearSolution(torch.from_numpy(u), gap, note)
 
 
 def _by_prox(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> np.ndarray:
@@ -326,9 +320,10 @@ def fit_linear(log_joint: LogJoint, data: Data) -> tuple[LinearSolution, float] 
     with torch.no_grad():
         likelihood = sum(float(wide.log_likelihood(wide.layout.unflatten(u), x, y, len(x))) for x, y in rows.epoch(MAX_ROWS))
         value = likelihood + float(wide.log_prior(u)) + data.num_data * model.log_jacobian
+    loss = 0.5 * float(np.square(problem.target - problem.design @ found.u.numpy()).sum())
     # the module's own word on the answer: affine at two random points is not yet affine there
     constant = len(problem.target) * (math.log(float(model.likelihood.fixed["noise_scale"])) + HALF_LOG_2PI)
-    if not abs(likelihood + found.loss + constant) <= 1e-6 * (abs(likelihood) + found.loss + abs(constant)):
+    if not abs(likelihood + loss + constant) <= 1e-6 * (abs(likelihood) + loss + abs(constant)):
         return None
     return found, value
 

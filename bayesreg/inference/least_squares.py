@@ -18,7 +18,8 @@ RANK = 1e-13  # a column whose part outside the span of the others is this small
 
 
 class Undetermined(Exception):
-    """The data and the Gaussian priors leave a direction of v free; `direction` is that direction, (k,)."""
+    """The data and the Gaussian priors leave a direction of v free; `direction` is that direction in
+    units of the columns' own lengths, (k,)."""
 
     def __init__(self, direction: Array) -> None:
         super().__init__("undetermined")
@@ -56,7 +57,7 @@ class Elimination:
             direction = np.zeros(count)
             lead = linalg.solve_triangular(self._factor[:rank, :rank], -self._factor[:rank, rank]) if rank else []
             direction[self._order[:rank]], direction[self._order[rank]] = lead, 1.0
-            raise Undetermined(direction / self._norms)
+            raise Undetermined(direction)
 
     @property
     def _rows(self) -> int:

@@ -111,13 +111,10 @@ class _Penalty:
         """What to say where a direction of the Gaussian unknowns, (k,), is free."""
         full = np.zeros(len(self.smooth))
         full[self.smooth] = np.abs(direction)
-        share = {
-            s.latent.name: float(full[s.slice].max())
-            for s in self.segments
-            if not s.latent.prior.proper and full[s.slice].any()
-        }
-        name = max(share, key=lambda name: share[name]) if share else next(s.latent.name for s in self.segments)
-        prior = self.log_joint.model.latents[name].prior
+        free = full > 1e-9 * full.max()
+        names = [s.latent.name for s in self.segments if free[s.slice].any() and not s.latent.prior.proper]
+        name = " and ".join(names) or self.segments[0].latent.name
+        prior = self.log_joint.model.latents[names[0] if names else name].prior
         return ValueError(
             f"the mode must be one point, but the data do not determine {name}, whose prior {prior} leaves it free (more "
             "weights than rows, or columns that are constant or repeat each other); give it a proper prior, for "

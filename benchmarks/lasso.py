@@ -24,7 +24,8 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.flat import LogJoint
-from bayesreg.inference.lasso import Columns, working_sets
+from bayesreg.inference.columns import Columns
+from bayesreg.inference.group_lasso import working_sets
 from bayesreg.inference.linear import affine_problem, solve_path
 
 TOLERANCE = 1e-14  # of scikit-learn's gap, relative to ‖y‖²

@@ -11,7 +11,9 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.flat import LogJoint
-from bayesreg.inference.lasso import Columns, Groups, group_lasso, lasso, working_sets
+from bayesreg.inference.columns import Columns
+from bayesreg.inference.group_lasso import Groups, group_lasso, working_sets
+from bayesreg.inference.lasso import lasso
 from bayesreg.inference.least_squares import Elimination, Undetermined, ridge
 from bayesreg.inference.linear import affine_problem, fit_linear, solve, solve_path
 

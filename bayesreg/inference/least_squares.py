@@ -18,8 +18,11 @@ RANK = 1e-13  # a column whose part outside the span of the others is this small
 
 
 class Undetermined(Exception):
-    """The data and the Gaussian priors leave a direction of v free; `direction` is that direction in
-    units of the columns' own lengths, (k,)."""
+    """The data and the Gaussian priors leave a direction of v free.
+
+    Attributes:
+        direction: That direction, in units of the columns' own lengths, (k,).
+    """
 
     def __init__(self, direction: Array) -> None:
         super().__init__("undetermined")

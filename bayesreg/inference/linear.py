@@ -21,7 +21,9 @@ from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import AffineProblem, affine_problem, gaussian_of
 from bayesreg.inference.certificate import in_double
-from bayesreg.inference.lasso import Columns, Groups, group_lasso, lasso
+from bayesreg.inference.columns import Columns
+from bayesreg.inference.group_lasso import Groups, group_lasso
+from bayesreg.inference.lasso import lasso
 from bayesreg.inference.least_squares import Elimination, Undetermined, ridge, root_of
 from bayesreg.inference.proximal import fista, top_of
 from bayesreg.posterior import Certificate

@@ -3,8 +3,8 @@
     python benchmarks/lasso.py [--quick]
 
 `br.fit(..., method="map")` is timed whole: checks of the data, the design taken from the module, the solver, the certificate.
-scikit-learn's tolerance is set so that its duality gap is about as small as ours (both are printed), and looser never pays for
-it. Contestants take turns; a row is the ratio of processor seconds round by round, so that a busy machine slows both alike.
+scikit-learn's tolerance is set so that its duality gap is about as small as ours, or along a path larger (both are
+printed). Contestants take turns; a row is the ratio of processor seconds round by round, so that a busy machine slows both alike.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from bayesreg.inference.group_lasso import working_sets
 from bayesreg.inference.linear import affine_problem, solve_path
 
 TOLERANCE = 1e-14  # of scikit-learn's gap, relative to ‖y‖²
+PATH_TOLERANCE = 1e-8  # along a path, where it would take minutes to be level with ours
 
 
 def problem(rows: int, columns: int, correlation: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -95,7 +96,7 @@ def main() -> None:
             line(f"FISTA, {where}", "≤ 3", ratios, centred.gap(fista(), l1, none), reference.dual_gap_ * rows)
     for rows, columns in ((500, 2000), (5000, 500)):
         X, y, largest = problem(rows, columns, 0.5)
-        scales = np.geomspace(1, 1000, 100) / largest
+        scales = np.geomspace(1, 100, 100) / largest
         models = [model(columns, float(b)).bind(X, y) for b in scales]
         data = models[0].ingest(X, y)[1]
         log_joints = [LogJoint(m) for m in models]
@@ -106,7 +107,7 @@ def main() -> None:
             return solve_path(found, all_of_them)  # pyright: ignore[reportArgumentType]
 
         def theirs(X: np.ndarray = X, y: np.ndarray = y, alphas: np.ndarray = alphas) -> tuple:
-            return lasso_path(X - X.mean(0), y - y.mean(), alphas=alphas, tol=TOLERANCE, max_iter=100_000)
+            return lasso_path(X - X.mean(0), y - y.mean(), alphas=alphas, tol=PATH_TOLERANCE, max_iter=100_000)
 
         ratios = measure(ours, theirs, seconds)
         gaps = max(solution.gap or 0.0 for solution in ours())

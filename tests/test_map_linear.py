@@ -5,7 +5,7 @@ import builtins
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import ElasticNet, Lasso, Ridge
+from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression, Ridge
 from torch import nn
 
 import bayesreg as br
@@ -470,3 +470,23 @@ def test_elimination_is_the_joint_solution(seed):
     assert ridge(B, t, mean, precision)[1](v) == pytest.approx(value(v) - value(expected))
     with pytest.raises(Undetermined):
         Elimination(np.column_stack([B, B[:, 0]]), np.zeros(4), np.zeros((0, 4)))
+
+
+@pytest.mark.parametrize("b", [0.05, pytest.param(0.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bias", [priors.Flat(), priors.Laplace(0.5)], ids=["flat bias", "Laplace bias"])
+def test_laplace_with_bernoulli_is_l1_logistic_regression(breast_cancer, b, bias):
+    """saga leaves the intercept free; liblinear penalises it like a weight, which is a Laplace prior of the same scale."""
+    X, y = breast_cancer
+    free = isinstance(bias, priors.Flat)
+    rules = {"weight": priors.Laplace(b), "bias": bias if free else priors.Laplace(b)}
+    mode = br.fit(br.BayesianModel(nn.Linear(30, 1).double(), rules, likelihoods.Bernoulli()), X, y, method="map")
+    w, level = mode.mean["weight"][0].numpy(), float(mode.mean["bias"])
+    pull = X.T @ (y - 1 / (1 + np.exp(-X @ w - level)))
+    assert 0 < (w == 0).sum() < 30
+    assert (np.abs(pull[w == 0]) <= (1 + 1e-7) / b).all()
+    np.testing.assert_allclose(pull[w != 0], np.sign(w[w != 0]) / b, rtol=1e-6)
+    solver = "saga" if free else "liblinear"
+    theirs = LogisticRegression(C=b, l1_ratio=1.0, solver=solver, tol=1e-9, max_iter=20_000, random_state=0).fit(X, y)
+    np.testing.assert_allclose(w, theirs.coef_[0], atol=1e-5)
+    np.testing.assert_allclose(level, theirs.intercept_[0], atol=1e-5)
+    assert mode.certificate.converged

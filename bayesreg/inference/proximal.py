@@ -117,7 +117,7 @@ def top_of(product: Callable[[np.ndarray], np.ndarray], size: int) -> float:
 
 
 def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False, num_steps: int = 400) -> torch.Tensor:
-    """`fista` on all rows of any model.
+    """`fista` on all rows of any model, ended by proximal Newton steps where their matrix is small.
 
     Args:
         log_joint: The objective, best in float64.
@@ -148,4 +148,9 @@ def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool =
             moved[group.slice] = group.prox(moved[group.slice], t)
         return moved
 
-    return fista(smooth, prox, penalty, u, step=1.0 / data.num_data, num_steps=num_steps)[0]
+    from bayesreg.inference import proximal_newton  # which needs FISTA itself
+
+    u = fista(smooth, prox, penalty, u, step=1.0 / data.num_data, num_steps=num_steps)[0]
+    if u.dtype == torch.float64 and not jacobian and proximal_newton.fits(log_joint, data):
+        u = proximal_newton.proximal_newton(log_joint, u, data)
+    return u

@@ -3,8 +3,8 @@
     python benchmarks/lasso.py [--quick]
 
 `br.fit(..., method="map")` is timed whole: checks of the data, the design taken from the module, the solver, the certificate.
-scikit-learn's tolerance is set so that its duality gap is about as small as ours, or along a path larger (both are
-printed). Contestants take turns; a row is the ratio of processor seconds round by round, so that a busy machine slows both alike.
+scikit-learn's tolerance is set so that its duality gap is about as small as ours, or along a path larger (both are printed).
+Contestants take turns; a row is the ratio of processor seconds round by round, so that a busy machine slows both alike.
 """
 
 from __future__ import annotations

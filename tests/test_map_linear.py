@@ -243,6 +243,21 @@ def test_the_gap_bounds_what_is_left_and_closes_at_the_solution(seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_gap_is_primal_minus_dual(seed):
+    """The dual ½‖t‖² − ½‖t − θ‖² − ½‖φ‖² at (θ, φ) = κ (r, −√c w), the elastic net's rows √c appended to A."""
+    rng = np.random.default_rng(seed)
+    A, t = np.asfortranarray(rng.normal(size=(40, 12))), rng.normal(size=40) * 3
+    l1, l2, w = rng.uniform(2, 6, size=12), rng.uniform(0, 2, size=12), rng.normal(size=12)
+    rows, target = np.concatenate([A, np.diag(np.sqrt(l2))]), np.concatenate([t, np.zeros(12)])
+    residual = target - rows @ w
+    theta = residual * min(1, (l1 / np.abs(rows.T @ residual)).min())
+    assert (np.abs(rows.T @ theta) <= l1 * (1 + 1e-12)).all()  # it is in the dual's set
+    primal = 0.5 * residual @ residual + l1 @ np.abs(w)
+    dual = 0.5 * target @ target - 0.5 * ((target - theta) ** 2).sum()
+    assert Columns(A, t).gap(w, l1, l2) == pytest.approx(primal - dual, rel=1e-10)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_group_gap_bounds_what_is_left(seed):
     rng = np.random.default_rng(seed)
     A, t = np.asfortranarray(rng.normal(size=(40, 12))), rng.normal(size=40) * 3

@@ -128,6 +128,8 @@ def test_refusals(standard_diabetes):
         br.fit(br.BayesianModel(nn.Linear(10, 1)), X, y, method=LaplaceApproximation(max_parameters=10))
     flat = br.BayesianModel(nn.Linear(20, 1).double(), priors.Flat(), likelihoods.Gaussian(1.0))
     with pytest.raises(ValueError, match=r"the posterior must be proper, but the curvature at its mode is singular"):
+        br.fit(flat, np.column_stack([X, X])[:15], y[:15], method=LaplaceApproximation("ggn", mode=MAP("lbfgs")))
+    with pytest.raises(ValueError, match=r"the mode must be one point, but the data do not determine weight"):
         br.fit(flat, np.column_stack([X, X])[:15], y[:15], method=LaplaceApproximation("ggn"))
     with pytest.raises(ValueError, match=r"curvature must be one of 'auto', 'hessian', 'ggn', but 'diag' came"):
         LaplaceApproximation("diag")

@@ -15,6 +15,7 @@ import torch
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.inference.affine import departure, is_rounding
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.curvature import output_jacobian
 from bayesreg.likelihoods import Gaussian as GaussianLikelihood
@@ -117,14 +118,8 @@ def _prior_moments(log_joint: LogJoint) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _check_affine(log_joint: LogJoint, jacobian: torch.Tensor, output: torch.Tensor, x: torch.Tensor) -> None:
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(jacobian.shape[-1], generator=generator, dtype=torch.float64).to(x)
-    with torch.no_grad():
-        found = log_joint.model.forward(log_joint.layout.unflatten(probe), x).reshape(output.shape)
-    linear = jacobian @ probe
-    scale = linear.abs().max() + output.abs().max()
-    error = float((found - output - linear).abs().max() / scale)
-    if not error < (1e-9 if x.dtype == torch.float64 else 1e-3):
+    error = departure(log_joint, lambda u: jacobian @ u, output, x)
+    if not is_rounding(error, x):
         raise ValueError(
             f"Exact needs a module that is linear in its weights, but its output departs from that by {error:.1e} of its size; "
             "take LaplaceApproximation, MeanField or MAP for this model."

@@ -39,6 +39,7 @@ class AbstractPrior(abc.ABC):
         proper: False where the density does not integrate to one; such a prior has no draws.
         smooth: True where the log-density is twice differentiable inside the support.
         bounded: False where the density has a pole; such a prior has no mode, and its penalty no zero to start from.
+        convex: True where the penalty is a convex function, so that with a linear-Gaussian model a mode is the mode.
         prox_by_entry: True where `prox` takes a step length for each entry, a diagonal metric.
     """
 
@@ -49,6 +50,7 @@ class AbstractPrior(abc.ABC):
     proper: ClassVar[bool] = True
     smooth: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
+    convex: ClassVar[bool] = False
     prox_by_entry: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

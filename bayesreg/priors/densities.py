@@ -39,6 +39,7 @@ class Flat(AbstractElementwisePrior):
     """
 
     regulariser: ClassVar[str] = "none"
+    convex: ClassVar[bool] = True
     proper: ClassVar[bool] = False
 
     def check(self) -> None:
@@ -159,6 +160,7 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
     loc: float = 0.0
 
     regulariser: ClassVar[str] = "L2, ridge, weight decay, Tikhonov"
+    convex: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse a scale that is no scale or a loc that is not finite."""
@@ -242,6 +244,7 @@ class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
     loc: float = 0.0
 
     regulariser: ClassVar[str] = "L1, lasso"
+    convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
 
     def check(self) -> None:
@@ -318,6 +321,7 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
     l2_scale: float = 1.0
 
     regulariser: ClassVar[str] = "L1 + L2, elastic net"
+    convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
 
     def check(self) -> None:

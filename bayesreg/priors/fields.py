@@ -95,6 +95,7 @@ class Smooth(AbstractFieldPrior):
     per: str = "tensor"
 
     regulariser: ClassVar[str] = "Tikhonov on differences, smoothing spline"
+    convex: ClassVar[bool] = True
 
     @property
     def proper(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -229,6 +230,7 @@ class TotalVariation(AbstractFieldPrior):
     per: str = "tensor"
 
     regulariser: ClassVar[str] = "total variation, fused lasso"
+    convex: ClassVar[bool] = True
     proper: ClassVar[bool] = False
     smooth: ClassVar[bool] = False
 

@@ -116,6 +116,7 @@ class GroupLasso(AbstractGroupPrior):
     per: str = "column"
 
     regulariser: ClassVar[str] = "group lasso"
+    convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
     prox_by_entry: ClassVar[bool] = True
 
@@ -259,6 +260,7 @@ class MultivariateNormal(AbstractTensorPrior):
     per: str = "tensor"
 
     regulariser: ClassVar[str] = "generalised Tikhonov"
+    convex: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         matrix = torch.as_tensor(self.covariance, dtype=torch.float64)

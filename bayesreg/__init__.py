@@ -9,6 +9,8 @@ from bayesreg.equivalents import equivalents
 from bayesreg.inference import fit
 from bayesreg.io import load, save
 from bayesreg.model import BayesianModel
+from bayesreg.path import path
+from bayesreg.path_result import Path
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
 from bayesreg.report.build import Report, report
@@ -19,6 +21,7 @@ __all__ = [
     "AbstractPosterior",
     "BayesianModel",
     "Comparison",
+    "Path",
     "Predictive",
     "PriorSpec",
     "Report",
@@ -29,6 +32,7 @@ __all__ = [
     "likelihoods",
     "load",
     "metrics",
+    "path",
     "priors",
     "report",
     "save",

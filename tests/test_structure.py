@@ -27,6 +27,8 @@ ORDER = [
     ["guides", "propagate"],
     ["posterior"],
     ["inference"],
+    ["path_result"],
+    ["path", "stability"],
     ["io", "datasets"],
     ["_readings"],
     ["metrics"],

@@ -15,6 +15,7 @@ from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
 from bayesreg.report.build import Report, report
 from bayesreg.spec import PriorSpec
+from bayesreg.stability import Stability, stability
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Predictive",
     "PriorSpec",
     "Report",
+    "Stability",
     "compare",
     "equivalents",
     "fit",
@@ -36,4 +38,5 @@ __all__ = [
     "priors",
     "report",
     "save",
+    "stability",
 ]

@@ -217,9 +217,7 @@ def _convex_path(parts: list[_Part], joints: list[list[LogJoint]]) -> list[torch
         start = row[0].layout.flatten(part.model.start(*next(part.data.epoch())))
         replicas = _replicas([part], [row])
         starts = start.expand(len(row), -1).double()
-        found.append(
-            finish(replicas.double(), starts, newton=affordable(len(row), part.data.num_data, len(start)), num_steps=60)
-        )
+        found.append(finish(replicas.double(), starts, newton=affordable(len(row), part.data.num_data, len(start))))
     return found
 
 
@@ -262,11 +260,9 @@ def _held_out(parts: list[_Part], joints: list[list[LogJoint]], modes: list[torc
     """Mean log predictive density of the rows left out, in nats a row and the data's own units, (K, R)."""
     found = []
     for part, row, u in zip(parts[1:], joints[1:], modes[1:], strict=True):
-        replicas = _replicas([part], [row])
-        left = ~part.keep
-        replicas.x, replicas.y = replicas.x[left], replicas.y[left]
-        rows = replicas.double()
-        found.append(rows.row_log_prob(u.double()).mean(1))
+        (x, y), left = part.data.full("a path"), ~part.keep
+        rows = dataclasses.replace(part, data=Data(int(left.sum()), x[left], y[left]), keep=torch.ones_like(left[left]))
+        found.append(_replicas([rows], [row]).double().row_log_prob(u.double()).mean(1))
     return torch.stack(found).cpu()
 
 
@@ -299,7 +295,7 @@ def _described(
     log_evidences = None if why else _evidences(replicas.double(), joints, whole.data, modes.double())
     freedom = None
     if size <= MOST_FREEDOM:
-        wide = [in_double(j, u, whole.data) for j, u in zip(joints, modes, strict=True)]
+        wide = [in_double(j, u.to(whole.model.like), whole.data) for j, u in zip(joints, modes, strict=True)]
         freedom = torch.tensor([degrees_of_freedom(*problem) for problem in wide], dtype=torch.float64)
     return Path(
         models=tuple(j.model for j in joints),

@@ -129,9 +129,8 @@ class Path:
         _check.one_of("rule", rule, RULES)
         if rule == "evidence":
             if self.log_evidence is None:
-                raise ValueError(
-                    f"best('evidence') must have evidences to compare, but there are none: {self.no_evidence}; take 'cv' or '1se'."
-                )
+                why = self.no_evidence
+                raise ValueError(f"best('evidence') must have evidences to compare, but {why}; take 'cv' or '1se'.")
             if bool(self.log_evidence.isnan().all()):
                 raise ValueError(
                     "best('evidence') must have modes to approximate the evidence at, but no fit reached one; raise num_steps, "

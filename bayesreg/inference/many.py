@@ -24,6 +24,7 @@ from bayesreg.posterior import History
 NEWTON_WORK = 4 * 10**9  # replicas × rows × unknowns², up to which Newton's steps end the fits
 NEWTON_PARAMETERS = 500
 HESSIAN_ENTRIES = 2**24  # of what is differentiated at once
+POLISH_STEPS = 200
 POLISH_WORK = 10**9  # replicas × rows × unknowns up to which the fits end by full-batch steps at all
 
 
@@ -198,11 +199,11 @@ class Stepper:
         return loss
 
 
-def finish(replicas: Replicas, u: torch.Tensor, *, newton: bool = True, num_steps: int = 60, rounds: int = 40) -> torch.Tensor:
+def finish(replicas: Replicas, u: torch.Tensor, *, newton: bool, num_steps: int = 60, rounds: int = 40) -> torch.Tensor:
     """From near the modes to the modes, on all rows.
 
-    Accelerated proximal steps (with Newton's in between) until no fit moves, or `rounds` · `num_steps` of them for Newton's
-    convergence, else `num_steps`.
+    Newton's steps on what is not zero and accelerated proximal steps take turns until no fit moves; where Hessians are not
+    affordable there are `POLISH_STEPS` proximal steps.
 
     Args:
         replicas: The problems, best in float64.
@@ -215,7 +216,7 @@ def finish(replicas: Replicas, u: torch.Tensor, *, newton: bool = True, num_step
         (R, P), never a worse point in any fit.
     """
     if not newton:
-        return accelerate(replicas, u, num_steps)
+        return accelerate(replicas, u, POLISH_STEPS)
     going = torch.arange(len(u), device=u.device)
     u = u.clone()
     for _ in range(rounds):

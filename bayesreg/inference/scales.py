@@ -13,7 +13,7 @@ import torch
 from bayesreg.autoscale import adjusted
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.many import finish
+from bayesreg.inference.many import affordable, finish
 from bayesreg.inference.replicas import Replicas
 from bayesreg.latents import latents_of
 from bayesreg.model import BayesianModel
@@ -129,7 +129,7 @@ def _leaves_zero(model: BayesianModel, names: Sequence[str], data: Data) -> floa
     for name in names:
         u[:, tight.layout.segments[name].slice] = 0
     null = Replicas([tight], x, y, 1).double()
-    u = finish(null, u.double())
+    u = finish(null, u.double(), newton=affordable(1, data.num_data, u.shape[1]))
     if any(bool(u[:, tight.layout.segments[name].slice].any()) for name in names):
         return None
     gradient = null.gradient(u, kinks=False)

@@ -11,6 +11,7 @@ import torch
 from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.inference.base import isolated
 from bayesreg.inference.certificate import certify
 from bayesreg.inference.map import MAP
 from bayesreg.model import BayesianModel
@@ -183,9 +184,10 @@ class Path:
         if isinstance(index, bool) or not isinstance(index, int) or not -len(self) <= index < len(self):
             raise ValueError(f"index must be a whole number from 0 to {len(self) - 1}, but {index!r} came; see path.scales.")
         model, u = self.models[index], self.modes[index]
-        log_joint, search = LogJoint(model), MAP()
-        start = log_joint.layout.flatten(model.start(*next(self.data.epoch())))
-        certificate = certify(log_joint, u, start, self.data, False, lambda: search._further(log_joint, u, self.data, None))
+        with isolated(self.seed, model.like.device):
+            log_joint, search = LogJoint(model), MAP()
+            start = log_joint.layout.flatten(model.start(*next(self.data.epoch())))
+            certificate = certify(log_joint, u, start, self.data, False, lambda: search._further(log_joint, u, self.data, None))
         where = f"scale {float(self.scales[index]):.4g} in the prior of {', '.join(self.names)}"
         note = f"one of {len(self)} fits made at once: {where}."
         record = FitRecord("map", self.seed, History(notes=[note]), certificate, self.elapsed, "constrained")

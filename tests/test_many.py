@@ -204,12 +204,17 @@ def test_refusals():
     with pytest.raises(ValueError, match="lower learning_rate"):
         fit_many(joints, starts, data, learning_rate=1e300, num_steps=20)
     for module, prior, match in (
-        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)), priors.Normal(1.0), "batch normalisation or dropout"),
+        (
+            nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)),
+            priors.Normal(1.0),
+            "batch normalisation or dropout",
+        ),
         (nn.Linear(4, 1), priors.Normal(priors.HalfCauchy(1.0)), "scale is unknown"),
     ):
         model, data = br.BayesianModel(module, {"*.weight": prior}).ingest(np.ones((5, 4)) + np.eye(5, 4), np.arange(5.0))
         with pytest.raises(ValueError, match=match):
             fit_many(LogJoint(model), torch.zeros(1, model.num_parameters), data)
+    both = [problem([p])[0][0] for p in (priors.GroupLasso(0.3, per="row"), priors.GroupLasso(0.3, per="column"))]
+    x, y = problem([priors.Normal(0.5)])[1].full("x")
     with pytest.raises(ValueError, match="differ in their numbers alone"):
-        both = [problem([p])[0][0] for p in (priors.GroupLasso(0.3, per="row"), priors.GroupLasso(0.3, per="column"))]
-        Replicas(both, *problem([priors.Normal(0.5)])[1].full("x"), 2)
+        Replicas(both, x, y, 2)

@@ -35,7 +35,7 @@ def ridge(diabetes):
 
 @pytest.fixture(scope="module")
 def lasso(standard_diabetes):
-    return br.path(linear(priors.Laplace(1.0), bias=priors.Flat()), *standard_diabetes, progress=False)
+    return br.path(linear(priors.Laplace(1.0), bias=priors.Flat()), *standard_diabetes, folds=3, progress=False)
 
 
 def test_ridge_is_the_closed_form_with_its_evidence(ridge, standard_diabetes):

@@ -9,19 +9,24 @@ from bayesreg.equivalents import equivalents
 from bayesreg.inference import fit
 from bayesreg.io import load, save
 from bayesreg.model import BayesianModel
+from bayesreg.path import path
+from bayesreg.path_result import Path
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
 from bayesreg.report.build import Report, report
 from bayesreg.spec import PriorSpec
+from bayesreg.stability import Stability, stability
 
 __version__ = "0.1.0"
 __all__ = [
     "AbstractPosterior",
     "BayesianModel",
     "Comparison",
+    "Path",
     "Predictive",
     "PriorSpec",
     "Report",
+    "Stability",
     "compare",
     "equivalents",
     "fit",
@@ -29,7 +34,9 @@ __all__ = [
     "likelihoods",
     "load",
     "metrics",
+    "path",
     "priors",
     "report",
     "save",
+    "stability",
 ]

@@ -20,13 +20,15 @@ import torch
 from bayesreg import _check
 from bayesreg.data import Data, rows_of
 from bayesreg.flat import LogJoint
+from bayesreg.inference.affine import affine_problem, is_affine
 from bayesreg.inference.base import Report, _reporter, _seed, isolated
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.effective import degrees_of_freedom, log_evidence, no_evidence
+from bayesreg.inference.linear import solve_path
 from bayesreg.inference.many import affordable, finish, search
 from bayesreg.inference.map import check_has_mode
 from bayesreg.inference.replicas import Replicas, check_replicable
-from bayesreg.inference.scales import default_scales, is_affine, matched, power, with_scale
+from bayesreg.inference.scales import default_scales, matched, power, with_scale
 from bayesreg.inference.training import resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.path_result import Path
@@ -210,10 +212,16 @@ def _replicas(parts: Sequence[_Part], joints: Sequence[Sequence[LogJoint]]) -> R
 def _convex_path(parts: list[_Part], joints: list[list[LogJoint]]) -> list[torch.Tensor]:
     """The modes of a model that is linear in its weights, (R, P) in float64 for each part.
 
-    The one place where a solver of its own for such problems would stand.
+    Least squares have solvers of their own, warm from scale to scale; other likelihoods go through Newton's steps together.
     """
     found = []
     for part, row in zip(parts, joints, strict=True):
+        x, y = part.data.full("a path")
+        problem = affine_problem(row[0], Data(int(part.keep.sum()), x[part.keep], y[part.keep]))
+        if problem is not None:
+            modes = torch.stack([solution.u for solution in solve_path(problem, row)])
+            found.append(modes.to(part.model.like.device))
+            continue
         start = row[0].layout.flatten(part.model.start(*next(part.data.epoch())))
         replicas = _replicas([part], [row])
         starts = start.expand(len(row), -1).double()

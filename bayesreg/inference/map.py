@@ -17,15 +17,19 @@ import torch
 from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import certify, has_kinks, in_double
-from bayesreg.inference.checkpoint import Checkpoint, fingerprint
 from bayesreg.inference.lbfgs import lbfgs
 from bayesreg.inference.linear import certify_linear, fit_linear
-from bayesreg.inference.loop import SCHEDULES, EarlyStopping, FitError, Schedule, run
+from bayesreg.inference.loop import SCHEDULES, Schedule, run
+from bayesreg.inference.many import fit_many
 from bayesreg.inference.proximal import polish
-from bayesreg.inference.stepper import AbstractStepper, EagerAdam, make_stepper
-from bayesreg.inference.training import TrainingCopy, no_compiling, resolve_batch
+from bayesreg.inference.replicas import check_replicable
+from bayesreg.inference.restarts import starts
+from bayesreg.inference.search import Search, SearchOptions, hold_out
+from bayesreg.inference.stepper import EagerAdam
+from bayesreg.inference.training import TrainingCopy, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, Dirac, FitRecord, History
 
@@ -43,6 +47,8 @@ class MAP(AbstractMethod):
     | the model and its data | optimizer |
     |---|---|
     | some rows at a step, or a network that differs in training | "adam", and "prox-adam" where a penalty has a kink |
+    | all rows, linear in the weights, known Gaussian noise | closed form, or coordinate descent with a duality gap |
+    | all rows, linear in the weights, a kink, other likelihoods | "fista", finished by Newton steps on what is not zero |
     | all rows, smooth | "lbfgs", finished by Newton steps up to 500 unknowns; "adam" for a ReLU network |
     | all rows, a kink (Laplace, ElasticNet, GroupLasso) | "prox-adam", ended by "fista": exact zeros |
 
@@ -66,6 +72,8 @@ class MAP(AbstractMethod):
             search stops when `patience` looks in a row have found no better one (there are a hundred in a fit). Such a point
             is no mode, and its certificate says so.
         patience: Looks.
+        num_restarts: Fits from that many starts, all in one: the module's own weights and as its layers draw them anew. The
+            best is kept, and how far the others came is in the certificate.
         checkpoint: A file where a running fit keeps its state. If it is there when the fit starts, the fit goes on from it, to
             the same answer as without the interruption; it is deleted when the fit is done.
         checkpoint_every: Steps between two states; a twentieth of the fit when None.
@@ -95,6 +103,7 @@ class MAP(AbstractMethod):
         clip_norm: float | None = None,
         validation_fraction: float | None = None,
         patience: int = 10,
+        num_restarts: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
     ) -> None:
@@ -115,6 +124,7 @@ class MAP(AbstractMethod):
         self.clip_norm = None if clip_norm is None else _check.positive("clip_norm", clip_norm)
         self.validation_fraction = None if validation_fraction is None else _fraction(validation_fraction)
         self.patience = _check.count("patience", patience)
+        self.num_restarts = _check.count("num_restarts", num_restarts)
         self.checkpoint = checkpoint
         self.checkpoint_every = None if checkpoint_every is None else _check.count("checkpoint_every", checkpoint_every)
 
@@ -136,7 +146,7 @@ class MAP(AbstractMethod):
         history = History("log joint")
         held_out = None
         if self.validation_fraction is not None:
-            model, data, held_out = _split(model, data, self.validation_fraction, history)
+            model, data, held_out = hold_out(model, data, self.validation_fraction, history)
         log_joint = LogJoint(model)
         if (linear := self._linear(log_joint, data, history, report)) is not None:
             u, certificate = linear
@@ -145,19 +155,26 @@ class MAP(AbstractMethod):
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
         optimizer = self._choose(log_joint, data, batch_size, history)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        if optimizer == "lbfgs":
+        first, restarts = start, None
+        if self.num_restarts > 1:
+            start, restarts = self._best_of_many(log_joint, data, batch_size, history, report)
+        if optimizer in STEPWISE and restarts is not None:
+            u, trained = start, model
+        elif optimizer == "lbfgs":
             options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}
             u, trained = lbfgs(log_joint, start, data, **options), model
         elif optimizer == "fista":
             u, trained = self._fista(log_joint, start, data, history), model
         else:
-            search = _Search(self, log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history)
+            search = Search(self._options(), log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history)
             u, trained = search.run(report, held_out)
-            if self._can_polish(log_joint, batch_size, data) and self.optimizer == "auto" and held_out is None:
-                u = polish(*in_double(LogJoint(trained), u, data), jacobian=self.jacobian).to(u.dtype)
-                history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
         log_joint = LogJoint(trained)
-        certificate = certify(log_joint, u, start, data, self.jacobian, lambda: self._further(log_joint, u, data, batch_size))
+        by_steps = optimizer in STEPWISE and self.optimizer == "auto" and held_out is None
+        if by_steps and self._can_polish(log_joint, batch_size, data):
+            u = polish(*in_double(log_joint, u, data), jacobian=self.jacobian).to(u.dtype)
+            history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
+        further = lambda: self._further(log_joint, u, data, batch_size)  # noqa: E731
+        certificate = certify(log_joint, u, first, data, self.jacobian, further, restarts=restarts)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
         return Dirac(trained, record, u)
 
@@ -170,7 +187,7 @@ class MAP(AbstractMethod):
     ) -> tuple[torch.Tensor, Certificate] | None:
         """The mode of a linear-Gaussian model by its own solver, where nothing about the search was asked for."""
         asked = (self.num_steps, self.learning_rate, self.batch_size, self.validation_fraction, self.checkpoint)
-        if self.optimizer != "auto" or any(setting is not None for setting in asked):
+        if self.optimizer != "auto" or self.num_restarts > 1 or any(setting is not None for setting in asked):
             return None
         found = fit_linear(log_joint, data)
         if found is None:
@@ -215,8 +232,43 @@ class MAP(AbstractMethod):
         if not obstacle and has_kinks(log_joint):
             obstacle = "the network is piecewise linear, and a line search stalls where the pieces meet"
         chosen = ("prox-adam" if kinked else "adam") if obstacle else "lbfgs"
+        known = not log_joint.model.likelihood.latents and not log_joint.kinked_outputs
+        if kinked and known and not partial and is_affine(log_joint, data):
+            chosen, obstacle = "fista", "the network is linear in its weights, and a prior's penalty has a kink"
         history.notes.append(f"{chosen}: {obstacle or 'the objective is smooth and sees all rows'}.")
         return chosen
+
+    def _best_of_many(
+        self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History, report: Report
+    ) -> tuple[torch.Tensor, list[float]]:
+        """The best of several fits from different starts, (P,), and all their log-joints in nats.
+
+        Raises:
+            ValueError: If the model or the settings are none for many fits at once.
+        """
+        unfit = [name for name in ("validation_fraction", "checkpoint", "clip_norm") if getattr(self, name) is not None]
+        if unfit or self.compile is True or self.schedule != "cosine" or self.num_cycles > 1:
+            raise ValueError(
+                f"num_restarts={self.num_restarts} runs plain searches side by side, but "
+                f"{', '.join(unfit) or 'compile or schedule'} came; leave that out, or fit each start by itself."
+            )
+        check_replicable(log_joint)
+        modes, nats = fit_many(
+            log_joint,
+            starts(log_joint, *next(data.epoch()), self.num_restarts),
+            data,
+            num_steps=self.num_steps or max(2000, 30 * data.steps_an_epoch(batch_size)),
+            learning_rate=self.learning_rate or 0.01,
+            batch_size=batch_size,
+            jacobian=self.jacobian,
+            generator=torch.Generator().manual_seed(torch.initial_seed()),
+            report=report,
+            history=history,
+        )
+        best = int(nats.argmax())
+        spread = f"{float(nats.max() - nats.min()):.3g} nats between the best and the worst"
+        history.notes.append(f"{self.num_restarts} starts at once: number {best + 1} is the best; {spread}.")
+        return modes[best], nats.tolist()
 
     def _fista(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History) -> torch.Tensor:
         wide = in_double(log_joint, start, data)
@@ -248,124 +300,8 @@ class MAP(AbstractMethod):
         )
         return training.flat.detach()
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the search, without where its state is kept."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
-
-
-class _Search:
-    """A search by steps of Adam, with or without a prox."""
-
-    def __init__(
-        self,
-        method: MAP,
-        log_joint: LogJoint,
-        start: torch.Tensor,
-        data: Data,
-        batch_size: int | None,
-        proximal: bool,
-        seed: int,
-        history: History,
-    ) -> None:
-        self.method, self.log_joint, self.data, self.history, self.seed = method, log_joint, data, history, seed
-        self.copy = TrainingCopy(
-            log_joint,
-            start,
-            data.num_data,
-            jacobian=method.jacobian,
-            proximal=proximal,
-            rows_a_batch=data.rows_a_batch,
-        )
-        self.kinked = [group for group in log_joint.groups if group.kinked] if proximal else []
-        self.batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        num_steps = method.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
-        self.schedule = Schedule(num_steps, method.learning_rate or 0.01, method.schedule, method.num_cycles)
-        self.stepper = self._stepper(batch_size)
-        self.checkpoint = None
-        if method.checkpoint is not None:
-            every = method.checkpoint_every or max(1, num_steps // 20)
-            owner = fingerprint(log_joint, start, data, repr(method.settings()), seed)
-            self.checkpoint = Checkpoint(method.checkpoint, every, owner)
-
-    def _stepper(self, batch_size: int | None) -> AbstractStepper:
-        data = self.data
-        options: dict[str, Any] = {"kinked": self.kinked, "num_data": self.data.num_data, "clip_norm": self.method.clip_norm}
-        return make_stepper(
-            self.method.compile,
-            self.copy.flat,
-            self.copy.backward,
-            self.copy.pure_loss,
-            lambda: next(data.epoch(batch_size or data.num_data)),
-            obstacle=no_compiling(self.log_joint, self.data),
-            num_steps=self.schedule.num_steps,
-            notes=self.history.notes,
-            buffers=list(self.copy.module.buffers()),
-            **options,
-        )
-
-    def run(self, report: Report, held_out: Any) -> tuple[torch.Tensor, BayesianModel]:
-        """The search.
-
-        Raises:
-            FitError: If it cannot go on.
-        """
-        watch = None if held_out is None else EarlyStopping(lambda: self._score(*held_out), self.method.patience)
-        try:
-            run(
-                self.stepper,
-                self.batches,
-                self.schedule,
-                layout=self.log_joint.layout,
-                report=report,
-                history=self.history,
-                objective=self.copy.objective,
-                watch=watch,
-                checkpoint=self.checkpoint,
-            )
-        except FitError as failure:
-            failure.posterior = self._rescued(failure)
-            raise
-        if self.checkpoint is not None:
-            self.checkpoint.done()
-        return self.stepper.parameter.detach().clone(), self._trained()
-
-    def _trained(self) -> BayesianModel:
-        return self.log_joint.model.with_buffers(self.copy.module)
-
-    def _score(self, x: torch.Tensor, y: torch.Tensor) -> float:
-        """Mean log-density of the held-out rows at the present point, in nats a row, in the data's own units."""
-        model = self._trained()
-        with torch.no_grad():
-            values = self.log_joint.layout.unflatten(self.stepper.parameter.detach())
-            rows = model.likelihood.log_prob_sum(model.forward(values, x), y, **model.noise(values))
-        return float(rows) / len(x) + model.log_jacobian
-
-    def _rescued(self, failure: FitError) -> Dirac:
-        self.stepper.restore(failure.state)
-        sentence = f"Stopped: the last good point, after {failure.step:,} steps; {failure}"
-        space = "unconstrained" if self.method.jacobian else "constrained"
-        record = FitRecord(self.method.name, self.seed, self.history, Certificate(False, sentence), 0.0, space)
-        return Dirac(self._trained(), record, self.stepper.parameter.detach().clone())
-
-
-def _split(model: BayesianModel, data: Data, fraction: float, history: History) -> tuple[BayesianModel, Data, Any]:
-    """The model and its rows without those that are held out, and these.
-
-    Raises:
-        ValueError: If no row is left.
-    """
-    x, y = data.full("early stopping")
-    count = max(1, round(fraction * len(x)))
-    if count >= len(x):
-        raise ValueError(
-            f"validation_fraction must leave rows to fit, but {fraction:g} of {len(x):,} came; pass a smaller one."
-        )
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(torch.initial_seed())).to(x.device)
-    held, rest = order[:count], order[count:]
-    fitted = copy.copy(model)
-    fitted.num_data = len(rest)
-    history.notes.append(f"{count:,} rows are held out to stop early; the fit is about the other N = {len(rest):,}.")
-    return fitted, dataclasses.replace(data, num_data=len(rest), x=x[rest], y=y[rest]), (x[held], y[held])
+    def _options(self) -> SearchOptions:
+        return SearchOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SearchOptions)})
 
 
 def _fraction(value: Any) -> float:

@@ -152,23 +152,3 @@ def _leaves_zero(model: BayesianModel, names: Sequence[str], data: Data) -> floa
         middle = math.sqrt(low * high)
         low, high = (low, middle) if leaves(middle) else (middle, high)
     return high
-
-
-def is_affine(log_joint: LogJoint, data: Data) -> bool:
-    """Whether the network's output is linear in its weights, up to a constant, found numerically on some rows.
-
-    Args:
-        log_joint: The model's flat log-joint.
-        data: The rows.
-
-    Returns:
-        True where f(a) + f(b) = f(a + b) + f(0).
-    """
-    x, _ = next(data.epoch(16))
-    layout, model = log_joint.layout, log_joint.model
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, layout.size, generator=generator, dtype=torch.float64).to(x.device, model.like.dtype)
-    with torch.no_grad():
-        fa, fb, fab, f0 = (model.forward(layout.unflatten(u), x).double() for u in (a, b, a + b, torch.zeros_like(a)))
-    size = max(float(v.abs().max()) for v in (fa, fb, fab, f0))
-    return float((fa + fb - fab - f0).abs().max()) <= (1e-9 if x.dtype == torch.float64 else 1e-4) * size

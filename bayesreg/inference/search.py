@@ -1,0 +1,166 @@
+"""A search for a mode by steps of Adam: its copy, stepper, batches, held-out rows and checkpoint put together."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from typing import Any
+
+import torch
+
+from bayesreg.data import Data
+from bayesreg.flat import LogJoint
+from bayesreg.inference.base import Report
+from bayesreg.inference.checkpoint import Checkpoint, fingerprint
+from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
+from bayesreg.inference.stepper import AbstractStepper, make_stepper
+from bayesreg.inference.training import TrainingCopy, no_compiling
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """How a search goes; see `MAP` for what each means."""
+
+    num_steps: int | None
+    learning_rate: float | None
+    jacobian: bool
+    compile: bool | str
+    schedule: str
+    num_cycles: int
+    clip_norm: float | None
+    patience: int
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: int | None
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the answer: all but where the state is kept."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if not name.startswith("checkpoint")}
+
+
+class Search:
+    """A search by steps of Adam, with or without a prox.
+
+    Args:
+        options: How.
+        log_joint: The objective.
+        start: Where it begins, (P,).
+        data: The rows.
+        batch_size: Rows a step, or None.
+        proximal: Whether penalties with a kink are left to a prox.
+        seed: Recorded with a rescued answer.
+        history: Where the objective and notes go.
+    """
+
+    def __init__(
+        self,
+        options: SearchOptions,
+        log_joint: LogJoint,
+        start: torch.Tensor,
+        data: Data,
+        batch_size: int | None,
+        proximal: bool,
+        seed: int,
+        history: History,
+    ) -> None:
+        self.options, self.log_joint, self.data, self.history, self.seed = options, log_joint, data, history, seed
+        self.copy = TrainingCopy(
+            log_joint,
+            start,
+            data.num_data,
+            jacobian=options.jacobian,
+            proximal=proximal,
+            rows_a_batch=data.rows_a_batch,
+        )
+        self.kinked = [group for group in log_joint.groups if group.kinked] if proximal else []
+        self.batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        num_steps = options.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
+        self.schedule = Schedule(num_steps, options.learning_rate or 0.01, options.schedule, options.num_cycles)
+        self.stepper = self._stepper(batch_size)
+        self.checkpoint = None
+        if options.checkpoint is not None:
+            every = options.checkpoint_every or max(1, num_steps // 20)
+            owner = fingerprint(log_joint, start, data, repr(options.deciding()), seed)
+            self.checkpoint = Checkpoint(options.checkpoint, every, owner)
+
+    def _stepper(self, batch_size: int | None) -> AbstractStepper:
+        data = self.data
+        common: dict[str, Any] = {"kinked": self.kinked, "num_data": self.data.num_data, "clip_norm": self.options.clip_norm}
+        return make_stepper(
+            self.options.compile,
+            self.copy.flat,
+            self.copy.backward,
+            self.copy.pure_loss,
+            lambda: next(data.epoch(batch_size or data.num_data)),
+            obstacle=no_compiling(self.log_joint, self.data),
+            num_steps=self.schedule.num_steps,
+            notes=self.history.notes,
+            buffers=list(self.copy.module.buffers()),
+            **common,
+        )
+
+    def run(self, report: Report, held_out: Any) -> tuple[torch.Tensor, BayesianModel]:
+        """The search.
+
+        Raises:
+            FitError: If it cannot go on.
+        """
+        watch = None if held_out is None else EarlyStopping(lambda: self._score(*held_out), self.options.patience)
+        try:
+            run(
+                self.stepper,
+                self.batches,
+                self.schedule,
+                layout=self.log_joint.layout,
+                report=report,
+                history=self.history,
+                objective=self.copy.objective,
+                watch=watch,
+                checkpoint=self.checkpoint,
+            )
+        except FitError as failure:
+            failure.posterior = self._rescued(failure)
+            raise
+        if self.checkpoint is not None:
+            self.checkpoint.done()
+        return self.stepper.parameter.detach().clone(), self._trained()
+
+    def _trained(self) -> BayesianModel:
+        return self.log_joint.model.with_buffers(self.copy.module)
+
+    def _score(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        """Mean log-density of the held-out rows at the present point, in nats a row, in the data's own units."""
+        model = self._trained()
+        with torch.no_grad():
+            values = self.log_joint.layout.unflatten(self.stepper.parameter.detach())
+            rows = model.likelihood.log_prob_sum(model.forward(values, x), y, **model.noise(values))
+        return float(rows) / len(x) + model.log_jacobian
+
+    def _rescued(self, failure: FitError) -> Dirac:
+        self.stepper.restore(failure.state)
+        sentence = f"Stopped: the last good point, after {failure.step:,} steps; {failure}"
+        space = "unconstrained" if self.options.jacobian else "constrained"
+        record = FitRecord("map", self.seed, self.history, Certificate(False, sentence), 0.0, space)
+        return Dirac(self._trained(), record, self.stepper.parameter.detach().clone())
+
+
+def hold_out(model: BayesianModel, data: Data, fraction: float, history: History) -> tuple[BayesianModel, Data, Any]:
+    """The model and its rows without those that are held out, and these.
+
+    Raises:
+        ValueError: If no row is left.
+    """
+    x, y = data.full("early stopping")
+    count = max(1, round(fraction * len(x)))
+    if count >= len(x):
+        raise ValueError(
+            f"validation_fraction must leave rows to fit, but {fraction:g} of {len(x):,} came; pass a smaller one."
+        )
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(torch.initial_seed())).to(x.device)
+    held, rest = order[:count], order[count:]
+    fitted = copy.copy(model)
+    fitted.num_data = len(rest)
+    history.notes.append(f"{count:,} rows are held out to stop early; the fit is about the other N = {len(rest):,}.")
+    return fitted, dataclasses.replace(data, num_data=len(rest), x=x[rest], y=y[rest]), (x[held], y[held])

@@ -62,7 +62,7 @@ class LaplaceApproximation(AbstractMethod):
         settings = self.mode
         search = MAP(settings.optimizer, settings.num_steps, settings.learning_rate, settings.batch_size, jacobian=True)
         mode = search.run(model, data, seed=seed, report=report)
-        if "unbounded" in mode.certificate.details:
+        if "unbounded" in mode.certificate.details or not math.isfinite(float(mode.certificate.details["log joint"])):
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
         log_joint = LogJoint(model)

@@ -1,0 +1,330 @@
+"""What is measured at a candidate for a mode: how far the first-order conditions are from zero, and how the log-joint bends.
+
+    gain       ½ gᵀH⁻¹g, what a Newton step would still add, in nats
+    violation  maxᵢ √Hᵢᵢ |uᵢ − proxᵢ(uᵢ − gᵢ/Hᵢᵢ)|, in posterior sds; |gᵢ|/√Hᵢᵢ where nothing has a kink
+    smallest   the smallest eigenvalue of H; below zero at a saddle
+
+None of the first two depends on units. H is minus the log-joint's second derivative, or Gauss–Newton's matrix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from bayesreg.data import Data
+from bayesreg.flat import LogJoint
+from bayesreg.inference.curvature import full_hessian, gauss_newton
+from bayesreg.inference.products import (
+    Ends,
+    Product,
+    diagonal,
+    ends,
+    gauss_newton_product,
+    hessian_product,
+    newton_gain,
+    sample,
+)
+from bayesreg.priors.grouped import AbstractGroupPrior, grouped
+
+FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above, products with it
+WORK = 2**32  # rows × unknowns × products; the matrix itself counts P products
+PRODUCTS = 100  # at most, for the smallest eigenvalue
+SMALL = 64  # free unknowns whose matrix is formed column by column
+
+
+@dataclasses.dataclass(frozen=True)
+class Curvature:
+    """How the log-joint bends at a point, over the unknowns that no kink holds.
+
+    Attributes:
+        gain: What a Newton step would add, in nats.
+        source: What it was found from, "Hessian, all 442 rows".
+        smallest: The smallest eigenvalue; None where every unknown is held. Where the matrix was not formed, Lanczos's upper
+            bound of it, taken over all rows.
+        largest: The largest, or a lower bound of it.
+        direction: The smallest one's eigenvector in the whole space, (P,); None where the matrix cannot be negative.
+        metric: A positive diagonal, the Gauss–Newton matrix's and the prior's, (P,): one over the square of an sd.
+    """
+
+    gain: float
+    source: str
+    smallest: float | None
+    largest: float
+    direction: torch.Tensor | None
+    metric: torch.Tensor
+
+    @property
+    def saddle(self) -> bool:
+        """True where the curvature is negative beyond rounding."""
+        if self.smallest is None or self.direction is None:
+            return False
+        return self.smallest < -max(1e-6, 100 * torch.finfo(self.metric.dtype).eps) * self.largest
+
+
+def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient, with the proximal gradient step over its length in place of it where the penalty has a kink.
+
+    Args:
+        log_joint: The objective.
+        u: Where, (P,).
+        gradient: Of the log-joint, (P,).
+
+    Returns:
+        (P,), zero at a mode.
+    """
+    residual = gradient.clone()
+    reach = 1e-2 / max(1.0, float(gradient.abs().max()))
+    for group in log_joint.groups:
+        if group.kinked:
+            part = u[group.slice].detach()
+            smooth_part = gradient[group.slice] + group.slope(part)
+            residual[group.slice] = (group.prox(part + reach * smooth_part, reach) - part) / reach
+    return residual
+
+
+def violation(
+    log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor, data_part: torch.Tensor, metric: torch.Tensor
+) -> float:
+    """How many posterior sds an unknown would move if the others stood still: the largest over all unknowns.
+
+    A proximal Newton step of each unknown alone. At a kink it is the distance of minus the smooth part's slope from the
+    subdifferential, over √H, which is zero where the kink holds the mode; away from kinks it is |gradient|/√H. A group of a
+    group lasso moves as one, and its length counts.
+
+    Args:
+        log_joint: The objective.
+        u: Where, (P,).
+        gradient: Of the log-joint, (P,).
+        data_part: The diagonal of the data's curvature, (P,).
+        metric: The same with the prior's, positive, (P,).
+
+    Returns:
+        A number without units; 0 at a mode.
+    """
+    found = gradient.abs() / metric.sqrt()
+    for group in log_joint.groups:
+        if not group.kinked:
+            continue
+        part, where = u[group.slice].detach(), group.slice
+        ascent = gradient[where] + group.slope(part)  # of what has no kink
+        floor = torch.finfo(u.dtype).eps * float(metric[where].max())
+        bend = data_part[where].clamp_min(floor)
+        scale = metric[where].sqrt()
+        if not group.elementwise:  # one step for all entries, so that groups stay groups
+            bend = bend.amax()
+            scale = bend.sqrt().expand_as(part)
+        moved = (group.prox(part + ascent / bend, 1 / bend) - part) * scale
+        if isinstance(group.prior, AbstractGroupPrior):
+            lengths = torch.linalg.vector_norm(grouped(moved.view(group.shape), group.prior._per), dim=1)
+            found[where] = lengths.max()
+        else:
+            found[where] = moved.abs()
+    return float(found.max())
+
+
+def measure(
+    log_joint: LogJoint,
+    u: torch.Tensor,
+    gradient: torch.Tensor,
+    data: Data,
+    *,
+    jacobian: bool = False,
+    kinks: bool = False,
+    slack: float = 0.0,
+) -> tuple[Curvature, float]:
+    """The curvature at a point, and the violation of the first-order conditions there.
+
+    Up to `FULL_CURVATURE` unknowns the matrix is formed. Above, Lanczos finds the smallest eigenvalue and conjugate gradients
+    the gain, on all rows while rows × unknowns allow. Otherwise on a sample of them: then the smallest eigenvalue is taken anew
+    over all rows in the direction that was found, and the gain is the diagonal's.
+
+    Args:
+        log_joint: The objective.
+        u: Where, (P,).
+        gradient: Of the log-joint, (P,).
+        data: All rows.
+        jacobian: As for MAP.
+        kinks: True for a piecewise linear network, whose curvature is Gauss–Newton's: the Hessian of one piece says nothing
+            about the next.
+        slack: Nats that do not matter.
+
+    Returns:
+        The curvature and the violation.
+    """
+    residual = stationarity(log_joint, u, gradient)
+    products, rows = _budget(len(u), data.num_data)
+    seen = sample(data, rows)
+    data_part, prior_part = diagonal(log_joint, u, seen)
+    metric = data_part + prior_part.clamp_min(0)
+    metric = metric.clamp_min(1e-12 * float(metric.max())).clamp_min(torch.finfo(metric.dtype).tiny)
+    broken = violation(log_joint, u, gradient, data_part, metric)
+    free = _free(log_joint, u, residual)
+    if not bool(free.any()):
+        return Curvature(0.0, "none needed: kinks hold every unknown", None, 0.0, None, metric), broken
+    kind = "Gauss–Newton matrix" if kinks else "Hessian"
+    if len(u) <= FULL_CURVATURE and data.num_data * len(u) ** 2 <= 2 * WORK:
+        curvature = _whole(log_joint, u, residual, data, free, metric, jacobian, kinks)
+        return dataclasses.replace(curvature, source=f"{kind}, {_rows(data, data.num_data)}"), broken
+
+    def product(v: torch.Tensor) -> torch.Tensor:
+        times = gauss_newton_product if kinks else hessian_product
+        return times(log_joint, u, seen, _spread(v, free), jacobian=jacobian)[free]
+
+    g, at = residual[free], metric[free]
+    found = smallest_end(product, g, products)
+    whole = len(seen.x) >= data.num_data if seen.x is not None else False
+    low = found.smallest
+    if not whole and not kinks:
+        v = _spread(found.direction, free)
+        low = float(v @ hessian_product(log_joint, u, data, v, jacobian=jacobian))
+    direction = None if kinks else _spread(found.direction, free)
+    source = f"{kind}, {_rows(data, data.num_data if whole else len(seen.x))}"  # pyright: ignore[reportArgumentType]
+    gain = 0.5 * float((g.square() / at).sum())
+    if whole and low > 0:
+        enough = (2 * low * max(slack, 1e-12)) ** 0.5  # a residual r hides at most ½‖r‖²/λ nats
+        exact = newton_gain(product, g, at, enough, int(min(2 * PRODUCTS, max(40, WORK // (10 * len(u) * data.num_data)))))
+        gain = gain if exact is None else exact
+    return Curvature(gain, source, low, found.largest, direction, metric), broken
+
+
+def neighbouring(
+    log_joint: LogJoint, u: torch.Tensor, data: Data, metric: torch.Tensor, *, jacobian: bool
+) -> tuple[torch.Tensor, Ends]:
+    """The Hessian's smallest eigenvalue a thousandth of an sd beside a point, on a piece of a piecewise linear network.
+
+    At a point where units are dead by symmetry (all weights zero) every derivative vanishes; beside it they do not.
+
+    Args:
+        log_joint: The objective.
+        u: The point, (P,).
+        data: All rows.
+        metric: One over the square of each unknown's sd, (P,).
+        jacobian: As for MAP.
+
+    Returns:
+        The point beside it, (P,), and the ends there.
+    """
+    noise = torch.randn(len(u), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(u)
+    for group in log_joint.groups:
+        if group.kinked:  # a weight that is exactly zero stays so
+            noise[group.slice] = torch.where(u[group.slice] == 0, 0.0, noise[group.slice])
+    beside = u + 1e-3 * noise / metric.sqrt()
+    products, rows = _budget(len(u), data.num_data)
+    seen = sample(data, rows)
+    return beside, smallest_end(lambda v: hessian_product(log_joint, beside, seen, v, jacobian=jacobian), u, products)
+
+
+def climb(
+    log_joint: LogJoint, u: torch.Tensor, direction: torch.Tensor, data: Data, metric: torch.Tensor, *, jacobian: bool
+) -> float:
+    """How far the log-joint rises along a line, in nats: both ways, by steps that double for as long as it rises.
+
+    Args:
+        log_joint: The objective.
+        u: Where the line begins, (P,).
+        direction: (P,).
+        data: All rows.
+        metric: One over the square of each unknown's sd, (P,).
+        jacobian: As for MAP.
+
+    Returns:
+        The value reached, in nats, at least that at `u`.
+    """
+    first = 1e-2 / float((direction.square() * metric).sum()) ** 0.5
+    start = best = value_of(log_joint, u, data, jacobian=jacobian)
+    for sign in (1.0, -1.0):
+        step, last = first, start
+        for _ in range(30):
+            value = value_of(log_joint, u + sign * step * direction, data, jacobian=jacobian)
+            if not value > last:
+                break
+            step, last = 2 * step, value
+        best = max(best, last)
+    return best
+
+
+def value_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> float:
+    """The log-joint over all rows in nats and the data's own units, as `gradient_of` gives it, without its gradient."""
+    with torch.no_grad():
+        values = log_joint.layout.unflatten(u)
+        total = float(log_joint.log_prior(u, values)) + data.num_data * log_joint.model.log_jacobian
+        if jacobian:
+            total += float(log_joint.layout.log_jacobian(u))
+        return total + sum(float(log_joint.row_terms(values, x, y, len(x))) for x, y in data.epoch())
+
+
+def smallest_end(product: Product, like: torch.Tensor, num_products: int) -> Ends:
+    """`ends`, from the matrix itself where it has no more columns than products would be needed.
+
+    Args:
+        product: v ↦ H v.
+        like: A vector of the space, (n,).
+        num_products: At most about so many.
+
+    Returns:
+        The ends.
+    """
+    if len(like) > min(SMALL, num_products):
+        return ends(product, like, num_products)
+    matrix = torch.stack([product(v) for v in torch.eye(len(like), dtype=like.dtype, device=like.device)]).double()
+    values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.mT))
+    return Ends(float(values[0]), vectors[:, 0].to(like), float(values[-1]))
+
+
+def _whole(
+    log_joint: LogJoint,
+    u: torch.Tensor,
+    residual: torch.Tensor,
+    data: Data,
+    free: torch.Tensor,
+    metric: torch.Tensor,
+    jacobian: bool,
+    kinks: bool,
+) -> Curvature:
+    """The curvature from the matrix."""
+    g, low, high, direction = residual[free].double(), 0.0, 0.0, None
+    if not kinks:
+        matrix = full_hessian(log_joint, u, data, jacobian=jacobian).nan_to_num(0.0)[free][:, free].double()
+        values = torch.linalg.eigvalsh(matrix)
+        low, high = float(values[0]), float(values[-1])
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        direction = torch.zeros_like(u)
+        if int(info) == 0:
+            gain = 0.5 * float(g @ torch.cholesky_solve(g[:, None], factor)[:, 0])
+            return Curvature(gain, "", low, high, direction, metric)
+        direction = _spread(torch.linalg.eigh(matrix)[1][:, 0].to(u), free)
+    matrix = gauss_newton(log_joint, u, data, jacobian=jacobian).nan_to_num(0.0)[free][:, free].double()
+    # a direction without curvature is one that neither data nor prior speak about; its gradient is rounding
+    values, vectors = torch.linalg.eigh(matrix)
+    held = values > 1e-12 * values[-1]
+    gain = 0.5 * float(((vectors.mT @ g)[held].square() / values[held]).sum())
+    if kinks:
+        low, high = float(values[0]), float(values[-1])
+    return Curvature(gain, "", low, high, direction, metric)
+
+
+def _budget(unknowns: int, rows: int) -> tuple[int, int]:
+    """How many products, and over how many rows."""
+    seen = min(rows, max(64, WORK // (PRODUCTS * unknowns)))
+    return int(min(PRODUCTS, max(24, WORK // (seen * unknowns)))), seen
+
+
+def _free(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """Unknowns that no kink holds: where one holds a mode the residual is exactly zero, and the unknown cannot move."""
+    free = torch.ones_like(residual, dtype=torch.bool)
+    for group in log_joint.groups:
+        if group.kinked:
+            free[group.slice] = (residual[group.slice] != 0) | (group.elementwise & (u[group.slice] != 0))
+    return free
+
+
+def _spread(v: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    whole = torch.zeros(len(free), dtype=v.dtype, device=v.device)
+    whole[free] = v
+    return whole
+
+
+def _rows(data: Data, seen: int) -> str:
+    return f"all {data.num_data:,} rows" if seen >= data.num_data else f"{seen:,} of {data.num_data:,} rows"

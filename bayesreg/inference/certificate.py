@@ -141,7 +141,12 @@ class _Candidate:
     def is_short(self, gain: float) -> bool:
         """True where what is left is a good part of all that there was, though it is little for so many unknowns."""
         few = 0.005 * min(len(self.u), self.data.num_data)
-        return gain > max(few, 0.01 * (self.climbed + gain))
+        return gain > max(few, 0.01 * (self.climbed + gain)) or self.is_below
+
+    @property
+    def is_below(self) -> bool:
+        """True where the search ended lower than it began."""
+        return self.climbed < -max(0.1, 0.005 * min(len(self.u), self.data.num_data))
 
 
 def _judge(
@@ -172,7 +177,13 @@ def _judge(
             f"evaluation, which could still gain {_nats(gain)}; judge this fit by held-out rows."
         )
         return Certificate(False, sentence, details)
-    if saddle and curvature.direction is not None:
+    if at.is_below:
+        sentence = (
+            f"Not converged: the search ended {_nats(-at.climbed)} below its start; lower learning_rate, and raise num_steps "
+            "or batch_size."
+        )
+        return Certificate(False, sentence, details)
+    if saddle and gain <= enough and curvature.direction is not None:
         rise = climb(log_joint, u, curvature.direction, data, curvature.metric, jacobian=at.jacobian) - at.value
         details["nats gained along it"] = max(0.0, rise)
     if saddle or "nats gained along it" in details:
@@ -214,12 +225,12 @@ def _leaves(at: _Candidate, curvature: Curvature, details: dict[str, float | str
 
 def _saddle(gain: float, enough: float, details: dict[str, float | str]) -> str:
     """The sentence for a point with negative curvature."""
-    rise = float(details["nats gained along it"])
     if gain > enough:
         return (
             f"Not converged: about {_nats(gain)} are left to gain (tolerance {enough:.2g}), and the curvature is negative in "
             "some direction: a saddle, not a mode; raise num_steps."
         )
+    rise = float(details["nats gained along it"])
     return (
         f"Not converged: the curvature is negative in some direction, along which {_nats(rise)} are gained: a saddle, not a "
         f"mode (tolerance {enough:.2g}); start from other weights, random ones and not all zero or equal, or raise num_steps."

@@ -14,7 +14,7 @@ import dataclasses
 import torch
 
 from bayesreg.data import Data
-from bayesreg.flat import LogJoint
+from bayesreg.flat import Group, LogJoint
 from bayesreg.inference.curvature import full_hessian, gauss_newton
 from bayesreg.inference.products import (
     Ends,
@@ -29,7 +29,8 @@ from bayesreg.inference.products import (
 from bayesreg.priors.grouped import AbstractGroupPrior, grouped
 
 FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above, products with it
-WORK = 2**32  # rows × unknowns × products; the matrix itself counts P products
+WORK = 2**31  # rows × unknowns × products
+MATRIX = 2**28  # the same for the matrix itself, which takes P products
 PRODUCTS = 100  # at most, for the smallest eigenvalue
 SMALL = 64  # free unknowns whose matrix is formed column by column
 
@@ -42,7 +43,7 @@ class Curvature:
         gain: What a Newton step would add, in nats.
         source: What it was found from, "Hessian, all 442 rows".
         smallest: The smallest eigenvalue; None where every unknown is held. Where the matrix was not formed, Lanczos's upper
-            bound of it, taken over all rows.
+            bound of it.
         largest: The largest, or a lower bound of it.
         direction: The smallest one's eigenvector in the whole space, (P,); None where the matrix cannot be negative.
         metric: A positive diagonal, the Gauss–Newton matrix's and the prior's, (P,): one over the square of an sd.
@@ -63,25 +64,34 @@ class Curvature:
         return self.smallest < -max(1e-6, 100 * torch.finfo(self.metric.dtype).eps) * self.largest
 
 
-def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient, with the proximal gradient step over its length in place of it where the penalty has a kink.
+def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor, data_part: torch.Tensor) -> torch.Tensor:
+    """The gradient, with a short proximal gradient step over its length in place of it where the penalty has a kink.
 
     Args:
         log_joint: The objective.
         u: Where, (P,).
         gradient: Of the log-joint, (P,).
+        data_part: The diagonal of the data's curvature, (P,): a step is a hundredth of Newton's, so that units do not matter.
 
     Returns:
         (P,), zero at a mode.
     """
     residual = gradient.clone()
-    reach = 1e-2 / max(1.0, float(gradient.abs().max()))
     for group in log_joint.groups:
         if group.kinked:
-            part = u[group.slice].detach()
-            smooth_part = gradient[group.slice] + group.slope(part)
-            residual[group.slice] = (group.prox(part + reach * smooth_part, reach) - part) / reach
+            part, ascent, bend = _smooth_part(group, u, gradient, data_part)
+            reach = 1e-2 / bend
+            residual[group.slice] = (group.prox(part + reach * ascent, reach) - part) / reach
     return residual
+
+
+def _smooth_part(
+    group: Group, u: torch.Tensor, gradient: torch.Tensor, data_part: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A kinked group's stretch, the ascent of what has no kink, and its curvature: a number where entries depend."""
+    part, own = u[group.slice].detach(), data_part[group.slice]
+    bend = own.clamp_min(torch.finfo(u.dtype).eps * float(data_part.max())).clamp_min(torch.finfo(u.dtype).tiny)
+    return part, gradient[group.slice] + group.slope(part), bend if group.elementwise else bend.amax()
 
 
 def violation(
@@ -107,14 +117,9 @@ def violation(
     for group in log_joint.groups:
         if not group.kinked:
             continue
-        part, where = u[group.slice].detach(), group.slice
-        ascent = gradient[where] + group.slope(part)  # of what has no kink
-        floor = torch.finfo(u.dtype).eps * float(metric[where].max())
-        bend = data_part[where].clamp_min(floor)
-        scale = metric[where].sqrt()
-        if not group.elementwise:  # one step for all entries, so that groups stay groups
-            bend = bend.amax()
-            scale = bend.sqrt().expand_as(part)
+        part, ascent, bend = _smooth_part(group, u, gradient, data_part)
+        where = group.slice
+        scale = metric[where].sqrt() if group.elementwise else bend.sqrt().expand_as(part)
         moved = (group.prox(part + ascent / bend, 1 / bend) - part) * scale
         if isinstance(group.prior, AbstractGroupPrior):
             lengths = torch.linalg.vector_norm(grouped(moved.view(group.shape), group.prior._per), dim=1)
@@ -137,7 +142,7 @@ def measure(
     """The curvature at a point, and the violation of the first-order conditions there.
 
     Up to `FULL_CURVATURE` unknowns the matrix is formed. Above, Lanczos finds the smallest eigenvalue and conjugate gradients
-    the gain, on all rows while rows × unknowns allow. Otherwise on a sample of them: then the smallest eigenvalue is taken anew
+    the gain, on all rows while rows × unknowns allow. Otherwise on a sample of them: then a negative eigenvalue is taken anew
     over all rows in the direction that was found, and the gain is the diagonal's.
 
     Args:
@@ -153,18 +158,18 @@ def measure(
     Returns:
         The curvature and the violation.
     """
-    residual = stationarity(log_joint, u, gradient)
     products, rows = _budget(len(u), data.num_data)
     seen = sample(data, rows)
     data_part, prior_part = diagonal(log_joint, u, seen)
     metric = data_part + prior_part.clamp_min(0)
     metric = metric.clamp_min(1e-12 * float(metric.max())).clamp_min(torch.finfo(metric.dtype).tiny)
     broken = violation(log_joint, u, gradient, data_part, metric)
+    residual = stationarity(log_joint, u, gradient, data_part)
     free = _free(log_joint, u, residual)
     if not bool(free.any()):
         return Curvature(0.0, "none needed: kinks hold every unknown", None, 0.0, None, metric), broken
     kind = "Gauss–Newton matrix" if kinks else "Hessian"
-    if len(u) <= FULL_CURVATURE and data.num_data * len(u) ** 2 <= 2 * WORK:
+    if len(u) <= FULL_CURVATURE and data.num_data * len(u) ** 2 <= MATRIX:
         curvature = _whole(log_joint, u, residual, data, free, metric, jacobian, kinks)
         return dataclasses.replace(curvature, source=f"{kind}, {_rows(data, data.num_data)}"), broken
 
@@ -176,7 +181,7 @@ def measure(
     found = smallest_end(product, g, products)
     whole = len(seen.x) >= data.num_data if seen.x is not None else False
     low = found.smallest
-    if not whole and not kinks:
+    if not whole and not kinks and low < 0:  # few rows bend more than all of them: it is no saddle before these say so
         v = _spread(found.direction, free)
         low = float(v @ hessian_product(log_joint, u, data, v, jacobian=jacobian))
     direction = None if kinks else _spread(found.direction, free)
@@ -307,7 +312,7 @@ def _whole(
 
 def _budget(unknowns: int, rows: int) -> tuple[int, int]:
     """How many products, and over how many rows."""
-    seen = min(rows, max(64, WORK // (PRODUCTS * unknowns)))
+    seen = min(rows, max(32, WORK // (PRODUCTS * unknowns)))
     return int(min(PRODUCTS, max(24, WORK // (seen * unknowns)))), seen
 
 

@@ -239,7 +239,7 @@ def ends(product: Product, like: torch.Tensor, num_products: int) -> Ends:
     Returns:
         The ends.
     """
-    from scipy.sparse.linalg import LinearOperator
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     size, used = len(like), 0
 
@@ -251,32 +251,21 @@ def ends(product: Product, like: torch.Tensor, num_products: int) -> Ends:
     def operator(shift: float) -> Any:
         return LinearOperator((size, size), matvec=lambda v: times(v) - shift * v.reshape(-1), dtype=np.float64)  # pyright: ignore[reportCallIssue]
 
+    def far_end(shift: float, basis: int, start: np.ndarray) -> tuple[float, np.ndarray]:
+        operator: Any = LinearOperator((size, size), matvec=lambda v: times(v) - shift * v.reshape(-1), dtype=np.float64)  # pyright: ignore[reportCallIssue]
+        # with so wide a tolerance one sweep is always enough, and what it found is never thrown away
+        values, vectors = eigsh(operator, 1, which="LM", ncv=basis, tol=1e9, v0=start)  # pyright: ignore[reportArgumentType]
+        return float(values[0]) + shift, vectors[:, 0].copy()
+
     start = np.random.default_rng(0).normal(size=size)
-    basis = min(size, max(10, min(40, 2**26 // size)))
-    largest = abs(_far_end(operator(0.0), min(size, 10), 1e-1, 1, start)[0])
-    value, vector = _far_end(operator(largest), min(basis, max(10, num_products - used)), 1e9, 1, start)
-    for tolerance in (1e-4, 1e-7):
-        left = (num_products - used) // basis
-        if left < 1:
+    largest = abs(far_end(0.0, min(size, 10), start)[0])
+    basis = min(size, max(10, min(30, 2**26 // size, num_products - used)))
+    smallest, direction = far_end(largest, basis, start)
+    while used + basis <= num_products:
+        before, (smallest, direction) = smallest, far_end(largest, basis, direction)
+        if before - smallest <= 1e-9 * largest:
             break
-        found = _far_end(operator(largest), basis, tolerance, left, vector, strict=True)
-        if found is None:
-            break
-        value, vector = found
-    return Ends(value + largest, torch.from_numpy(vector).to(like), max(largest, value + largest))
-
-
-def _far_end(operator: Any, basis: int, tolerance: float, restarts: int, start: np.ndarray, *, strict: bool = False) -> Any:
-    """The eigenvalue of largest size and its vector; what one sweep gives where it did not settle, or None if strict."""
-    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
-
-    try:
-        values, vectors = eigsh(operator, 1, which="LM", ncv=basis, tol=tolerance, maxiter=restarts, v0=start)  # pyright: ignore[reportArgumentType]
-    except ArpackNoConvergence:
-        if strict:
-            return None
-        values, vectors = eigsh(operator, 1, which="LM", ncv=basis, tol=1e9, maxiter=1, v0=start)  # pyright: ignore[reportArgumentType]
-    return float(values[0]), vectors[:, 0].copy()
+    return Ends(smallest, torch.from_numpy(direction).to(like), max(largest, smallest))
 
 
 def newton_gain(

@@ -30,8 +30,8 @@ from bayesreg.priors.grouped import AbstractGroupPrior, grouped
 
 FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above, products with it
 WORK = 2**31  # rows × unknowns × products
-MATRIX = 2**28  # the same for the matrix itself, which takes P products
-PRODUCTS = 100  # at most, for the smallest eigenvalue
+MATRIX = 2**31  # the same for the matrix itself, which takes P products: cheaper ones, side by side
+PRODUCTS = 100  # for the smallest eigenvalue; twice as many where they are cheap
 SMALL = 64  # free unknowns whose matrix is formed column by column
 
 
@@ -45,7 +45,8 @@ class Curvature:
         smallest: The smallest eigenvalue; None where every unknown is held. Where the matrix was not formed, Lanczos's upper
             bound of it.
         largest: The largest, or a lower bound of it.
-        direction: The smallest one's eigenvector in the whole space, (P,); None where the matrix cannot be negative.
+        direction: In the whole space, (P,), the one in which the matrix is smallest; None where it cannot be negative.
+        saddle: True where the matrix is negative in that direction, beyond rounding.
         metric: A positive diagonal, the Gauss–Newton matrix's and the prior's, (P,): one over the square of an sd.
     """
 
@@ -54,14 +55,8 @@ class Curvature:
     smallest: float | None
     largest: float
     direction: torch.Tensor | None
+    saddle: bool
     metric: torch.Tensor
-
-    @property
-    def saddle(self) -> bool:
-        """True where the curvature is negative beyond rounding."""
-        if self.smallest is None or self.direction is None:
-            return False
-        return self.smallest < -max(1e-6, 100 * torch.finfo(self.metric.dtype).eps) * self.largest
 
 
 def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor, data_part: torch.Tensor) -> torch.Tensor:
@@ -141,9 +136,10 @@ def measure(
 ) -> tuple[Curvature, float]:
     """The curvature at a point, and the violation of the first-order conditions there.
 
-    Up to `FULL_CURVATURE` unknowns the matrix is formed. Above, Lanczos finds the smallest eigenvalue and conjugate gradients
-    the gain, on all rows while rows × unknowns allow. Otherwise on a sample of them: then a negative eigenvalue is taken anew
-    over all rows in the direction that was found, and the gain is the diagonal's.
+    Up to `FULL_CURVATURE` unknowns the matrix is formed. Above, Lanczos finds the smallest eigenvalue, also with every unknown
+    in its own sd, where a negative one shows sooner, and conjugate gradients the gain: on all rows while rows × unknowns allow.
+    Otherwise on a sample of them: then a negative eigenvalue is taken anew over all rows in the direction that was found, and
+    the gain is the diagonal's.
 
     Args:
         log_joint: The objective.
@@ -167,7 +163,7 @@ def measure(
     residual = stationarity(log_joint, u, gradient, data_part)
     free = _free(log_joint, u, residual)
     if not bool(free.any()):
-        return Curvature(0.0, "none needed: kinks hold every unknown", None, 0.0, None, metric), broken
+        return Curvature(0.0, "none needed: kinks hold every unknown", None, 0.0, None, False, metric), broken
     kind = "Gauss–Newton matrix" if kinks else "Hessian"
     if len(u) <= FULL_CURVATURE and data.num_data * len(u) ** 2 <= MATRIX:
         curvature = _whole(log_joint, u, residual, data, free, metric, jacobian, kinks)
@@ -178,20 +174,41 @@ def measure(
         return times(log_joint, u, seen, _spread(v, free), jacobian=jacobian)[free]
 
     g, at = residual[free], metric[free]
-    found = smallest_end(product, g, products)
     whole = len(seen.x) >= data.num_data if seen.x is not None else False
-    low = found.smallest
-    if not whole and not kinks and low < 0:  # few rows bend more than all of them: it is no saddle before these say so
-        v = _spread(found.direction, free)
-        low = float(v @ hessian_product(log_joint, u, data, v, jacobian=jacobian))
-    direction = None if kinks else _spread(found.direction, free)
+    low, high, v, saddle = _lowest(product, at, products)
+    if not whole and saddle and not kinks:  # few rows bend more than all of them: it is no saddle before these say so
+        spread = _spread(v, free)
+        low = float(spread @ hessian_product(log_joint, u, data, spread, jacobian=jacobian))
+        saddle = low < 0
     source = f"{kind}, {_rows(data, data.num_data if whole else len(seen.x))}"  # pyright: ignore[reportArgumentType]
     gain = 0.5 * float((g.square() / at).sum())
     if whole and low > 0:
         enough = (2 * low * max(slack, 1e-12)) ** 0.5  # a residual r hides at most ½‖r‖²/λ nats
-        exact = newton_gain(product, g, at, enough, int(min(2 * PRODUCTS, max(40, WORK // (10 * len(u) * data.num_data)))))
-        gain = gain if exact is None else exact
-    return Curvature(gain, source, low, found.largest, direction, metric), broken
+        steps = int(min(2 * PRODUCTS, max(40, WORK // (10 * len(u) * data.num_data))))
+        exact, settled = newton_gain(product, g, at, enough, steps)
+        gain = exact if settled else max(gain, exact)
+    direction = None if kinks else _spread(v, free)
+    return Curvature(gain, source, low, high, direction, saddle and not kinks, metric), broken
+
+
+def _lowest(product: Product, metric: torch.Tensor, num_products: int) -> tuple[float, float, torch.Tensor, bool]:
+    """The lowest vᵀHv/vᵀv found, the largest eigenvalue, v, and whether it is negative beyond rounding."""
+    if len(metric) <= min(SMALL, num_products):
+        found = smallest_end(product, metric, num_products)
+        return found.smallest, found.largest, found.direction, _is_negative(found, metric)
+    own = smallest_end(product, metric, num_products // 2)
+    root = metric.sqrt()
+    scaled = smallest_end(lambda v: product(v / root) / root, metric, num_products // 2)
+    v = scaled.direction / root
+    length = float(v.square().sum())
+    low = scaled.smallest / length
+    if _is_negative(scaled, metric) or low < own.smallest:
+        return low, own.largest, v / length**0.5, _is_negative(scaled, metric)
+    return own.smallest, own.largest, own.direction, _is_negative(own, metric)
+
+
+def _is_negative(found: Ends, like: torch.Tensor) -> bool:
+    return found.smallest < -max(1e-6, 100 * torch.finfo(like.dtype).eps) * found.largest
 
 
 def neighbouring(
@@ -298,7 +315,7 @@ def _whole(
         direction = torch.zeros_like(u)
         if int(info) == 0:
             gain = 0.5 * float(g @ torch.cholesky_solve(g[:, None], factor)[:, 0])
-            return Curvature(gain, "", low, high, direction, metric)
+            return Curvature(gain, "", low, high, direction, False, metric)
         direction = _spread(torch.linalg.eigh(matrix)[1][:, 0].to(u), free)
     matrix = gauss_newton(log_joint, u, data, jacobian=jacobian).nan_to_num(0.0)[free][:, free].double()
     # a direction without curvature is one that neither data nor prior speak about; its gradient is rounding
@@ -307,13 +324,14 @@ def _whole(
     gain = 0.5 * float(((vectors.mT @ g)[held].square() / values[held]).sum())
     if kinks:
         low, high = float(values[0]), float(values[-1])
-    return Curvature(gain, "", low, high, direction, metric)
+    saddle = not kinks and low < -max(1e-6, 100 * torch.finfo(metric.dtype).eps) * high
+    return Curvature(gain, "", low, high, direction, saddle, metric)
 
 
 def _budget(unknowns: int, rows: int) -> tuple[int, int]:
     """How many products, and over how many rows."""
     seen = min(rows, max(32, WORK // (PRODUCTS * unknowns)))
-    return int(min(PRODUCTS, max(24, WORK // (seen * unknowns)))), seen
+    return int(min(2 * PRODUCTS, max(24, WORK // (seen * unknowns)))), seen
 
 
 def _free(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:

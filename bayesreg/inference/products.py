@@ -270,7 +270,7 @@ def ends(product: Product, like: torch.Tensor, num_products: int) -> Ends:
 
 def newton_gain(
     product: Product, gradient: torch.Tensor, metric: torch.Tensor, slack: float, num_products: int
-) -> float | None:
+) -> tuple[float, bool]:
     """½ gᵀH⁻¹g by conjugate gradients, for a positive definite matrix.
 
     Args:
@@ -281,7 +281,7 @@ def newton_gain(
         num_products: At most.
 
     Returns:
-        Nats; None where the residual stayed longer than that.
+        Nats, never more than the whole of it; and whether the residual became as short as that.
     """
     from scipy.sparse.linalg import LinearOperator, cg
 
@@ -291,7 +291,7 @@ def newton_gain(
     matrix = LinearOperator(shape, matvec=times, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     inverse = LinearOperator(shape, matvec=lambda v: v.reshape(-1) / weights, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     found, left = cg(matrix, right, rtol=0.0, atol=slack, maxiter=num_products, M=inverse)
-    return 0.5 * float(right @ found) if left == 0 else None
+    return 0.5 * float(right @ found), left == 0
 
 
 def _again(value: torch.Tensor, w: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

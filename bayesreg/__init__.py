@@ -6,7 +6,7 @@
 from bayesreg import inference, likelihoods, metrics, priors
 from bayesreg.compare import Comparison, compare
 from bayesreg.equivalents import equivalents
-from bayesreg.inference import fit
+from bayesreg.inference import ConvergenceWarning, fit
 from bayesreg.io import load, save
 from bayesreg.model import BayesianModel
 from bayesreg.path import path
@@ -22,6 +22,7 @@ __all__ = [
     "AbstractPosterior",
     "BayesianModel",
     "Comparison",
+    "ConvergenceWarning",
     "Path",
     "Predictive",
     "PriorSpec",

@@ -8,6 +8,7 @@ import itertools
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -362,7 +363,9 @@ def _fit(name: str, fit: Fit, split: Split, seed: int) -> br.AbstractPosterior:
 
 def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.AbstractPosterior:
     try:
-        return br.fit(fit.model, split.X_train, split.y_train, method=fit.method, seed=seed, progress=update)
+        with warnings.catch_warnings():  # the certificate's sentence is shown with the fit, as every other one
+            warnings.simplefilter("ignore", br.ConvergenceWarning)
+            return br.fit(fit.model, split.X_train, split.y_train, method=fit.method, seed=seed, progress=update)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -16,7 +16,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report, _reporter, _seed, isolated
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.map import check_has_mode
-from bayesreg.inference.scales import is_affine
+from bayesreg.inference.affine import is_affine
 from bayesreg.inference.training import resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.path import NUM_STEPS

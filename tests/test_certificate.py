@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Lasso
 from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.flat import LogJoint
 from bayesreg.inference import MAP
-from bayesreg.inference.certificate import decrement
+from bayesreg.inference.certificate import certify
+from bayesreg.inference.curvature import full_hessian, gauss_newton, prior_curvature
+from bayesreg.inference.optimality import measure
+from bayesreg.inference.products import diagonal, ends, gauss_newton_product, hessian_product
 from bayesreg.inference.training import gradient_of
 from tests.conftest import network
 
@@ -23,9 +27,9 @@ def test_the_gain_is_the_log_joint_s_own_on_a_quadratic(standard_diabetes, offse
     u = exact.loc + offset * torch.linspace(-1, 1, 11, dtype=torch.float64) * exact.moments()[1]
     value, gradient = gradient_of(log_joint, u, data)
     best, _ = gradient_of(log_joint, exact.loc, data)
-    found, saddle = decrement(log_joint, u, gradient, data)
-    assert found == pytest.approx(best - value, rel=1e-6, abs=1e-9)
-    assert not saddle
+    found, _ = measure(log_joint, u, gradient, data)
+    assert found.gain == pytest.approx(best - value, rel=1e-6, abs=1e-9)
+    assert not found.saddle
 
 
 @pytest.mark.parametrize("units", [1e-3, 1.0, 1e3])
@@ -118,3 +122,284 @@ def test_more_unknowns_than_the_matrix_takes(standard_diabetes):
     assert model.num_parameters > 1000
     assert br.fit(model, X, y, method="map").certificate.converged
     assert not br.fit(model, X, y, method=MAP("adam", num_steps=30)).certificate.converged
+
+
+def judged(model, X, y, u=None, **options):
+    """Certificate of a point, by default of the module's own weights, and the log-joint it is about."""
+    bound, data = model.ingest(X, y)
+    log_joint = LogJoint(bound)
+    start = log_joint.layout.flatten(bound.start(*next(data.epoch())))
+    u = start if u is None else u
+    return certify(log_joint, u, start - 1.0, data, False, lambda: u, **options), log_joint, data
+
+
+def test_smallest_eigenvalue_is_the_dense_one_s(standard_diabetes):
+    """Small: the certificate's own matrix; and Lanczos on products with the same Hessian."""
+    model = br.BayesianModel(network(10, 12, 1, dtype=torch.float64), likelihood=likelihoods.Gaussian(0.7))
+    found, log_joint, data = judged(model, *standard_diabetes)
+    u = log_joint.layout.flatten(log_joint.model.start(*next(data.epoch())))
+    values = torch.linalg.eigvalsh(full_hessian(log_joint, u, data))
+    assert found.details["smallest eigenvalue"] == pytest.approx(float(values[0]), rel=1e-9)
+    lanczos = ends(lambda v: hessian_product(log_joint, u, data, v), u, 400)
+    assert lanczos.smallest == pytest.approx(float(values[0]), abs=1e-6 * float(values[-1]))
+    assert float(values[0]) <= lanczos.smallest + 1e-9
+    assert lanczos.largest == pytest.approx(float(values[-1]), rel=0.2)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_products_are_those_of_the_matrices(standard_diabetes, seed):
+    X, y = standard_diabetes
+    v = torch.randn(10 * 5 + 5 + 5 + 1 + 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    model = br.BayesianModel(network(10, 5, 1, seed=seed, dtype=torch.float64))
+    _, log_joint, data = judged(model, X, y)
+    u = log_joint.layout.flatten(log_joint.model.start(*next(data.epoch())))
+    torch.testing.assert_close(hessian_product(log_joint, u, data, v), full_hessian(log_joint, u, data) @ v)
+    matrix = gauss_newton(log_joint, u, data)
+    noise = log_joint.layout.segments["noise_scale"].slice
+    matrix[noise, noise] = 2 * len(y) + prior_curvature(log_joint, u)[noise]  # Fisher's in place of the observed
+    torch.testing.assert_close(gauss_newton_product(log_joint, u, data, v), matrix @ v)
+    torch.testing.assert_close(sum(diagonal(log_joint, u, data)), matrix.diagonal())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_smallest_eigenvalue_of_a_wide_linear_model_is_known(seed):
+    """H = XᵀX/σ² + I/τ², and X has singular values 2, …, 40: the smallest is 4/σ² + 1/τ²."""
+    rng = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(rng.normal(size=(1100, 1100)))[0] for _ in range(2))
+    X = left * np.linspace(2, 40, 1100) @ right
+    model = br.BayesianModel(nn.Linear(1100, 1, bias=False).double(), priors.Normal(2.0), likelihoods.Gaussian(0.5))
+    found, _, _ = judged(model, X, X @ rng.normal(size=1100))
+    known = 4 / 0.25 + 1 / 4
+    assert found.details["curvature from"] == "Hessian, all 1,100 rows"
+    assert known <= found.details["smallest eigenvalue"] + 1e-9 <= known + 1e-3 * 1600 / 0.25
+    one = br.BayesianModel(nn.Linear(1100, 1, bias=False).double(), priors.Normal(2.0), likelihoods.Gaussian(0.5))
+    few, _, _ = judged(one, X[:100], rng.normal(size=100))  # 1,000 directions of which the data say nothing
+    assert few.details["smallest eigenvalue"] == pytest.approx(1 / 4, rel=1e-6)
+
+
+def test_gain_of_a_wide_linear_model_is_the_log_joint_s_own():
+    """Conjugate gradients in place of the matrix: a Newton step lands on the mode, whose value is known."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 1200)), rng.normal(size=300)
+    model = br.BayesianModel(nn.Linear(1200, 1, bias=False).double(), priors.Normal(1.0), likelihoods.Gaussian(1.0))
+    found, log_joint, data = judged(model, X, y)
+    mode = X.T @ np.linalg.solve(X @ X.T + np.eye(300), y)
+    best, _ = gradient_of(log_joint, torch.from_numpy(mode), data)
+    assert found.details["nats to gain"] == pytest.approx(best - found.details["log joint"], rel=1e-2)
+    at_mode, _, _ = judged(model, X, y, torch.from_numpy(mode))
+    assert at_mode.converged
+    assert at_mode.details["largest gradient in posterior sds"] < 1e-8
+
+
+@pytest.mark.parametrize("hidden", [3, 400])
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+def test_zero_weights_are_a_saddle_however_many(hidden, activation):
+    """All weights zero: the gradient vanishes there by symmetry, also where a ReLU has none, and nothing is learned."""
+    X = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    net = network(1, hidden, 1, dtype=torch.float64, activation=activation)
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    mode = br.fit(br.BayesianModel(net, priors.Normal(3.0), likelihoods.Gaussian(0.1)), X, X[:, 0], method=MAP(num_steps=200))
+    assert not mode.certificate.converged
+    assert "a saddle, not a mode" in str(mode.certificate)
+    assert "start from other weights" in str(mode.certificate)
+    assert mode.certificate.details["nats gained along it"] > 100
+
+
+@pytest.mark.parametrize("inputs", [1, 600])
+def test_identical_hidden_units_are_a_saddle(inputs):
+    """Units that start alike stay alike: the best of such networks has one unit, and splitting it gains."""
+    X, hidden = torch.zeros(60, inputs, dtype=torch.float64), 2
+    X[:, 0] = torch.linspace(-2, 2, 60)
+    y = torch.sin(3 * X[:, 0])
+    net = network(inputs, hidden, 1, dtype=torch.float64)
+    with torch.no_grad():
+        net[0].weight.fill_(0.5)
+        net[0].bias.fill_(0.1)
+        net[2].weight.fill_(1 / hidden)
+    model = br.BayesianModel(net, {"*.weight": priors.Normal(3.0), "*.bias": priors.Normal(3.0)}, likelihoods.Gaussian(0.1))
+    mode = br.fit(model, X, y, method="map")
+    assert float((mode.mean["0.weight"][0] - mode.mean["0.weight"][1]).abs().max()) < 1e-6
+    assert not mode.certificate.converged
+    assert "a saddle, not a mode" in str(mode.certificate)
+    assert mode.certificate.details["smallest eigenvalue"] < 0
+
+
+def lasso_problem(prior, X, y):
+    return br.BayesianModel(nn.Linear(10, 1, bias=False).double(), prior, likelihoods.Gaussian(0.7)), X, y
+
+
+@pytest.mark.parametrize("b", [0.005, 0.02, 0.05])
+def test_no_kkt_violation_at_scikit_learn_s_lasso(standard_diabetes, b):
+    X, y = standard_diabetes
+    w = Lasso(alpha=0.7**2 / (len(y) * b), fit_intercept=False, tol=1e-15, max_iter=1_000_000).fit(X, y).coef_
+    found, _, _ = judged(*lasso_problem(priors.Laplace(b), X, y), torch.from_numpy(w))
+    assert (w == 0).any()
+    assert found.details["largest KKT violation in posterior sds"] < 1e-8
+    assert found.converged
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_kkt_violation_of_separable_penalties_is_the_formula(standard_diabetes, seed):
+    """√H · distance of −∇smooth from the subdifferential over H, for weights far from the kink, and at it."""
+    X, rng = np.linalg.qr(standard_diabetes[0])[0] * 20, np.random.default_rng(seed)
+    truth = rng.choice([-1.0, 1.0], 10) * (1 + rng.random(10))
+    y, w = X @ truth + rng.normal(size=442), 1.3 * truth
+    w[:4] = 0
+    ascent, bend = X.T @ (y - X @ w) / 0.49, (X**2).sum(0) / 0.49
+    b, tau = 0.05, 0.4
+    at_zero = np.clip(np.abs(ascent) - 1 / b, 0, None)
+    for prior, slope, more in (
+        (priors.Laplace(b), np.sign(w) / b, 0.0),
+        (priors.ElasticNet(b, tau), np.sign(w) / b + w / tau**2, 1 / tau**2),
+    ):
+        expected = np.where(w == 0, at_zero, np.abs(ascent - slope)) / np.sqrt(bend + more)
+        found, _, _ = judged(*lasso_problem(prior, X, y), torch.from_numpy(w))
+        step = np.abs(ascent - slope) / (bend + more)
+        assert (step < np.abs(w))[w != 0].all()  # no step crosses the kink, where the formula would be another one
+        assert found.details["largest KKT violation in posterior sds"] == pytest.approx(expected.max(), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_kkt_violation_of_a_group_lasso_is_by_group(standard_diabetes, seed):
+    """Groups at zero: (‖∇‖ − 1/s)₊ over √H, H the largest of the diagonal; the others: the block's own proximal step."""
+    X, Y = standard_diabetes[0], np.random.default_rng(seed).normal(size=(442, 3))
+    net, s = nn.Linear(10, 3, bias=False).double(), 0.05
+    model = br.BayesianModel(net, priors.GroupLasso(s, per="column"), likelihoods.Gaussian(1.0))
+    ascent, bend = Y.T @ X, (X**2).sum(0).max()
+    zero, _, _ = judged(model, X, Y, torch.zeros(30, dtype=torch.float64))
+    expected = np.clip(np.linalg.norm(ascent, axis=0) - 1 / s, 0, None).max() / np.sqrt(bend)
+    assert expected > 0
+    assert zero.details["largest KKT violation in posterior sds"] == pytest.approx(expected, rel=1e-9)
+    fitted = br.fit(model, X, Y, method="map")
+    assert fitted.certificate.converged
+    assert fitted.certificate.details["largest KKT violation in posterior sds"] < 1e-3
+
+
+@pytest.mark.parametrize("units", [1e-3, 1e3])
+@pytest.mark.parametrize("rule", [priors.Normal, priors.Laplace])
+def test_relative_numbers_do_not_depend_on_units(standard_diabetes, units, rule):
+    X, y = standard_diabetes
+    w = torch.linspace(-0.2, 0.3, 10, dtype=torch.float64)
+    key = f"largest {'gradient' if rule is priors.Normal else 'KKT violation'} in posterior sds"
+
+    def number(of_x, of_y):
+        likelihood = likelihoods.Gaussian(0.7 * of_y)
+        model = br.BayesianModel(nn.Linear(10, 1, bias=False).double(), rule(0.3 * of_y / of_x), likelihood)
+        found, _, _ = judged(model, X * of_x, y * of_y, w * (of_y / of_x))
+        return found.details[key], found.details["nats to gain"]
+
+    assert number(units, 1.0) == pytest.approx(number(1.0, 1.0), rel=1e-8)
+    assert number(1.0, units) == pytest.approx(number(1.0, 1.0), rel=1e-8)
+
+
+@pytest.mark.parametrize("values", [[-5.0] * 7 + [-9.0, -20.0, float("nan")], [-5.0] + [-9.0] * 9])
+def test_restarts_are_in_the_details_and_the_sentence(standard_diabetes, values):
+    model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
+    u = br.fit(model, *standard_diabetes, method="exact").loc
+    found, _, _ = judged(model, *standard_diabetes, u, restarts=values)
+    agree = values.count(-5.0)
+    said = "7 of 10 restarts agree to 0.1 nats" if agree == 7 else "best of 10 restarts; no other came within 0.1 nats"
+    assert said in str(found)
+    assert found.converged
+    assert found.details["restarts"] == 10
+    assert found.details["restarts that agree"] == agree
+    assert found.details["spread over restarts"] == (15.0 if agree == 7 else 4.0)
+
+
+def test_a_small_duality_gap_is_a_proof_and_a_large_one_says_nothing(standard_diabetes):
+    model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
+    u = br.fit(model, *standard_diabetes, method="exact").loc
+    proved, _, _ = judged(model, *standard_diabetes, u, gap=0.02)
+    assert proved.converged
+    assert "by the duality gap at most 0.02 nats are left to gain" in str(proved)
+    assert "curvature from" not in proved.details
+    open_, _, _ = judged(model, *standard_diabetes, u, gap=10.0)
+    assert open_.converged
+    assert open_.details["duality gap"] == 10.0
+    assert "duality gap" not in str(open_)
+    assert not judged(model, *standard_diabetes, torch.zeros_like(u), gap=10.0)[0].converged
+
+
+def test_details_survive_a_file(tmp_path, standard_diabetes):
+    mode = br.fit(br.BayesianModel(nn.Linear(10, 1), priors.Laplace(0.05)), *standard_diabetes, method="map")
+    br.save(mode, tmp_path / "mode.pt")
+    assert br.load(tmp_path / "mode.pt").certificate == mode.certificate
+    assert {"smallest eigenvalue", "largest KKT violation in posterior sds"} <= mode.certificate.details.keys()
+
+
+class TestAStartIsNeverReturnedAsAMode:
+    @pytest.mark.parametrize("rate", [1e-300, 1e-12, 1e-7])
+    @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+    @pytest.mark.parametrize("widths", [(10, 8, 1), (10, 200, 200, 1)])
+    def test_adam_that_does_not_move(self, standard_diabetes, rate, activation, widths):
+        model = br.BayesianModel(network(*widths, activation=activation), likelihood=likelihoods.Gaussian(0.7))
+        mode = br.fit(model, *standard_diabetes, method=MAP("adam", learning_rate=rate, num_steps=10))
+        assert not mode.certificate.converged
+        assert "raise" in str(mode.certificate)
+
+    def test_many_unknowns_and_hardly_any_rows(self):
+        """1 % of P/2 is 25 nats here, and all that there is to climb is less."""
+        rng = np.random.default_rng(0)
+        model = br.BayesianModel(nn.Linear(5000, 1, bias=False), priors.Normal(1.0), likelihoods.Gaussian(1.0))
+        X, y = rng.normal(size=(40, 5000)), 0.5 * rng.normal(size=40)
+        nn.init.zeros_(model.module.weight)
+        mode = br.fit(model, X, y, method=MAP("adam", learning_rate=1e-12, num_steps=10))
+        assert mode.certificate.details["nats to gain"] < mode.certificate.details["tolerance"]
+        assert not mode.certificate.converged
+        assert "climbed since the start" in str(mode.certificate)
+        assert br.fit(model, X, y, method="map").certificate.converged
+
+    def test_lbfgs_that_cannot_move(self):
+        """The objective is not finite anywhere but at the start."""
+
+        class Trap(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
+
+            def forward(self, x):
+                return x[:, 0] * torch.where((self.weight - 0.5).abs() < 1e-200, self.weight, torch.nan)
+
+        X = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+        model = br.BayesianModel(Trap(), priors.Normal(1.0), likelihoods.Gaussian(0.1))
+        mode = br.fit(model, X, 2 * X[:, 0], method=MAP("lbfgs"))
+        assert not mode.certificate.converged
+        assert "Not a mode: the" in str(mode.certificate)
+
+    @pytest.mark.parametrize("where", ["value", "gradient"])
+    def test_an_objective_that_is_no_number(self, where):
+        class Broken(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+            def forward(self, x):
+                return x[:, 0] * (self.weight / self.weight if where == "value" else self.weight.abs().sqrt())
+
+        X = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+        model = br.BayesianModel(Broken(), priors.Normal(1.0), likelihoods.Gaussian(0.1))
+        found, _, _ = judged(model, X, X[:, 0], torch.zeros(1, dtype=torch.float64))
+        assert not found.converged
+        assert "is not a finite number where the search ended" in str(found)
+
+    def test_a_start_at_the_mode_itself_is_one(self, standard_diabetes):
+        X, y = standard_diabetes
+        linear = nn.Linear(10, 1).double()
+        model = br.BayesianModel(linear, priors.Normal(0.3), likelihoods.Gaussian(0.7))
+        exact = br.fit(model, X, y, method="exact")
+        with torch.no_grad():
+            for name, parameter in linear.named_parameters():
+                parameter.copy_(exact.mean[name])
+        mode = br.fit(br.BayesianModel(linear, priors.Normal(0.3), likelihoods.Gaussian(0.7)), X, y, method=MAP("lbfgs"))
+        assert mode.certificate.converged
+
+    def test_an_end_below_the_start(self, standard_diabetes):
+        X, y = standard_diabetes
+        model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
+        bound, data = model.ingest(X, y)
+        exact = br.fit(model, X, y, method="exact").loc
+        below = exact + 0.1 * torch.ones_like(exact)
+        found = certify(LogJoint(bound), below, exact, data, False, lambda: below)
+        assert not found.converged
+        assert "below its start; lower learning_rate" in str(found)

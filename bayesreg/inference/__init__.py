@@ -3,14 +3,23 @@
 from typing import Any
 
 from bayesreg import _catalog
-from bayesreg.inference.base import AbstractMethod, fit
+from bayesreg.inference.base import AbstractMethod, ConvergenceWarning, fit
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.loop import FitError
 from bayesreg.inference.map import MAP
 from bayesreg.inference.mean_field import MeanField
 
-__all__ = ["MAP", "AbstractMethod", "Exact", "FitError", "LaplaceApproximation", "MeanField", "fit"]
+__all__ = [
+    "MAP",
+    "AbstractMethod",
+    "ConvergenceWarning",
+    "Exact",
+    "FitError",
+    "LaplaceApproximation",
+    "MeanField",
+    "fit",
+]
 
 _catalog.load_files(__name__, __path__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -19,6 +20,10 @@ from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import seeded
 
 Report = Callable[[int, int, float], None]
+
+
+class ConvergenceWarning(UserWarning):
+    """A fit came back whose certificate is not passed; the message is its sentence, which says what to do."""
 
 
 class AbstractMethod(abc.ABC):
@@ -52,7 +57,7 @@ class AbstractMethod(abc.ABC):
         self, model: BayesianModel, X: Any, y: Any = None, *, seed: int = 0, num_data: int | None = None
     ) -> AbstractPosterior:
         """Fit by this method; see `bayesreg.fit`."""
-        return fit(model, X, y, method=self, seed=seed, num_data=num_data)
+        return _fitted(model, X, y, self, seed, num_data, None, True)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -90,6 +95,9 @@ def fit(
     Raises:
         ValueError: If the data, the model and the method do not fit together; says what must hold and what to do.
 
+    Warns:
+        ConvergenceWarning: If the posterior's certificate is not passed; says what to raise.
+
     >>> import torch
     >>> from bayesreg import priors, likelihoods
     >>> X = torch.tensor([[0.0], [1.0], [2.0]])
@@ -97,6 +105,24 @@ def fit(
     >>> mode = fit(model, X, torch.tensor([0.0, 1.0, 2.0]), method="map")
     >>> round(float(mode.mean["weight"]), 5)  # Σxy/(Σx² + σ²/τ²) = 5/6
     0.83333
+    """
+    return _fitted(model, X, y, method, seed, num_data, device, progress)
+
+
+def _fitted(
+    model: BayesianModel,
+    X: Any,
+    y: Any,
+    method: AbstractMethod | str,
+    seed: int,
+    num_data: int | None,
+    device: torch.device | str | None,
+    progress: bool | Report,
+) -> AbstractPosterior:
+    """`fit`, called straight by what a person calls, so that a warning points at the person's line.
+
+    Raises:
+        ValueError: As `fit` does.
     """
     if not isinstance(model, BayesianModel):
         raise ValueError(
@@ -109,7 +135,10 @@ def fit(
     with isolated(seed, model.like.device):
         bound, data = model.ingest(X, y, num_data=num_data)
         with _reporter(progress, method.name) as report:
-            return method.run(bound, data, seed=seed, report=report)
+            posterior = method.run(bound, data, seed=seed, report=report)
+    if not posterior.certificate.converged:
+        warnings.warn(f"{method.name}: {posterior.certificate.sentence}", ConvergenceWarning, stacklevel=3)
+    return posterior
 
 
 def resolve(method: AbstractMethod | str) -> AbstractMethod:

@@ -9,19 +9,18 @@ its mode, so that a gain of a hundredth of that does not matter.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.curvature import full_hessian, gauss_newton, output_jacobian, prior_curvature
+from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
 from bayesreg.inference.training import gradient_of
 from bayesreg.posterior import Certificate
 
-FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above, its diagonal from a sample of rows
-_SAMPLE = 1024
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
@@ -55,13 +54,34 @@ def in_double(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[LogJoin
 
 
 def certify(
-    log_joint: LogJoint, u: torch.Tensor, start: torch.Tensor, data: Data, jacobian: bool, probe: Callable[[], torch.Tensor]
+    log_joint: LogJoint,
+    u: torch.Tensor,
+    start: torch.Tensor,
+    data: Data,
+    jacobian: bool,
+    probe: Callable[[], torch.Tensor],
+    *,
+    restarts: Sequence[float] | None = None,
+    gap: float | None = None,
 ) -> Certificate:
     """Judge a candidate for a mode on all rows.
 
     Where a penalty has a kink, the proximal gradient step over its length stands for the gradient; it is zero at a kink
     that holds the mode. A piecewise linear network has modes where its pieces meet and no vanishing gradient there: what
-    a further search gains is the judge then.
+    a further search gains is the judge then. A tolerance of 1 % of P/2 is more than all that few rows can say about very many
+    unknowns; what is left must then also be below 1 % of what the search climbed, so that a start never passes.
+
+    The numbers in `details`, in nats unless said otherwise:
+
+    - "log joint", "nats to gain" (½ gᵀH⁻¹g), "tolerance" (1 % of P/2), "space" (of the mode), "nats climbed" (since the start);
+    - "largest gradient in posterior sds", or "largest KKT violation in posterior sds" where a penalty has a kink: see
+      `optimality.violation`; without units;
+    - "smallest eigenvalue" of minus the second derivative, over the unknowns that no kink holds, in nats over the square of an
+      unknown's unit: below zero at a saddle; above `FULL_CURVATURE` unknowns Lanczos's upper bound of it;
+    - "curvature from": which matrix, and how many rows;
+    - "nats gained along it": what a straight line in a direction of negative curvature gains, where there is one;
+    - "nats gained by more steps", of a piecewise linear network; "duality gap" where one came;
+    - "restarts", "restarts that agree", "spread over restarts", where restarts came.
 
     Args:
         log_joint: The objective.
@@ -70,131 +90,189 @@ def certify(
         data: All rows.
         jacobian: As for MAP.
         probe: A further search from the candidate; called for a piecewise linear network only.
+        restarts: The log-joint that each restart reached, the best one's included.
+        gap: An upper bound of the nats that are left to gain, from duality. Where it is below the tolerance it is a proof,
+            and no curvature is formed.
 
     Returns:
-        The certificate; `details` holds the numbers, in nats.
+        The certificate.
     """
     moved = not bool((u == start).all())
     log_joint, u, data = in_double(log_joint, u, data)
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
-    residual = stationarity(log_joint, u, gradient)
-    gain, saddle = decrement(log_joint, u, residual, data, jacobian)
     enough = 0.005 * len(u)
-    space = "unconstrained" if jacobian else "constrained"
-    details: dict[str, float | str] = {"log joint": value, "nats to gain": gain, "tolerance": enough, "space": space}
-    unbounded, arrived = _unbounded(log_joint, u, data, gain > enough)
+    details: dict[str, float | str] = {
+        "log joint": value,
+        "tolerance": enough,
+        "space": "unconstrained" if jacobian else "constrained",
+    }
+    if gap is not None:
+        details["duality gap"] = float(gap)
+    if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
+        sentence = (
+            "Not a mode: the log-joint or its gradient is not a finite number where the search ended; standardise the data, or "
+            "lower learning_rate and raise num_steps."
+        )
+        found = Certificate(False, sentence, details)
+    elif gap is not None and gap <= enough and not _unbounded(log_joint, u, data, False)[0]:
+        sentence = (
+            f"Converged to a mode: by the duality gap at most {_nats(gap)} are left to gain, below {enough:.2g} (1 % of P/2)."
+        )
+        found = Certificate(True, sentence, details)
+    else:
+        details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
+        candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
+        found = _judge(candidate, gradient, enough, probe, details)
+    return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    """A point that may be a mode, and where it came from."""
+
+    log_joint: LogJoint
+    u: torch.Tensor
+    data: Data
+    jacobian: bool
+    moved: bool
+    value: float
+    climbed: float
+
+    def is_short(self, gain: float) -> bool:
+        """True where what is left is a good part of all that there was, though it is little for so many unknowns."""
+        few = 0.005 * min(len(self.u), self.data.num_data)
+        return gain > max(few, 0.01 * (self.climbed + gain)) or self.is_below
+
+    @property
+    def is_below(self) -> bool:
+        """True where the search ended lower than it began."""
+        return self.climbed < -max(0.1, 0.005 * min(len(self.u), self.data.num_data))
+
+
+def _judge(
+    at: _Candidate, gradient: torch.Tensor, enough: float, probe: Callable[[], torch.Tensor], details: dict[str, float | str]
+) -> Certificate:
+    """The certificate from the curvature."""
+    log_joint, u, data = at.log_joint, at.u, at.data
+    kinks = has_kinks(log_joint)
+    curvature, broken = measure(log_joint, u, gradient, data, jacobian=at.jacobian, kinks=kinks, slack=0.01 * enough)
+    gain = details["nats to gain"] = curvature.gain
+    what = "KKT violation" if any(group.kinked for group in log_joint.groups) else "gradient"
+    details[f"largest {what} in posterior sds"] = broken
+    details["curvature from"] = curvature.source
+    if curvature.smallest is not None:
+        details["smallest eigenvalue"] = curvature.smallest
+    unbounded, arrived = _unbounded(log_joint, u, data, not gain <= enough)
     if unbounded:
         if arrived:  # nothing can be built on it; on the way there, a curvature still means something
             details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
-    if gain <= enough and not saddle:
+    fixed, saddle = log_joint.model.is_deterministic, curvature.saddle
+    if gain <= enough and not saddle and not at.is_short(gain) and not (kinks and fixed and _leaves(at, curvature, details)):
         sentence = f"Converged to a mode: {_nats(gain)} are left to gain, below {enough:.2g} (1 % of P/2)."
         return Certificate(True, sentence, details)
-    if not log_joint.model.is_deterministic:
+    if not fixed:
         sentence = (
             "Not certified: batch normalisation or dropout make the objective of training another one than that of "
             f"evaluation, which could still gain {_nats(gain)}; judge this fit by held-out rows."
         )
         return Certificate(False, sentence, details)
-    if not moved and not saddle:
+    if at.is_below:
+        sentence = (
+            f"Not converged: the search ended {_nats(-at.climbed)} below its start; lower learning_rate, and raise num_steps "
+            "or batch_size."
+        )
+        return Certificate(False, sentence, details)
+    if saddle and gain <= enough and curvature.direction is not None:
+        rise = climb(log_joint, u, curvature.direction, data, curvature.metric, jacobian=at.jacobian) - at.value
+        details["nats gained along it"] = max(0.0, rise)
+    if saddle or "nats gained along it" in details:
+        return Certificate(False, _saddle(gain, enough, details), details)
+    if not at.moved:
         return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
-    if has_kinks(log_joint):
-        more = max(0.0, gradient_of(log_joint, probe().to(u), data, jacobian=jacobian)[0] - value)
-        details["nats gained by more steps"] = more
-        if more <= max(0.1, enough):
+    if kinks:
+        gain = max(0.0, gradient_of(log_joint, probe().to(u), data, jacobian=at.jacobian)[0] - at.value)
+        details["nats gained by more steps"] = gain
+        if gain <= max(0.1, enough) and not at.is_short(gain):
+            if _leaves(at, curvature, details):
+                return Certificate(False, _saddle(gain, enough, details), details)
             sentence = (
-                f"Converged to a mode where pieces of the piecewise linear network meet: a further search gains {_nats(more)}, "
+                f"Converged to a mode where pieces of the piecewise linear network meet: a further search gains {_nats(gain)}, "
                 f"below {max(0.1, enough):.2g} (1 % of P/2)."
             )
             return Certificate(True, sentence, details)
-        gain = more
     why = (
-        "the curvature is negative in some direction: a saddle, not a mode"
-        if saddle
-        else f"about {_nats(gain)} are left to gain"
+        f"tolerance {enough:.2g}"
+        if gain > enough
+        else f"more than 1 % of the {max(0.0, at.climbed):.3g} climbed since the start"
     )
-    return Certificate(False, f"Not converged: {why} (tolerance {enough:.2g}); raise num_steps.", details)
+    return Certificate(False, f"Not converged: about {_nats(gain)} are left to gain ({why}); raise num_steps.", details)
 
 
-def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient, with the proximal gradient step over its length in place of it where the penalty has a kink.
+def _leaves(at: _Candidate, curvature: Curvature, details: dict[str, float | str]) -> bool:
+    """True where a piecewise linear network rises along a direction of negative curvature beside the candidate."""
+    beside, found = neighbouring(at.log_joint, at.u, at.data, curvature.metric, jacobian=at.jacobian)
+    if found.smallest >= -1e-6 * found.largest:
+        return False
+    rise = climb(at.log_joint, beside, found.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
+    few = 0.005 * min(len(at.u), at.data.num_data)
+    rounding = 100 * torch.finfo(at.u.dtype).eps * abs(at.value)
+    if rise <= max(0.1, few, 0.01 * at.climbed, rounding):
+        return False
+    details["nats gained along it"] = rise
+    return True
+
+
+def _saddle(gain: float, enough: float, details: dict[str, float | str]) -> str:
+    """The sentence for a point with negative curvature."""
+    if gain > enough:
+        return (
+            f"Not converged: about {_nats(gain)} are left to gain (tolerance {enough:.2g}), and the curvature is negative in "
+            "some direction: a saddle, not a mode; raise num_steps."
+        )
+    rise = float(details["nats gained along it"])
+    return (
+        f"Not converged: the curvature is negative in some direction, along which {_nats(rise)} are gained: a saddle, not a "
+        f"mode (tolerance {enough:.2g}); start from other weights, random ones and not all zero or equal, or raise num_steps."
+    )
+
+
+def with_restarts(certificate: Certificate, restarts: Sequence[float], tolerance: float) -> Certificate:
+    """The same certificate with a word on how many restarts reached as much as the best one.
 
     Args:
-        log_joint: The objective.
-        u: Where, (P,).
-        gradient: Of the log-joint, (P,).
+        certificate: Of the best restart.
+        restarts: The log-joint that each reached, in nats; what is not finite counts as a restart that failed.
+        tolerance: Nats by which a restart may stay below the best and still agree with it.
 
     Returns:
-        (P,), zero at a mode.
+        The certificate, with "restarts", "restarts that agree" and "spread over restarts" in its details.
+
+    Raises:
+        ValueError: If there is no restart.
+
+    >>> print(with_restarts(Certificate(True, "Converged."), [-10.0, -10.05, -17.0], 0.1))
+    Converged. 2 of 3 restarts agree to 0.1 nats.
+    >>> print(with_restarts(Certificate(True, "Converged."), [-10.0, -11.0, -17.0], 0.1))
+    Converged. It is the best of 3 restarts; no other came within 0.1 nats.
     """
-    residual = gradient.clone()
-    reach = 1e-2 / max(1.0, float(gradient.abs().max()))
-    for group in log_joint.groups:
-        if group.kinked:
-            part = u[group.slice].detach()
-            smooth_part = gradient[group.slice] + group.slope(part)
-            residual[group.slice] = (group.prox(part + reach * smooth_part, reach) - part) / reach
-    return residual
-
-
-def decrement(
-    log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor, data: Data, jacobian: bool = False
-) -> tuple[float, bool]:
-    """½ gᵀH⁻¹g over the coordinates that a kink does not hold, and whether the curvature is negative somewhere.
-
-    Args:
-        log_joint: The objective.
-        u: Where, (P,).
-        residual: The gradient there, (P,).
-        data: All rows.
-        jacobian: As for MAP.
-
-    Returns:
-        Nats, and True at a saddle (told for a smooth network of up to `FULL_CURVATURE` unknowns only).
-    """
-    free = torch.ones_like(residual, dtype=torch.bool)
-    for group in log_joint.groups:
-        if group.kinked:  # at a kink that holds the mode the residual is zero, and the coordinate cannot move
-            free[group.slice] = residual[group.slice] != 0
-    if not bool(free.any()):
-        return 0.0, False
-    g = residual[free].double()
-    if len(u) > FULL_CURVATURE:
-        diagonal = _curvature_diagonal(log_joint, u, data)[free].double()
-        return 0.5 * float((g.square() / diagonal.clamp_min(torch.finfo(g.dtype).tiny)).sum()), False
-    saddle = False
-    if not has_kinks(log_joint):
-        matrix = full_hessian(log_joint, u, data, jacobian=jacobian)[free][:, free].double()
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        if int(info) == 0:
-            return 0.5 * float(g @ torch.cholesky_solve(g[:, None], factor)[:, 0]), False
-        ends = torch.linalg.eigvalsh(matrix)[[0, -1]]
-        saddle = float(ends[0]) < -1e-6 * float(ends[1].abs())
-    matrix = gauss_newton(log_joint, u, data, jacobian=jacobian)[free][:, free].double()
-    # a direction without curvature is one that neither data nor prior speak about; its gradient is rounding
-    values, vectors = torch.linalg.eigh(matrix)
-    held = values > 1e-12 * values[-1]
-    return 0.5 * float(((vectors.mT @ g)[held].square() / values[held]).sum()), saddle
-
-
-def _curvature_diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tensor:
-    """The Gauss–Newton matrix's diagonal, from the first rows, scaled to all of them."""
-    model, seen = log_joint.model, 0
-    total = torch.zeros_like(u)
-    noise = model.noise(log_joint.layout.unflatten(u))
-    rows = max(1, min(_SAMPLE, 2**24 // len(u)))
-    for x, y in data.epoch(rows):
-        jacobian, output = output_jacobian(log_joint, u, x)
-        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
-        total += torch.einsum("bkp,bkl,blp->p", jacobian, model.likelihood.output_curvature(output, y, **noise), jacobian)
-        seen += len(x)
-        if seen >= _SAMPLE:
-            break
-    total = total * (data.num_data / seen) + prior_curvature(log_joint, u).clamp_min(0)
-    for segment in log_joint.layout.in_order:
-        if segment.latent.is_noise:  # Fisher information of a log-scale
-            total[segment.slice] += 2 * data.num_data
-    return total
+    if not restarts:
+        raise ValueError("restarts must hold the log-joint of at least one fit, but none came; leave it out for a single fit.")
+    reached = [float(value) for value in restarts if math.isfinite(value)]
+    best = max(reached, default=math.nan)
+    agree, count = sum(best - value <= tolerance for value in reached), len(restarts)
+    details = {
+        **certificate.details,
+        "restarts": float(count),
+        "restarts that agree": float(agree),
+        "spread over restarts": best - min(reached, default=math.nan),
+    }
+    word = ""
+    if count > 1 and agree > 1:
+        word = f" {agree} of {count} restarts agree to {tolerance:.2g} nats."
+    elif count > 1:
+        word = f" It is the best of {count} restarts; no other came within {tolerance:.2g} nats."
+    return dataclasses.replace(certificate, sentence=certificate.sentence + word, details=details)
 
 
 def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> tuple[str, bool]:

@@ -13,10 +13,10 @@ import torch
 from bayesreg import _check
 from bayesreg.data import rows_of
 from bayesreg.flat import LogJoint
+from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import Report, _reporter, _seed, isolated
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.map import check_has_mode
-from bayesreg.inference.affine import is_affine
 from bayesreg.inference.training import resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.path import NUM_STEPS

@@ -11,6 +11,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.flat import LogJoint
+from bayesreg.inference.lbfgs import newton
 from bayesreg.inference.many import Stepper, fit_many
 from bayesreg.inference.proximal import polish
 from bayesreg.inference.replicas import Replicas
@@ -170,7 +171,7 @@ def test_ends_of_networks_are_modes(name):
     assert len(history.steps) > 50
     for v, value in zip(u, nats, strict=True):
         assert gradient_of(joints[0], v, data)[0] == pytest.approx(float(value), rel=1e-12)
-        better = polish(joints[0], v, data) if name != "Normal" else br.inference.map.newton(joints[0], v, data, False)
+        better = polish(joints[0], v, data) if name != "Normal" else newton(joints[0], v, data, False)
         assert gradient_of(joints[0], better, data)[0] - float(value) < 1e-6
 
 

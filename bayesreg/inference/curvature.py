@@ -89,7 +89,7 @@ def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: 
         def column(direction: torch.Tensor, loss: Callable = loss) -> torch.Tensor:
             return jvp(grad(loss), (u,), (direction,))[1]
 
-        columns = max(1, min(len(u), _ENTRIES // (8 * len(x))))
+        columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))  # more at once leave the processor's cache
         total = total + vmap(column, chunk_size=columns)(torch.eye(len(u)).to(u)).detach()
     return 0.5 * (total + total.mT)
 

@@ -25,6 +25,7 @@ from bayesreg.inference.columns import Columns
 from bayesreg.inference.group_lasso import Groups, group_lasso
 from bayesreg.inference.lasso import lasso
 from bayesreg.inference.least_squares import Elimination, Undetermined, ridge, root_of
+from bayesreg.inference.optimality import violation
 from bayesreg.inference.proximal import fista, top_of
 from bayesreg.posterior import Certificate
 from bayesreg.priors import ElasticNet, GroupLasso, Laplace
@@ -45,11 +46,14 @@ class LinearSolution:
         u: (P,) float64, in the layout's order, on the CPU; numbers that the module's type holds.
         gap: Nats that are at most left to gain; None where no dual point is known.
         note: How it was found, one sentence.
+        violation: Largest violation of the optimality conditions in posterior sds, see `optimality.violation`; where
+            `fit_linear` has measured it.
     """
 
     u: torch.Tensor
     gap: float | None
     note: str
+    violation: float | None = None
 
 
 class _Penalty:
@@ -319,12 +323,27 @@ def fit_linear(log_joint: LogJoint, data: Data) -> tuple[LinearSolution, float] 
     with torch.no_grad():
         likelihood = sum(float(wide.log_likelihood(wide.layout.unflatten(u), x, y, len(x))) for x, y in rows.epoch(MAX_ROWS))
         value = likelihood + float(wide.log_prior(u)) + data.num_data * model.log_jacobian
-    loss = 0.5 * float(np.square(problem.target - problem.design @ found.u.numpy()).sum())
+    residual = problem.target - problem.design @ found.u.numpy()
+    loss = 0.5 * float(np.square(residual).sum())
     # the module's own word on the answer: affine at two random points is not yet affine there
     constant = len(problem.target) * (math.log(float(model.likelihood.fixed["noise_scale"])) + HALF_LOG_2PI)
     if not abs(likelihood + loss + constant) <= 1e-6 * (abs(likelihood) + loss + abs(constant)):
         return None
-    return found, value
+    return dataclasses.replace(found, violation=_violation(wide, u, problem.design, residual)), value
+
+
+def _violation(log_joint: LogJoint, u: torch.Tensor, design: np.ndarray, residual: np.ndarray) -> float:
+    """The largest violation of the optimality conditions, from the design alone: no network is differentiated."""
+    ascent = torch.from_numpy(design.T @ residual).to(u)
+    bend = torch.from_numpy(np.einsum("ij,ij->j", design, design)).to(u)
+    metric = bend.clone()
+    for group in log_joint.groups:
+        part = u[group.slice]
+        ascent[group.slice] -= group.slope(part)
+        if group.elementwise:
+            metric[group.slice] += group.curvature(part)
+    tiny = torch.finfo(u.dtype).tiny
+    return violation(log_joint, u, ascent, bend.clamp_min(tiny), metric.clamp_min(tiny))
 
 
 def certify_linear(solution: LinearSolution, log_joint: float, space: str = "constrained") -> Certificate | None:
@@ -348,6 +367,8 @@ def certify_linear(solution: LinearSolution, log_joint: float, space: str = "con
         "tolerance": enough,
         "space": space,
     }
+    if solution.violation is not None:
+        details["largest KKT violation in posterior sds"] = solution.violation
     said = f"at most {_nats(solution.gap)} are left to gain, by the duality gap"
     if solution.gap <= enough:
         return Certificate(True, f"Converged to the mode: {said} (tolerance {enough:.2g}).", details)

@@ -29,7 +29,7 @@ from bayesreg.inference.replicas import check_replicable
 from bayesreg.inference.restarts import starts
 from bayesreg.inference.search import Search, SearchOptions, hold_out
 from bayesreg.inference.stepper import EagerAdam
-from bayesreg.inference.training import TrainingCopy, resolve_batch
+from bayesreg.inference.training import TrainingCopy, gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, Dirac, FitRecord, History
 
@@ -72,8 +72,8 @@ class MAP(AbstractMethod):
             search stops when `patience` looks in a row have found no better one (there are a hundred in a fit). Such a point
             is no mode, and its certificate says so.
         patience: Looks.
-        num_restarts: Fits from that many starts, all in one: the module's own weights and as its layers draw them anew. The
-            best is kept, and how far the others came is in the certificate.
+        num_restarts: Starts: the module's own weights, and others as its layers draw them anew, whose fits run side by side as
+            one. The best is kept, and how far the others came is in the certificate.
         checkpoint: A file where a running fit keeps its state. If it is there when the fit starts, the fit goes on from it, to
             the same answer as without the interruption; it is deleted when the fit is done.
         checkpoint_every: Steps between two states; a twentieth of the fit when None.
@@ -148,6 +148,8 @@ class MAP(AbstractMethod):
         if self.validation_fraction is not None:
             model, data, held_out = hold_out(model, data, self.validation_fraction, history)
         log_joint = LogJoint(model)
+        if self.num_restarts > 1:
+            self._check_restarts(log_joint, data)
         if (linear := self._linear(log_joint, data, history, report)) is not None:
             u, certificate = linear
             record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
@@ -155,14 +157,8 @@ class MAP(AbstractMethod):
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
         optimizer = self._choose(log_joint, data, batch_size, history)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        first, restarts = start, None
-        if self.num_restarts > 1:
-            start, restarts = self._best_of_many(log_joint, data, batch_size, history, report)
-        if optimizer in STEPWISE and restarts is not None:
-            u, trained = start, model
-        elif optimizer == "lbfgs":
-            options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}
-            u, trained = lbfgs(log_joint, start, data, **options), model
+        if optimizer == "lbfgs":
+            u, trained = self._lbfgs(log_joint, start, data, history, report), model
         elif optimizer == "fista":
             u, trained = self._fista(log_joint, start, data, history), model
         else:
@@ -173,8 +169,11 @@ class MAP(AbstractMethod):
         if by_steps and self._can_polish(log_joint, batch_size, data):
             u = polish(*in_double(log_joint, u, data), jacobian=self.jacobian).to(u.dtype)
             history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
+        restarts = None
+        if self.num_restarts > 1:
+            u, restarts = self._best_of_many(log_joint, u, data, batch_size, optimizer, history, report)
         further = lambda: self._further(log_joint, u, data, batch_size)  # noqa: E731
-        certificate = certify(log_joint, u, first, data, self.jacobian, further, restarts=restarts)
+        certificate = certify(log_joint, u, start, data, self.jacobian, further, restarts=restarts)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
         return Dirac(trained, record, u)
 
@@ -204,6 +203,21 @@ class MAP(AbstractMethod):
         if certificate is None:
             certificate = certify(log_joint, u, torch.full_like(u, math.nan), data, self.jacobian, lambda: u)
         return u, certificate
+
+    def _check_restarts(self, log_joint: LogJoint, data: Data) -> None:
+        """Refuse several starts before the first search, not after it.
+
+        Raises:
+            ValueError: If the model or the settings are none for many fits at once.
+        """
+        given = [name for name in ("validation_fraction", "checkpoint") if getattr(self, name) is not None]
+        if given:
+            raise ValueError(
+                f"num_restarts={self.num_restarts} compares searches by their log-joint on all rows, but {given[0]} came too; "
+                "leave one of the two out."
+            )
+        check_replicable(log_joint)
+        data.full("a fit from several starts")
 
     def _choose(self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History) -> str:
         partial, fixed, kinked = None, log_joint.model.is_deterministic, any(group.kinked for group in log_joint.groups)
@@ -239,23 +253,23 @@ class MAP(AbstractMethod):
         return chosen
 
     def _best_of_many(
-        self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History, report: Report
+        self,
+        log_joint: LogJoint,
+        own: torch.Tensor,
+        data: Data,
+        batch_size: int | None,
+        optimizer: str,
+        history: History,
+        report: Report,
     ) -> tuple[torch.Tensor, list[float]]:
-        """The best of several fits from different starts, (P,), and all their log-joints in nats.
+        """The best of the fit from the module's own weights and of fits from other starts, and all their log-joints in nats.
 
         Raises:
-            ValueError: If the model or the settings are none for many fits at once.
+            ValueError: If the model is none for many fits at once.
         """
-        unfit = [name for name in ("validation_fraction", "checkpoint", "clip_norm") if getattr(self, name) is not None]
-        if unfit or self.compile is True or self.schedule != "cosine" or self.num_cycles > 1:
-            raise ValueError(
-                f"num_restarts={self.num_restarts} runs plain searches side by side, but "
-                f"{', '.join(unfit) or 'compile or schedule'} came; leave that out, or fit each start by itself."
-            )
-        check_replicable(log_joint)
-        modes, nats = fit_many(
+        found, others = fit_many(
             log_joint,
-            starts(log_joint, *next(data.epoch()), self.num_restarts),
+            starts(log_joint, *next(data.epoch()), self.num_restarts - 1),
             data,
             num_steps=self.num_steps or max(2000, 30 * data.steps_an_epoch(batch_size)),
             learning_rate=self.learning_rate or 0.01,
@@ -263,12 +277,25 @@ class MAP(AbstractMethod):
             jacobian=self.jacobian,
             generator=torch.Generator().manual_seed(torch.initial_seed()),
             report=report,
-            history=history,
+            history=History(),
         )
-        best = int(nats.argmax())
-        spread = f"{float(nats.max() - nats.min()):.3g} nats between the best and the worst"
-        history.notes.append(f"{self.num_restarts} starts at once: number {best + 1} is the best; {spread}.")
-        return modes[best], nats.tolist()
+        nats = [gradient_of(*in_double(log_joint, own, data), jacobian=self.jacobian)[0], *others.tolist()]
+        best = max(range(len(nats)), key=nats.__getitem__)
+        history.notes.append(
+            f"{self.num_restarts} starts: number {best + 1} is the best; {max(nats) - min(nats):.3g} nats between the best and "
+            "the worst."
+        )
+        if best == 0:
+            return own, nats
+        u = found[best - 1]
+        if optimizer == "lbfgs":
+            u = self._lbfgs(log_joint, u, data, history, report)
+            nats[best] = gradient_of(*in_double(log_joint, u, data), jacobian=self.jacobian)[0]
+        return u, nats
+
+    def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
+        options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}
+        return lbfgs(log_joint, start, data, **options)
 
     def _fista(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History) -> torch.Tensor:
         wide = in_double(log_joint, start, data)

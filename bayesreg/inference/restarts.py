@@ -1,4 +1,4 @@
-"""Several starts of one fit: the module's own weights, then as its layers draw them anew."""
+"""Other starts of a fit than the module's own weights: as its layers draw them anew."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ def starts(log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, count: int) ->
         count: How many, R.
 
     Returns:
-        (R, P) unconstrained, the first from the module's present weights.
+        (R, P) unconstrained.
     """
     model, layout = log_joint.model, log_joint.layout
-    found = [layout.flatten(model.start(x, y))]
-    found += [layout.flatten(_anew(model).start(x, y)) for _ in range(count - 1)]
-    return torch.stack(found)
+    return torch.stack([layout.flatten(_anew(model).start(x, y)) for _ in range(count)])
 
 
 def _anew(model: BayesianModel) -> BayesianModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -177,7 +178,7 @@ class AbstractBinding(abc.ABC):
             )
         return self.num_data if num_data is None else _check.count("num_data", num_data)  # pyright: ignore
 
-    @property
+    @cached_property  # a model's copies have modules of the same kinds
     def _takes_integers(self) -> bool:
         return any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self.module.modules())
 

@@ -27,8 +27,8 @@ from bayesreg.guides import DeltaGuide, FlatELBO, MeanFieldGuide
 from bayesreg.inference.loop import Schedule, run
 from bayesreg.inference.mean_field import one_draw_step
 from bayesreg.inference.stepper import AbstractStepper, CompiledAdam, EagerAdam
-from bayesreg.inference.training import TrainingCopy
 from bayesreg.posterior import History
+from bayesreg.training_copy import TrainingCopy
 
 SMALL = ("13-50-50-1", (13, 50, 50, 1), 1000, 100)
 LARGE = ("784-1200-1200-10", (784, 1200, 1200, 10), 1280, 128)

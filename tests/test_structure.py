@@ -24,6 +24,7 @@ ORDER = [
     ["prior_predictive", "binding"],
     ["model"],
     ["flat"],
+    ["training_copy"],
     ["guides", "propagate"],
     ["posterior"],
     ["inference"],

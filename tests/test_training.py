@@ -9,7 +9,7 @@ from bayesreg import likelihoods, priors
 from bayesreg.flat import LogJoint
 from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.mean_field import one_draw_step
-from bayesreg.inference.training import TrainingCopy
+from bayesreg.training_copy import TrainingCopy
 from tests.conftest import network
 
 RULES = [

@@ -22,7 +22,8 @@ from bayesreg.inference.stepper import AbstractStepper, NotFinite
 from bayesreg.posterior import AbstractPosterior, History
 
 SCHEDULES = ("cosine", "constant")
-_TOLD = 100  # times a fit that history, progress, early stopping and checkpoints hear of it
+_TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
+_APART = 20  # and steps between two of them, where a fit is long enough to hear of ten
 
 
 class FitError(ValueError):
@@ -120,7 +121,7 @@ def run(
         batches: Where they come from.
         schedule: How many, and how fast.
         layout: Whose names an error uses.
-        report: Called about a hundred times with (steps done, of how many, objective).
+        report: Called up to a hundred times with (steps done, of how many, objective).
         history: Where the objective is recorded at the same steps.
         objective: From a loss and the point where it was found to what a person reads.
         watch: Early stopping, or None.
@@ -134,8 +135,9 @@ def run(
     """
     device, total = stepper.parameter.device, schedule.num_steps
     losses = torch.empty(total, dtype=stepper.parameter.dtype, device=device)
+    pending: list[torch.Tensor] = []  # written into `losses` where it is told: a slice a step would cost
     each = stepper.steps_a_call
-    every = max(1, total // (_TOLD * each)) * each
+    every = -(-max(total // _TOLD, min(_APART, total // 10), 1) // each) * each
     step = 0 if checkpoint is None else _resume(checkpoint, stepper, batches, history, watch, losses)
     good, good_step = stepper.state(), step
     while step < total:
@@ -148,10 +150,13 @@ def run(
             raise FitError(_blame(failure, layout, batches, step, count, schedule, checkpoint), good_step, good) from None
         except _BatchError as failure:
             raise FitError(_unreadable(failure, batches, step, checkpoint), good_step, good) from failure.__cause__
-        losses[step : step + count] = found
+        pending.append(found)
         step += count
         if not told:
             continue
+        recent = torch.cat(pending)
+        losses[step - len(recent) : step] = recent
+        pending.clear()
         value = objective(found[-1], before)  # pyright: ignore[reportArgumentType]
         history.record(step - 1, value)
         report(step, total, value)

@@ -29,9 +29,10 @@ from bayesreg.inference.replicas import check_replicable
 from bayesreg.inference.restarts import starts
 from bayesreg.inference.search import Search, SearchOptions, hold_out
 from bayesreg.inference.stepper import EagerAdam
-from bayesreg.inference.training import TrainingCopy, gradient_of, resolve_batch
+from bayesreg.inference.training import gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+from bayesreg.training_copy import TrainingCopy
 
 OPTIMIZERS = ("auto", "adam", "prox-adam", "lbfgs", "fista")
 STEPWISE = ("adam", "prox-adam")

@@ -15,9 +15,10 @@ from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.loop import Schedule, run
 from bayesreg.inference.stepper import make_stepper
-from bayesreg.inference.training import TrainingCopy, no_compiling, resolve_batch
+from bayesreg.inference.training import no_compiling, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, FitRecord, Guide, History
+from bayesreg.training_copy import TrainingCopy
 
 
 class MeanField(AbstractMethod):

@@ -15,9 +15,10 @@ from bayesreg.inference.base import Report
 from bayesreg.inference.checkpoint import Checkpoint, fingerprint
 from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
-from bayesreg.inference.training import TrainingCopy, no_compiling
+from bayesreg.inference.training import no_compiling
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+from bayesreg.training_copy import TrainingCopy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bayesreg.inference.stepper import make_stepper
 from bayesreg.inference.training import no_compiling, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, FitRecord, Guide, History
+from bayesreg.priors.base import AbstractElementwisePrior
 from bayesreg.training_copy import TrainingCopy
 
 
@@ -132,8 +133,8 @@ def one_draw_step(
 ) -> torch.Tensor:
     """The gradient of minus the one-draw ELBO divided by N, as `guide.elbo` gives it, at less cost.
 
-    The draw is written into the training copy's buffer, the network's gradient is read out of its own, and only the
-    few operations of the guide go through a graph.
+    The draw is written into the training copy's buffer, and the network's gradient is read out of its own; what the guide adds
+    is in closed form, or goes through a graph of a few operations.
 
     Args:
         guide: Whose `phi.grad` is added to.
@@ -145,6 +146,45 @@ def one_draw_step(
     Returns:
         Minus the ELBO estimate divided by N, a detached scalar.
     """
+    if not closed(log_joint):
+        return _by_graph(guide, copy, log_joint, x, y)
+    phi, each = guide.phi.detach(), 1 / copy.num_data
+    loc, log_scale = phi.chunk(2)
+    scale, noise = log_scale.exp(), torch.randn_like(loc)
+    torch.addcmul(loc, scale, noise, out=copy.flat.data)
+    gradient: Any = copy.flat.grad
+    gradient.zero_()
+    loss = copy.likelihood_loss(x, y)
+    loss.backward()
+    with torch.no_grad():
+        divergence = guide.divergence(log_joint, loc, scale, log_scale, loc)  # at no draw: every part is in closed form
+        by_scale = gradient * noise
+        for group in log_joint.groups:
+            where = group.slice
+            to_loc, to_scale = group.prior.expected_slopes(loc[where], scale[where])
+            gradient[where].add_(to_loc, alpha=each)
+            by_scale[where].add_(to_scale, alpha=each)
+        for s in log_joint.layout.in_order:
+            if s.transform is not None:  # the log-Jacobian of exp
+                gradient[s.slice].sub_(each)
+        into_loc, into_scale = guide.phi.grad.chunk(2)  # pyright: ignore[reportOptionalMemberAccess]
+        into_loc.add_(gradient)
+        into_scale.add_(by_scale.mul_(scale).sub_(each))  # the entropy's part is −1/N
+        return loss.detach() + divergence * each
+
+
+def closed(log_joint: LogJoint) -> bool:
+    """True where the KL and its gradient are known in closed form, group by group."""
+    elementwise = all(
+        group.elementwise and type(group.prior).expected_slopes is not AbstractElementwisePrior.expected_slopes
+        for group in log_joint.groups
+    )
+    positive = all(s.transform is None or s.latent.is_positive for s in log_joint.layout.in_order)
+    return elementwise and positive and not log_joint.linked
+
+
+def _by_graph(guide: MeanFieldGuide, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The same where autograd must find the guide's part."""
     loc, log_scale = guide.phi.chunk(2)
     scale = log_scale.exp()
     u = torch.addcmul(loc, scale, torch.randn_like(loc))

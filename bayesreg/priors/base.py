@@ -256,6 +256,10 @@ class AbstractElementwisePrior(AbstractPrior):
         """
         return None
 
+    def expected_slopes(self, loc: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The derivatives of `expected_energy` in loc and scale, where a class says them for the training loop; else None."""
+        return None
+
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """The regulariser, log p(mode) − log p(value).
 

@@ -201,6 +201,10 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
         """((loc_q − loc)² + scale_q²)/(2 scale²)."""
         return (_centred(loc, self.loc).square() + scale.square()) * self._half_precision
 
+    def expected_slopes(self, loc: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loc_q − loc)/scale² and scale_q/scale²."""
+        return _centred(loc, self.loc) * self._precision, scale * self._precision
+
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """Shrinkage towards loc: loc + (w − loc)/(1 + step/scale²)."""
         prior = self.at(value.shape)

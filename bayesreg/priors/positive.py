@@ -66,6 +66,11 @@ class HalfNormal(AbstractScaledElementwisePrior):
         """E[s²]/(2 scale²) with log s ~ N(loc_q, scale_q²): exp(2 loc_q + 2 scale_q²)/(2 scale²)."""
         return (2 * loc + 2 * scale.square()).exp() * (0.5 / (self.scale * self.scale))
 
+    def expected_slopes(self, loc: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """2 and 4 scale_q times the expected energy."""
+        energy = self.expected_energy(loc, scale)
+        return 2 * energy, 4 * scale * energy
+
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """Shrinkage of the positive part: max(s, 0)/(1 + step/scale²)."""
         prior = self.at(value.shape)

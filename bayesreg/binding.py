@@ -57,7 +57,7 @@ class AbstractBinding(abc.ABC):
     def weights(self) -> dict[str, torch.Tensor]:
         """The module's present weights that are unknowns, by name."""
 
-    @property
+    @cached_property  # `to` forgets it
     def like(self) -> torch.Tensor:
         """An empty tensor with the module's dtype and device."""
         first = next(self.module.parameters())

@@ -71,7 +71,8 @@ class AbstractGuide(nn.Module, abc.ABC):
 
     def register(self) -> None:
         """Show the parameters to Pyro, so that `pyro.infer.SVI` optimises them."""
-        pyro.module(self._key, self)
+        for name, parameter in self._parameters.items():  # what `pyro.module` does, without walking the module
+            pyro.param(f"{self._key}$$${name}", parameter)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """The Pyro program; arguments are the model's and are not used.

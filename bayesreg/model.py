@@ -146,6 +146,7 @@ class BayesianModel(AbstractBinding):
         """
         moved = copy.copy(self)
         moved.module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
+        vars(moved).pop("like", None)
         moved._known_noise = {name: value.to(moved.like) for name, value in self._known_noise.items()}
         moved.constants = {name: value.to(moved.like) for name, value in self.constants.items()}
         if self.standardization is not None:

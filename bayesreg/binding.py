@@ -35,6 +35,7 @@ class AbstractBinding(abc.ABC):
     standardization: Standardization | None = None
     num_data: int | None = None
     row_shape: torch.Size | None = None
+    differs_in_training: bool = False  # found when the model is bound; `is_deterministic` counts it in
 
     @property
     @abc.abstractmethod
@@ -52,6 +53,15 @@ class AbstractBinding(abc.ABC):
     @abc.abstractmethod
     def check_activity(self, x: torch.Tensor) -> None:
         """Refuse activations outside the support of their prior, at the module's present weights."""
+
+    @property
+    @abc.abstractmethod
+    def is_deterministic(self) -> bool:
+        """False where training differs from evaluation."""
+
+    @abc.abstractmethod
+    def forward(self, values: Mapping[str, torch.Tensor], x: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
+        """The network's output."""
 
     @abc.abstractmethod
     def weights(self) -> dict[str, torch.Tensor]:
@@ -114,6 +124,7 @@ class AbstractBinding(abc.ABC):
         first = bound.prepare(*unpack(batch))
         bound.row_shape = first[0].shape[1:]
         output = bound._check_forward(*first)
+        bound.differs_in_training = bound._check_training(first[0])
         if streamed:
 
             def prepare(x: Any, y: Any) -> Any:
@@ -219,6 +230,50 @@ class AbstractBinding(abc.ABC):
         self.likelihood.check_output(output, y)
         self.check_activity(x[:1024])
         return _check.all_finite("the network's output at its first weights", output)
+
+    def _check_training(self, x: torch.Tensor) -> bool:
+        """True where the module gives something else in training mode, or changes a buffer, though no layer of torch's does.
+
+        Raises:
+            ValueError: If its forward draws random numbers of its own.
+        """
+        if not self.is_deterministic or all(type(module) in _PLAIN for module in self.module.modules()):
+            return False
+        values, rows, module = self.weights(), x[:8], copy.deepcopy(self.module).train()
+        before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            first, again = (self.forward(values, rows, copy.deepcopy(module)) for _ in range(2))
+            settled = self.forward(values, rows)
+            self.forward(values, rows, module)
+        if not torch.equal(first, again):
+            raise ValueError(
+                f"randomness in training must be that of a layer (nn.Dropout), but the forward of {type(self.module).__name__} "
+                "draws numbers of its own (functional dropout?), which no fit could switch; put an nn.Dropout in its place."
+            )
+        moved = any(not torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
+        return moved or not torch.allclose(first, settled, rtol=1e-5, atol=1e-7)
+
+
+# layers that are in training what they are in evaluation
+_PLAIN = (
+    nn.Sequential,
+    nn.Linear,
+    nn.Flatten,
+    nn.Identity,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Tanh,
+    nn.ReLU,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.GELU,
+    nn.Softplus,
+    nn.ELU,
+    nn.LeakyReLU,
+    nn.LayerNorm,
+    nn.Embedding,
+)
 
 
 def _cast(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -268,6 +268,8 @@ class Batches:
         self._generator = torch.default_generator if self.streamed else generator
         self.epoch, self.position = 1, 0
         self._begun: torch.Tensor | None = None  # the generator's state when the epoch began
+        self._own = getattr(data.loader, "generator", None)  # a loader may have been given one
+        self._own_begun: torch.Tensor | None = None
         self._rest: Iterator[Batch] | None = None
 
     def __iter__(self) -> Batches:
@@ -280,6 +282,7 @@ class Batches:
         while True:
             if self._rest is None:
                 self._begun = self._generator.get_state()
+                self._own_begun = None if self._own is None else self._own.get_state()
                 self._rest = self._pass()
             batch = next(self._rest, None)
             if batch is not None:
@@ -299,14 +302,17 @@ class Batches:
 
     def state(self) -> dict[str, Any]:
         """Where it stands, for a checkpoint."""
-        return {"epoch": self.epoch, "position": self.position, "begun": self._begun}
+        return {"epoch": self.epoch, "position": self.position, "begun": self._begun, "own begun": self._own_begun}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken; the generator ends where the next batch finds it."""
         self.epoch, self.position, self._begun = state["epoch"], state["position"], state["begun"]
         if self._begun is None or self.whole:
             return
-        self._generator.set_state(self._begun)
+        self._own_begun = state["own begun"]
+        self._generator.set_state(self._begun.cpu())
+        if self._own is not None and self._own_begun is not None:
+            self._own.set_state(self._own_begun.cpu())
         self._rest = self._pass()
         for _ in range(self.position):
             next(self._rest)

@@ -114,9 +114,9 @@ class BayesianModel(AbstractBinding):
 
     @property
     def is_deterministic(self) -> bool:
-        """False where training differs from evaluation: batch normalisation or dropout in the module."""
+        """False where training differs from evaluation: batch normalisation, dropout, or what a module does by itself."""
         stochastic = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
-        return not any(isinstance(m, stochastic) for m in self.module.modules())
+        return not self.differs_in_training and not any(isinstance(m, stochastic) for m in self.module.modules())
 
     def prior_table(self) -> PriorTable:
         """What is assumed about every unknown, before any fit.

@@ -128,7 +128,8 @@ def path(
         found = default_scales(whole.model, names, whole.data, affine) if given is None else given
         joints = [[LogJoint(with_scale(part.model, names, float(s))) for s in found] for part in parts]
         batch = resolve_batch(batch_size, whole.data, log_joint.layout.size)
-        if affine and batch is None and steps is None:
+        convex = all(latent.prior.convex or latent.is_noise for latent in whole.model.latents.values())
+        if affine and convex and batch is None and steps is None:
             modes = _convex_path(parts, joints)
         else:
             modes = _descents(parts, joints, steps or NUM_STEPS, rate, batch, seed, report)

@@ -20,6 +20,7 @@ from bayesreg.inference.map import check_has_mode
 from bayesreg.inference.training import resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.path import NUM_STEPS
+from bayesreg.priors.base import AbstractElementwisePrior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,7 +197,7 @@ def _input_weight(model: BayesianModel, width: int) -> str:
     found = [
         name
         for name, latent in model.latents.items()
-        if len(latent.shape) == 2 and latent.shape[1] == width and not latent.prior.smooth
+        if len(latent.shape) == 2 and latent.shape[1] == width and _zeroes(latent.prior)
     ]
     if len(found) != 1:
         came = " and ".join(found) if found else "none does"
@@ -215,9 +216,16 @@ def _checked_weight(model: BayesianModel, name: str, width: int) -> str:
     """
     _check.one_of("tensor", name, model.latents)
     latent = model.latents[name]
-    if len(latent.shape) != 2 or latent.shape[1] != width or latent.prior.smooth:
+    if len(latent.shape) != 2 or latent.shape[1] != width or not _zeroes(latent.prior):
         raise ValueError(
             f"tensor must be a weight of shape (outputs, {width}) whose prior makes exact zeros, but {name} has shape "
             f"{tuple(latent.shape)} and {latent.prior}; give it GroupLasso(0.1, per='column') or Laplace(0.1)."
         )
     return name
+
+
+def _zeroes(prior: Any) -> bool:
+    """True where the mode under a prior has exact zeros: its prox takes a small value to zero, and not all values alike."""
+    if prior.smooth or not prior.bounded or not prior.prox_by_entry:
+        return False
+    return not isinstance(prior, AbstractElementwisePrior) or bool(torch.as_tensor(prior.mode == 0).all())

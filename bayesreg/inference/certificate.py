@@ -11,22 +11,56 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
 from bayesreg.inference.training import gradient_of
+from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate
 
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
+PIECEWISE = {"relu", "relu_", "leaky_relu", "prelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "abs", "maximum"}
+PIECEWISE |= {"minimum", "clamp", "clamp_min", "clamp_max", "max_pool2d_with_indices", "softshrink", "hardshrink", "max", "min"}
+
 
 def has_kinks(log_joint: LogJoint) -> bool:
     """True where a mode may sit on a kink out of a proximal step's reach: a ReLU network's, an activation prior's."""
-    return log_joint.kinked_outputs or any(isinstance(module, KINKED) for module in log_joint.model.module.modules())
+    model = log_joint.model
+    return (
+        log_joint.kinked_outputs or any(isinstance(module, KINKED) for module in model.module.modules()) or _has_pieces(model)
+    )
+
+
+class _Operations(TorchDispatchMode):
+    """Hears the names of the operations that run inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def _has_pieces(model: BayesianModel) -> bool:
+    """True where a forward takes a piecewise linear operation by itself (`torch.relu`), which no layer tells."""
+    if model.row_shape is None or all(type(module).__module__.startswith("torch.nn") for module in model.module.modules()):
+        return False
+    rows = torch.zeros(2, *model.row_shape, dtype=model.like.dtype, device=model.like.device)
+    try:
+        with torch.no_grad(), _Operations() as heard:
+            model.forward(model.weights(), rows)
+    except (RuntimeError, ValueError, TypeError, IndexError):  # indices of an embedding, for example
+        return False
+    return bool(heard.names & PIECEWISE)
 
 
 def in_double(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[LogJoint, torch.Tensor, Data]:
@@ -183,10 +217,9 @@ def _judge(
             "or batch_size."
         )
         return Certificate(False, sentence, details)
-    if saddle and gain <= enough and curvature.direction is not None:
-        rise = climb(log_joint, u, curvature.direction, data, curvature.metric, jacobian=at.jacobian) - at.value
-        details["nats gained along it"] = max(0.0, rise)
-    if saddle or "nats gained along it" in details:
+    if saddle:
+        return _judge_saddle(at, curvature, enough, details)
+    if "nats gained along it" in details:
         return Certificate(False, _saddle(gain, enough, details), details)
     if not at.moved:
         return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
@@ -207,6 +240,21 @@ def _judge(
         else f"more than 1 % of the {max(0.0, at.climbed):.3g} climbed since the start"
     )
     return Certificate(False, f"Not converged: about {_nats(gain)} are left to gain ({why}); raise num_steps.", details)
+
+
+def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: dict[str, float | str]) -> Certificate:
+    """Where the curvature is negative somewhere: a saddle, unless what can be climbed from it does not matter."""
+    gain = curvature.gain
+    if gain <= enough and curvature.direction is not None:
+        rise = climb(at.log_joint, at.u, curvature.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
+        details["nats gained along it"] = max(0.0, rise)
+        if rise <= enough and at.moved and not at.is_short(max(gain, rise)):
+            sentence = (
+                f"Converged to a mode: {_nats(gain)} are left to gain, and {_nats(max(0.0, rise))} along the direction in "
+                f"which the curvature is not positive, below {enough:.2g} (1 % of P/2)."
+            )
+            return Certificate(True, sentence, details)
+    return Certificate(False, _saddle(gain, enough, details), details)
 
 
 def _leaves(at: _Candidate, curvature: Curvature, details: dict[str, float | str]) -> bool:
@@ -292,7 +340,12 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
         with torch.no_grad():
             values = log_joint.layout.unflatten(u)
             fitted = sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())
-        if fitted > -1e-2:
+            further = u.clone()
+            for name in improper:
+                further[log_joint.layout.segments[name].slice] *= 2
+            values = log_joint.layout.unflatten(further)
+            beyond = sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())
+        if fitted > -1e-2 and beyond >= fitted:
             why = (
                 f"every row is fitted with certainty, and the flat prior on {improper[0]} lets the weights grow without bound; "
                 "give them a proper prior, for example Normal(1.0)"

@@ -20,11 +20,19 @@ class Checkpoint:
         path: Where.
         every: Steps between two states, at least.
         belongs_to: The fingerprint of the fit, see `fingerprint`.
+
+    Raises:
+        ValueError: If its folder is not there.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int, belongs_to: str) -> None:
         self.path, self.every, self.belongs_to = Path(path), every, belongs_to
         self.last = 0
+        if not self.path.absolute().parent.is_dir():
+            raise ValueError(
+                f"a checkpoint must lie in a folder that is there, but {self.path.absolute().parent} is none; make it, or give "
+                "another path."
+            )
 
     def is_due(self, step: int) -> bool:
         """True where enough steps have passed since the last state."""
@@ -88,9 +96,10 @@ def fingerprint(log_joint: LogJoint, start: torch.Tensor, data: Data, settings: 
     found = hashlib.sha256()
     unknowns = [(name, tuple(latent.shape), str(latent.prior)) for name, latent in model.latents.items()]
     outputs = [(output.name, str(output.prior)) for output in model.outputs]
+    certain = model.module.state_dict()  # buffers and frozen parameters among them
     plain = (settings, seed, data.num_data, unknowns, outputs, str(model.likelihood), str(model.module), str(start.dtype))
     found.update(repr(plain).encode())
-    for tensor in (start, data.x, data.y):
+    for tensor in (start, data.x, data.y, *certain.values(), *model.constants.values()):
         if tensor is not None:
             found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -23,7 +23,7 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
     """The effective number of weights at a mode, tr[H_lik (H_lik + H_prior)⁻¹]; the noise is not counted.
 
     H_lik is the Gauss–Newton matrix of the likelihood, exact for a model that is linear in its weights. Where a penalty has a
-    kink the trace is over the weights that are not zero: for the lasso it is their number, for the group lasso the
+    kink the trace is over the weights that do not stand on it: for the lasso it is their number, for the group lasso the
     curvature of the groups' norms is in H_prior, and for ridge it is tr[XᵀX (XᵀX + σ²/τ²)⁻¹].
 
     Args:
@@ -42,7 +42,8 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
     active = torch.ones(len(u), dtype=torch.bool, device=u.device)
     for group in log_joint.groups:
         if group.kinked:
-            active[group.slice] = u[group.slice] != 0
+            centre = group.prior.mode if group.elementwise else 0.0  # a kink holds what stands on it
+            active[group.slice] = u[group.slice] != centre
     for segment in layout.in_order:
         if segment.latent.is_noise:
             active[segment.slice] = False

@@ -369,12 +369,10 @@ def certify_linear(solution: LinearSolution, log_joint: float, space: str = "con
     }
     if solution.violation is not None:
         details["largest KKT violation in posterior sds"] = solution.violation
-    said = f"at most {_nats(solution.gap)} are left to gain, by the duality gap"
+    bound = "less than 1e-6 nats" if solution.gap < 1e-6 else f"at most {solution.gap:.2g} nats"
+    said = f"{bound} are left to gain, by the duality gap"
     if solution.gap <= enough:
         return Certificate(True, f"Converged to the mode: {said} (tolerance {enough:.2g}).", details)
-    sentence = f"Not converged: {said} (tolerance {enough:.2g}); the inputs are close to collinear: standardise or drop some."
+    sentence = f"Not converged: {said} (tolerance {enough:.2g}); standardise the inputs, drop collinear ones, "
+    sentence += "or let the module be float64 (module.double()), which holds more digits."
     return Certificate(False, sentence, details)
-
-
-def _nats(value: float) -> str:
-    return "less than 1e-6 nats" if value < 1e-6 else f"{value:.2g} nats"

@@ -200,6 +200,11 @@ def _kept(checkpoint: Checkpoint | None) -> str:
     return "; the error's `posterior` is the last good point"
 
 
+def _stale(checkpoint: Checkpoint | None) -> str:
+    """Other settings make another fit, to which the state on disk does not belong."""
+    return "" if checkpoint is None or not checkpoint.path.exists() else f", and delete {checkpoint.path.name}"
+
+
 def _blame(
     failure: NotFinite,
     layout: FlatLayout,
@@ -222,7 +227,8 @@ def _blame(
     rate = schedule.rate(step + failure.index)
     return (
         f"the loss must stay finite, but it is {failure.loss} at step {step + failure.index + 1:,}, batch {batch} of epoch "
-        f"{batches.epoch}; {who}; lower learning_rate (now {rate:.3g}) or standardise the data{_kept(checkpoint)}."
+        f"{batches.epoch}; {who}; lower learning_rate (now {rate:.3g}) or standardise the data{_stale(checkpoint)}; the "
+        "error's `posterior` is the last good point."
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import os
 import time
 from typing import Any, ClassVar
@@ -72,12 +71,12 @@ class MAP(AbstractMethod):
         validation_fraction: Part of the rows that is held out; the point with their best log-density is returned, and the
             search stops when `patience` looks in a row have found no better one (there are a hundred in a fit). Such a point
             is no mode, and its certificate says so.
-        patience: Looks.
+        patience: Looks; 10 when None.
         num_restarts: Starts: the module's own weights, and others as its layers draw them anew, whose fits run side by side as
             one. The best is kept, and how far the others came is in the certificate.
         checkpoint: A file where a running fit keeps its state. If it is there when the fit starts, the fit goes on from it, to
             the same answer as without the interruption; it is deleted when the fit is done.
-        checkpoint_every: Steps between two states; a twentieth of the fit when None.
+        checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
 
     Raises:
         ValueError: If an argument is out of its range, or an optimizer is asked for where it does not fit.
@@ -103,7 +102,7 @@ class MAP(AbstractMethod):
         num_cycles: int = 1,
         clip_norm: float | None = None,
         validation_fraction: float | None = None,
-        patience: int = 10,
+        patience: int | None = None,
         num_restarts: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -124,10 +123,35 @@ class MAP(AbstractMethod):
         self.num_cycles = _check.count("num_cycles", num_cycles)
         self.clip_norm = None if clip_norm is None else _check.positive("clip_norm", clip_norm)
         self.validation_fraction = None if validation_fraction is None else _fraction(validation_fraction)
-        self.patience = _check.count("patience", patience)
+        self.patience = 10 if patience is None else _check.count("patience", patience)
         self.num_restarts = _check.count("num_restarts", num_restarts)
         self.checkpoint = checkpoint
         self.checkpoint_every = None if checkpoint_every is None else _check.count("checkpoint_every", checkpoint_every)
+        for alone, name, needed in (
+            (patience is not None and validation_fraction is None, "patience", "validation_fraction, the rows that it watches"),
+            (checkpoint_every is not None and checkpoint is None, "checkpoint_every", "checkpoint, the file"),
+            (self.num_cycles > 1 and schedule != "cosine", "num_cycles", "schedule='cosine', which starts anew"),
+        ):
+            if alone:
+                raise ValueError(f"{name} must come with {needed}, but it came alone; give both, or neither.")
+        if self.optimizer in ("lbfgs", "fista") and self._of_steps():
+            raise ValueError(
+                f"optimizer={self.optimizer!r} finds its own steps, but {self._of_steps()} came, which it does not read; leave "
+                "it out, or take 'adam' or 'prox-adam'."
+            )
+
+    def _of_steps(self) -> str:
+        """The settings that only a search by steps reads, of those that were given; an empty text for none."""
+        given = {
+            "learning_rate": self.learning_rate is not None,
+            "clip_norm": self.clip_norm is not None,
+            "compile=True": self.compile is True,
+            "schedule": self.schedule != "cosine",
+            "num_cycles": self.num_cycles > 1,
+            "validation_fraction": self.validation_fraction is not None,
+            "checkpoint": self.checkpoint is not None,
+        }
+        return " and ".join(name for name, is_given in given.items() if is_given)
 
     def in_space(self, jacobian: bool) -> MAP:
         """The same search for the constrained mode (False) or the unconstrained one (True)."""
@@ -175,6 +199,12 @@ class MAP(AbstractMethod):
             u, restarts = self._best_of_many(log_joint, u, data, batch_size, optimizer, history, report)
         further = lambda: self._further(log_joint, u, data, batch_size)  # noqa: E731
         certificate = certify(log_joint, u, start, data, self.jacobian, further, restarts=restarts)
+        if held_out is not None and not certificate.converged:
+            sentence = (
+                "Stopped early: the best point on held-out rows, which is no mode and need not be one; leave "
+                "validation_fraction out for the mode."
+            )
+            certificate = dataclasses.replace(certificate, sentence=sentence)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
         return Dirac(trained, record, u)
 
@@ -186,8 +216,8 @@ class MAP(AbstractMethod):
         self, log_joint: LogJoint, data: Data, history: History, report: Report
     ) -> tuple[torch.Tensor, Certificate] | None:
         """The mode of a linear-Gaussian model by its own solver, where nothing about the search was asked for."""
-        asked = (self.num_steps, self.learning_rate, self.batch_size, self.validation_fraction, self.checkpoint)
-        if self.optimizer != "auto" or self.num_restarts > 1 or any(setting is not None for setting in asked):
+        asked = self._of_steps() or self.num_steps is not None or self.batch_size is not None
+        if self.optimizer != "auto" or self.num_restarts > 1 or asked:
             return None
         found = fit_linear(log_joint, data)
         if found is None:
@@ -202,7 +232,8 @@ class MAP(AbstractMethod):
         report(1, 1, value)
         certificate = certify_linear(solution, value, self._space)
         if certificate is None:
-            certificate = certify(log_joint, u, torch.full_like(u, math.nan), data, self.jacobian, lambda: u)
+            start = log_joint.layout.flatten(log_joint.model.start(*next(data.epoch())))
+            certificate = certify(log_joint, u, start, data, self.jacobian, lambda: u)
         return u, certificate
 
     def _check_restarts(self, log_joint: LogJoint, data: Data) -> None:
@@ -228,8 +259,8 @@ class MAP(AbstractMethod):
             partial = f"it sees {batch_size:,} of {data.num_data:,} rows at a step"
         elif not fixed:
             partial = "batch normalisation or dropout makes training differ from evaluation"
-        elif self.validation_fraction is not None or self.checkpoint is not None:
-            partial = f"{'early stopping' if self.checkpoint is None else 'a checkpoint'} needs a search by steps"
+        elif self._of_steps():
+            partial = f"{self._of_steps()} asks for a search by steps"
         obstacle = partial or (None if log_joint.smooth else "a prior's penalty has a kink")
         if self.optimizer == "lbfgs" and obstacle:
             raise ValueError(
@@ -280,19 +311,16 @@ class MAP(AbstractMethod):
             report=report,
             history=History(),
         )
-        nats = [gradient_of(*in_double(log_joint, own, data), jacobian=self.jacobian)[0], *others.tolist()]
+        if optimizer == "lbfgs":  # all to their own mode, so that they can be told apart
+            found = torch.stack([self._lbfgs(log_joint, u, data, History(), lambda step, total, nats: None) for u in found])
+            others = [gradient_of(*in_double(log_joint, u, data), jacobian=self.jacobian)[0] for u in found]
+        nats = [gradient_of(*in_double(log_joint, own, data), jacobian=self.jacobian)[0], *map(float, others)]
         best = max(range(len(nats)), key=nats.__getitem__)
         history.notes.append(
             f"{self.num_restarts} starts: number {best + 1} is the best; {max(nats) - min(nats):.3g} nats between the best and "
             "the worst."
         )
-        if best == 0:
-            return own, nats
-        u = found[best - 1]
-        if optimizer == "lbfgs":
-            u = self._lbfgs(log_joint, u, data, history, report)
-            nats[best] = gradient_of(*in_double(log_joint, u, data), jacobian=self.jacobian)[0]
-        return u, nats
+        return (own if best == 0 else found[best - 1]), nats
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
         options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}

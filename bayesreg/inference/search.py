@@ -83,7 +83,9 @@ class Search:
         self.checkpoint = None
         if options.checkpoint is not None:
             every = options.checkpoint_every or max(1, num_steps // 20)
-            owner = fingerprint(log_joint, start, data, repr(options.deciding()), seed)
+            streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
+            settings = repr((options.deciding(), batch_size, proximal, streamed))
+            owner = fingerprint(log_joint, start, data, settings, seed)
             self.checkpoint = Checkpoint(options.checkpoint, every, owner)
 
     def _stepper(self, batch_size: int | None) -> AbstractStepper:
@@ -148,12 +150,14 @@ class Search:
 
 
 def hold_out(model: BayesianModel, data: Data, fraction: float, history: History) -> tuple[BayesianModel, Data, Any]:
-    """The model and its rows without those that are held out, and these.
+    """The model and its rows without those that are held out, and these; statistics are those of the rows that are left.
 
     Raises:
-        ValueError: If no row is left.
+        ValueError: If no row is left, or rows are streamed.
     """
-    x, y = data.full("early stopping")
+    if data.x is None or data.y is None:
+        raise ValueError("validation_fraction needs all rows in memory, but a DataLoader came; pass X and y as arrays.")
+    x, y = data.x, data.y
     count = max(1, round(fraction * len(x)))
     if count >= len(x):
         raise ValueError(
@@ -161,7 +165,14 @@ def hold_out(model: BayesianModel, data: Data, fraction: float, history: History
         )
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(torch.initial_seed())).to(x.device)
     held, rest = order[:count], order[count:]
-    fitted = copy.copy(model)
-    fitted.num_data = len(rest)
     history.notes.append(f"{count:,} rows are held out to stop early; the fit is about the other N = {len(rest):,}.")
-    return fitted, dataclasses.replace(data, num_data=len(rest), x=x[rest], y=y[rest]), (x[held], y[held])
+    units = model.standardization
+    if units is None and not model.waits_for_scale:
+        fitted = copy.copy(model)
+        fitted.num_data = len(rest)
+        return fitted, dataclasses.replace(data, num_data=len(rest), x=x[rest], y=y[rest]), (x[held], y[held])
+    if units is not None:  # back to the data's own units
+        x = x if not x.is_floating_point() else x.double() * units.x_scale + units.x_mean
+        y = y.double() * units.y_scale + units.y_mean if model.likelihood.location_scale else y
+    fitted, rows = model.ingest(x[rest], y[rest])
+    return fitted, rows, fitted.prepare(x[held], y[held])

@@ -84,6 +84,7 @@ def test_a_far_offset_is_no_collapse():
     assert float(mode.mean["noise_scale"]) == pytest.approx(0.1, rel=0.1)
 
 
+@pytest.mark.slow
 def test_on_the_way_to_a_collapse_laplace_says_so_and_goes_on():
     """A network that is about to fit every row: the fit is not certified, but a curvature there still widens intervals."""
     generator = np.random.default_rng(0)
@@ -329,7 +330,7 @@ def test_details_survive_a_file(tmp_path, standard_diabetes):
 
 
 class TestAStartIsNeverReturnedAsAMode:
-    @pytest.mark.parametrize("rate", [1e-300, 1e-12, 1e-7])
+    @pytest.mark.parametrize("rate", [1e-300, pytest.param(1e-12, marks=pytest.mark.slow), 1e-7])
     @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
     @pytest.mark.parametrize("widths", [(10, 8, 1), (10, 200, 200, 1)])
     def test_adam_that_does_not_move(self, standard_diabetes, rate, activation, widths):

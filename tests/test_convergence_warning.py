@@ -57,6 +57,7 @@ def test_it_is_a_user_warning_that_python_shows_by_itself():
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_the_sentence_and_no_python_warning(tmp_path):
     rows = torch.linspace(-1, 1, 60)
     (tmp_path / "t.csv").write_text("x,y\n" + "\n".join(f"{float(x)},{float(x)}" for x in rows))  # no noise: it runs to zero

@@ -40,6 +40,7 @@ def test_normal_with_bernoulli_is_logistic_regression(breast_cancer, tau):
     np.testing.assert_allclose(mode.mean["bias"], theirs.intercept_, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_pyro_svi_reaches_the_same_mode_both_ways(standard_diabetes):
     """FlatELBO with our guide, and Trace_ELBO with Pyro's AutoDelta, from one start."""
     X, y = standard_diabetes

@@ -194,7 +194,7 @@ def test_guide_draws_are_its_sites():
     pyro.clear_param_store()
 
 
-@pytest.mark.parametrize(("centered", "noise"), [(True, 0.5), (False, 5.0)])
+@pytest.mark.parametrize(("centered", "noise"), [(True, 0.5), pytest.param(False, 5.0, marks=pytest.mark.slow)])
 def test_mean_field_bounds_the_evidence(centered, noise):
     """ELBO ≤ log evidence, by quadrature; and it is close where two unknowns are left nearly independent."""
     x, y = np.array([[0.5], [-1.0], [2.0]]), np.array([0.4, -0.9, 1.7])
@@ -423,7 +423,9 @@ def test_is_compared_and_reported(diabetes):
         assert text in made.html
 
 
-@pytest.mark.parametrize("noise", [priors.LogUniform(0.01, 10.0), priors.Uniform(0.05, 2.0)], ids=repr)
+@pytest.mark.parametrize(
+    "noise", [pytest.param(priors.LogUniform(0.01, 10.0), marks=pytest.mark.slow), priors.Uniform(0.05, 2.0)], ids=repr
+)
 def test_a_noise_on_an_interval(noise):
     """Under every method; the posterior's mean and sd are those of its draws, and stay inside."""
     model, X, y = build(priors.Normal(1.0), noise=noise)

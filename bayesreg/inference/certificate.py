@@ -243,17 +243,11 @@ def _judge(
 
 
 def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: dict[str, float | str]) -> Certificate:
-    """Where the curvature is negative somewhere: a saddle, unless what can be climbed from it does not matter."""
+    """Where the curvature is negative somewhere: a saddle, also where one climb from it gains little: it may lead on."""
     gain = curvature.gain
     if gain <= enough and curvature.direction is not None:
         rise = climb(at.log_joint, at.u, curvature.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
         details["nats gained along it"] = max(0.0, rise)
-        if rise <= enough and at.moved and not at.is_short(max(gain, rise)):
-            sentence = (
-                f"Converged to a mode: {_nats(gain)} are left to gain, and {_nats(max(0.0, rise))} along the direction in "
-                f"which the curvature is not positive, below {enough:.2g} (1 % of P/2)."
-            )
-            return Certificate(True, sentence, details)
     return Certificate(False, _saddle(gain, enough, details), details)
 
 

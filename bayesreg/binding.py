@@ -157,8 +157,7 @@ class AbstractBinding(abc.ABC):
                 "a model with standardize=True must know its training statistics, but it has seen no data; "
                 "call model = model.bind(X, y) first (fit does so)."
             )
-        like = self.like
-        x, y = self._checked(x, y, like)
+        x, y = self._checked(x, y)
         if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
             raise ValueError(
                 f"each row of X must have shape {tuple(self.row_shape)}, as in the fit, but {tuple(x.shape[1:])} came; pass "
@@ -168,7 +167,7 @@ class AbstractBinding(abc.ABC):
             # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
             x = x if self._takes_integers else self.standardization.x(x.double())
             y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
-        return _cast(x, like) if y is None else (_cast(x, like), _cast(y, like))
+        return self._cast(x) if y is None else (self._cast(x), self._cast(y))
 
     @property
     def log_jacobian(self) -> float:
@@ -195,15 +194,16 @@ class AbstractBinding(abc.ABC):
         return any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self.module.modules())
 
     def _cast(self, values: torch.Tensor) -> torch.Tensor:
-        return _cast(values, self.like)
+        """In the model's dtype, but whole numbers stay whole: class labels, and indices of an embedding."""
+        return values.to(self.like.dtype) if values.is_floating_point() else values
 
-    def _checked(self, x: Any, y: Any, like: torch.Tensor | None = None) -> Any:
+    def _checked(self, x: Any, y: Any) -> Any:
         """Checked tensors on the model's device, in the data's own units and type; x floating unless it holds indices.
 
         Raises:
             ValueError: If the rows do not match, or the target does not fit the likelihood.
         """
-        device = (self.like if like is None else like).device
+        device = self.like.device
         x = as_tensor("X", x)
         x = (x[:, None] if x.dim() == 1 else x).to(device)
         x = x if self._takes_integers or x.is_floating_point() else x.double()
@@ -274,8 +274,3 @@ _PLAIN = (
     nn.LayerNorm,
     nn.Embedding,
 )
-
-
-def _cast(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """In the model's dtype, but whole numbers stay whole: class labels, and indices of an embedding."""
-    return values.to(like.dtype) if values.is_floating_point() else values

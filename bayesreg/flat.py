@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -269,6 +270,7 @@ class LogJoint:
         self.model = model
         self.layout = FlatLayout(model)
         self.groups = list(_groups(self.layout, model.like))
+        self.kinked = [group for group in self.groups if group.kinked]
         self.linked = [latent for latent in model.latents.values() if latent.parents]
         self.log_prior_constant = sum(group.constant for group in self.groups)
 
@@ -357,7 +359,17 @@ class LogJoint:
     def smooth(self) -> bool:
         """True where every log-prior has two derivatives, those of activations included."""
         linked = all(latent.prior.smooth for latent in self.linked)
-        return linked and not any(group.kinked for group in self.groups) and not self.kinked_outputs
+        return linked and not self.kinked and not self.kinked_outputs
+
+    @cached_property
+    def closed_divergence(self) -> bool:
+        """True where the KL of independent normals to the prior, and its gradient, are in closed form group by group."""
+        elementwise = all(
+            group.elementwise and type(group.prior).expected_slopes is not AbstractElementwisePrior.expected_slopes
+            for group in self.groups
+        )
+        positive = all(s.transform is None or s.latent.is_positive for s in self.layout.in_order)
+        return elementwise and positive and not self.linked
 
     @property
     def kinked_outputs(self) -> bool:

@@ -21,7 +21,7 @@ from bayesreg import _check
 from bayesreg.data import Data, rows_of
 from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import affine_problem, is_affine
-from bayesreg.inference.base import Report, _reporter, _seed, isolated
+from bayesreg.inference.base import Report, checked_seed, isolated, reporter
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.effective import degrees_of_freedom, log_evidence, no_evidence
 from bayesreg.inference.linear import solve_path
@@ -118,8 +118,8 @@ def path(
     batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
     if evidence not in (True, False, "auto"):
         raise ValueError(f"evidence must be True, False or 'auto', but {evidence!r} came; take 'auto'.")
-    started, seed = time.perf_counter(), _seed(seed)
-    with isolated(seed, model.like.device), _reporter(progress, "path") as report:
+    started, seed = time.perf_counter(), checked_seed(seed)
+    with isolated(seed, model.like.device), reporter(progress, "path") as report:
         parts, fold = _parts(model, X, y, folds, seed)
         whole = parts[0]
         log_joint = LogJoint(whole.model)

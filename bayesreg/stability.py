@@ -14,7 +14,7 @@ from bayesreg import _check
 from bayesreg.data import rows_of
 from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import is_affine
-from bayesreg.inference.base import Report, _reporter, _seed, isolated
+from bayesreg.inference.base import Report, checked_seed, isolated, reporter
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.map import check_has_mode
 from bayesreg.inference.training import resolve_batch
@@ -143,11 +143,11 @@ def stability(
     check_has_mode(model)
     count = _check.count("num_bootstraps", num_bootstraps)
     steps = None if num_steps is None else _check.count("num_steps", num_steps)
-    rate, seed = _check.positive("learning_rate", learning_rate), _seed(seed)
+    rate, seed = _check.positive("learning_rate", learning_rate), checked_seed(seed)
     came = rows_of(X, y)
     if not isinstance(came, tuple):
         raise ValueError("bootstrap refits need all rows at once, but a DataLoader came; pass X and y as arrays.")
-    with isolated(seed, model.like.device), _reporter(progress, "stability") as report:
+    with isolated(seed, model.like.device), reporter(progress, "stability") as report:
         model, data = model.ingest(*came)
         names = _names(X, came[0])
         name = _input_weight(model, len(names)) if tensor is None else _checked_weight(model, tensor, len(names))

@@ -102,27 +102,22 @@ class TrainingCopy:
         """
         model, layout = self.log_joint.model, self.log_joint.layout
         if not self.flat_path:
-            if not model.outputs:
-                rows = model.likelihood.log_prob_sum(one_column(self.module(x)), y, **self._noise())
-                return rows * (-1 / self.rows_a_batch(x))
-            output, rows = self._run(lambda: one_column(self.module(x)), x)
-            rows = model.likelihood.log_prob_sum(output, y, **self._noise()) + rows
+            rows = self._rows(lambda: one_column(self.module(x)), x, y, self._noise())
             return rows * (-1 / self.rows_a_batch(x))
         values = layout.unflatten(self.flat)
-        output, rows = self._run(lambda: model.forward(values, x, self.module), x)
-        rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) + rows
+        rows = self._rows(lambda: model.forward(values, x, self.module), x, y, model.noise(values))
         linked = self.log_joint.linked_energy(self.flat, values)
         if self.jacobian:
             linked = linked - layout.log_jacobian_of_linked(self.flat)
         return rows * (-1 / self.rows_a_batch(x)) + linked * (1 / self.num_data)
 
-    def _run(self, call: Callable[[], torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """The output, and the log-density of the activations that have a prior."""
+    def _rows(self, call: Callable[[], torch.Tensor], x: torch.Tensor, y: torch.Tensor, noise: dict[str, Any]) -> torch.Tensor:
+        """What is a sum over a batch's rows: their log-likelihood, and the activations' log-density where they have one."""
         model = self.log_joint.model
         if not model.outputs:
-            return call(), 0.0
-        output, rows = model.watched(call, self.module, len(x))
-        return output, rows.sum()
+            return model.likelihood.log_prob_sum(call(), y, **noise)
+        output, activations = model.watched(call, self.module, len(x))
+        return model.likelihood.log_prob_sum(output, y, **noise) + activations.sum()
 
     def _noise(self) -> dict[str, Any]:
         learned = {name: transform(leaf[start]) for name, leaf, start, transform in self._noise_leaves}

@@ -9,15 +9,13 @@ all of them alike; a row is the ratio of two contestants round by round: median,
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 import time
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
+from step import NOISE, SMALL, Step, bare, measure, network, show
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
@@ -25,34 +23,11 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.many import Stepper
 from bayesreg.inference.replicas import Replicas
 
-ROWS, BATCH, WIDTHS, NOISE, NUM_SCALES, MEMBERS = 1000, 100, (13, 50, 50, 1), 0.5, 20, 10
+TITLE, WIDTHS, ROWS, BATCH = SMALL
+NUM_SCALES, MEMBERS = 20, 10
 
 
-def network(device: torch.device) -> nn.Sequential:
-    """The same weights each time."""
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(WIDTHS):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1]).to(device)
-
-
-def bare(X: torch.Tensor, y: torch.Tensor) -> Callable[[int], None]:
-    """A plain PyTorch loop: fused Adam with weight decay on the module's own parameters."""
-    net = network(X.device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
-    batches = list(zip(X.split(BATCH), y.split(BATCH), strict=True))
-
-    def step(i: int) -> None:
-        x, target = batches[i % len(batches)]
-        optimizer.zero_grad()
-        nn.functional.mse_loss(net(x)[:, 0], target).backward()
-        optimizer.step()
-
-    return step
-
-
-def together(models: list[br.BayesianModel], X: torch.Tensor, y: torch.Tensor, count: int) -> Callable[[int], None]:
+def together(models: list[br.BayesianModel], X: torch.Tensor, y: torch.Tensor, count: int) -> Step:
     """One step of all fits, on batches of rows that all share."""
     log_joints = [LogJoint(model.bind(X, y)) for model in models]
     x, target = log_joints[0].model.prepare(X, y)
@@ -64,22 +39,7 @@ def together(models: list[br.BayesianModel], X: torch.Tensor, y: torch.Tensor, c
     def step(i: int) -> None:
         take(1e-3, rows[i % len(rows)])
 
-    return step
-
-
-def measure(contestants: dict[str, Callable[[int], None]], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step, one number a round and contestant, the contestants taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for r in range(-2, rounds):
-        for name, step in contestants.items():
-            started = time.perf_counter()
-            for i in range(steps):
-                step(i)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if r >= 0:
-                times[name].append((time.perf_counter() - started) / steps)
-    return times
+    return step, 1
 
 
 def whole_paths(X: torch.Tensor, y: torch.Tensor, rounds: int, num_steps: int) -> dict[str, list[float]]:
@@ -89,7 +49,7 @@ def whole_paths(X: torch.Tensor, y: torch.Tensor, rounds: int, num_steps: int) -
     when one of its fits is asked for.
     """
     scales = np.geomspace(0.1, 3.0, NUM_SCALES)
-    net = network(X.device)
+    net = network(WIDTHS, X.device)
     method = inference.MAP("adam", num_steps=num_steps, batch_size=BATCH)
     times: dict[str, list[float]] = {"path": [], "single fits": []}
     for _ in range(rounds):
@@ -120,7 +80,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(ROWS, WIDTHS[0], generator=generator).to(device)
     y = torch.randn(ROWS, generator=generator).to(device)
-    net = network(device)
+    net = network(WIDTHS, device)
 
     def model(prior: priors.AbstractPrior, noise: float | priors.AbstractPrior = NOISE) -> br.BayesianModel:
         return br.BayesianModel(
@@ -130,27 +90,23 @@ def main() -> None:
     scales = np.geomspace(0.05, 5.0, NUM_SCALES).tolist()
     ridge = [priors.Normal(s, fan_in=True) for s in scales]
     contestants = {
-        "bare PyTorch": bare(X, y),
+        "bare PyTorch": bare(network(WIDTHS, device), list(zip(X.split(BATCH), y.split(BATCH), strict=True))),
         "path of 20": together([model(prior) for prior in ridge], X, y, NUM_SCALES),
         "path of 20, learned noise": together([model(prior, priors.HalfNormal(1.0)) for prior in ridge], X, y, NUM_SCALES),
         "path of 20, Laplace on one layer": together([model(priors.Laplace(s)) for s in scales], X, y, NUM_SCALES),
         "path of 20, GroupLasso on one layer": together([model(priors.GroupLasso(s)) for s in scales], X, y, NUM_SCALES),
         "ensemble of 10": together([model(priors.Normal(1.0, fan_in=True))], X, y, MEMBERS),
     }
-    times = measure(contestants, 10 if options.quick else 40, 40 if options.quick else 100)
+    times = measure(contestants, 10 if options.quick else 40, 0.05)
     aims = {"path of 20": "≤ 5", "ensemble of 10": "≤ 3"}
     pairs = [(name, "bare PyTorch", aims.get(name, "")) for name in contestants if name != "bare PyTorch"]
     paths = whole_paths(X, y, *((2, 150) if options.quick else (5, 1000)))
     pairs.append(("path", "single fits", ""))
     times |= paths
-    print(f"Net {'-'.join(map(str, WIDTHS))}, batch {BATCH}, {device.type}, one thread, torch {torch.__version__}.")
-    print(f"A bare step took {1e3 * statistics.median(times['bare PyTorch']):.2f} ms here.\n")
-    print(
-        "| step of all ÷ bare, or path ÷ 20 single fits with certificates | aim | median | min | max |\n|---|---|---|---|---|"
-    )
-    for a, b, aim in pairs:
-        ratios = [p / q for p, q in zip(times[a], times[b], strict=True)]
-        print(f"| {a} ÷ {b} | {aim} | {statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |")
+    print(f"Net {TITLE}, batch {BATCH}, {device.type}, one thread, torch {torch.__version__}.")
+    print(f"A bare step took {1e3 * statistics.median(times['bare PyTorch']):.2f} ms here.")
+    print("The path takes turns with single fits, each of which brings its certificate.\n")
+    show(times, pairs)
 
 
 if __name__ == "__main__":

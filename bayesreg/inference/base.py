@@ -129,12 +129,12 @@ def _fitted(
             f"model must be a BayesianModel, but {type(model).__name__} came; wrap the network: BayesianModel(net, ...)."
         )
     method = resolve(method)
-    seed = _seed(seed)
+    seed = checked_seed(seed)
     if device is not None:
         model = model.to(device)
     with isolated(seed, model.like.device):
         bound, data = model.ingest(X, y, num_data=num_data)
-        with _reporter(progress, method.name) as report:
+        with reporter(progress, method.name) as report:
             posterior = method.run(bound, data, seed=seed, report=report)
     if not posterior.certificate.converged:
         warnings.warn(f"{method.name}: {posterior.certificate.sentence}", ConvergenceWarning, stacklevel=3)
@@ -168,14 +168,28 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _seed(seed: Any) -> int:
+def checked_seed(seed: Any) -> int:
+    """A seed as a whole number.
+
+    Raises:
+        ValueError: If it is none, or below zero.
+    """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be a whole number >= 0, but {seed!r} came; pass for example seed=0.")
     return int(seed)
 
 
 @contextlib.contextmanager
-def _reporter(progress: bool | Report, title: str) -> Iterator[Report]:
+def reporter(progress: bool | Report, title: str) -> Iterator[Report]:
+    """What a search tells its progress to: the person's function, a bar on stderr, or nobody.
+
+    Args:
+        progress: As for `fit`.
+        title: Stands before the bar.
+
+    Yields:
+        A function of (step, of how many, objective).
+    """
     if callable(progress):
         yield progress
         return

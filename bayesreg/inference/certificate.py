@@ -191,7 +191,7 @@ def _judge(
     kinks = has_kinks(log_joint)
     curvature, broken = measure(log_joint, u, gradient, data, jacobian=at.jacobian, kinks=kinks, slack=0.01 * enough)
     gain = details["nats to gain"] = curvature.gain
-    what = "KKT violation" if any(group.kinked for group in log_joint.groups) else "gradient"
+    what = "KKT violation" if log_joint.kinked else "gradient"
     details[f"largest {what} in posterior sds"] = broken
     details["curvature from"] = curvature.source
     if curvature.smallest is not None:

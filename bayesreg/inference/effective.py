@@ -40,10 +40,9 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
     """
     model, layout = log_joint.model, log_joint.layout
     active = torch.ones(len(u), dtype=torch.bool, device=u.device)
-    for group in log_joint.groups:
-        if group.kinked:
-            centre = group.prior.mode if group.elementwise else 0.0  # a kink holds what stands on it
-            active[group.slice] = u[group.slice] != centre
+    for group in log_joint.kinked:
+        centre = group.prior.mode if group.elementwise else 0.0  # a kink holds what stands on it
+        active[group.slice] = u[group.slice] != centre
     for segment in layout.in_order:
         if segment.latent.is_noise:
             active[segment.slice] = False

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bayesreg.inference.columns import GRAM_COLUMNS, Array, Columns, l1_gap, on_support, placed
+from bayesreg.inference.fista import fista, top_of
 from bayesreg.inference.least_squares import cholesky_solve
-from bayesreg.inference.proximal import fista, top_of
 
 STAGES = (1e-4, 1e-7, 1e-9, 1e-11, 1e-13)  # FISTA's tolerances, each followed by an exact solve on the support
 SOLVED, SEARCHED = 1e-13, 1e-15  # a gap over ‖t‖² that ends it: rounding after an exact solve, less where a search came near

@@ -22,11 +22,11 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import AffineProblem, affine_problem, gaussian_of
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.columns import Columns
+from bayesreg.inference.fista import fista, top_of
 from bayesreg.inference.group_lasso import Groups, group_lasso
 from bayesreg.inference.lasso import lasso
 from bayesreg.inference.least_squares import Elimination, Undetermined, ridge, root_of
 from bayesreg.inference.optimality import violation
-from bayesreg.inference.proximal import fista, top_of
 from bayesreg.posterior import Certificate
 from bayesreg.priors import ElasticNet, GroupLasso, Laplace
 from bayesreg.priors.base import HALF_LOG_2PI

@@ -16,6 +16,7 @@ import torch
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
+from bayesreg.inference.loop import Schedule
 from bayesreg.inference.replicas import Replicas
 from bayesreg.inference.steps import BETAS, EPSILON
 from bayesreg.inference.training import resolve_batch
@@ -108,7 +109,8 @@ def search(
     """
     u = starts.detach().clone()
     if num_steps:
-        u = descend(replicas, u, num_steps, learning_rate, batch_size, generator, report, history)
+        batches = _batches(replicas.num_rows, batch_size, generator, u.device)
+        u = descend(replicas, u, Schedule(num_steps, learning_rate), batches, report, history)
     rows, work = replicas.num_rows, replicas.num_rows * u.numel()
     if batch_size is None and (work <= POLISH_WORK or not num_steps):
         u = finish(replicas.double(), u.double(), newton=affordable(len(u), rows, u.shape[1])).to(starts.dtype)
@@ -123,28 +125,25 @@ def affordable(num_replicas: int, num_rows: int, size: int) -> bool:
 def descend(
     replicas: Replicas,
     u: torch.Tensor,
-    num_steps: int,
-    learning_rate: float,
-    batch_size: int | None,
-    generator: torch.Generator,
+    schedule: Schedule,
+    batches: Iterator[torch.Tensor | None],
     report: Report,
     history: History,
 ) -> torch.Tensor:
-    """Adam's steps, proximal where a penalty has a kink; see `fit_many`.
+    """Adam's steps along a schedule, proximal where a penalty has a kink; see `fit_many`.
 
     Raises:
         ValueError: If a loss stops being finite; says at which step.
     """
-    take = Stepper(replicas, u)
+    take, num_steps = Stepper(replicas, u), schedule.num_steps
     every = max(1, num_steps // 100)
-    batches = _batches(replicas.num_rows, batch_size, generator, u.device)
     for step in range(num_steps):
-        loss = take(0.5 * learning_rate * (1 + math.cos(math.pi * step / num_steps)), next(batches))
+        loss = take(schedule.rate(step), next(batches))
         if step % every == 0 or step == num_steps - 1:
             if not math.isfinite(loss):
                 raise ValueError(
                     f"the loss must stay finite in each of the {len(u)} fits, but their sum is {float(loss)} at step {step}; "
-                    f"lower learning_rate (now {learning_rate:g}) or standardise the data."
+                    f"lower learning_rate (now {schedule.learning_rate:g}) or standardise the data."
                 )
             best = float(replicas.objectives(u, next(batches)).max())
             history.record(step, best)

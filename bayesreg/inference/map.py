@@ -27,7 +27,7 @@ from bayesreg.inference.proximal import polish
 from bayesreg.inference.replicas import check_replicable
 from bayesreg.inference.restarts import starts
 from bayesreg.inference.search import Search, SearchOptions, hold_out
-from bayesreg.inference.stepper import EagerAdam
+from bayesreg.inference.stepper import EagerAdam, checked_compile
 from bayesreg.inference.training import gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, Dirac, FitRecord, History
@@ -118,7 +118,7 @@ class MAP(AbstractMethod):
         self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
         self.jacobian = bool(jacobian)
-        self.compile = compile if isinstance(compile, bool) else _check.one_of("compile", compile, ("auto",))
+        self.compile = checked_compile(compile)
         self.schedule = _check.one_of("schedule", schedule, SCHEDULES)
         self.num_cycles = _check.count("num_cycles", num_cycles)
         self.clip_norm = None if clip_norm is None else _check.positive("clip_norm", clip_norm)
@@ -197,8 +197,8 @@ class MAP(AbstractMethod):
         restarts = None
         if self.num_restarts > 1:
             u, restarts = self._best_of_many(log_joint, u, data, batch_size, optimizer, history, report)
-        further = lambda: self._further(log_joint, u, data, batch_size)  # noqa: E731
-        certificate = certify(log_joint, u, start, data, self.jacobian, further, restarts=restarts)
+        probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
+        certificate = certify(log_joint, u, start, data, self.jacobian, probe, restarts=restarts)
         if held_out is not None and not certificate.converged:
             sentence = (
                 "Stopped early: the best point on held-out rows, which is no mode and need not be one; leave "
@@ -226,9 +226,8 @@ class MAP(AbstractMethod):
         u = solution.u.to(log_joint.model.like)
         history.record(1, value)
         history.notes.append(solution.note)
-        if any(group.kinked for group in log_joint.groups):
-            zeros = sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if g.kinked)
-            history.notes.append(f"{zeros:,} weights are exactly zero.")
+        if log_joint.kinked:
+            history.notes.append(f"{_zeros(log_joint, u):,} weights are exactly zero.")
         report(1, 1, value)
         certificate = certify_linear(solution, value, self._space)
         if certificate is None:
@@ -252,7 +251,7 @@ class MAP(AbstractMethod):
         data.full("a fit from several starts")
 
     def _choose(self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History) -> str:
-        partial, fixed, kinked = None, log_joint.model.is_deterministic, any(group.kinked for group in log_joint.groups)
+        partial, fixed, kinked = None, log_joint.model.is_deterministic, bool(log_joint.kinked)
         if data.x is None:
             partial = "the rows are streamed"
         elif batch_size is not None:
@@ -334,10 +333,10 @@ class MAP(AbstractMethod):
 
     def _can_polish(self, log_joint: LogJoint, batch_size: int | None, data: Data) -> bool:
         """True where proximal steps end a search: a weight's penalty has a kink, no activation's has, all rows are there."""
-        kinked = any(group.kinked for group in log_joint.groups) and not log_joint.kinked_outputs
+        kinked = bool(log_joint.kinked) and not log_joint.kinked_outputs
         return kinked and batch_size is None and data.x is not None and log_joint.model.is_deterministic
 
-    def _further(self, log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None) -> torch.Tensor:
+    def further(self, log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None) -> torch.Tensor:
         """A further search from a candidate, by which the certificate judges it: all rows where that is affordable."""
         if self._can_polish(log_joint, batch_size, data):  # Adam only oscillates about a kink
             return polish(*in_double(log_joint, u, data), jacobian=self.jacobian, num_steps=PROBE_STEPS)
@@ -368,7 +367,7 @@ def _fraction(value: Any) -> float:
 
 
 def _zeros(log_joint: LogJoint, u: torch.Tensor) -> int:
-    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.groups if g.kinked)
+    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.kinked)
 
 
 def check_has_mode(model: BayesianModel) -> None:

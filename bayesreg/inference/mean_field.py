@@ -14,11 +14,10 @@ from bayesreg.flat import LogJoint
 from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.loop import Schedule, run
-from bayesreg.inference.stepper import make_stepper
+from bayesreg.inference.stepper import checked_compile, make_stepper
 from bayesreg.inference.training import no_compiling, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Certificate, FitRecord, Guide, History
-from bayesreg.priors.base import AbstractElementwisePrior
 from bayesreg.training_copy import TrainingCopy
 
 
@@ -64,7 +63,7 @@ class MeanField(AbstractMethod):
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
         self.num_particles = _check.count("num_particles", num_particles)
         self.initial_scale = _check.positive("initial_scale", initial_scale)
-        self.compile = compile if isinstance(compile, bool) else _check.one_of("compile", compile, ("auto",))
+        self.compile = checked_compile(compile)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Guide:
         """Fit; see `AbstractMethod.run`."""
@@ -146,7 +145,7 @@ def one_draw_step(
     Returns:
         Minus the ELBO estimate divided by N, a detached scalar.
     """
-    if not closed(log_joint):
+    if not log_joint.closed_divergence:
         return _by_graph(guide, copy, log_joint, x, y)
     phi, each = guide.phi.detach(), 1 / copy.num_data
     loc, log_scale = phi.chunk(2)
@@ -171,16 +170,6 @@ def one_draw_step(
         into_loc.add_(gradient)
         into_scale.add_(by_scale.mul_(scale).sub_(each))  # the entropy's part is −1/N
         return loss.detach() + divergence * each
-
-
-def closed(log_joint: LogJoint) -> bool:
-    """True where the KL and its gradient are known in closed form, group by group."""
-    elementwise = all(
-        group.elementwise and type(group.prior).expected_slopes is not AbstractElementwisePrior.expected_slopes
-        for group in log_joint.groups
-    )
-    positive = all(s.transform is None or s.latent.is_positive for s in log_joint.layout.in_order)
-    return elementwise and positive and not log_joint.linked
 
 
 def _by_graph(guide: MeanFieldGuide, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

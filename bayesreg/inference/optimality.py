@@ -72,11 +72,10 @@ def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor, d
         (P,), zero at a mode.
     """
     residual = gradient.clone()
-    for group in log_joint.groups:
-        if group.kinked:
-            part, ascent, bend = _smooth_part(group, u, gradient, data_part)
-            reach = 1e-2 / bend
-            residual[group.slice] = (group.prox(part + reach * ascent, reach) - part) / reach
+    for group in log_joint.kinked:
+        part, ascent, bend = _smooth_part(group, u, gradient, data_part)
+        reach = 1e-2 / bend
+        residual[group.slice] = (group.prox(part + reach * ascent, reach) - part) / reach
     return residual
 
 
@@ -109,9 +108,7 @@ def violation(
         A number without units; 0 at a mode.
     """
     found = gradient.abs() / metric.sqrt()
-    for group in log_joint.groups:
-        if not group.kinked:
-            continue
+    for group in log_joint.kinked:
         part, ascent, bend = _smooth_part(group, u, gradient, data_part)
         where = group.slice
         scale = metric[where].sqrt() if group.elementwise else bend.sqrt().expand_as(part)
@@ -229,9 +226,8 @@ def neighbouring(
         The point beside it, (P,), and the ends there.
     """
     noise = torch.randn(len(u), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(u)
-    for group in log_joint.groups:
-        if group.kinked:  # a weight that is exactly zero stays so
-            noise[group.slice] = torch.where(u[group.slice] == 0, 0.0, noise[group.slice])
+    for group in log_joint.kinked:  # a weight that is exactly zero stays so
+        noise[group.slice] = torch.where(u[group.slice] == 0, 0.0, noise[group.slice])
     beside = u + 1e-3 * noise / metric.sqrt()
     products, rows = _budget(len(u), data.num_data)
     seen = sample(data, rows)
@@ -324,7 +320,7 @@ def _whole(
     gain = 0.5 * float(((vectors.mT @ g)[held].square() / values[held]).sum())
     if kinks:
         low, high = float(values[0]), float(values[-1])
-    saddle = not kinks and low < -max(1e-6, 100 * torch.finfo(metric.dtype).eps) * high
+    saddle = direction is not None and _is_negative(Ends(low, direction, high), metric)
     return Curvature(gain, "", low, high, direction, saddle, metric)
 
 
@@ -337,9 +333,8 @@ def _budget(unknowns: int, rows: int) -> tuple[int, int]:
 def _free(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
     """Unknowns that no kink holds: where one holds a mode the residual is exactly zero, and the unknown cannot move."""
     free = torch.ones_like(residual, dtype=torch.bool)
-    for group in log_joint.groups:
-        if group.kinked:
-            free[group.slice] = (residual[group.slice] != 0) | (group.elementwise & (u[group.slice] != 0))
+    for group in log_joint.kinked:
+        free[group.slice] = (residual[group.slice] != 0) | (group.elementwise & (u[group.slice] != 0))
     return free
 
 

@@ -75,7 +75,7 @@ class Search:
             proximal=proximal,
             rows_a_batch=data.rows_a_batch,
         )
-        self.kinked = [group for group in log_joint.groups if group.kinked] if proximal else []
+        self.kinked = log_joint.kinked if proximal else []
         self.batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_steps = options.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
         self.schedule = Schedule(num_steps, options.learning_rate or 0.01, options.schedule, options.num_cycles)

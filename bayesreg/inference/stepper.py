@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bayesreg import _check
 from bayesreg.data import Batch
 from bayesreg.flat import Group
 from bayesreg.inference import steps
@@ -148,17 +149,18 @@ class EagerAdam(AbstractStepper):
     def _move(self, where: slice, step: torch.Tensor) -> None:
         self.parameter[where] += step * self._first[where] / (1 - steps.BETAS[0] ** self._taken)
 
+    def _kept(self) -> dict[str, torch.Tensor]:
+        return {"parameter": self.parameter, "first": self._first, "second": self._second, "count": self._count}
+
     def state(self) -> dict[str, Any]:
         """The parameter, Adam's moments and the module's buffers."""
-        kept = {"parameter": self.parameter, "first": self._first, "second": self._second, "count": self._count}
-        found: dict[str, Any] = {name: value.detach().clone() for name, value in kept.items()}
+        found: dict[str, Any] = {name: value.detach().clone() for name, value in self._kept().items()}
         return {**found, "buffers": [buffer.clone() for buffer in self.buffers]}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
-        kept = {"parameter": self.parameter, "first": self._first, "second": self._second, "count": self._count}
-        for name, tensor in kept.items():
+        for name, tensor in self._kept().items():
             tensor.copy_(state[name])
         self._taken = int(self._count)
         for buffer, value in zip(self.buffers, state["buffers"], strict=True):
@@ -310,6 +312,15 @@ def _traced(function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any
 
     with torch.no_grad():
         return make_fx(function)(*[tensor.clone() for tensor in inputs])
+
+
+def checked_compile(compile: Any) -> bool | str:
+    """True, False or "auto".
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    return compile if isinstance(compile, bool) else _check.one_of("compile", compile, ("auto",))
 
 
 def make_stepper(

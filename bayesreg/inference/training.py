@@ -60,7 +60,7 @@ def no_compiling(log_joint: LogJoint, data: Data) -> str:
         return "the rows are streamed by a loader"
     if not log_joint.model.is_deterministic:
         return "batch normalisation or dropout change or draw something at each step"
-    whole = [group.prior for group in log_joint.groups if group.kinked and not group.prior.prox_by_entry]
+    whole = [group.prior for group in log_joint.kinked if not group.prior.prox_by_entry]
     if whole:
         return f"the prox of {whole[0]} is found outside of torch"
     return ""

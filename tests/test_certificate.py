@@ -404,3 +404,13 @@ class TestAStartIsNeverReturnedAsAMode:
         found = certify(LogJoint(bound), below, exact, data, False, lambda: below)
         assert not found.converged
         assert "below its start; lower learning_rate" in str(found)
+
+
+def test_a_flat_bias_alone_lets_nothing_grow_without_bound():
+    """Separable rows, but the weights have a proper prior: a mode exists, however flat the bias."""
+    generator = np.random.default_rng(0)
+    X = np.r_[-1 - generator.random((15, 2)), 1 + generator.random((15, 2))]
+    y = (X[:, 0] > 0).astype(int)
+    rules = {"weight": priors.Normal(1e3), "bias": priors.Flat()}
+    mode = br.fit(br.BayesianModel(nn.Linear(2, 1).double(), rules, likelihoods.Bernoulli()), X, y, method="map")
+    assert mode.certificate.converged

@@ -326,3 +326,23 @@ def test_the_figure_draws_the_path(ridge, lasso):
     assert [label.split(":")[0] for label in labels] == ["cv", "1se", "evidence"]
     with pytest.raises(ValueError, match="names must be one a line, but 1 came for 10"):
         plots.path(ridge, names=["a"])
+
+
+def test_a_weight_held_at_its_kink_is_no_degree_of_freedom_wherever_the_kink_is(standard_diabetes):
+    """So tight a Laplace about 1 holds every weight there: the flat bias alone is free."""
+    rules = {"weight": priors.Laplace(1e-4, loc=1.0), "bias": priors.Flat()}
+    model = br.BayesianModel(nn.Linear(10, 1).double(), rules, likelihoods.Gaussian(0.7))
+    found = br.path(model, *standard_diabetes, scales=[1e-4], rule="weight", folds=None)
+    assert bool((found.coefficients["weight"] == 1).all())
+    assert float(found.degrees_of_freedom[0]) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("prior", [priors.TotalVariation(0.02), priors.Laplace(0.002, loc=1.0), priors.Normal(1.0)], ids=repr)
+def test_stability_wants_a_prior_whose_kink_is_zero(standard_diabetes, prior):
+    model = br.BayesianModel(nn.Linear(10, 1).double(), {"weight": prior}, likelihoods.Gaussian(0.7))
+    with pytest.raises(
+        ValueError, match=r"one weight of shape \(outputs, 10\) must have a prior with exact zeros, but none does"
+    ):
+        br.stability(model, *standard_diabetes, num_bootstraps=2)
+    with pytest.raises(ValueError, match=r"tensor must be a weight of shape \(outputs, 10\) whose prior makes exact zeros"):
+        br.stability(model, *standard_diabetes, tensor="weight", num_bootstraps=2)

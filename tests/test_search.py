@@ -615,3 +615,21 @@ def test_a_functional_relu_is_as_piecewise_linear_as_a_layer():
     fits = [br.fit(br.BayesianModel(module), X, y, method=MAP(num_steps=1500)) for module in (layers, forward)]
     assert fits[0].history.notes == fits[1].history.notes
     assert str(fits[0].certificate) == str(fits[1].certificate)
+
+
+def test_a_loader_with_a_generator_of_its_own_goes_on_with_the_same_rows(tmp_path):
+    model, X, y = problem({}, torch.float32)
+
+    def loader():
+        rows = TensorDataset(X, y)
+        return DataLoader(rows, batch_size=6, shuffle=True, generator=torch.Generator().manual_seed(7))
+
+    def stop(step, total, objective):
+        if step >= 70:
+            raise KeyboardInterrupt
+
+    whole = br.fit(model, loader(), method=MAP("adam", num_steps=200))
+    method = MAP("adam", num_steps=200, checkpoint=tmp_path / "fit.pt", checkpoint_every=20)
+    with pytest.raises(KeyboardInterrupt):
+        br.fit(model, loader(), method=method, progress=stop)
+    assert br.fit(model, loader(), method=method).loc.equal(whole.loc)

@@ -8,6 +8,7 @@ and the prior is one expression a class.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,21 @@ from torch import nn
 
 from bayesreg.flat import LogJoint
 from bayesreg.model import one_column
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A stretch of the flat vector that an optimizer sees as a tensor of its own.
+
+    Attributes:
+        slice: Where it lies in the vector.
+        tensor: A view of it, in the unknown's shape; its gradient is what `backward` left there.
+        weight_decay: What the optimizer must add to that gradient, times the tensor.
+    """
+
+    slice: slice
+    tensor: Any
+    weight_decay: float
 
 
 class TrainingCopy:
@@ -63,6 +79,7 @@ class TrainingCopy:
             self._alias(leaf, group.slice, leaf.shape)
         pairs = list(zip(log_joint.groups, self.leaves, strict=True))
         self._sloped = [(group, leaf) for group, leaf in pairs if not (proximal and group.kinked)]
+        self._own: list[Any] = []  # tensors with gradients of their own, see `split`
         self._noise_leaves = [
             (name, leaf, s.start - group.start, s.transform)
             for name, s in segments.items()
@@ -78,6 +95,30 @@ class TrainingCopy:
         if self.flat.grad is not None:
             parameter.grad = self.flat.grad[where].view(shape)
 
+    def split(self) -> list[Piece]:
+        """Let each tensor have a gradient of its own instead of a stretch of the flat buffer, from now on.
+
+        Where a large network has zero-mean Gaussian priors, their gradient then is the optimizer's weight decay, and autograd's
+        own buffers become the gradients: four passes over all weights fewer. `flat.grad` is not written any more.
+
+        Returns:
+            The pieces, which cover the vector; none, and nothing is changed, where a weight's prior is no weight decay.
+        """
+        segments = self.log_joint.layout.segments
+        weights = {name: s for name, s in segments.items() if s.latent.kind == "weight"}
+        decays = {name: s.latent.prior.weight_decay for name, s in weights.items()}
+        if self.flat_path or None in decays.values():
+            return []
+        places = [s.slice for s in weights.values()]
+        self._sloped = [(group, leaf) for group, leaf in self._sloped if not any(_within(p, group.slice) for p in places)]
+        pieces = [
+            Piece(s.slice, self.module.get_parameter(name), decays[name] / self.num_data)  # pyright: ignore
+            for name, s in weights.items()
+        ]
+        pieces += [Piece(group.slice, leaf, 0.0) for group, leaf in self._sloped]
+        self._own = [piece.tensor for piece in pieces]
+        return pieces
+
     def backward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Accumulate the gradient of minus the log-joint divided by N.
 
@@ -90,6 +131,9 @@ class TrainingCopy:
         """
         loss = self.likelihood_loss(x, y)
         loss.backward()
+        for tensor in self._own:
+            if tensor.grad is None:  # the loss does not use it: its prior's part still must find a place
+                tensor.grad = torch.zeros_like(tensor)
         with torch.no_grad():  # the prior's gradient goes straight into its buffer, without a graph
             for group, leaf in self._sloped:
                 leaf.grad.add_(group.slope(leaf, jacobian=self.jacobian), alpha=1 / self.num_data)
@@ -157,3 +201,7 @@ class TrainingCopy:
         if self.jacobian:
             energy = energy - layout.log_jacobian(u) + (layout.log_jacobian_of_linked(u) if self.flat_path else 0.0)
         return loss + energy * (1 / self.num_data), loss
+
+
+def _within(inner: slice, outer: slice) -> bool:
+    return outer.start <= inner.start < outer.stop

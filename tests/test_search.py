@@ -45,11 +45,10 @@ def test_adam_is_torch_s(seed):
     u = torch.randn(30, generator=generator, dtype=torch.float64)
     theirs = nn.Parameter(u.clone())
     optimizer = torch.optim.Adam([theirs], lr=0.1)
-    first, second, count = torch.zeros_like(u), torch.zeros_like(u), torch.zeros((), dtype=torch.float64)
-    for rate in (0.1, 0.05, 0.02):
+    first, second = torch.zeros_like(u), torch.zeros_like(u)
+    for count, rate in enumerate((0.1, 0.05, 0.02), 1):
         theirs.grad = torch.randn(30, generator=generator, dtype=torch.float64)
-        count = count + 1
-        u, first, second, _ = steps.adam(u, theirs.grad, first, second, count, rate)
+        u, first, second, _ = steps.adam(u, theirs.grad, first, second, steps.pace(count, rate))
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         torch.testing.assert_close(u, theirs.detach(), rtol=1e-7, atol=1e-9)

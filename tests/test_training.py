@@ -9,6 +9,7 @@ from bayesreg import likelihoods, priors
 from bayesreg.flat import LogJoint
 from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.mean_field import one_draw_step
+from bayesreg.inference.stepper import EagerAdam
 from bayesreg.training_copy import TrainingCopy
 from tests.conftest import network
 
@@ -88,3 +89,39 @@ def test_fifty_steps_are_torch_s_own_batch_norm_included():
         for name, value in net.state_dict().items():
             torch.testing.assert_close(copy.module.state_dict()[name], value, rtol=1e-6, atol=1e-9)
     assert model.module[1].running_mean.equal(torch.zeros(6).double())  # only the training copy moved
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "rules", [{}, {"*.weight": priors.Normal(0.3), "*.bias": priors.Flat()}, {"0.*": priors.Fixed(0.1)}], ids=str
+)
+def test_a_large_network_s_split_step_is_the_flat_step(rules, seed):
+    """Weight decay in the fused kernel is the zero-mean Gaussian prior's gradient; an unused tensor still feels its prior."""
+    generator = torch.Generator().manual_seed(seed)
+    X, y = (torch.randn(40, *shape, generator=generator, dtype=torch.float64) for shape in ((3,), ()))
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    net.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    model = br.BayesianModel(net, rules).bind(X, y)
+    log_joint = LogJoint(model)
+    start = log_joint.layout.flatten(model.start(X, y))
+    copies = [TrainingCopy(log_joint, start, 40) for _ in range(2)]
+    pieces = copies[1].split()
+    assert sorted(i for piece in pieces for i in range(piece.slice.start, piece.slice.stop)) == list(range(len(start)))
+    flat, split = EagerAdam(copies[0].flat, copies[0].backward), EagerAdam(copies[1].flat, copies[1].backward, pieces=pieces)
+    for step in range(30):
+        losses = [stepper.advance([(X, y)], [0.05], False)[0] for stepper in (flat, split)]
+        torch.testing.assert_close(*losses, rtol=1e-12, atol=0, msg=str(step))
+    torch.testing.assert_close(copies[0].flat, copies[1].flat, rtol=1e-10, atol=1e-12)
+    kept = split.state()
+    split.advance([(X, y)], [0.05], False)
+    after = copies[1].flat.detach().clone()
+    split.restore(kept)
+    split.advance([(X, y)], [0.05], False)
+    torch.testing.assert_close(copies[1].flat.detach(), after, rtol=0, atol=0)
+
+
+def test_no_split_where_a_prior_is_no_weight_decay():
+    X, y = torch.randn(9, 3), torch.randn(9)
+    for rules in ({"weight": priors.Laplace(1.0)}, {"weight": priors.Normal(1.0, loc=0.5)}):
+        log_joint = LogJoint(br.BayesianModel(nn.Linear(3, 1), rules).bind(X, y))
+        assert TrainingCopy(log_joint, torch.zeros(5), 9).split() == []

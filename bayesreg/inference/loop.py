@@ -23,7 +23,7 @@ from bayesreg.posterior import AbstractPosterior, History
 
 SCHEDULES = ("cosine", "constant")
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
-_APART = 20  # and steps between two of them, where a fit is long enough to hear of ten
+_APART = 40  # and steps between two of them, where a fit is long enough to hear of ten
 
 
 class FitError(ValueError):

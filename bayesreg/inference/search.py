@@ -101,6 +101,7 @@ class Search:
             num_steps=self.schedule.num_steps,
             notes=self.history.notes,
             buffers=list(self.copy.module.buffers()),
+            split=self.copy.split,
             **common,
         )
 

@@ -22,10 +22,12 @@ from bayesreg import _check
 from bayesreg.data import Batch
 from bayesreg.flat import Group
 from bayesreg.inference import steps
+from bayesreg.training_copy import Piece
 
 STEPS_A_CALL = 10  # in one compiled graph, at most: more of them compile longer and gain little
 OPERATIONS_A_CALL = 1200  # that many are compiled in a quarter of a minute
 PAYS = 50_000  # steps from which "auto" compiles: they save half a minute where compiling costs a quarter of one
+NATIVE_PAYS = 400_000  # steps from which the calls between kernels are compiled too: a third less a step, 16 s more to compile
 SMALL = 100_000  # unknowns up to which the cost of a call is worth sharing between steps
 
 
@@ -88,6 +90,7 @@ class EagerAdam(AbstractStepper):
         num_data: N, by which the objective is divided.
         clip_norm: Largest norm of the gradient; None for no bound.
         buffers: Tensors that a step changes too (batch normalisation's statistics).
+        pieces: What the parameter is made of where each tensor has a gradient of its own, see `TrainingCopy.split`.
     """
 
     def __init__(
@@ -99,18 +102,26 @@ class EagerAdam(AbstractStepper):
         num_data: int = 1,
         clip_norm: float | None = None,
         buffers: Sequence[torch.Tensor] = (),
+        pieces: Sequence[Piece] = (),
     ) -> None:
         self.parameter, self.backward = parameter, backward
         self.kinked, self.num_data, self.clip_norm, self.buffers = kinked, num_data, clip_norm, buffers
         # where a look at the loss stalls nothing, it is looked at every step, so that the batch can be named
         self._always = parameter.device.type == "cpu"
-        self._count = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        self._split = bool(pieces)
+        self._pieces = sorted(pieces, key=lambda piece: piece.slice.start) or [Piece(slice(None), parameter, 0.0)]
+        self._counts = [torch.zeros((), dtype=torch.float32, device=parameter.device) for _ in self._pieces]
         self._taken = 0  # the same where the device need not be asked
         self._first, self._second = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        fused = parameter.device.type in ("cpu", "cuda")
-        self._optimizer = torch.optim.Adam([parameter], betas=steps.BETAS, eps=steps.EPSILON, fused=fused)
-        self._optimizer.state[parameter] = {"step": self._count, "exp_avg": self._first, "exp_avg_sq": self._second}
-        self._settings = self._optimizer.param_groups[0]
+        self._optimizer = torch.optim.Adam(
+            [{"params": [piece.tensor], "weight_decay": piece.weight_decay} for piece in self._pieces],
+            betas=steps.BETAS,
+            eps=steps.EPSILON,
+            fused=parameter.device.type in ("cpu", "cuda"),
+        )
+        for piece, count in zip(self._pieces, self._counts, strict=True):
+            first, second = (moment[piece.slice].view(piece.tensor.shape) for moment in (self._first, self._second))
+            self._optimizer.state[piece.tensor] = {"step": count, "exp_avg": first, "exp_avg_sq": second}
 
     def advance(self, batches: Sequence[Batch], rates: Sequence[float], keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One step; see `AbstractStepper.advance`.
@@ -119,50 +130,61 @@ class EagerAdam(AbstractStepper):
             NotFinite: If the loss is not finite; the parameter is then as it was.
         """
         parameter: Any = self.parameter
-        parameter.grad.zero_()
+        self._clear()
         loss = self.backward(*batches[0])
         if (self._always or keep) and not math.isfinite(loss):
-            raise NotFinite(0, float(loss), parameter.grad.clone())
+            raise NotFinite(0, float(loss), self._gradient())
         before = parameter.detach().clone() if keep else None
         if self.clip_norm is not None:
             parameter.grad.mul_((self.clip_norm / parameter.grad.norm()).clamp_max(1.0))
-        self._settings["lr"] = rates[0]
+        for settings in self._optimizer.param_groups:
+            settings["lr"] = rates[0]
         self._optimizer.step()
         if self.kinked:
             self._proximal(rates[0])
         return loss.reshape(1), before
 
+    def _clear(self) -> None:
+        if not self._split:
+            self.parameter.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+            return
+        for piece in self._pieces:
+            piece.tensor.grad = None  # autograd's own buffer takes the place
+
+    def _gradient(self) -> torch.Tensor:
+        """A copy of the whole gradient, (P,)."""
+        return torch.cat([piece.tensor.grad.reshape(-1) for piece in self._pieces])
+
     @torch.no_grad()
     def _proximal(self, rate: float) -> None:
         """The prox after a fused step, on the kinked stretches alone."""
         self._taken += 1
-        correction = 1 - steps.BETAS[1] ** self._taken
+        ahead, floor, whole = steps.pace(self._taken, rate)
         for group in self.kinked:
             where = group.slice
-            step = steps.metric(self._second[where], correction, rate)
+            step = steps.metric(self._second[where], ahead, floor)
             if not group.prior.prox_by_entry:  # the fused step moved each entry by its own step: take that back
                 common = step.amin()
-                self._move(where, step - common)
+                self.parameter[where] += (step - common) * self._first[where] * whole
                 step = common.expand_as(step)
             self.parameter[where] = group.prox(self.parameter[where], step / self.num_data)
 
-    def _move(self, where: slice, step: torch.Tensor) -> None:
-        self.parameter[where] += step * self._first[where] / (1 - steps.BETAS[0] ** self._taken)
-
     def _kept(self) -> dict[str, torch.Tensor]:
-        return {"parameter": self.parameter, "first": self._first, "second": self._second, "count": self._count}
+        return {"parameter": self.parameter, "first": self._first, "second": self._second}
 
     def state(self) -> dict[str, Any]:
         """The parameter, Adam's moments and the module's buffers."""
         found: dict[str, Any] = {name: value.detach().clone() for name, value in self._kept().items()}
-        return {**found, "buffers": [buffer.clone() for buffer in self.buffers]}
+        return {**found, "count": self._counts[0].clone(), "buffers": [buffer.clone() for buffer in self.buffers]}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
         for name, tensor in self._kept().items():
             tensor.copy_(state[name])
-        self._taken = int(self._count)
+        for count in self._counts:
+            count.copy_(state["count"])
+        self._taken = int(state["count"])
         for buffer, value in zip(self.buffers, state["buffers"], strict=True):
             buffer.copy_(value)
 
@@ -183,6 +205,7 @@ class CompiledAdam(AbstractStepper):
         num_data: N, by which the objective is divided.
         clip_norm: Largest norm of the gradient; None for no bound.
         notes: Where it is told that a step cannot be compiled and runs uncompiled; None to refuse it.
+        native: Compile what calls the kernels too (C++ instead of Python), which takes three times as long.
     """
 
     def __init__(
@@ -196,14 +219,16 @@ class CompiledAdam(AbstractStepper):
         num_data: int = 1,
         clip_norm: float | None = None,
         notes: list[str] | None = None,
+        native: bool = False,
     ) -> None:
         self.parameter = start.detach().clone()
         self._loss, self._noise_size = loss, noise_size
         self._kinked, self._num_data, self._clip_norm = kinked, num_data, clip_norm
         self._first, self._second = torch.zeros_like(start), torch.zeros_like(start)
-        self._count = torch.zeros((), dtype=torch.float64, device=start.device)  # βᵗ wants the digits
+        self._count = 0
         self._made: dict[Any, Callable[..., Any]] = {}
         self._notes = notes
+        self._native = native and not start.is_cuda
         self._small = start.numel() <= SMALL
         self.steps_a_call = min(STEPS_A_CALL, max(1, OPERATIONS_A_CALL // self._operations(example))) if self._small else 1
 
@@ -216,7 +241,7 @@ class CompiledAdam(AbstractStepper):
         shared = all(x is batches[0][0] for x, _ in batches)
         rows = list(batches[0]) if shared else [tensor for batch in batches for tensor in batch]
         inputs = self._inputs(rows, rates)
-        noise = inputs[5]
+        noise = inputs[4]
         if len(batches) == self.steps_a_call:
             key = (shared, tuple((tuple(row.shape), row.dtype) for row in rows))
             if key not in self._made:
@@ -233,13 +258,14 @@ class CompiledAdam(AbstractStepper):
         if new:  # a CUDA graph writes its results over at the next call
             new = [value.clone() for value in new] if self.parameter.is_cuda else new
             self.parameter, self._first, self._second = new
-        self._count = self._count + len(batches)
+        self._count += len(batches)
         return losses, before
 
     def _inputs(self, rows: Sequence[torch.Tensor], rates: Sequence[float]) -> list[torch.Tensor]:
         noise = torch.randn(len(rates), self._noise_size, dtype=self.parameter.dtype, device=self.parameter.device)
-        pace = torch.tensor(rates, dtype=self.parameter.dtype).to(self.parameter.device)
-        return [self.parameter, self._first, self._second, self._count, pace, noise, *rows]
+        paces = [steps.pace(self._count + i, rate) for i, rate in enumerate(rates, 1)]
+        pace = torch.tensor(paces, dtype=self.parameter.dtype).to(self.parameter.device)
+        return [self.parameter, self._first, self._second, pace, noise, *rows]
 
     def _operations(self, example: Batch) -> int:
         """Tensor operations of one step; one more than are compiled in a call where it cannot be traced."""
@@ -250,16 +276,16 @@ class CompiledAdam(AbstractStepper):
         except Exception:  # it is told when a step is compiled
             return OPERATIONS_A_CALL + 1
 
-    def _call(self, u: Any, first: Any, second: Any, count: Any, rates: Any, noise: Any, *rows: Any) -> tuple[Any, ...]:
+    def _call(self, u: Any, first: Any, second: Any, paces: Any, noise: Any, *rows: Any) -> tuple[Any, ...]:
         losses, before = [], u
         gradient_of = torch.func.grad(self._loss, has_aux=True)
-        for i in range(len(rates)):
+        for i in range(len(paces)):
             x, y = (rows[0], rows[1]) if len(rows) == 2 else rows[2 * i : 2 * i + 2]
-            before, count = u, count + 1
+            before = u
             gradient, loss = gradient_of(u, x, y, noise[i])
             if self._clip_norm is not None:
                 gradient = gradient * (self._clip_norm / gradient.norm()).clamp_max(1.0)
-            u, first, second, step = steps.adam(u, gradient, first, second, count, rates[i], self._kinked)
+            u, first, second, step = steps.adam(u, gradient, first, second, paces[i], self._kinked)
             if self._kinked:
                 u = steps.proximal(u, step / self._num_data, self._kinked)
             losses.append(loss)
@@ -282,9 +308,12 @@ class CompiledAdam(AbstractStepper):
 
         # new tensors for a large parameter would cost more than the arithmetic
         function = self._call if self._small else in_place
-        options = {"triton.cudagraphs": True} if self.parameter.is_cuda and self._small else {}
+        options = {"triton.cudagraphs": self.parameter.is_cuda and self._small, "cpp_wrapper": self._native}
         try:
-            return torch._inductor.compile(_traced(function, inputs), inputs, options=options)  # pyright: ignore
+            graph = _traced(function, inputs)
+            for node in graph.graph.find_nodes(op="placeholder"):
+                node.meta.clear()  # traced each with a fake mode of its own, which a native call does not take
+            return torch._inductor.compile(graph, inputs, options=options)  # pyright: ignore
         except Exception as failure:  # tracing runs a person's module, and anything may come of it
             why = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0][:200] if str(failure).strip() else ''}"
             if self._notes is None:
@@ -296,14 +325,13 @@ class CompiledAdam(AbstractStepper):
 
     def state(self) -> dict[str, Any]:
         """The parameter and Adam's moments."""
-        kept = {"parameter": self.parameter, "first": self._first, "second": self._second, "count": self._count}
-        return {name: value.clone() for name, value in kept.items()}
+        kept = {"parameter": self.parameter, "first": self._first, "second": self._second}
+        return {**{name: value.clone() for name, value in kept.items()}, "count": self._count}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
-        self.parameter, self._first, self._second, self._count = (
-            state[name].clone() for name in ("parameter", "first", "second", "count")
-        )
+        self.parameter, self._first, self._second = (state[name].clone() for name in ("parameter", "first", "second"))
+        self._count = int(state["count"])
 
 
 def _traced(function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
@@ -338,6 +366,7 @@ def make_stepper(
     num_data: int = 1,
     clip_norm: float | None = None,
     buffers: Sequence[torch.Tensor] = (),
+    split: Callable[[], Sequence[Piece]] = tuple,
 ) -> AbstractStepper:
     """The stepper that `compile` asks for; "auto" compiles where it pays.
 
@@ -357,6 +386,7 @@ def make_stepper(
         num_data: N.
         clip_norm: Largest norm of the gradient; None for no bound.
         buffers: Tensors that a step changes too.
+        split: `TrainingCopy.split`, for an eager step of a large network.
 
     Returns:
         The stepper.
@@ -372,12 +402,19 @@ def make_stepper(
     pays = num_steps >= PAYS and parameter.numel() <= SMALL and not obstacle and not missing
     if compile is True or (compile == "auto" and pays):
         stepper = CompiledAdam(
-            parameter, loss, example(), noise_size=noise_size, notes=None if compile is True else notes, **common
+            parameter,
+            loss,
+            example(),
+            noise_size=noise_size,
+            notes=None if compile is True else notes,
+            native=num_steps >= NATIVE_PAYS,
+            **common,
         )
         each = f"{stepper.steps_a_call} steps" if stepper.steps_a_call > 1 else "one step"
         notes.append(f"compiled: {each} a call{'' if compile is True else f', which pays from {PAYS:,} steps on'}.")
         return stepper
-    return EagerAdam(parameter, backward, buffers=buffers, **common)
+    pieces = split() if parameter.numel() > SMALL and not kinked and clip_norm is None else ()
+    return EagerAdam(parameter, backward, buffers=buffers, pieces=pieces, **common)
 
 
 def no_compiler(device: torch.device) -> str:

@@ -8,6 +8,7 @@ place, so that a step can land on the kink and stay there, which Adam on a subgr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,15 +24,35 @@ def adam_moments(gradient: torch.Tensor, first: torch.Tensor, second: torch.Tens
     return torch.lerp(first, gradient, 1 - BETAS[0]), torch.lerp(second, gradient.square(), 1 - BETAS[1])
 
 
-def metric(second: torch.Tensor, correction: torch.Tensor | float, rate: torch.Tensor | float) -> torch.Tensor:
+def pace(count: int, rate: float) -> tuple[float, float, float]:
+    """The numbers of a step that are no tensors, reckoned before it: a power for each entry would cost as much as the step.
+
+    Args:
+        count: Steps taken, this one included.
+        rate: The learning rate.
+
+    Returns:
+        a = rate·√c₂, b = ε·√c₂ and 1/c₁, with cᵢ = 1 − βᵢᵗ what the running means have seen of their whole: the metric
+        rate/(√(v/c₂) + ε) is a/(√v + b).
+
+    >>> a, b, _ = pace(3, 0.1)
+    >>> v, c = 0.7, 1 - 0.999**3
+    >>> abs(a / (v**0.5 + b) - 0.1 / ((v / c) ** 0.5 + EPSILON)) < 1e-15
+    True
+    """
+    root = math.sqrt(1 - BETAS[1] ** count)
+    return rate * root, EPSILON * root, 1 / (1 - BETAS[0] ** count)
+
+
+def metric(second: torch.Tensor, ahead: torch.Tensor | float, floor: torch.Tensor | float) -> torch.Tensor:
     """Adam's step length of each entry, rate/(√v̂ + ε), in the shape of `second`.
 
     Args:
         second: Running mean of the squared gradient.
-        correction: 1 − β₂ᵗ, what that mean has seen of its whole.
-        rate: The learning rate.
+        ahead: The first number of `pace`.
+        floor: The second.
     """
-    return rate / ((second / correction).sqrt() + EPSILON)
+    return ahead / (second.sqrt() + floor)
 
 
 def shared(step: torch.Tensor, kinked: Sequence[Group]) -> torch.Tensor:
@@ -48,8 +69,7 @@ def adam(
     gradient: torch.Tensor,
     first: torch.Tensor,
     second: torch.Tensor,
-    count: torch.Tensor,
-    rate: torch.Tensor | float,
+    numbers: Sequence[torch.Tensor | float] | torch.Tensor,
     kinked: Sequence[Group] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """One step of Adam (Kingma and Ba 2015), as `torch.optim.Adam` takes it.
@@ -59,16 +79,15 @@ def adam(
         gradient: Of the objective without what the prox will treat, (P,).
         first: Running mean of the gradient, (P,).
         second: Running mean of its square, (P,).
-        count: Steps taken, this one included, a scalar.
-        rate: The learning rate.
+        numbers: What `pace` says of this step.
         kinked: Groups that a prox will follow, see `shared`.
 
     Returns:
         The new u, first and second, and the metric in which the step was taken.
     """
     first, second = adam_moments(gradient, first, second)
-    step = shared(metric(second, 1 - BETAS[1] ** count, rate), kinked)
-    return u - step * first / (1 - BETAS[0] ** count), first, second, step
+    step = shared(metric(second, numbers[0], numbers[1]), kinked)
+    return u - step * first * numbers[2], first, second, step
 
 
 def proximal(u: torch.Tensor, step: torch.Tensor, kinked: Sequence[Group]) -> torch.Tensor:

@@ -136,6 +136,11 @@ class AbstractPrior(abc.ABC):
         """
         return None
 
+    @property
+    def weight_decay(self) -> float | None:
+        """λ ≥ 0 where the penalty is λ/2 Σ w², the term that an optimizer's weight decay stands for; None where it is not."""
+        return None
+
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Log-density of the whole tensor.
 

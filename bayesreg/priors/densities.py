@@ -66,6 +66,11 @@ class Flat(AbstractElementwisePrior):
         """The identity."""
         return value.clone()
 
+    @property
+    def weight_decay(self) -> float:
+        """None is 0."""
+        return 0.0
+
     def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor]:
         """No precision at all."""
         return 0.0, torch.zeros(math.prod(shape), dtype=torch.float64)
@@ -179,6 +184,11 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """(w − loc)/scale²."""
         return _centred(value, self.loc) * self._precision
+
+    @property
+    def weight_decay(self) -> float | None:
+        """1/scale², where loc is 0 and the scale one number."""
+        return self._precision if isinstance(self.scale, float | int) and self.loc == 0 else None
 
     @cached_property
     def _precision(self) -> Any:

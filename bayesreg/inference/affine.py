@@ -125,15 +125,15 @@ def _design(log_joint: LogJoint, x: torch.Tensor, factor: float) -> tuple[np.nda
         offset = offset.expand(len(x), 1)
         for name, segment in layout.segments.items():
             np.multiply(x.cpu().numpy() if name == "weight" else 1.0, factor, out=design[:, segment.slice])
-    else:
-        rows, done = max(1, min(1024, _BLOCK // design.shape[1] // offset.shape[1])), 0
-        for part in x.split(rows):
-            jacobian, _ = output_jacobian(log_joint, origin, part)
-            if done == 0 and not is_rounding(departure(log_joint, lambda u, J=jacobian: J @ u, offset[: len(part)], part), x):
-                return None
-            block = jacobian.reshape(-1, layout.size)
-            np.multiply(block.cpu().numpy(), factor, out=design[done : done + len(block)])
-            done += len(block)
+        return design, offset
+    rows, done = max(1, min(1024, _BLOCK // design.shape[1] // offset.shape[1])), 0
+    for part in x.split(rows):
+        jacobian, _ = output_jacobian(log_joint, origin, part)
+        if done == 0 and not is_rounding(departure(log_joint, lambda u, J=jacobian: J @ u, offset[: len(part)], part), x):
+            return None
+        block = jacobian.reshape(-1, layout.size)
+        np.multiply(block.cpu().numpy(), factor, out=design[done : done + len(block)])
+        done += len(block)
 
     def linear(u: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(design @ u.cpu().numpy() / factor).to(x).reshape(offset.shape)

@@ -79,8 +79,8 @@ class Elimination:
         from scipy.linalg import get_blas_funcs
 
         dgemm: Any = get_blas_funcs("gemm", dtype=np.float64)
-        made = np.zeros((self._rows + self.extra, matrix.shape[1]), order="F")
-        made[: self._rows] = matrix
+        made = np.empty((self._rows + self.extra, matrix.shape[1]), order="F")
+        made[: self._rows], made[self._rows :] = matrix, 0.0
         if made.size == 0:
             return made, np.zeros((len(self._order), 0))
         reached = dgemm(1.0, self._basis[: self._rows], matrix, trans_a=1)

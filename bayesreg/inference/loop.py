@@ -23,7 +23,8 @@ from bayesreg.posterior import AbstractPosterior, History
 
 SCHEDULES = ("cosine", "constant")
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
-_APART = 40  # and steps between two of them, where a fit is long enough to hear of ten
+_APART = 40  # and steps between two of them, where a fit is long enough to hear of ten;
+_WATCHED = 20  # closer where the best point is looked for, which may come early
 
 
 class FitError(ValueError):
@@ -137,7 +138,8 @@ def run(
     losses = torch.empty(total, dtype=stepper.parameter.dtype, device=device)
     pending: list[torch.Tensor] = []  # written into `losses` where it is told: a slice a step would cost
     each = stepper.steps_a_call
-    every = -(-max(total // _TOLD, min(_APART, total // 10), 1) // each) * each
+    apart = _APART if watch is None else _WATCHED
+    every = -(-max(total // _TOLD, min(apart, total // 10), 1) // each) * each
     step = 0 if checkpoint is None else _resume(checkpoint, stepper, batches, history, watch, losses)
     good, good_step = stepper.state(), step
     while step < total:

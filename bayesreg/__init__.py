@@ -3,7 +3,7 @@
 −log p(θ | data) = Σᵢ −log p(yᵢ | xᵢ, θ) + −log p(θ) + const        loss in nats + penalty in nats
 """
 
-from bayesreg import inference, likelihoods, metrics, priors
+from bayesreg import inference, layers, likelihoods, metrics, priors
 from bayesreg.compare import Comparison, compare
 from bayesreg.equivalents import equivalents
 from bayesreg.inference import ConvergenceWarning, fit
@@ -32,6 +32,7 @@ __all__ = [
     "equivalents",
     "fit",
     "inference",
+    "layers",
     "likelihoods",
     "load",
     "metrics",

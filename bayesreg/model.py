@@ -23,6 +23,7 @@ from bayesreg import _check, activity, prior_predictive
 from bayesreg.autoscale import adjusted
 from bayesreg.binding import AbstractBinding
 from bayesreg.latents import Latent, latents_of, rows_of_scales
+from bayesreg.layers import AbstractNoise
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable
@@ -115,7 +116,7 @@ class BayesianModel(AbstractBinding):
     @property
     def is_deterministic(self) -> bool:
         """False where training differs from evaluation: batch normalisation, dropout, or what a module does by itself."""
-        stochastic = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+        stochastic = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, AbstractNoise)
         return not self.differs_in_training and not any(isinstance(m, stochastic) for m in self.module.modules())
 
     def prior_table(self) -> PriorTable:
@@ -191,20 +192,27 @@ class BayesianModel(AbstractBinding):
         settled.latents = latents_of(settled.resolved, self.likelihood)
         return settled
 
-    def forward(self, values: Values, x: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        values: Values,
+        x: torch.Tensor,
+        module: nn.Module | None = None,
+        buffers: Values | None = None,
+    ) -> torch.Tensor:
         """The network's output at prepared inputs, with these weights.
 
         Args:
             values: Weights by dotted name; the noise may be among them.
             x: Prepared inputs (B, ...).
             module: Another module of the same structure, for a training copy.
+            buffers: Buffers that differ from the module's own, by dotted name.
 
         Returns:
             (B,) for one output a row, else (B, K).
         """
         known = {**self.constants, **values}
-        weights = {place: known[name] for place, name in self._places.items()}
-        return one_column(functional_call(module or self.module, weights, (x,), tie_weights=False))
+        tensors = {place: known[name] for place, name in self._places.items()} | dict(buffers or {})
+        return one_column(functional_call(module or self.module, tensors, (x,), tie_weights=False))
 
     def forward_with_activity(
         self, values: Values, x: torch.Tensor, module: nn.Module | None = None

@@ -7,7 +7,6 @@ Guide     a variational family          Draws     what a sampler left behind
 from __future__ import annotations
 
 import abc
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -20,71 +19,11 @@ from bayesreg.guides import AbstractGuide
 from bayesreg.model import BayesianModel
 from bayesreg.predictive import Predictive
 from bayesreg.prior_predictive import in_data_units
+from bayesreg.record import Certificate, FitRecord, History
+
+__all__ = ["AbstractPosterior", "Certificate", "Dirac", "Draws", "FitRecord", "Gaussian", "Guide", "History"]
 
 _DRAWS = 10_000  # behind moments that have no closed form: their Monte Carlo error is a hundredth of an sd
-
-
-@dataclasses.dataclass(frozen=True)
-class History:
-    """How a fit went.
-
-    Attributes:
-        label: What was followed: "log joint" or "elbo".
-        steps: Step numbers at which it was recorded.
-        objective: Its values there, in nats, summed over the data set, in the data's own units.
-        notes: What was taken and why, one sentence each.
-    """
-
-    label: str = "log joint"
-    steps: list[int] = dataclasses.field(default_factory=list)
-    objective: list[float] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
-
-    def record(self, step: int, objective: float) -> None:
-        """Add one point."""
-        self.steps.append(step)
-        self.objective.append(objective)
-
-
-@dataclasses.dataclass(frozen=True)
-class Certificate:
-    """Whether a fit can be believed, and why.
-
-    Attributes:
-        converged: True when the check below was passed.
-        sentence: The verdict in words; says what to do when it is not.
-        details: The numbers behind it.
-    """
-
-    converged: bool
-    sentence: str
-    details: dict[str, float | str] = dataclasses.field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.sentence
-
-
-@dataclasses.dataclass(frozen=True)
-class FitRecord:
-    """What a method says about its fit, whatever the answer's class.
-
-    Attributes:
-        method: The method's name, "map".
-        seed: The seed it was given.
-        history: How it went.
-        certificate: Whether it can be believed.
-        elapsed: Seconds.
-        space: "constrained" or "unconstrained", the space in which a mode was taken; None where there is no mode.
-        log_evidence: log p(y | x) in nats, in the data's own units, where the method knows it.
-    """
-
-    method: str
-    seed: int
-    history: History
-    certificate: Certificate
-    elapsed: float = 0.0
-    space: str | None = None
-    log_evidence: float | None = None
 
 
 class AbstractPosterior(abc.ABC):
@@ -209,6 +148,10 @@ class AbstractPosterior(abc.ABC):
         u = self._draw_for_prediction(count, torch.Generator().manual_seed(seed))
         inputs = self.model.prepare(x)
         out = propagate.outputs(self.model, self.layout, u, inputs, linearize_at=self._linearize_at(), max_memory=max_memory)
+        return self._in_data_units(out, u)
+
+    def _in_data_units(self, out: torch.Tensor, u: torch.Tensor) -> Predictive:
+        """Outputs (S, N, ...) and the draws that they come from, (S, P), as a predictive."""
         noise = torch.vmap(lambda v: self.model.noise(self.layout.unflatten(v)))(u)
         return in_data_units(self.model.likelihood, self.model.standardization, out, noise)
 

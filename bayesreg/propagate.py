@@ -27,6 +27,7 @@ def outputs(
     *,
     linearize_at: torch.Tensor | None = None,
     max_memory: int = MAX_MEMORY,
+    forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The network's output at every row for every draw, in the units that the model works in.
 
@@ -37,6 +38,7 @@ def outputs(
         x: Prepared inputs, (N, ...).
         linearize_at: If given, (P,): the output is f(x; u₀) + J(x; u₀)(u − u₀) instead of f(x; u).
         max_memory: Bytes that the result may take.
+        forward: From a draw and inputs to outputs, where a draw is no (P,) vector of unknowns.
 
     Returns:
         (S, N) or (S, N, K), detached.
@@ -44,7 +46,7 @@ def outputs(
     Raises:
         ValueError: If the result would be larger than `max_memory`.
     """
-    f = _forward(model, layout)
+    f = forward or _forward(model, layout)
     with torch.no_grad():
         first = f(u[0], x[:1])
         needed = len(u) * len(x) * first.numel() * first.element_size()

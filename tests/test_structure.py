@@ -10,9 +10,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from lines above its own only
 ORDER = [
-    ["_check"],
+    ["_check", "record"],
     ["_catalog"],
     ["priors"],
+    ["layers"],
     ["prior_table"],
     ["spec"],
     ["equivalents"],
@@ -27,6 +28,7 @@ ORDER = [
     ["training_copy"],
     ["guides", "propagate"],
     ["posterior"],
+    ["noisy"],
     ["inference"],
     ["path_result"],
     ["path"],

@@ -4,6 +4,7 @@ from typing import Any
 
 from bayesreg import _catalog
 from bayesreg.inference.base import AbstractMethod, ConvergenceWarning, fit
+from bayesreg.inference.dropout import MCDropout
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.loop import FitError
@@ -17,6 +18,7 @@ __all__ = [
     "Exact",
     "FitError",
     "LaplaceApproximation",
+    "MCDropout",
     "MeanField",
     "fit",
 ]

@@ -240,19 +240,10 @@ def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
         The certificate. It is passed when the mean over the last tenth of the steps is above that over steps 70–80 % by
         less than 1 nat or 2.5 standard errors, and the gain is below `enough` plus 3 standard errors.
     """
-    tenth = len(elbos) // 10
-    if tenth < 10:
-        return Certificate(False, f"Not converged: {len(elbos)} steps are too few to tell; raise num_steps to 1,000 or more.")
-    early, late = (elbos[start : start + tenth].double() for start in (7 * tenth, len(elbos) - tenth))
-    rise = float(late.mean() - early.mean())
-    error = float(((late.var() + early.var()) / tenth).sqrt())
-    details: dict[str, float | str] = {
-        "elbo": float(late.mean()),
-        "rise": rise,
-        "Monte Carlo error": error,
-        "nats to gain": gain,
-        "nats to gain, Monte Carlo error": gain_error,
-    }
+    trend = rise(elbos)
+    if not trend.converged:
+        return trend
+    details = {**trend.details, "nats to gain": gain, "nats to gain, Monte Carlo error": gain_error}
     if gain > enough + 3 * gain_error:
         return Certificate(
             False,
@@ -260,16 +251,32 @@ def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
             "raise num_steps or learning_rate.",
             details,
         )
-    if rise > max(1.0, 2.5 * error):
-        return Certificate(
-            False,
-            f"Not converged: the ELBO still rose by {rise:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
-            "the steps; raise num_steps.",
-            details,
-        )
     return Certificate(
-        True,
-        f"Converged: the ELBO changed by {rise:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth, and its "
-        "gradient vanishes within Monte Carlo error.",
-        details,
+        True, f"{trend.sentence.removesuffix('.')}, and its gradient vanishes within Monte Carlo error.", details
     )
+
+
+def rise(elbos: torch.Tensor) -> Certificate:
+    """Whether an ELBO has stopped rising: its mean over the last tenth of the steps against that over steps 70–80 %.
+
+    Args:
+        elbos: One estimate a step, in nats, (num_steps,).
+
+    Returns:
+        The certificate; passed when the rise is below 1 nat or 2.5 standard errors.
+    """
+    tenth = len(elbos) // 10
+    if tenth < 10:
+        return Certificate(False, f"Not converged: {len(elbos)} steps are too few to tell; raise num_steps to 1,000 or more.")
+    early, late = (elbos[start : start + tenth].double() for start in (7 * tenth, len(elbos) - tenth))
+    gained = float(late.mean() - early.mean())
+    error = float(((late.var() + early.var()) / tenth).sqrt())
+    details: dict[str, float | str] = {"elbo": float(late.mean()), "rise": gained, "Monte Carlo error": error}
+    if gained > max(1.0, 2.5 * error):
+        sentence = (
+            f"Not converged: the ELBO still rose by {gained:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
+            "the steps; raise num_steps."
+        )
+        return Certificate(False, sentence, details)
+    sentence = f"Converged: the ELBO changed by {gained:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth."
+    return Certificate(True, sentence, details)

@@ -1,0 +1,271 @@
+"""Dropout as variational inference: the ELBO of a point times noise, W = M ∘ z(ε).
+
+    ELBO = N/B Σ_batch E_z log p(yᵢ | f(xᵢ; M, z))  −  Σ_weights E_z[−log p(M ∘ z)]  +  Σ_layers H(z)      in nats
+
+A point has no density, so that its KL to a prior is known up to a constant only, the same for every M and rate (Hron, Matthews
+and Ghahramani 2018); the constant is left out. Where σ is learned for each weight (VariationalDropout) the KL is whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any, ClassVar
+
+import torch
+
+from bayesreg import _check
+from bayesreg.data import Data
+from bayesreg.flat import LogJoint
+from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.loop import Schedule, run
+from bayesreg.inference.mean_field import rise
+from bayesreg.inference.stepper import checked_compile, make_stepper
+from bayesreg.inference.training import resolve_batch
+from bayesreg.model import BayesianModel
+from bayesreg.noisy import Noisy, NoisyNetwork
+from bayesreg.posterior import FitRecord, History
+
+
+class MCDropout(AbstractMethod):
+    """Fit a network with dropout layers by its ELBO; the posterior samples masks as training did.
+
+    Any network will do that has layers of `bayesreg.layers` or torch's own dropout layers. The weights M are at the mode of the
+    ELBO, whose KL is, layer by layer:
+
+    | layer | KL to the declared prior, up to a constant | source |
+    |---|---|---|
+    | Dropout, ChannelDropout, DropConnect | Σ (1−p)·E(w/(1−p)) + p·E(0), E = −log p(w) | Gal and Ghahramani 2016 |
+    | ConcreteDropout | the same, − K·H(p) for K units; p is learned | Gal, Hron and Kendall 2017 |
+    | GaussianDropout | Σ E[−log p(w)] under N(w, α w²), α = p/(1−p) | Srivastava et al. 2014, Kingma et al. 2015 |
+    | VariationalDropout | Σ k₁ − k₁ sigmoid(k₂ + k₃ log α) + ½ log(1 + 1/α), to 1/|w| | Molchanov et al. 2017 |
+
+    For Normal(τ) the first line is Σ w²/(2τ²(1−p)): weight decay, see `equivalents.dropout_decay`. With rate 0 the ELBO is the
+    log-joint and its mode the MAP. Weights that no noise multiplies are at their mode under their prior.
+
+    Args:
+        num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
+        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
+        batch_size: Rows a step; as for `MeanField`.
+        warmup: Share of the steps over which the KL's weight rises from 0 to 1; sparse networks want about 0.3.
+        compile: As for `MAP`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    References:
+        Gal and Ghahramani (2016), Dropout as a Bayesian approximation. Hron, Matthews and Ghahramani (2018), Variational
+        Bayesian dropout: pitfalls and fixes.
+    """
+
+    name: ClassVar[str] = "mc-dropout"
+    when: ClassVar[str] = "A network that has dropout: as fast as its training, and its masks are the posterior."
+
+    def __init__(
+        self,
+        num_steps: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        *,
+        warmup: float = 0.0,
+        compile: bool | str = "auto",
+    ) -> None:
+        self.num_steps = None if num_steps is None else _check.count("num_steps", num_steps)
+        self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
+        self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
+        self.warmup = _check.finite("warmup", warmup)
+        if not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"warmup must be a share of the steps, 0 <= warmup < 1, but {warmup!r} came; pass for example 0.3."
+            )
+        self.compile = checked_compile(compile)
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Noisy:
+        """Fit; see `AbstractMethod.run`."""
+        started = time.perf_counter()
+        history = History("elbo")
+        bound = DropoutBound(LogJoint(model), data)
+        history.notes.extend(bound.notes())
+        u = bound.log_joint.layout.flatten(model.start(*next(data.epoch())))
+        parameter = torch.nn.Parameter(bound.flatten(u))
+        parameter.grad = torch.zeros_like(parameter)
+        batch_size = resolve_batch(self.batch_size, data, len(u))
+        schedule = Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
+        taken = [0]
+
+        def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            noise = torch.randn(bound.network.row_size(len(x)), dtype=u.dtype, device=u.device)
+            taken[0] += 1
+            weight = min(1.0, taken[0] / (self.warmup * schedule.num_steps)) if self.warmup else 1.0
+            loss, elbo = bound.loss(parameter, x, y, noise, weight)
+            loss.backward()
+            return elbo
+
+        history.notes.append(f"adam: {batch_size or 'all'} rows a step, a mask for each row.")
+        stepper = make_stepper(
+            self.compile,
+            parameter,
+            backward,
+            bound.loss,
+            lambda: next(data.epoch(batch_size or data.num_data)),
+            obstacle=bound.no_compiling(self.warmup),
+            num_steps=schedule.num_steps,
+            notes=history.notes,
+            noise_size=bound.network.row_size(batch_size or data.num_data),
+            num_data=data.num_data,
+            buffers=list(bound.network.module.buffers()),
+        )
+        constant = data.num_data * model.log_jacobian
+        losses = run(
+            stepper,
+            data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed())),
+            schedule,
+            layout=bound.log_joint.layout,
+            report=report,
+            history=history,
+            objective=lambda loss, point: constant - data.num_data * float(loss),
+        )
+        certificate = rise(constant - data.num_data * losses)
+        record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
+        return bound.posterior(stepper.parameter.detach(), record)
+
+
+class DropoutBound:
+    """The ELBO of one model as a function of (M, what its layers learn), divided by −N.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        data: Its rows.
+
+    Raises:
+        ValueError: If the network has no dropout, draws numbers of its own, or the KL is not defined; says what to do.
+    """
+
+    def __init__(self, log_joint: LogJoint, data: Data) -> None:
+        self.log_joint, self.data, self.num_data = log_joint, data, data.num_data
+        model = log_joint.model
+        self.network = NoisyNetwork(model)
+        self.module = self.network.module.train()  # batch normalisation trains; noise is given, and so not drawn
+        if not self.network.layers:
+            raise ValueError(
+                "MCDropout needs a network with dropout, but it has no dropout layer; add nn.Dropout(0.05) or one of "
+                "bayesreg.layers, or fit by method='map'."
+            )
+        self._check(next(data.epoch())[0][:64])
+        self.learned = [
+            (f"{name}.{buffer}" if name else buffer, getattr(layer, buffer))
+            for name, layer in self.network.layers.items()
+            for buffer in layer.learned
+        ]
+
+    def _check(self, x: torch.Tensor) -> None:
+        model, network = self.log_joint.model, self.network
+        if model.outputs:
+            raise ValueError("MCDropout knows priors on weights, but a prior on outputs came; leave `outputs` out.")
+        for name, latent in model.latents.items():
+            if latent.parents:
+                raise ValueError(
+                    f"the mode over weights and their scale runs to scale zero, but the scale of {name} is unknown; fix it, or "
+                    "take method='mean-field'."
+                )
+            if name in network.weights:
+                segment = self.log_joint.layout.segments[name]
+                if segment.transform is not None:
+                    raise ValueError(
+                        f"a weight under dropout must be free to be 0, but the prior of {name}, {latent.prior}, lives on a "
+                        "part of the real line; take a prior on all of it."
+                    )
+                network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
+        noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
+        values, buffers = model.weights(), network.named_by_row(noise, len(x))
+        with torch.no_grad(), torch.random.fork_rng():
+            outputs = []
+            for seed in (0, 1):
+                torch.manual_seed(seed)
+                outputs.append(model.forward(values, x, copy.deepcopy(self.module), buffers))
+        if not torch.equal(*outputs):
+            raise ValueError(
+                f"randomness must be that of a layer, but the forward of {type(model.module).__name__} draws numbers of its "
+                "own (functional dropout?), which no posterior could repeat; put an nn.Dropout in its place."
+            )
+
+    def notes(self) -> list[str]:
+        """What the ELBO is made of, one sentence each."""
+        said = [
+            f"{name or 'the network'}: {layer.text}, on {', '.join(self.network.sites[name].weights) or 'no weight directly'}."
+            for name, layer in self.network.layers.items()
+            if name in self.network.sites
+        ]
+        return [*said, "the KL of a point times noise is known up to a constant, which is left out of the ELBO."]
+
+    def no_compiling(self, warmup: float) -> str:
+        """Why a whole step cannot be compiled, or an empty text."""
+        if self.data.x is None:
+            return "the rows are streamed by a loader"
+        if any(isinstance(m, torch.nn.modules.batchnorm._NormBase) for m in self.module.modules()):
+            return "batch normalisation changes its buffers at each step"
+        return "the KL's weight changes from step to step" if warmup else ""
+
+    def flatten(self, u: torch.Tensor) -> torch.Tensor:
+        """(P + V,): the unknowns, then what the layers learn at its present values."""
+        return torch.cat([u, *[value.reshape(-1).to(u) for _, value in self.learned]])
+
+    def split(self, phi: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The unknowns (P,), and what the layers learn, by the buffer's dotted name."""
+        u, *rest = phi.split([self.log_joint.layout.size, *[value.numel() for _, value in self.learned]])
+        return u, {name: part.view(value.shape) for (name, value), part in zip(self.learned, rest, strict=True)}
+
+    def loss(
+        self, phi: torch.Tensor, x: torch.Tensor, y: torch.Tensor, noise: torch.Tensor, weight: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Minus the ELBO estimated from one batch and one noise, divided by N.
+
+        Args:
+            phi: (P + V,), see `flatten`.
+            x: Prepared inputs (B, ...).
+            y: Prepared targets.
+            noise: ε, (`network.row_size(B)`,).
+            weight: Of the KL.
+
+        Returns:
+            The loss, a scalar with gradient; and the same with the KL's weight at 1, detached where it can be.
+        """
+        model = self.log_joint.model
+        u, learned = self.split(phi)
+        values = self.log_joint.layout.unflatten(u)
+        buffers = {**self.network.named_by_row(noise, len(x)), **learned}
+        output = model.forward(values, x, self.module, buffers)
+        rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) * (-1 / self.data.rows_a_batch(x))
+        divergence = self.divergence(u, values, learned) * (1 / self.num_data)
+        return rows + weight * divergence, (rows + divergence).detach()
+
+    def divergence(self, u: torch.Tensor, values: dict[str, torch.Tensor], learned: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Σ E[−log p(W)] − Σ H(z), a scalar in nats."""
+        total = u.new_zeros(())
+        for name, latent in self.log_joint.model.latents.items():
+            if name not in self.network.weights:
+                total = total - latent.prior.log_prob(values[name])
+        for name, site in self.network.sites.items():
+            layer = self._with(name, learned)
+            weights = [weight for weight in site.weights if weight in values]
+            for weight in weights:
+                total = total + layer.expected_energy(self.log_joint.model.latents[weight].prior, values[weight])
+            total = total - layer.entropy(site.draw.numel())
+        return total
+
+    def _with(self, name: str, learned: dict[str, torch.Tensor]) -> Any:
+        """The layer with other learned numbers: a shallow copy, so that they may be traced."""
+        layer = self.network.layers[name]
+        if not layer.learned:
+            return layer
+        made = copy.copy(layer)
+        made._buffers = {**layer._buffers, **{b: learned[f"{name}.{b}" if name else b] for b in layer.learned}}
+        return made
+
+    def posterior(self, phi: torch.Tensor, record: FitRecord) -> Noisy:
+        """The answer; what the layers learned, and batch normalisation's statistics, go into its model's buffers."""
+        u, learned = self.split(phi)
+        with torch.no_grad():
+            for name, value in learned.items():
+                self.module.get_buffer(name).copy_(value)
+        return Noisy(self.log_joint.model.with_buffers(self.module), record, u.clone())

@@ -1,0 +1,302 @@
+"""A layer with multiplicative noise, as a pure function of standard normal numbers: dropout is a variational posterior.
+
+    W = M ∘ z(ε),  ε ~ N(0, 1)        a draw of the weights is a draw of ε; the layer never decides how ε is drawn
+
+With ε in its buffer `noise` a layer is deterministic, so that one draw serves all rows, draws can be vmapped, and the rest of
+the network (batch normalisation) may stand in evaluation mode. Without it, a layer behaves as torch's own: fresh noise for each
+row in training mode, none in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bayesreg import _check
+from bayesreg.priors import AbstractPrior
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior
+
+_NODES = 32  # of Gauss–Hermite quadrature, where an expectation under a normal has no closed form
+
+
+class AbstractNoise(nn.Module, abc.ABC):
+    """A layer whose weights, or the weights that its output meets, have a noise with mean 1.
+
+    Attributes:
+        noise: ε of one draw for all rows, in the shape that `draw_shape` says; None outside of a draw. It is a buffer that is
+            not saved, so that `torch.func.functional_call(net, {"1.noise": ε}, (x,))` sets it.
+        row_noise: ε of a batch, one for each row, in the shape that `row_shape` says behind the batch's axis.
+        learned: Names of the buffers that `inference.MCDropout` learns beside the weights.
+    """
+
+    learned: ClassVar[tuple[str, ...]] = ()
+    noise: torch.Tensor | None
+    row_noise: torch.Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("noise", None, persistent=False)
+        self.register_buffer("row_noise", None, persistent=False)
+
+    @abc.abstractmethod
+    def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
+        """Shape of one draw's ε.
+
+        Args:
+            row: Shape of one row of the layer's input.
+            out: Shape of one row of its output.
+        """
+
+    @abc.abstractmethod
+    def row_shape(self, row: torch.Size, out: torch.Size) -> torch.Size | None:
+        """Shape of one row's ε in training; None where the rows of a batch share one draw. Arguments as for `draw_shape`."""
+
+    @abc.abstractmethod
+    def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The output for one draw's ε, in the shape of `draw_shape`."""
+
+    @abc.abstractmethod
+    def perturbed_by_row(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The output for an ε of each row, (B, *row_shape)."""
+
+    @abc.abstractmethod
+    def expected(self, x: torch.Tensor) -> torch.Tensor:
+        """The output at the noise's mean."""
+
+    @abc.abstractmethod
+    def spread(self, weight: torch.Tensor) -> torch.Tensor:
+        """Standard deviation of each entry of W, in the shape of M."""
+
+    @abc.abstractmethod
+    def expected_energy(self, prior: AbstractPrior, weight: torch.Tensor) -> torch.Tensor:
+        """E_z[−log p(M ∘ z)], a scalar in nats, for the prior of a weight under this noise.
+
+        Args:
+            prior: One with independent entries.
+            weight: M.
+
+        Raises:
+            ValueError: If there is none such, or it is infinite.
+        """
+
+    def check(self, prior: AbstractPrior, weight: torch.Tensor) -> None:
+        """Refuse a prior to which the KL is not defined.
+
+        Raises:
+            ValueError: If its entries are not independent, or its density at 0, where dropped weights are, is not finite.
+        """
+        at = independent(prior, weight)
+        if not bool(torch.isfinite(at.energy(torch.zeros_like(weight))).all()):
+            raise ValueError(
+                f"the KL of dropout to the prior must be finite, but {prior} has no finite log-density at 0, where dropped "
+                "weights are; take a prior on the whole real line."
+            )
+
+    def entropy(self, num_units: int) -> Any:
+        """H(z) in nats of so many independent units, where it depends on something learned; else what it is, or 0."""
+        return 0.0
+
+    @property
+    @abc.abstractmethod
+    def text(self) -> str:
+        """The noise as a person reads it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The output: for the noise that is set, for fresh noise in training mode, or without.
+
+        Args:
+            x: (B, ...).
+
+        Returns:
+            (B, ...).
+        """
+        if self.row_noise is not None:
+            return self.perturbed_by_row(x, self.row_noise)
+        if self.noise is not None:
+            return self.perturbed(x, self.noise)
+        out = self.expected(x)
+        if not self.training:
+            return out
+        row = self.row_shape(x.shape[1:], out.shape[1:])
+        shape = self.draw_shape(x.shape[1:], out.shape[1:]) if row is None else (len(x), *row)
+        fresh = torch.randn(shape, dtype=out.dtype, device=out.device)
+        return self.perturbed(x, fresh) if row is None else self.perturbed_by_row(x, fresh)
+
+
+class AbstractUnitNoise(AbstractNoise):
+    """Variant 2: noise on the units that a layer passes on, so that a weight's whole column has one z."""
+
+    def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
+        """One z for each entry of a row."""
+        return row
+
+    def row_shape(self, row: torch.Size, out: torch.Size) -> torch.Size | None:
+        """The same."""
+        return self.draw_shape(row, out)
+
+    @abc.abstractmethod
+    def multiplier(self, noise: torch.Tensor) -> torch.Tensor:
+        """z(ε), entry by entry, with mean 1."""
+
+    def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """X ∘ z."""
+        return x * self.multiplier(noise).to(x.dtype)
+
+    def perturbed_by_row(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """X ∘ z."""
+        return self.perturbed(x, noise)
+
+    def expected(self, x: torch.Tensor) -> torch.Tensor:
+        """The input itself."""
+        return x
+
+
+class AbstractWeightNoise(AbstractNoise):
+    """Variant 1: noise on each entry of a weight; it wraps the layer that has the weight.
+
+    Args:
+        layer: A Linear or a convolution.
+
+    Raises:
+        ValueError: If it is another layer.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            raise ValueError(
+                f"{type(self).__name__} needs a Linear or a convolution to wrap, but {type(layer).__name__} came; write for "
+                f"example {type(self).__name__}(nn.Linear(10, 50))."
+            )
+        self.layer = layer
+
+    def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
+        """One z for each entry of the weight."""
+        return self.layer.weight.shape
+
+    def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The layer with W; its bias has no noise."""
+        return self.with_weight(x, self.weight_of(noise, self.layer.weight))
+
+    @abc.abstractmethod
+    def weight_of(self, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """W for one draw's ε and M."""
+
+    def expected(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer itself."""
+        return self.layer(x)
+
+    def with_weight(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The layer's output with another weight."""
+        layer: Any = self.layer
+        if isinstance(layer, nn.Linear):
+            return functional.linear(x, weight, layer.bias)
+        return layer._conv_forward(x, weight, layer.bias)
+
+
+def checked_rate(rate: Any) -> float:
+    """A dropout rate.
+
+    Raises:
+        ValueError: If it is not in [0, 1).
+    """
+    number = _check.finite("rate", rate)
+    if not 0 <= number < 1:
+        raise ValueError(f"rate must be the share that is dropped, 0 <= rate < 1, but {rate!r} came; pass for example 0.1.")
+    return number
+
+
+def independent(prior: AbstractPrior, weight: torch.Tensor) -> AbstractElementwisePrior:
+    """The prior, resolved for the weight, where its entries are independent.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    at = prior.at(weight.shape)
+    if not isinstance(at, AbstractElementwisePrior):
+        raise ValueError(
+            f"a weight under dropout needs a prior with independent entries, but {prior} came; take for example "
+            "Normal or Laplace."
+        )
+    return at
+
+
+def two_points(prior: AbstractPrior, weight: torch.Tensor, rate: Any) -> torch.Tensor:
+    """E[−log p(w z)] for z = 0 with probability `rate`, else 1/(1 − rate): what an inverted Bernoulli dropout makes of a prior.
+
+    For Normal(τ) and rate p it is Σ w²/(2τ²(1 − p)) plus the normaliser: dropout strengthens the decay of torch's own weight.
+
+    Args:
+        prior: One with independent entries, finite at 0.
+        weight: M.
+        rate: A number or a scalar tensor.
+
+    Returns:
+        Scalar, in nats.
+
+    Raises:
+        ValueError: If the entries are not independent.
+
+    References:
+        Gal and Ghahramani (2016), Dropout as a Bayesian approximation, appendix.
+
+    >>> from bayesreg.priors import Normal
+    >>> w = torch.tensor([2.0])
+    >>> found = two_points(Normal(1.0), w, 0.5) - two_points(Normal(1.0), 0 * w, 0.5)
+    >>> float(found)  # 2²/(2 · 0.5)
+    4.0
+    """
+    at = independent(prior, weight)
+    kept, dropped = at.energy(weight / (1 - rate)).sum(), at.energy(torch.zeros_like(weight)).sum()
+    return kept * (1 - rate) + dropped * rate - at.log_normaliser(weight.shape)
+
+
+def normal_energy(prior: AbstractPrior, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """E[−log p(w)] for independent w ~ N(loc, scale²), in closed form or by quadrature.
+
+    Args:
+        prior: One with independent entries.
+        loc: M.
+        scale: In its shape.
+
+    Returns:
+        Scalar, in nats.
+
+    Raises:
+        ValueError: If the entries are not independent.
+
+    >>> from bayesreg.priors import Normal
+    >>> found = normal_energy(Normal(1.0), torch.tensor([1.0]), torch.tensor([2.0])).item()
+    >>> round(found - HALF_LOG_2PI, 6)  # (1² + 2²)/2
+    2.5
+    """
+    at = independent(prior, loc)
+    found = at.expected_energy(loc, scale)
+    if found is None:
+        import numpy as np
+
+        nodes, weights = (torch.as_tensor(part).to(loc) for part in np.polynomial.hermite_e.hermegauss(_NODES))
+        values = torch.stack([at.energy(loc + scale * node) for node in nodes])
+        found = torch.tensordot(weights / weights.sum(), values, 1)
+    return found.sum() - at.log_normaliser(loc.shape)
+
+
+def normal_entropy(log_scale: torch.Tensor) -> torch.Tensor:
+    """Σ log scale + ½ log 2πe, in nats."""
+    return log_scale.sum() + (HALF_LOG_2PI + 0.5) * log_scale.numel()
+
+
+def bernoulli_entropy(rate: Any, num_units: int) -> Any:
+    """H of so many independent Bernoulli(rate), in nats; 0 at rate 0.
+
+    >>> round(bernoulli_entropy(0.5, 3) / math.log(2), 6)
+    3.0
+    """
+    if isinstance(rate, torch.Tensor):
+        return num_units * -(torch.xlogy(rate, rate) + torch.xlogy(1 - rate, 1 - rate))
+    return 0.0 if rate == 0 else -num_units * (rate * math.log(rate) + (1 - rate) * math.log1p(-rate))

@@ -1,0 +1,286 @@
+"""Dropout by units and by weights, with a fixed or a learned rate: z = 0 with probability `rate`, else 1/(1 − rate)."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from bayesreg import _check
+from bayesreg.layers.base import (
+    AbstractUnitNoise,
+    AbstractWeightNoise,
+    bernoulli_entropy,
+    checked_rate,
+    independent,
+    normal_energy,
+    two_points,
+)
+from bayesreg.priors import AbstractPrior
+
+_SELU_FLOOR = -1.7580993408473766  # what SELU tends to at −∞
+
+
+class _Step:
+    """What layers with z ∈ {0, 1/(1 − rate)} share, for units and for weights alike."""
+
+    rate: float
+    quantile: float
+
+    def _set(self, rate: Any) -> None:
+        self.rate = checked_rate(rate)
+        self.quantile = NormalDist().inv_cdf(self.rate) if self.rate else -math.inf
+
+    def multiplier(self, noise: torch.Tensor) -> torch.Tensor:
+        """1[ε > Φ⁻¹(rate)]/(1 − rate)."""
+        return (noise > self.quantile).to(noise.dtype) / (1 - self.rate)
+
+    def spread(self, weight: torch.Tensor) -> torch.Tensor:
+        """|M| √(rate/(1 − rate))."""
+        return weight.abs() * math.sqrt(self.rate / (1 - self.rate))
+
+    def expected_energy(self, prior: AbstractPrior, weight: torch.Tensor) -> torch.Tensor:
+        """See `two_points`."""
+        return two_points(prior, weight, self.rate)
+
+    def entropy(self, num_units: int) -> float:
+        """H of Bernoulli(rate), a constant."""
+        return bernoulli_entropy(self.rate, num_units)
+
+    def extra_repr(self) -> str:
+        """The rate."""
+        return f"rate={self.rate:g}"
+
+
+class Dropout(_Step, AbstractUnitNoise):
+    """Variant 2: whole units are dropped, z ∈ {0, 1/(1 − rate)}, as torch's `Dropout` does.
+
+    As a posterior: W = M diag(z). Its KL to a prior is E_z[−log p(W)] − H(z) up to a constant (Gal and Ghahramani 2016).
+
+    Args:
+        rate: Share that is dropped.
+
+    Raises:
+        ValueError: If the rate is not in [0, 1).
+
+    >>> layer = Dropout(0.25)
+    >>> layer.multiplier(torch.tensor([-1.0, 0.0])).tolist()  # Φ⁻¹(0.25) = −0.67
+    [0.0, 1.3333333730697632]
+    """
+
+    def __init__(self, rate: float = 0.5) -> None:
+        super().__init__()
+        self._set(rate)
+
+    @property
+    def text(self) -> str:
+        """The rate."""
+        return f"units dropped at rate {self.rate:.3g}"
+
+
+class ChannelDropout(Dropout):
+    """Whole channels are dropped, as torch's `Dropout1d`, `Dropout2d` and `Dropout3d` do; arguments as for `Dropout`."""
+
+    def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
+        """One z a channel: (C, 1, …)."""
+        return torch.Size([row[0], *[1] * (len(row) - 1)])
+
+
+class AlphaDropout(Dropout):
+    """Dropout that keeps mean 0 and variance 1 of SELU units: a dropped unit is set to SELU's floor, and all are rescaled.
+
+    It adds as well as multiplies, so that no weight's posterior is W = M diag(z).
+
+    Args:
+        rate: Share that is dropped.
+        channels: One z a channel, as torch's `FeatureAlphaDropout`.
+
+    References:
+        Klambauer et al. (2017), Self-normalizing neural networks.
+    """
+
+    def __init__(self, rate: float = 0.5, channels: bool = False) -> None:
+        super().__init__(rate)
+        self.channels = bool(channels)
+
+    def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
+        """One z an entry, or a channel."""
+        return torch.Size([row[0], *[1] * (len(row) - 1)]) if self.channels else row
+
+    def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """A (x m + floor (1 − m)) + b, with m ∈ {0, 1}."""
+        kept = (noise > self.quantile).to(x.dtype)
+        share = 1 - self.rate
+        a = (share * (1 + self.rate * _SELU_FLOOR**2)) ** -0.5
+        return a * (x * kept + _SELU_FLOOR * (1 - kept)) - a * _SELU_FLOOR * self.rate
+
+
+class GaussianDropout(AbstractUnitNoise):
+    """Units times z ~ N(1, α), α = rate/(1 − rate): the mean and variance of dropout at this rate.
+
+    Args:
+        rate: In [0, 1).
+
+    Raises:
+        ValueError: If the rate is not in [0, 1).
+
+    References:
+        Srivastava et al. (2014), Dropout: a simple way to prevent neural networks from overfitting.
+
+    >>> GaussianDropout(0.5).multiplier(torch.tensor([-1.0, 0.0, 1.0])).tolist()
+    [0.0, 1.0, 2.0]
+    """
+
+    def __init__(self, rate: float = 0.5) -> None:
+        super().__init__()
+        self.rate = checked_rate(rate)
+        self.alpha = self.rate / (1 - self.rate)
+
+    def multiplier(self, noise: torch.Tensor) -> torch.Tensor:
+        """1 + √α ε."""
+        return 1 + math.sqrt(self.alpha) * noise
+
+    def spread(self, weight: torch.Tensor) -> torch.Tensor:
+        """|M| √α."""
+        return weight.abs() * math.sqrt(self.alpha)
+
+    def expected_energy(self, prior: AbstractPrior, weight: torch.Tensor) -> torch.Tensor:
+        """Under N(M, α M²), entry by entry."""
+        if not self.alpha:
+            return -independent(prior, weight).log_prob(weight)
+        return normal_energy(prior, weight, self.spread(weight))
+
+    @property
+    def text(self) -> str:
+        """The variance."""
+        return f"units times N(1, {self.alpha:.3g})"
+
+    def extra_repr(self) -> str:
+        """The rate."""
+        return f"rate={self.rate:g}"
+
+
+class ConcreteDropout(AbstractUnitNoise):
+    """Dropout whose rate p is learned with the weights, the step relaxed: z = sigmoid((logit Φ(ε) − logit p)/t)/(1 − p).
+
+    The ELBO decides the rate: the data against −E log p(W) − H(z). The relaxed z is taken in training and in draws alike.
+
+    Args:
+        rate: Where the rate starts, in (0, 1).
+        temperature: t; near 0 the step, but noisier gradients.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    References:
+        Gal, Hron and Kendall (2017), Concrete dropout.
+    """
+
+    learned: ClassVar[tuple[str, ...]] = ("logit_rate",)
+    logit_rate: torch.Tensor
+
+    def __init__(self, rate: float = 0.1, temperature: float = 0.1) -> None:
+        super().__init__()
+        number = checked_rate(rate)
+        if number == 0:
+            raise ValueError(
+                "rate must be above 0 where it is learned, but 0 came: it could not leave it; pass for example 0.1."
+            )
+        self.temperature = _check.positive("temperature", temperature)
+        self.register_buffer("logit_rate", torch.tensor(math.log(number / (1 - number))))
+
+    @property
+    def rate(self) -> torch.Tensor:
+        """P, a scalar."""
+        return self.logit_rate.sigmoid()
+
+    def multiplier(self, noise: torch.Tensor) -> torch.Tensor:
+        """The relaxed step over 1 − p."""
+        x = noise / math.sqrt(2)
+        logit = torch.erfc(-x).log() - torch.erfc(x).log()  # of Φ(ε), to the last digit in both tails
+        return torch.sigmoid((logit - self.logit_rate) / self.temperature) * (1 + self.logit_rate.exp())
+
+    def spread(self, weight: torch.Tensor) -> torch.Tensor:
+        """|M| √(p/(1 − p)), that of the step."""
+        return weight.abs() * (0.5 * self.logit_rate).exp()
+
+    def expected_energy(self, prior: AbstractPrior, weight: torch.Tensor) -> torch.Tensor:
+        """That of the step, as the authors take it."""
+        return two_points(prior, weight, self.rate)
+
+    def entropy(self, num_units: int) -> torch.Tensor:
+        """H of Bernoulli(p)."""
+        return bernoulli_entropy(self.rate, num_units)
+
+    @property
+    def text(self) -> str:
+        """The learned rate."""
+        return f"units dropped at learned rate {float(self.rate):.3g}"
+
+    def extra_repr(self) -> str:
+        """The rate as it is."""
+        return f"rate={float(self.rate):.3g}, temperature={self.temperature:g}"
+
+
+class DropConnect(_Step, AbstractWeightNoise):
+    """Variant 1: single weights are dropped. In training the rows of a batch share one draw.
+
+    Args:
+        layer: A Linear or a convolution.
+        rate: Share of its weight's entries that is dropped.
+
+    Raises:
+        ValueError: If the layer is another one, or the rate is not in [0, 1).
+
+    References:
+        Wan et al. (2013), Regularization of neural networks using DropConnect.
+
+    >>> layer = DropConnect(nn.Linear(2, 1, bias=False), 0.5)
+    >>> bool(layer.perturbed(torch.ones(1, 2), torch.tensor([[-1.0, 1.0]])) == 2 * layer.layer.weight[0, 1])
+    True
+    """
+
+    def __init__(self, layer: nn.Module, rate: float = 0.5) -> None:
+        super().__init__(layer)
+        self._set(rate)
+
+    def row_shape(self, row: torch.Size, out: torch.Size) -> None:
+        """Rows share a draw: a weight for each would be B times the work."""
+        return
+
+    def weight_of(self, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """M ∘ z."""
+        return weight * self.multiplier(noise).to(weight.dtype)
+
+    def perturbed_by_row(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """A weight for each row, where it is asked for."""
+        return torch.vmap(lambda row, own: self.perturbed(row[None], own)[0])(x, noise)
+
+    @property
+    def text(self) -> str:
+        """The rate."""
+        return f"weights dropped at rate {self.rate:.3g}"
+
+
+def of_torch(layer: nn.Module) -> Any:
+    """Torch's own dropout layer as one of these, None where it is no dropout.
+
+    Raises:
+        ValueError: If it is a dropout of another kind.
+    """
+    kind, rate = type(layer), getattr(layer, "p", 0.0)
+    if kind is nn.Dropout:
+        return Dropout(rate)
+    if kind in (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
+        return ChannelDropout(rate)
+    if kind in (nn.AlphaDropout, nn.FeatureAlphaDropout):
+        return AlphaDropout(rate, channels=kind is nn.FeatureAlphaDropout)
+    if isinstance(layer, nn.modules.dropout._DropoutNd):
+        raise ValueError(
+            f"a dropout layer must be one whose noise is known, but {kind.__name__} came; take "
+            "nn.Dropout or one of bayesreg.layers."
+        )
+    return None

@@ -1,0 +1,166 @@
+"""Where noise stands in a network: torch's own dropout layers recognised, shapes of ε, and which weights a noise multiplies."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
+from bayesreg.layers.dropout import AlphaDropout, of_torch
+
+_THROUGH = (nn.ReLU, nn.LeakyReLU, nn.Flatten, nn.Identity)  # a non-negative z goes through them unchanged
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def noisy(module: nn.Module) -> nn.Module:
+    """A deep copy in which torch's own dropout layers are layers of this package; names of parameters stay.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: If a dropout layer is of an unknown kind.
+    """
+    made = of_torch(module)
+    if made is not None:
+        return made.train(module.training)
+    found = copy.deepcopy(module)
+    for parent in list(found.modules()):
+        for name, child in list(parent.named_children()):
+            replacement = of_torch(child)
+            if replacement is not None:
+                setattr(parent, name, replacement.train(child.training))
+    return found
+
+
+def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
+    """The layers with noise, by dotted name."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}
+
+
+class Site:
+    """One layer with noise, as one row of data meets it.
+
+    Attributes:
+        name: Its dotted name.
+        draw: Shape of one draw's ε.
+        row: Shape of one row's ε, or None where rows share a draw.
+        width: Shape of one row of its input.
+        weights: Dotted names of the weights that its noise multiplies.
+    """
+
+    def __init__(self, name: str, layer: AbstractNoise, width: torch.Size, out: torch.Size) -> None:
+        self.name, self.width = name, width
+        self.draw, self.row = layer.draw_shape(width, out), layer.row_shape(width, out)
+        self.weights: list[str] = []
+
+
+def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site]:
+    """Where noise stands, found by one pass in evaluation mode on a copy.
+
+    Args:
+        module: What `noisy` gave.
+        call: Runs the module once on a few rows.
+
+    Returns:
+        By dotted name, in the order of the pass.
+
+    Raises:
+        ValueError: If a layer with noise is met twice in one pass, or a weight is under two noises.
+    """
+    probe = copy.deepcopy(module).eval()
+    layers, names = noise_layers(probe), {id(layer): name for name, layer in probe.named_modules()}
+    found: dict[str, Site] = {}
+    flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors that carry a unit noise; kept alive, so that ids stay theirs
+
+    def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        name, came = names[id(layer)], inputs[0] if inputs else None
+        carried = flowing.get(id(came))
+        if isinstance(layer, AbstractNoise):
+            if name in found:
+                raise ValueError(
+                    f"a layer with noise must be met once in a pass, but {name or type(layer).__name__} is met "
+                    "twice, and would repeat its mask; use a layer of its own at each place."
+                )
+            found[name] = Site(name, layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
+            if isinstance(layer, AbstractUnitNoise) and not isinstance(layer, AlphaDropout):
+                output = output.view_as(output)  # a tensor of its own, also where the layer passes its input on
+                flowing[id(output)] = (name, output)
+                return output  # pyright: ignore[reportReturnType]
+        elif carried is not None and isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
+            found[carried[0]].weights.append(f"{name}.weight" if name else "weight")
+        elif carried is not None and isinstance(layer, _THROUGH):
+            output = output.view_as(output)
+            flowing[id(output)] = (carried[0], output)
+            return output  # pyright: ignore[reportReturnType]
+
+    handles = [layer.register_forward_hook(after) for layer in probe.modules()]
+    try:
+        with torch.no_grad():
+            call(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, layer in layers.items():
+        if isinstance(layer, AbstractWeightNoise) and name in found:
+            found[name].weights.append(f"{name}.layer.weight" if name else "layer.weight")
+    every = [weight for site in found.values() for weight in site.weights]
+    twice = sorted({weight for weight in every if every.count(weight) > 1})
+    if twice:
+        raise ValueError(
+            f"a weight must be under one noise, but {', '.join(twice)} is under two (dropout before a layer with noise of its "
+            "own, or a layer used twice); leave one of them out."
+        )
+    return found
+
+
+def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
+    """The weight W that one draw's network has instead of M: single entries changed, or whole columns or channels.
+
+    Args:
+        layer: The layer with noise.
+        site: Where it stands.
+        noise: ε, in the draw's shape.
+        weight: M, one of `site.weights`.
+
+    Returns:
+        W; None where no weight would give the same network (a z for each pixel before a convolution).
+    """
+    if isinstance(layer, AbstractWeightNoise):
+        return layer.weight_of(noise, weight)
+    unit: Any = layer
+    z = unit.multiplier(noise)
+    if weight.dim() == 2:
+        columns = z.expand(site.width).reshape(1, -1)
+        return weight * columns if columns.shape[1] == weight.shape[1] else None
+    one_a_channel = z.numel() == z.shape[0] and z.shape[0] == weight.shape[1]
+    return weight * z.reshape(1, -1, *[1] * (weight.dim() - 2)) if one_a_channel else None
+
+
+@contextlib.contextmanager
+def sampling(module: nn.Module) -> Iterator[nn.Module]:
+    """Layers with noise draw anew for each row inside, all others stand in evaluation mode; modes are as they were outside.
+
+    Args:
+        module: What `noisy` gave.
+
+    Yields:
+        The module.
+    """
+    modes = {layer: layer.training for layer in module.modules()}
+    try:
+        module.eval()
+        for layer in noise_layers(module).values():
+            layer.training = True
+        yield module
+    finally:
+        for layer, mode in modes.items():
+            layer.training = mode

@@ -1,0 +1,267 @@
+"""The posterior that dropout leaves: one point M and a noise on the network, W = M ∘ z(ε).
+
+A draw is a network: one ε for all rows. What the weights' posterior is follows from it: whole columns of a weight that a unit's
+noise multiplies, or single entries.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from bayesreg import _check, propagate
+from bayesreg.layers.base import AbstractNoise
+from bayesreg.layers.structure import Site, effective, noise_layers, noisy, sampling, sites
+from bayesreg.layers.variational import PRUNED, VariationalDropout
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import AbstractPosterior, Dirac, FitRecord
+from bayesreg.predictive import Predictive, seeded
+
+_BLOCK = 2**26  # entries of ε that are held at once
+
+
+class NoisyNetwork:
+    """A model's network with its noise as an argument.
+
+    Args:
+        model: The model, bound to its training data.
+
+    Attributes:
+        module: A private copy in evaluation mode whose dropout layers are `bayesreg.layers`.
+        layers: Those layers, by dotted name.
+        sites: Where they stand.
+        weights: Which layer's noise multiplies a weight, by the weight's name.
+        size: Entries of one draw's ε.
+
+    Raises:
+        ValueError: If a layer's noise is not known, or met twice in a pass.
+    """
+
+    def __init__(self, model: BayesianModel) -> None:
+        self.model = model
+        self.module = noisy(model.module).eval()
+        self.layers = noise_layers(self.module)
+        row = torch.Size(model.row_shape or ())
+        kind = torch.long if model._takes_integers else model.like.dtype
+        x = torch.zeros(2, *row, dtype=kind, device=model.like.device)
+        self.sites = sites(self.module, lambda probe: model.forward(model.weights(), x, probe))
+        self.weights = {weight: name for name, site in self.sites.items() for weight in site.weights}
+        self.size = sum(site.draw.numel() for site in self.sites.values())
+
+    def named(self, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One draw's ε, (size,), as the layers' buffers."""
+        parts = noise.split([site.draw.numel() for site in self.sites.values()])
+        pairs = zip(self.sites.values(), parts, strict=True)
+        return {_buffer(site.name, "noise"): part.view(site.draw) for site, part in pairs}
+
+    def row_size(self, batch: int) -> int:
+        """Entries of ε that a training step on so many rows needs."""
+        return sum(_rows(site, batch).numel() for site in self.sites.values())
+
+    def named_by_row(self, noise: torch.Tensor, batch: int) -> dict[str, torch.Tensor]:
+        """A training step's ε, (row_size,), as the layers' buffers: one for each row, or one for all where rows share it."""
+        shapes = [_rows(site, batch) for site in self.sites.values()]
+        parts = noise.split([shape.numel() for shape in shapes])
+        triples = zip(self.sites.values(), shapes, parts, strict=True)
+        return {
+            _buffer(site.name, "noise" if site.row is None else "row_noise"): part.view(shape) for site, shape, part in triples
+        }
+
+    def effective(self, values: Mapping[str, torch.Tensor], noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The weights of one draw's network, those that differ from the point, by name."""
+        found: dict[str, torch.Tensor] = {}
+        parts = self.named(noise)
+        for name, layer in self.layers.items():
+            for weight in self.sites[name].weights if name in self.sites else []:
+                changed = effective(layer, self.sites[name], parts[_buffer(name, "noise")], values[weight])
+                if changed is not None:
+                    found[weight] = changed
+        return found
+
+
+def _buffer(layer: str, name: str) -> str:
+    return f"{layer}.{name}" if layer else name
+
+
+def _rows(site: Site, batch: int) -> torch.Size:
+    return site.draw if site.row is None else torch.Size([batch, *site.row])
+
+
+class Noisy(AbstractPosterior):
+    """A point times noise, as `MCDropout` leaves it; learned rates and variances are the layers' buffers in `model.module`.
+
+    Args:
+        model: The model, bound to its training data, with what was learned in its module's buffers.
+        record: What the method says about the fit.
+        loc: The point, (P,) unconstrained.
+    """
+
+    def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
+        super().__init__(model, record)
+        self.loc = loc.detach()
+        self.network = NoisyNetwork(model)
+        values = self.layout.unflatten(self.loc)
+        with torch.no_grad():  # what a layer says of itself is about these weights
+            for name, parameter in self.network.module.named_parameters():
+                if name in values:
+                    parameter.copy_(values[name])
+
+    @property
+    def noises(self) -> dict[str, str]:
+        """What each layer's noise is, in words, by the layer's name."""
+        return {name: self.network.layers[name].text for name in self.network.sites}
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws of the effective weights, (S, P): a draw's network is the point's network with these."""
+        values = self.layout.unflatten(self.loc)
+        names = [name for name in self.network.weights if name in self.layout.segments]
+        drawn = torch.vmap(lambda noise: self.network.effective(values, noise))(self._noise(num_samples, generator))
+        u = self.loc.repeat(num_samples, 1)
+        for name in names:
+            if name in drawn:
+                u[:, self.layout.segments[name].slice] = drawn[name].reshape(num_samples, -1)
+        return u.detach()
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The point, and each weight's standard deviation under its noise, both (P,)."""
+        values = self.layout.unflatten(self.loc)
+        flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
+        sd = torch.zeros_like(flat)
+        probe = self.network.effective(values, flat.new_zeros(self.network.size))
+        for name in probe:
+            layer = self.network.layers[self.network.weights[name]]
+            sd[self.layout.segments[name].slice] = layer.spread(values[name]).reshape(-1)
+        return flat, sd.detach()
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        num_samples: int = 1000,
+        seed: int = 0,
+        max_memory: int = propagate.MAX_MEMORY,
+        masks: str = "draw",
+    ) -> Predictive:
+        """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
+
+        Args:
+            x: Inputs (N, ...), in the data's own units.
+            num_samples: S, the number of draws that are mixed.
+            seed: Same seed, same draws; the global random state is not touched.
+            max_memory: Bytes that the stored outputs may take.
+            masks: "draw" for one noise for all rows, so that a draw is a function; "row" for one a row, as in training: the
+                same marginal at each row, without what joins rows.
+
+        Returns:
+            The predictive, in the data's own units.
+
+        Raises:
+            ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
+        """
+        count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
+        u = self.loc.expand(count, -1)
+        if _check.one_of("masks", masks, ("draw", "row")) == "row":
+            with seeded(self.loc.device, seed), sampling(self.network.module):
+                out = self._propagate(self.loc.new_zeros(count, 0), inputs, max_memory)
+            return self._in_data_units(out, u)
+        generator = torch.Generator().manual_seed(seed)
+        block = max(1, _BLOCK // max(1, self.network.size))
+        sizes = [min(block, count - done) for done in range(0, count, block)]
+        blocks = [self._propagate(self._noise(size, generator), inputs, max_memory * size // count) for size in sizes]
+        return self._in_data_units(torch.cat(blocks), u)
+
+    def _propagate(self, noise: torch.Tensor, x: torch.Tensor, max_memory: int) -> torch.Tensor:
+        values = self.layout.unflatten(self.loc)
+
+        def forward(noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            buffers = self.network.named(noise) if len(noise) else None
+            return self.model.forward(values, x, self.network.module, buffers)
+
+        return propagate.outputs(self.model, self.layout, noise, x, forward=forward, max_memory=max_memory)
+
+    def _noise(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        drawn = torch.randn(num_samples, self.network.size, generator=generator, dtype=self.loc.dtype)
+        return drawn.to(self.loc.device)
+
+    @property
+    def mode(self) -> Dirac:
+        """The point alone, without its noise: what evaluation mode shows."""
+        return Dirac(self.model, self.record, self.loc)
+
+    def sparsity(self, log_alpha: float = PRUNED) -> dict[str, float]:
+        """The share of each sparse layer's weights that are noise alone, by the weight's name.
+
+        Args:
+            log_alpha: From where on a weight is; 3 says that its mean is below a quarter of its sd.
+
+        Returns:
+            Numbers in [0, 1]; empty where there is no `VariationalDropout`.
+        """
+        return {name: float((layer.pruned(weight, log_alpha) == 0).double().mean()) for name, layer, weight in self._sparse()}
+
+    def prune(self, log_alpha: float = PRUNED) -> Dirac:
+        """The point with real zeros in place of weights that are noise alone.
+
+        Args:
+            log_alpha: As for `sparsity`.
+
+        Returns:
+            A mode that predicts without noise; `compressed` gives it as a plain network.
+
+        Raises:
+            ValueError: If no layer is a `VariationalDropout`.
+        """
+        found = list(self._sparse())
+        if not found:
+            raise ValueError(
+                "pruning needs weights whose noise is learned one by one, but no layer is a layers.VariationalDropout; wrap "
+                "the layers to be pruned in it."
+            )
+        u = self.loc.clone()
+        for name, layer, weight in found:
+            u[self.layout.segments[name].slice] = layer.pruned(weight, log_alpha).reshape(-1)
+        return Dirac(self.model, self.record, u)
+
+    def compressed(self, log_alpha: float = PRUNED) -> nn.Module:
+        """The pruned network as a plain module in evaluation mode: no noise, real zeros.
+
+        Args:
+            log_alpha: As for `sparsity`.
+
+        Returns:
+            A module of torch's own layers, for inputs in the units that the model works in.
+        """
+        pruned = self.prune(log_alpha)
+        values = self.layout.unflatten(pruned.loc)
+        module = copy.deepcopy(self.network.module)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                if name in values:
+                    parameter.copy_(values[name])
+        if isinstance(module, VariationalDropout):
+            return module.layer
+        for parent in list(module.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, AbstractNoise):
+                    setattr(parent, name, getattr(child, "layer", None) or nn.Identity())
+        return module
+
+    def _sparse(self) -> Any:
+        values = self.layout.unflatten(self.loc)
+        for name, layer in self.network.layers.items():
+            if isinstance(layer, VariationalDropout):
+                weight = _buffer(name, "layer.weight")
+                yield weight, layer, values[weight]
+
+    def state(self) -> dict[str, Any]:
+        """The point; what was learned beside it is among the module's buffers."""
+        return {"loc": self.loc}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Noisy:
+        """The inverse of `state`."""
+        return cls(model, record, state["loc"])

@@ -216,7 +216,8 @@ def _blame(
     schedule: Schedule,
     checkpoint: Checkpoint | None,
 ) -> str:
-    gradient = failure.gradient.view(-1, layout.size)
+    flat = failure.gradient  # what a variational method learns beside the unknowns stands behind them
+    gradient = flat[: len(flat) // layout.size * layout.size].view(-1, layout.size)
     broken = ~gradient.isfinite().all(0)
     sizes = gradient.nan_to_num(0.0).abs().amax(0)
     names = [s.latent.name for s in layout.in_order if bool(broken[s.slice].any())]

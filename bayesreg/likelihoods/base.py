@@ -33,6 +33,24 @@ class AbstractLikelihood(abc.ABC):
         """The noise's known numbers, in the units that the model works in; empty when there are none."""
         return {}
 
+    @property
+    def heteroscedastic(self) -> bool:
+        """True where the network says each row's noise too, so that a row has more outputs than targets."""
+        return False
+
+    @property
+    def log_concave(self) -> bool:
+        """True where log p(y | f) is concave in f: a network that is linear in its weights then has a convex loss."""
+        return True
+
+    def mean_shape(self, output_shape: torch.Size) -> torch.Size:
+        """The shape of `mean`, and of a regression's targets, for an output of this shape."""
+        return output_shape
+
+    def in_units(self, output: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """The output that says about mean + scale · y what `output` says about y; for location likelihoods."""
+        return mean + scale * output
+
     @abc.abstractmethod
     def distribution(self, output: torch.Tensor, **noise: torch.Tensor) -> Any:
         """The Pyro distribution of the targets given the network's output, batch shape = rows."""
@@ -47,7 +65,10 @@ class AbstractLikelihood(abc.ABC):
 
     @abc.abstractmethod
     def output_curvature(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
-        """−∂² log p(y | f)/∂f∂fᵀ of each row, (N, K, K) with K = 1 for a scalar output."""
+        """−∂² log p(y | f)/∂f∂fᵀ of each row, (N, K, K) with K = 1 for a scalar output; never indefinite.
+
+        Where the second derivative can be indefinite it is that derivative's mean over y, the Fisher information.
+        """
 
     def start(self, output: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """A first guess of the noise's own unknowns from a few rows."""
@@ -55,11 +76,11 @@ class AbstractLikelihood(abc.ABC):
 
     @abc.abstractmethod
     def mean(self, output: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
-        """E[y | output], in the output's shape; class probabilities for classification."""
+        """E[y | output], in the output's shape or `mean_shape`; class probabilities for classification."""
 
     @abc.abstractmethod
     def variance(self, output: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
-        """Var[y | output], in the output's shape: the aleatoric part."""
+        """Var[y | output], in the shape of `mean`: the aleatoric part."""
 
     def cdf(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """P(Y <= y | output), elementwise.

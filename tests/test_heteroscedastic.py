@@ -1,5 +1,7 @@
 """Noise that the network says itself: scipy's density, the homoscedastic limit, its own units, and who must not take it."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
+from bayesreg._readings import variance_rows
 from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import affine_problem
 from bayesreg.inference.curvature import full_hessian, gauss_newton
@@ -236,6 +239,9 @@ def test_every_method_goes_the_whole_way(method, targets, tmp_path):
     assert torch.equal(again.predict(new, num_samples=100).mean, predictive.mean)
     report = br.report({"a": post}, new, seen)
     assert "noise scale (root mean square over the test rows)" in report.html
+    assert report.data["data"]["num_outputs"] == targets
+    with pytest.raises(ValueError, match=rf"output must be a number from 0 to {targets - 1}, but {targets} came"):
+        variance_rows(predictive, targets)
 
 
 def test_mini_batches_and_restarts_come_to_the_mode():
@@ -279,6 +285,26 @@ def test_exact_refuses_and_the_linear_solvers_stay_away():
         mode = br.fit(linear(standardize=True, prior=prior), X, y, method="map", seed=0)
         assert mode.certificate.converged
         assert mode.history.notes[0].startswith("lbfgs:" if prior.smooth else "prox-adam:")
+
+
+def test_many_fits_do_not_take_the_loss_for_convex(monkeypatch):
+    """A linear network, but log p is not concave in its outputs: a path and bootstraps start with Adam's steps."""
+    X, y = data()
+    steps = []
+
+    def stop(*_, num_steps=0, **__):
+        steps.append(num_steps)
+        raise InterruptedError
+
+    # the package's functions have their modules' names
+    for module, name in (("path", "_convex_path"), ("path", "search"), ("stability", "fit_many")):
+        monkeypatch.setattr(sys.modules[f"bayesreg.{module}"], name, stop)
+    with pytest.raises(InterruptedError):
+        br.path(linear(standardize=True), X, y, scales=[1.0], folds=None)
+    with pytest.raises(InterruptedError):
+        br.stability(linear(standardize=True, prior={"weight": priors.Laplace(0.3)}), X, y, num_bootstraps=2)
+    assert len(steps) == 2
+    assert min(steps) > 0
 
 
 def test_a_scale_relative_to_the_noise_is_refused():

@@ -256,7 +256,7 @@ def model(table: Table, network: Network, rules: RulesFile, likelihood: str | No
         what = "numbers (regression)" if table.kind == "regression" else f"{len(table.classes or ())} classes"
         came = f"--likelihood {type(noise).__name__} is for {noise.kind} and {table.target!r} holds {what}"
         raise ValueError(f"the likelihood must suit the target, but {came}; leave it out, or say --kind.")
-    outputs = len(table.classes or ()) if noise.kind == "multiclass" else 1
+    outputs = len(table.classes or ()) if noise.kind == "multiclass" else 2 if noise.heteroscedastic else 1
     module = network.build(table.X.shape[1], outputs, seed)
     return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)
 

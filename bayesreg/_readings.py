@@ -176,6 +176,6 @@ def check_output(predictive: Predictive, output: int) -> None:
     Raises:
         ValueError: If it is not.
     """
-    width = predictive.output.shape[2] if predictive.output.dim() == 3 else 1
+    width = predictive.num_outputs
     if isinstance(output, bool) or not isinstance(output, int) or not 0 <= output < width:
         raise ValueError(f"output must be a number from 0 to {width - 1}, but {output!r} came; pass the number of one output.")

@@ -12,20 +12,23 @@ import torch
 from torch import nn
 
 from bayesreg.data import Standardization
+from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.priors.scaled import AbstractScaledPrior
 from bayesreg.spec import Resolved
 
 
-def ratio_of(module: nn.Module, statistics: Standardization, standardize: bool) -> torch.Tensor:
+def ratio_of(module: nn.Module, statistics: Standardization, standardize: bool, likelihood: AbstractLikelihood) -> torch.Tensor:
     """sd(y)/sd(x) of each input column, in the units that the model works in.
 
     Args:
         module: The network.
         statistics: Of the training rows.
         standardize: Whether the model works on standardised data.
+        likelihood: What is assumed about the noise. Where the network says it, the logarithms of its scales have no unit, and
+            theirs is 1/sd(x).
 
     Returns:
-        (D,), or (K, D) for K targets.
+        (D,), or (K, D) for K targets; (2K, D) where the network says the noise.
 
     Raises:
         ValueError: If the module is not one linear layer over the input columns.
@@ -41,7 +44,10 @@ def ratio_of(module: nn.Module, statistics: Standardization, standardize: bool) 
         )
     if standardize:
         return torch.ones_like(x_scale)
-    return statistics.y_scale[..., None] / x_scale
+    y_scale = statistics.y_scale
+    if likelihood.heteroscedastic:
+        y_scale = torch.cat([y_scale.reshape(-1), torch.ones_like(y_scale.reshape(-1))])
+    return y_scale[..., None] / x_scale
 
 
 def adjusted(resolved: Resolved, ratio: torch.Tensor) -> Resolved:

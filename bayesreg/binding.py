@@ -117,7 +117,8 @@ class AbstractBinding(abc.ABC):
         if self.standardize:
             bound.standardization = self._statistics(raw)
         if self.waits_for_scale:
-            bound = bound.autoscaled(ratio_of(self.module, self._statistics(raw), self.standardize))
+            ratio = ratio_of(self.module, self._statistics(raw), self.standardize, self.likelihood)
+            bound = bound.autoscaled(ratio)
         batch = next(iter(raw), None)
         if batch is None:
             raise ValueError("a loader must give rows, but it gave no batch; check its batch_size, drop_last and data set.")

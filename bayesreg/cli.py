@@ -70,8 +70,9 @@ PriorsFile = Annotated[
 Likelihood = Annotated[
     str | None,
     _option(
-        "What is assumed about the noise, for example 'Gaussian(noise_scale=HalfNormal(1.0))'. If not given: what suits the "
-        "target, Gaussian, Bernoulli or Categorical.",
+        "What is assumed about the noise, for example 'Gaussian(noise_scale=HalfNormal(1.0))', or "
+        "'Gaussian(\"heteroscedastic\")' where it differs from row to row. If not given: what suits the target, Gaussian, "
+        "Bernoulli or Categorical.",
         _MODEL,
         metavar="TEXT",
     ),

@@ -142,8 +142,8 @@ def _chain(name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: Abst
         if prior.relative_to_noise:
             if kind == "noise" or NOISE not in (likelihood.latents | likelihood.fixed):
                 raise ValueError(
-                    f"relative_to_noise=True needs a likelihood with a noise_scale, but {name} has {prior} under {likelihood}; "
-                    "take a plain scale."
+                    f"relative_to_noise=True needs a likelihood with a noise_scale of its own, but {name} has {prior} under "
+                    f"{likelihood}; take a plain scale."
                 )
             if NOISE in likelihood.latents:
                 parents.append(NOISE)

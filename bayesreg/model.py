@@ -40,8 +40,8 @@ class BayesianModel(AbstractBinding):
     The module is copied here; the person's own is never changed, nor is the copy by any call of this package.
 
     Args:
-        module: Any `torch.nn.Module` that maps x (B, ...) to an output (B,), (B, 1) or (B, K). Its present weights are
-            where a fit starts. Parameters with requires_grad=False are constants.
+        module: Any `torch.nn.Module` that maps x (B, ...) to an output (B,), (B, 1) or (B, K); (B, 2K) where it says the
+            noise too. Its present weights are where a fit starts. Parameters with requires_grad=False are constants.
         priors: Rules from patterns to priors (see `PriorSpec`), one prior for all, or None for the defaults:
             Normal(1.0, fan_in=True) on weights, Normal(1.0) on biases, flat on normalisation layers.
         likelihood: What is assumed about the noise; Gaussian with a learned noise scale when None.
@@ -133,6 +133,9 @@ class BayesianModel(AbstractBinding):
                 rows += rows_of_scales(latent.name, self.latents)
         for name, value in self.likelihood.fixed.items():
             rows.append(PriorRow(name, "scalar", "known", f"{value:.4g}", "–", "likelihood"))
+        if self.likelihood.heteroscedastic:
+            note = "exp of the last half of the outputs; what is assumed about it are the priors on their weights"
+            rows.append(PriorRow("noise_scale", "each row", "the network's output", "–", "–", "likelihood", note))
         return PriorTable(tuple(rows))
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BayesianModel:
@@ -208,7 +211,7 @@ class BayesianModel(AbstractBinding):
             buffers: Buffers that differ from the module's own, by dotted name.
 
         Returns:
-            (B,) for one output a row, else (B, K).
+            (B,) for one output a row, else (B, K), or (B, 2K) where the network says the noise too.
         """
         known = {**self.constants, **values}
         tensors = {place: known[name] for place, name in self._places.items()} | dict(buffers or {})

@@ -124,7 +124,7 @@ def path(
         whole = parts[0]
         log_joint = LogJoint(whole.model)
         check_replicable(log_joint)
-        affine = is_affine(log_joint, whole.data)
+        affine = whole.model.likelihood.log_concave and is_affine(log_joint, whole.data)
         found = default_scales(whole.model, names, whole.data, affine) if given is None else given
         joints = [[LogJoint(with_scale(part.model, names, float(s))) for s in found] for part in parts]
         batch = resolve_batch(batch_size, whole.data, log_joint.layout.size)

@@ -41,7 +41,7 @@ class Predictive:
     Args:
         likelihood: What is assumed about the noise; it says how a component is made from an output.
         output: What the forward map gave for each draw, in the data's own units: (S, N) or (S, N, K). For `Bernoulli`
-            and `Categorical` these are logits.
+            and `Categorical` these are logits; for Gaussian("heteroscedastic") locations and log noise scales, (S, N, 2K).
         noise: The likelihood's own latents for each draw, name to a tensor that broadcasts against `output`, for
             example {"noise_scale": (S, 1)}; None when there are none.
 
@@ -70,9 +70,10 @@ class Predictive:
     def __init__(
         self, likelihood: AbstractLikelihood, output: torch.Tensor, noise: Mapping[str, torch.Tensor] | None = None
     ) -> None:
-        axes = {"binary": (2,), "multiclass": (3,)}.get(likelihood.kind, (2, 3))
-        if output.dim() not in axes or output.numel() == 0:
-            wanted = " or ".join("(S, N)" if n == 2 else "(S, N, K)" for n in axes)
+        paired = likelihood.heteroscedastic  # a location and a log scale for each target
+        axes = (3,) if paired else {"binary": (2,), "multiclass": (3,)}.get(likelihood.kind, (2, 3))
+        if output.dim() not in axes or output.numel() == 0 or (paired and output.shape[-1] % 2):
+            wanted = "(S, N, 2K)" if paired else " or ".join("(S, N)" if n == 2 else "(S, N, K)" for n in axes)
             raise ValueError(
                 f"output must have shape {wanted} with one entry or more for {type(likelihood).__name__}, but "
                 f"{tuple(output.shape)} came; put the draws on the first axis, also when there is only one."
@@ -95,6 +96,16 @@ class Predictive:
     def num_rows(self) -> int:
         """N, the number of rows of x."""
         return self.output.shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """K, the width of `mean`: targets of a regression, or classes; 1 where it has no such axis."""
+        return self.mean_shape[1] if len(self.mean_shape) > 1 else 1
+
+    @property
+    def mean_shape(self) -> torch.Size:
+        """The shape of `mean`, (N,) or (N, K), without its computation."""
+        return self.likelihood.mean_shape(self.output.shape)[1:]
 
     @cached_property
     def mean(self) -> torch.Tensor:
@@ -251,7 +262,7 @@ class Predictive:
             ValueError: If it holds no numbers, the shape differs, an entry is not finite or a label is no class.
         """
         values = as_tensor("y", y).to(self.output.device)
-        shape = self.output.shape[1:] if self.kind == "regression" else self.output.shape[1:2]
+        shape = self.mean_shape if self.kind == "regression" else self.mean_shape[:1]
         if values.dim() == 2 and values.shape[1] == 1 and len(shape) == 1:  # one column, as the fit takes it too
             values = values[:, 0]
         if values.shape != shape:
@@ -279,7 +290,7 @@ class Predictive:
             yield rows, self._with(self.output[:, rows], noise)
 
     def __repr__(self) -> str:
-        outputs = f", K={self.output.shape[2]}" if self.output.dim() == 3 else ""
+        outputs = f", K={self.num_outputs}" if len(self.mean_shape) > 1 else ""
         return f"Predictive({self.kind}, S={self.num_samples}, N={self.num_rows}{outputs})"
 
     def _with(self, output: torch.Tensor, noise: dict[str, torch.Tensor]) -> Predictive:

@@ -57,7 +57,7 @@ def in_data_units(
     Args:
         likelihood: What is assumed about the noise.
         scale: The standardisation, if there is one.
-        output: (S, N) or (S, N, K).
+        output: (S, N) or (S, N, K), or (S, N, 2K) where the network says the noise too.
         noise: Name to one number a draw, (S,).
 
     Returns:
@@ -69,6 +69,6 @@ def in_data_units(
         mean, width = scale.y_mean, scale.y_scale
         far = bool((mean.abs() > 100 * width).any())  # then float32 would round away the scatter
         output = output.double() if far else output
-        output = mean.to(output.dtype) + width.to(output.dtype) * output
+        output = likelihood.in_units(output, mean.to(output.dtype), width.to(output.dtype))
         noise = {name: value * width.to(value.dtype) for name, value in noise.items()}
     return Predictive(likelihood, output, noise)

@@ -154,7 +154,8 @@ def stability(
         log_joint = LogJoint(model)
         batch = resolve_batch(_check.count("batch_size", batch_size) if batch_size else None, data, log_joint.layout.size)
         if steps is None:
-            steps = 0 if batch is None and is_affine(log_joint, data) else NUM_STEPS
+            convex = batch is None and model.likelihood.log_concave and is_affine(log_joint, data)
+            steps = 0 if convex else NUM_STEPS
         drawn = torch.randint(data.num_data, (count, data.num_data))
         counts = torch.zeros(count, data.num_data).scatter_add_(1, drawn, torch.ones(drawn.shape))
         weights = torch.cat([torch.ones(1, data.num_data), counts]).to(model.like)

@@ -201,6 +201,13 @@ def test_the_last_layer_follows_the_target(houses, target, options, shape):
     assert bool(rows_of(output, "noise_scale")) is noisy
 
 
+def test_noise_by_row_takes_a_second_output(houses):
+    words = ["--target", "price", "--drop", "id", "--likelihood", 'Gaussian("heteroscedastic")']
+    output = invoke("priors", houses, *words).stdout
+    assert "2 × 50" in rows_of(output, "2.weight")[0]
+    assert "network's" in rows_of(output, "noise_scale")[0]
+
+
 def test_a_known_noise_is_shown(houses):
     output = invoke("priors", houses, "--target", "price", "--drop", "id", "--likelihood", "Gaussian(noise_scale=0.5)").stdout
     assert "known" in rows_of(output, "noise_scale")[0]

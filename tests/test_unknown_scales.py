@@ -322,7 +322,7 @@ def test_what_has_no_mode_is_refused(prior, method, message):
         (
             {"0.weight": priors.Normal(1.0, relative_to_noise=True)},
             likelihoods.Bernoulli(),
-            r"relative_to_noise=True needs a likelihood with a noise_scale, but 0.weight has .* under Bernoulli\(\)",
+            r"relative_to_noise=True needs a likelihood with a noise_scale of its own, but 0.weight has .* under Bernoulli\(\)",
         ),
     ],
 )

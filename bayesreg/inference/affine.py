@@ -90,7 +90,7 @@ def affine_problem(log_joint: LogJoint, data: Data) -> AffineProblem | None:
         The problem, or None.
     """
     model = log_joint.model
-    if not isinstance(model.likelihood, Gaussian) or model.likelihood.latents or model.outputs or not model.is_deterministic:
+    if not isinstance(model.likelihood, Gaussian) or not model.likelihood.fixed or model.outputs or not model.is_deterministic:
         return None
     if data.x is None or data.y is None or log_joint.linked or not data.x.is_floating_point():
         return None

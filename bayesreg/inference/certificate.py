@@ -329,6 +329,13 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
                     "noise scale, give the weights a tighter prior, or shrink the network"
                 )
                 return why, ratio < 1e-6
+    # not only while it rises: beside rows of such a weight, what the others bend by is lost in rounding
+    if model.likelihood.heteroscedastic and _least_noise(log_joint, u, data) < 1e-6:
+        why = (
+            "the noise of some rows ran to zero, where the network passes through their targets and these decide everything; "
+            "give the weights a tighter prior, shrink the network, or take a noise of one size"
+        )
+        return why, True
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
     if improper and model.likelihood.kind != "regression":
         with torch.no_grad():
@@ -350,3 +357,12 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
 
 def _nats(value: float) -> str:
     return "less than 1e-6 nats" if value < 1e-6 else f"{value:.2g} nats"
+
+
+def _least_noise(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
+    """The smallest noise sd that the network says of a row, over the target's sd."""
+    model, values = log_joint.model, log_joint.layout.unflatten(u)
+    with torch.no_grad():
+        outputs, targets = zip(*((model.forward(values, x), y) for x, y in data.epoch()), strict=True)
+        noise = model.likelihood.variance(torch.cat(outputs).double(), **model.noise(values)).sqrt()
+    return float((noise / torch.cat(targets).double().std(0, correction=0).clamp_min(1e-300)).min())

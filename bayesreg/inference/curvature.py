@@ -97,6 +97,8 @@ def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: 
 def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
     """Σ Jᵢᵀ Hᵢ Jᵢ + prior, with Hᵢ the loss's curvature in the output: never indefinite, exact for a linear network.
 
+    Where the network says the noise too, Hᵢ is the Fisher information, and exact in expectation only.
+
     Activations that have a prior count as outputs with that penalty.
 
     The noise's own second derivative is exact; its cross terms with the weights, zero in expectation, are left out.

@@ -22,9 +22,10 @@ _ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is sai
 def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
     """The effective number of weights at a mode, tr[H_lik (H_lik + H_prior)⁻¹]; the noise is not counted.
 
-    H_lik is the Gauss–Newton matrix of the likelihood, exact for a model that is linear in its weights. Where a penalty has a
-    kink the trace is over the weights that do not stand on it: for the lasso it is their number, for the group lasso the
-    curvature of the groups' norms is in H_prior, and for ridge it is tr[XᵀX (XᵀX + σ²/τ²)⁻¹].
+    H_lik is the Gauss–Newton matrix of the likelihood, exact for a model that is linear in its weights; where the network says
+    the noise too it is the Fisher information, and the weights that make the noise are counted. Where a penalty has a kink the
+    trace is over the weights that do not stand on it: for the lasso it is their number, for the group lasso the curvature of
+    the groups' norms is in H_prior, and for ridge it is tr[XᵀX (XᵀX + σ²/τ²)⁻¹].
 
     Args:
         log_joint: The objective, best in float64.

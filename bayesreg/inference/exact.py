@@ -91,7 +91,7 @@ class Exact(AbstractMethod):
 
 def _check_conjugate(model: BayesianModel) -> None:
     advice = "take LaplaceApproximation, MeanField or MAP for this model."
-    if not isinstance(model.likelihood, GaussianLikelihood) or model.likelihood.latents:
+    if not isinstance(model.likelihood, GaussianLikelihood) or not model.likelihood.fixed:
         raise ValueError(
             f"Exact needs a Gaussian likelihood whose noise_scale is a number, but {model.likelihood} came; "
             f"write likelihoods.Gaussian(noise_scale=0.5), or {advice}"

@@ -278,6 +278,7 @@ class MAP(AbstractMethod):
             obstacle = "the network is piecewise linear, and a line search stalls where the pieces meet"
         chosen = ("prox-adam" if kinked else "adam") if obstacle else "lbfgs"
         known = not log_joint.model.likelihood.latents and not log_joint.kinked_outputs
+        known = known and log_joint.model.likelihood.log_concave
         if kinked and known and not partial and is_affine(log_joint, data):
             chosen, obstacle = "fista", "the network is linear in its weights, and a prior's penalty has a kink"
         history.notes.append(f"{chosen}: {obstacle or 'the objective is smooth and sees all rows'}.")

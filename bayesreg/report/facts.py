@@ -170,8 +170,7 @@ def _names(X: Any) -> list[str] | None:
 
 
 def _outputs(comparison: Comparison) -> int:
-    output = comparison.predictives[comparison.best].output
-    return output.shape[2] if output.dim() == 3 else 1
+    return comparison.predictives[comparison.best].num_outputs
 
 
 def _classes(comparison: Comparison, classes: Sequence[str] | None) -> list[str] | None:

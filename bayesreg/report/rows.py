@@ -18,7 +18,7 @@ MAX_OUTPUTS = 6
 
 def num_outputs(predictive: Predictive) -> int:
     """K of a regression with several outputs, else 1: class probabilities are read together."""
-    return predictive.output.shape[2] if predictive.kind == "regression" and predictive.output.dim() == 3 else 1
+    return predictive.num_outputs if predictive.kind == "regression" else 1
 
 
 def epistemic_shares(predictive: Predictive) -> tuple[float, float]:

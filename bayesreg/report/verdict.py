@@ -271,23 +271,28 @@ def noise_card(posteriors: Mapping[str, AbstractPosterior], comparison: Comparis
         y: The targets that it scored.
 
     Returns:
-        The card; None where no noise scale is learned.
+        The card; None where no noise scale is learned, or said by the network.
     """
     lines, collapsed = [], []
     for name, posterior in posteriors.items():
         learned = [key for key, latent in posterior.model.latents.items() if latent.is_noise]
-        if comparison.kind != "regression" or learned != ["noise_scale"]:
+        by_row = posterior.model.likelihood.heteroscedastic
+        if comparison.kind != "regression" or (learned != ["noise_scale"] and not by_row):
             continue
         predictive = comparison.predictives[name]
         error = (predictive.target(y) - predictive.mean).double().square().mean(0).sqrt().cpu().reshape(-1)
-        noise = posterior.mean["noise_scale"].double().cpu().reshape(-1).expand(error.shape)
+        if by_row:  # one number for all rows, as the error is
+            noise = predictive.aleatoric_variance.double().mean(0).sqrt().cpu().reshape(-1)
+        else:
+            noise = posterior.mean["noise_scale"].double().cpu().reshape(-1).expand(error.shape)
         k = int((noise / error).argmin()) if bool((error > 0).all()) else 0
         ratio = float(noise[k] / error[k]) if float(error[k]) > 0 else math.inf
         limit = SMALL if predictive.num_samples == 1 else COLLAPSED
         bad = ratio < limit and comparison.num_data >= _FEW
         collapsed += [name] if bad else []
         where = f" (output {k})" if len(error) > 1 else ""
-        text = f"{name}: noise scale {number(float(noise[k]), 3)} against a test RMSE of {number(float(error[k]), 3)}{where}"
+        what = "noise scale (root mean square over the test rows)" if by_row else "noise scale"
+        text = f"{name}: {what} {number(float(noise[k]), 3)} against a test RMSE of {number(float(error[k]), 3)}{where}"
         lines.append(
             Line("bad" if bad else "good", f"{text}: it followed the noise of its training rows." if bad else f"{text}.")
         )

@@ -19,6 +19,7 @@ from bayesreg.priors.numeric import ends
 from tests.conftest import network
 
 N, B, D, K = 50, 20, 4, 3
+LIKELIHOODS = [*(cls() for cls in concrete(AbstractLikelihood)), likelihoods.Gaussian("heteroscedastic")]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -40,7 +41,7 @@ def build(prior, likelihood, dtype, standardize, columns=1, **options):
         "binary": torch.arange(N).remainder(2),
         "multiclass": torch.arange(N).remainder(K),
     }[likelihood.kind]
-    width = K if likelihood.kind == "multiclass" else columns
+    width = K if likelihood.kind == "multiclass" else 2 * columns if likelihood.heteroscedastic else columns
     rules = {"0.weight": prior, "*.bias": priors.Normal(2.0)}
     model = br.BayesianModel(network(inputs, units, width, dtype=dtype), rules, likelihood, standardize, **options).bind(X, y)
     return model, X, y
@@ -64,7 +65,7 @@ def trace_sum(model, values, *data):
 
 @pytest.mark.parametrize("standardize", [False, True], ids=["raw", "standardized"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("likelihood", [cls() for cls in concrete(AbstractLikelihood)], ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
 @pytest.mark.parametrize("prior", [cls() for cls in concrete(AbstractPrior)], ids=str)
 def test_log_joint_is_the_trace_s(prior, likelihood, dtype, standardize):
     model, X, y = build(prior, likelihood, dtype, standardize)
@@ -87,8 +88,9 @@ def test_batches_sum_to_the_whole():
     torch.testing.assert_close(sum(parts) / 5 + prior, log_joint(u, X, y), rtol=1e-12, atol=1e-12)
 
 
-def test_several_outputs_and_their_jacobian():
-    model, X, y = build(priors.Laplace(0.5), likelihoods.Gaussian(), torch.float64, True, columns=2)
+@pytest.mark.parametrize("likelihood", [likelihoods.Gaussian(), likelihoods.Gaussian("heteroscedastic")], ids=str)
+def test_several_outputs_and_their_jacobian(likelihood):
+    model, X, y = build(priors.Laplace(0.5), likelihood, torch.float64, True, columns=2)
     values = values_of(model)
     log_joint = LogJoint(model)
     u = log_joint.layout.flatten(values)

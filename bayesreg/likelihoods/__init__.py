@@ -1,0 +1,45 @@
+"""What is assumed about the noise: the loss a network is trained on, under its Bayesian name.
+
+    squared error = Gaussian        cross-entropy on two classes = Bernoulli        cross-entropy = Categorical
+
+A new likelihood is one class here: a Pyro distribution, its row-wise log-density, mean and variance, and what a
+target must look like.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayesreg import _catalog
+from bayesreg.likelihoods.base import AbstractLikelihood
+from bayesreg.likelihoods.gaussian import Gaussian
+from bayesreg.likelihoods.labels import Bernoulli, Categorical
+from bayesreg.priors import AbstractPrior
+
+__all__ = ["AbstractLikelihood", "Bernoulli", "Categorical", "Gaussian", "parse"]
+
+
+def parse(text: str) -> AbstractLikelihood:
+    """Read a likelihood from its text, the inverse of `repr(likelihood)`.
+
+    Args:
+        text: For example "Gaussian(noise_scale=HalfNormal(1.0))" or "Bernoulli()".
+
+    Returns:
+        The likelihood.
+
+    Raises:
+        ValueError: If the text is not of that form, a name unknown or an argument wrong.
+
+    >>> parse("Gaussian(noise_scale=HalfNormal(scale=2.0))")
+    Gaussian(noise_scale=HalfNormal(scale=2.0))
+    """
+    return _catalog.parse(text, AbstractLikelihood, "a likelihood", "Gaussian(noise_scale=0.5)", AbstractPrior)
+
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """A likelihood from a file that is not named above."""
+    return _catalog.named(__name__, AbstractLikelihood, name)

@@ -1,0 +1,152 @@
+"""Targets that are classes: cross-entropy, under its Bayesian names."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch.nn import functional as F
+
+from bayesreg.likelihoods.base import AbstractLikelihood, Kind
+
+
+class Bernoulli(AbstractLikelihood):
+    """Two classes, y ∈ {0, 1}, P(y = 1) = sigmoid(f):  log p = Σ y f − log(1 + eᶠ).
+
+    As a loss: binary cross-entropy with logits, summed.
+
+    >>> import torch
+    >>> Bernoulli().log_prob(torch.zeros(1), torch.ones(1)).exp()
+    tensor([0.5000])
+    """
+
+    kind: ClassVar[Kind] = "binary"
+
+    def distribution(self, output: torch.Tensor) -> Any:
+        """Bernoulli with the output as logit."""
+        return dist.Bernoulli(logits=output)
+
+    def log_prob(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Y f − log(1 + eᶠ)."""
+        return y * output - F.softplus(output)
+
+    def log_prob_sum(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The same, summed over rows."""
+        return -F.binary_cross_entropy_with_logits(output, y, reduction="sum")
+
+    def output_curvature(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The variance p (1 − p)."""
+        return self.variance(output)[:, None, None]
+
+    def mean(self, output: torch.Tensor) -> torch.Tensor:
+        """The probability of y = 1."""
+        return output.sigmoid()
+
+    def variance(self, output: torch.Tensor) -> torch.Tensor:
+        """The variance p (1 − p)."""
+        return output.sigmoid() * (-output).sigmoid()
+
+    def target(self, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Zeros and ones, (N,).
+
+        Raises:
+            ValueError: If the target holds anything else.
+        """
+        if y.dim() != 1:
+            raise ValueError(f"Bernoulli needs a target of shape (N,), but {tuple(y.shape)} came; pass one column of 0/1.")
+        wrong = (y != 0) & (y != 1)
+        if bool(wrong.any()):
+            shown = ", ".join(f"{v:g}" for v in y[wrong].unique()[:3].tolist())
+            raise ValueError(
+                f"Bernoulli needs targets 0 or 1, but {int(wrong.sum()):,} of {len(y):,} are something else ({shown}, ...); "
+                "recode the classes as 0/1, or use Categorical for several classes and Gaussian for numbers."
+            )
+        return y.to(dtype)
+
+    def check_output(self, output: torch.Tensor, y: torch.Tensor) -> None:
+        """One logit a row.
+
+        Raises:
+            ValueError: If not.
+        """
+        if output.dim() != 1:
+            raise ValueError(
+                f"Bernoulli needs one logit a row, but a row's output has shape {tuple(output.shape[1:])}; "
+                "give the last layer 1 output, or use Categorical."
+            )
+
+
+class Categorical(AbstractLikelihood):
+    """K classes, y ∈ {0, …, K−1}, P(y = k) = softmax(f)ₖ:  log p = Σ f_y − log Σₖ e^{fₖ}.
+
+    As a loss: cross-entropy with logits, summed.
+
+    >>> import torch
+    >>> Categorical().log_prob(torch.zeros(1, 4), torch.tensor([2])).exp()
+    tensor([0.2500])
+    """
+
+    kind: ClassVar[Kind] = "multiclass"
+
+    def distribution(self, output: torch.Tensor) -> Any:
+        """Categorical with the outputs as logits."""
+        return dist.Categorical(logits=output)
+
+    def log_prob(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Logit of the observed class minus the log of the normaliser."""
+        index = y.unsqueeze(-1).expand(*output.shape[:-1], 1)
+        return output.gather(-1, index).squeeze(-1) - output.logsumexp(-1)
+
+    def log_prob_sum(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The same, summed over rows."""
+        return -F.cross_entropy(output, y, reduction="sum")
+
+    def output_curvature(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """diag(p) − p pᵀ."""
+        p = output.softmax(-1)
+        return torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+
+    def mean(self, output: torch.Tensor) -> torch.Tensor:
+        """Class probabilities, (..., N, K)."""
+        return output.softmax(-1)
+
+    def variance(self, output: torch.Tensor) -> torch.Tensor:
+        """The variance p (1 − p) of each class indicator, (..., N, K)."""
+        p = output.softmax(-1)
+        return p * (1 - p)
+
+    def target(self, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Class numbers 0, 1, …, (N,), as int64.
+
+        Raises:
+            ValueError: If the target holds anything else.
+        """
+        if y.dim() != 1:
+            raise ValueError(
+                f"Categorical needs a target of shape (N,) with class numbers, but {tuple(y.shape)} came; "
+                "pass argmax of a one-hot target."
+            )
+        if (y.is_floating_point() and bool((y != y.round()).any())) or bool((y < 0).any()):
+            raise ValueError(
+                "Categorical needs class numbers 0, 1, ..., but fractions or negative numbers came; "
+                "recode the classes, or use Gaussian for numbers."
+            )
+        return y.to(torch.int64)
+
+    def check_output(self, output: torch.Tensor, y: torch.Tensor) -> None:
+        """K logits a row.
+
+        Raises:
+            ValueError: If there are fewer than two, or fewer than the target's classes.
+        """
+        if output.dim() != 2 or output.shape[1] < 2:
+            raise ValueError(
+                f"Categorical needs K >= 2 logits a row, but a row's output has shape {tuple(output.shape[1:])}; "
+                "give the last layer one output a class, or use Bernoulli for two classes."
+            )
+        if int(y.max()) >= output.shape[1]:
+            raise ValueError(
+                f"Categorical needs class numbers below the number of logits, {output.shape[1]}, but class "
+                f"{int(y.max())} came; number the classes from 0 and give the last layer {int(y.max()) + 1} outputs."
+            )

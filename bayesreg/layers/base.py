@@ -129,7 +129,13 @@ class AbstractNoise(nn.Module, abc.ABC):
 
 
 class AbstractUnitNoise(AbstractNoise):
-    """Variant 2: noise on the units that a layer passes on, so that a weight's whole column has one z."""
+    """Variant 2: noise on the units that a layer passes on, so that a weight's whole column has one z.
+
+    Attributes:
+        signed: Whether z can be negative, so that it does not pass through a ReLU.
+    """
+
+    signed: ClassVar[bool] = False
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
         """One z for each entry of a row."""

@@ -91,7 +91,7 @@ class AbstractNoise(nn.Module, abc.ABC):
             ValueError: If its entries are not independent, or its density at 0, where dropped weights are, is not finite.
         """
         at = independent(prior, weight)
-        if not bool(torch.isfinite(at.energy(torch.zeros_like(weight))).all()):
+        if not at.bounded or not bool(torch.isfinite(at.energy(torch.zeros_like(weight))).all()):
             raise ValueError(
                 f"the KL of dropout to the prior must be finite, but {prior} has no finite log-density at 0, where dropped "
                 "weights are; take a prior on the whole real line."

@@ -64,13 +64,16 @@ def test_without_dropout_it_is_the_priors_density(prior, law):
 @SEEDS
 def test_the_constant_left_out_depends_on_nothing(seed):
     """Gal and Ghahramani's mixture (1−p) N(m, s² I) + p N(0, s² I): its KL to the prior, by Monte Carlo, less another's."""
-    S, K, s, tau = 400_000, 5, 0.02, 0.8
+    S, K, s, tau = 200_000, 5, 0.02, 0.8
 
     def kl(m, p):
         rng = np.random.default_rng(seed)  # the same numbers for both: only what differs is left
         w = (rng.random(S) > p)[:, None] * m + s * rng.normal(size=(S, K))
-        parts = [stats.norm(at, s).logpdf(w).sum(1) + math.log(share) for at, share in ((m, 1 - p), (0 * m, p))]
-        return np.logaddexp(*parts) - stats.norm(0, tau).logpdf(w).sum(1)
+
+        def log_normal(at, sd):
+            return -0.5 * ((w - at) ** 2).sum(1) / sd**2 - K * (math.log(sd) + NORMAL_CONSTANT)
+
+        return np.logaddexp(math.log1p(-p) + log_normal(m, s), math.log(p) + log_normal(0, s)) - log_normal(0, tau)
 
     def ours(m, p):
         """M is 1 − p times m where what is kept is divided by 1 − p."""
@@ -85,7 +88,7 @@ def test_the_constant_left_out_depends_on_nothing(seed):
         difference = kl(m, p) - kl(n, q)
         error = difference.std() / math.sqrt(S)
         assert abs(difference.mean() - (ours(m, p) - ours(n, q))) < 4 * error
-        assert error < 0.01
+        assert error < 0.02
 
 
 def test_concrete_dropout_counts_with_its_entropy():
@@ -113,7 +116,7 @@ def test_the_energy_under_a_normal(prior, law, loc, scale):
     kinks = [k for k in (0.0,) if abs(k - loc) < 12 * scale]
 
     def integrand(w):
-        return -law.logpdf(w) * stats.norm.pdf(w, loc, scale)
+        return -law.logpdf(w) * math.exp(-0.5 * ((w - loc) / scale) ** 2 - NORMAL_CONSTANT) / scale
 
     expected = integrate.quad(integrand, loc - 12 * scale, loc + 12 * scale, points=kinks or None, limit=400, epsabs=1e-11)[0]
     found = normal_energy(prior, *(torch.tensor([v], dtype=torch.float64) for v in (loc, scale)))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bayesreg import _check
+from bayesreg.layers.base import checked_rate
 from bayesreg.priors import AbstractPrior, Flat, GeneralizedNormal, Laplace, Normal
 from bayesreg.priors.base import replaced
 from bayesreg.priors.dictionary import AbstractTools
@@ -159,6 +160,35 @@ def equivalents(
     return Equivalents(f"{prior!r}: {', '.join(shown)}", rows, tuple(_notes(rows)))
 
 
+def dropout_decay(rate: float, length_scale: float, num_data: int, noise_scale: float, *, inverted: bool = True) -> float:
+    """The decay λ that the prior N(0, 1/l²) is for a weight behind dropout, with the loss (1/N) Σ ½(y − f)² + λ Σ M².
+
+        λ = σ²l²/(2N(1−p)), inverted: z ∈ {0, 1/(1−p)};   λ = σ²l²(1−p)/(2N), published, with 1/σ² for τ: z ∈ {0, 1}
+
+    W = M z, so that E[−log p(W)] = ½ l² E[z²] Σ M², in nats, and σ²/N is a nat in this loss. torch's and Keras' layers are
+    inverted; the published M is 1/(1−p) times theirs. torch's `weight_decay` is 2λ for this loss and 4λ for MSELoss.
+
+    Args:
+        rate: Share p that is dropped.
+        length_scale: l, the inverse of the prior's sd.
+        num_data: Training rows N.
+        noise_scale: Noise sd σ, in the units of y.
+        inverted: Whether what is kept is divided by 1 − p in training.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    References:
+        Gal and Ghahramani (2016), Dropout as a Bayesian approximation, equation 7.
+
+    >>> [dropout_decay(0.5, 2.0, 10, 1.0, inverted=way) for way in (True, False)]  # 2²/(20 · 0.5), 2² · 0.5/20
+    [0.4, 0.1]
+    """
+    p, precision = checked_rate(rate), _check.positive("length_scale", length_scale) ** 2
+    sigma = _check.positive("noise_scale", noise_scale)
+    return sigma**2 * precision / (2 * _check.count("num_data", num_data)) * ((1 - p) ** -1 if inverted else 1 - p)
+
+
 def _notes(rows: Iterable[Equivalent]) -> Iterator[str]:
     lacking = " ".join(row.write for row in rows if not row.numbers)
     if "N" in lacking:
@@ -296,6 +326,7 @@ _L2 = (
         _BIASES,
     ),
     _Rule("torch AdamW", "none", lambda g: {}, "its decay is not the gradient of a penalty", "take SGD or Adam"),
+    _Rule("torch, weight behind Dropout(p)", "weight_decay / (1 - p)", lambda g: {}, "E z² = 1/(1−p)", "see dropout_decay"),
     _Rule("Keras, crossentropy", "L2({l2})", lambda g: {"l2": g.c * g.nll / 2}, "l2 = 1/(2NKτ²)", _KERNEL),
     _Rule("Keras, mse", "L2({l2})", lambda g: {"l2": g.c * g.mse / 2}, "l2 = σ²/(NKτ²)", _KERNEL),
     _Rule(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg import likelihoods
+from bayesreg import layers, likelihoods
 from bayesreg._catalog import concrete
 from bayesreg.data import Standardization
 from bayesreg.model import BayesianModel
@@ -33,7 +33,16 @@ _BUILT_FROM: dict[str, tuple[str, ...]] = {
     "GELU": ("approximate",),
     "Softplus": ("beta", "threshold"),
     "BatchNorm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"), ("p",)),
     **dict.fromkeys(("ReLU", "Tanh", "Sigmoid", "SiLU"), ()),
+}
+# the same for layers of this package; what they learn is among the buffers, and where it started does not matter
+_NOISE: dict[str, tuple[str, ...]] = {
+    "layers.AlphaDropout": ("rate", "channels"),
+    "layers.ConcreteDropout": ("temperature",),
+    "layers.DropConnect": ("layer", "rate"),
+    "layers.VariationalDropout": ("layer", "prior"),
+    **dict.fromkeys(("layers.Dropout", "layers.ChannelDropout", "layers.GaussianDropout"), ("rate",)),
 }
 
 
@@ -98,7 +107,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Abstr
     Args:
         path: The file.
         module: The network, of the same structure; not needed when it was a `Sequential` of ordinary layers (Linear,
-            activations, BatchNorm1d, Dropout, Flatten), which is rebuilt. Its own weights are not used, and it is not changed.
+            activations, BatchNorm1d, dropout layers, Flatten), which is rebuilt. Its own weights are not used, and it is not changed.
 
     Returns:
         The posterior, on the CPU.
@@ -204,6 +213,8 @@ def _describe(module: nn.Module) -> list[Any] | None:
         children = [[key, _describe(child)] for key, child in module._modules.items() if child is not None]
         shared = len({id(child) for child in module}) < len(module)
         return None if shared or any(child is None for _, child in children) else ["Sequential", children]
+    if isinstance(module, layers.AbstractNoise):
+        return _describe_noise(module)
     if name not in _BUILT_FROM or type(module) is not getattr(nn, name):
         return None
     arguments = {key: getattr(module, key) for key in _BUILT_FROM[name]}
@@ -213,10 +224,25 @@ def _describe(module: nn.Module) -> list[Any] | None:
     return None if frozen else [name, arguments]
 
 
+def _describe_noise(module: layers.AbstractNoise) -> list[Any] | None:
+    name = f"layers.{type(module).__name__}"
+    if name not in _NOISE or type(module) is not getattr(layers, type(module).__name__):
+        return None
+    arguments: dict[str, Any] = {key: getattr(module, key) for key in _NOISE[name]}
+    if "layer" in arguments:
+        arguments["layer"] = _describe(arguments["layer"])
+        if arguments["layer"] is None:
+            return None
+    return [name, arguments]
+
+
 def _build(description: list[Any]) -> nn.Module:
     name, inside = description
     if name == "Sequential":
         return nn.Sequential(OrderedDict((key, _build(child)) for key, child in inside))
+    if name in _NOISE:
+        arguments = {key: _build(value) if key == "layer" else value for key, value in inside.items()}
+        return getattr(layers, name.removeprefix("layers."))(**arguments)
     if name not in _BUILT_FROM:
         raise ValueError(f"the file names a layer {name!r} that bayesreg does not rebuild; pass module=.")
     return nn.utils.skip_init(getattr(nn, name), **inside) if name == "Linear" else getattr(nn, name)(**inside)

@@ -77,6 +77,8 @@ class NoisyNetwork:
         parts = self.named(noise)
         for name, layer in self.layers.items():
             for weight in self.sites[name].weights if name in self.sites else []:
+                if weight not in values:  # a constant
+                    continue
                 changed = effective(layer, self.sites[name], parts[_buffer(name, "noise")], values[weight])
                 if changed is not None:
                     found[weight] = changed
@@ -236,7 +238,7 @@ class Noisy(AbstractPosterior):
             A module of torch's own layers, for inputs in the units that the model works in.
         """
         pruned = self.prune(log_alpha)
-        values = self.layout.unflatten(pruned.loc)
+        values = {**self.model.constants, **self.layout.unflatten(pruned.loc)}
         module = copy.deepcopy(self.network.module)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
@@ -245,7 +247,7 @@ class Noisy(AbstractPosterior):
         if isinstance(module, VariationalDropout):
             return module.layer
         for parent in list(module.modules()):
-            for name, child in list(parent.named_children()):
+            for name, child in list(parent._modules.items()):
                 if isinstance(child, AbstractNoise):
                     setattr(parent, name, getattr(child, "layer", None) or nn.Identity())
         return module
@@ -255,7 +257,8 @@ class Noisy(AbstractPosterior):
         for name, layer in self.network.layers.items():
             if isinstance(layer, VariationalDropout):
                 weight = _buffer(name, "layer.weight")
-                yield weight, layer, values[weight]
+                if weight in values:
+                    yield weight, layer, values[weight]
 
     def state(self) -> dict[str, Any]:
         """The point; what was learned beside it is among the module's buffers."""

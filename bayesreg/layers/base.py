@@ -21,7 +21,9 @@ from bayesreg import _check
 from bayesreg.priors import AbstractPrior
 from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior
 
-_NODES = 32  # of Gauss–Hermite quadrature, where an expectation under a normal has no closed form
+# where an expectation under a normal has no closed form: the trapezoidal rule over ±6 sds, which takes a peak a tenth as wide
+# as the normal to 10⁻³ nats, where as many nodes of Gauss–Hermite are forty times worse
+_NODES = 64
 
 
 class AbstractNoise(nn.Module, abc.ABC):
@@ -91,7 +93,7 @@ class AbstractNoise(nn.Module, abc.ABC):
             ValueError: If its entries are not independent, or its density at 0, where dropped weights are, is not finite.
         """
         at = independent(prior, weight)
-        if not bool(torch.isfinite(at.energy(torch.zeros_like(weight))).all()):
+        if not at.bounded or not bool(torch.isfinite(at.energy(torch.zeros_like(weight))).all()):
             raise ValueError(
                 f"the KL of dropout to the prior must be finite, but {prior} has no finite log-density at 0, where dropped "
                 "weights are; take a prior on the whole real line."
@@ -129,7 +131,13 @@ class AbstractNoise(nn.Module, abc.ABC):
 
 
 class AbstractUnitNoise(AbstractNoise):
-    """Variant 2: noise on the units that a layer passes on, so that a weight's whole column has one z."""
+    """Variant 2: noise on the units that a layer passes on, so that a weight's whole column has one z.
+
+    Attributes:
+        signed: Whether z can be negative, so that it does not pass through a ReLU.
+    """
+
+    signed: ClassVar[bool] = False
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
         """One z for each entry of a row."""
@@ -278,9 +286,8 @@ def normal_energy(prior: AbstractPrior, loc: torch.Tensor, scale: torch.Tensor) 
     at = independent(prior, loc)
     found = at.expected_energy(loc, scale)
     if found is None:
-        import numpy as np
-
-        nodes, weights = (torch.as_tensor(part).to(loc) for part in np.polynomial.hermite_e.hermegauss(_NODES))
+        nodes = torch.linspace(-6, 6, _NODES, dtype=loc.dtype, device=loc.device)
+        weights = (-0.5 * nodes.square()).exp()
         values = torch.stack([at.energy(loc + scale * node) for node in nodes])
         found = torch.tensordot(weights / weights.sum(), values, 1)
     return found.sum() - at.log_normaliser(loc.shape)

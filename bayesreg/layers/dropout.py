@@ -134,6 +134,8 @@ class GaussianDropout(AbstractUnitNoise):
     [0.0, 1.0, 2.0]
     """
 
+    signed: ClassVar[bool] = True
+
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()
         self.rate = checked_rate(rate)

@@ -13,7 +13,8 @@ from torch import nn
 from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
 from bayesreg.layers.dropout import AlphaDropout, of_torch
 
-_THROUGH = (nn.ReLU, nn.LeakyReLU, nn.Flatten, nn.Identity)  # a non-negative z goes through them unchanged
+_THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
+_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and a z that is never negative through these
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -34,9 +35,9 @@ def noisy(module: nn.Module) -> nn.Module:
         return made.train(module.training)
     found = copy.deepcopy(module)
     for parent in list(found.modules()):
-        for name, child in list(parent.named_children()):
-            replacement = of_torch(child)
-            if replacement is not None:
+        for name, child in list(parent._modules.items()):  # a layer that stands at two places becomes two
+            replacement = None if child is None else of_torch(child)
+            if child is not None and replacement is not None:
                 setattr(parent, name, replacement.train(child.training))
     return found
 
@@ -97,7 +98,7 @@ def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site
                 return output  # pyright: ignore[reportReturnType]
         elif carried is not None and isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
             found[carried[0]].weights.append(f"{name}.weight" if name else "weight")
-        elif carried is not None and isinstance(layer, _THROUGH):
+        elif carried is not None and isinstance(layer, (*_THROUGH, *(_HOMOGENEOUS if _positive(layers[carried[0]]) else ()))):
             output = output.view_as(output)
             flowing[id(output)] = (carried[0], output)
             return output  # pyright: ignore[reportReturnType]
@@ -120,6 +121,10 @@ def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site
             "own, or a layer used twice); leave one of them out."
         )
     return found
+
+
+def _positive(layer: AbstractNoise) -> bool:
+    return isinstance(layer, AbstractUnitNoise) and not layer.signed
 
 
 def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:

@@ -13,14 +13,36 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
-from bayesreg.inference import MAP, AbstractMethod, MeanField
+from bayesreg.inference import MAP, AbstractMethod, MCDropout, MeanField
 from bayesreg.inference.base import resolve
 from bayesreg.posterior import Certificate, Draws
 from tests.conftest import linear_model, network
 
-QUICK = {"mean-field": lambda: MeanField(num_steps=300)}
+QUICK = {"mean-field": lambda: MeanField(num_steps=300), "mc-dropout": lambda: MCDropout(num_steps=300)}
 METHODS = {cls.name: QUICK.get(cls.name, cls) for cls in concrete(AbstractMethod)}
 every_method = pytest.mark.parametrize("method", METHODS)
+
+
+class Undropped(nn.Linear):
+    """A linear layer whose inputs are dropped at rate zero."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, x):
+        return super().forward(self.drop(x))
+
+
+def linear_for(method):
+    """The conjugate model; dropout's method needs a dropout layer, which at rate zero leaves the model what it is."""
+    model = linear_model()
+    if method != "mc-dropout":
+        return model
+    with torch.random.fork_rng():
+        module = Undropped(10, 1).double()
+    module.load_state_dict(model.module.state_dict())
+    return br.BayesianModel(module, model.spec.rules, model.likelihood, model.standardize)
 
 
 def state_of(module):
@@ -49,8 +71,9 @@ class TestEveryMethod:
         assert cls.__doc__
 
     def test_finds_the_conjugate_mean(self, method, standard_diabetes, exact):
-        fitter = METHODS[method]() if method != "mean-field" else MeanField(num_steps=3000, num_particles=2)
-        post = br.fit(linear_model(), *standard_diabetes, method=fitter)
+        longer = {"mean-field": lambda: MeanField(num_steps=3000, num_particles=2), "mc-dropout": MCDropout}
+        fitter = longer.get(method, METHODS[method])()
+        post = br.fit(linear_for(method), *standard_diabetes, method=fitter)
         expected = br.fit(linear_model(), *standard_diabetes, method="exact")
         sds = (post.mean["weight"] - expected.mean["weight"]).abs() / expected.std["weight"]
         assert float(sds.max()) < (0.3 if isinstance(post, Draws) else 1e-2)  # a sampler has its Monte Carlo error
@@ -77,7 +100,8 @@ class TestEveryMethod:
         assert dict(pyro.get_param_store().items()) == store
 
     def test_batch_norm_statistics_move_in_training_only(self, method, few):
-        module = nn.Sequential(nn.Linear(10, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1)).double()
+        last = Undropped(4, 1) if method == "mc-dropout" else nn.Linear(4, 1)
+        module = nn.Sequential(nn.Linear(10, 4), nn.BatchNorm1d(4), nn.Tanh(), last).double()
         rules = {"@norm": priors.Normal(1.0)}
         model = br.BayesianModel(module, rules, likelihoods.Gaussian(0.7))
         before = state_of(module)
@@ -93,18 +117,18 @@ class TestEveryMethod:
         assert_same(before, state_of(module))
 
     def test_same_seed_same_answer(self, method, few):
-        fits = [br.fit(linear_model(), *few, method=METHODS[method](), seed=seed) for seed in (0, 0, 1)]
+        fits = [br.fit(linear_for(method), *few, method=METHODS[method](), seed=seed) for seed in (0, 0, 1)]
         a, b, c = (post.mean["weight"] for post in fits)
         assert a.equal(b)
         if method == "mean-field":
             assert not a.equal(c)
         assert fits[0].sample(4, seed=3)["weight"].equal(fits[1].sample(4, seed=3)["weight"])
-        if method != "map":
+        if method not in ("map", "mc-dropout"):  # at rate zero a point too
             assert not fits[0].sample(4, seed=3)["weight"].equal(fits[0].sample(4, seed=4)["weight"])
 
     def test_shapes_and_units(self, method, diabetes):
         X, y = diabetes[0][:80], diabetes[1][:80]
-        post = br.fit(linear_model(), X, y, method=METHODS[method]())
+        post = br.fit(linear_for(method), X, y, method=METHODS[method]())
         assert post.mean["weight"].shape == post.std["weight"].shape == (1, 10)
         assert post.sample(7)["weight"].shape == (7, 1, 10)
         pred = post.predict(X[:5], num_samples=50)
@@ -122,7 +146,7 @@ class TestEveryMethod:
 
     def test_any_array_gives_the_same_fit(self, method, few):
         X, y = few
-        expected = br.fit(linear_model(), X, y, method=METHODS[method]()).mean["weight"]
+        expected = br.fit(linear_for(method), X, y, method=METHODS[method]()).mean["weight"]
         for data in (
             (torch.tensor(X), torch.tensor(y)),
             (pandas.DataFrame(X), pandas.Series(y)),
@@ -130,27 +154,27 @@ class TestEveryMethod:
             (X.tolist(), y.tolist()),
             (TensorDataset(torch.tensor(X), torch.tensor(y)), None),
         ):
-            assert br.fit(linear_model(), *data, method=METHODS[method]()).mean["weight"].equal(expected)
+            assert br.fit(linear_for(method), *data, method=METHODS[method]()).mean["weight"].equal(expected)
 
     def test_a_loader_is_streamed_or_refused(self, method, few):
         loader = DataLoader(TensorDataset(torch.tensor(few[0]), torch.tensor(few[1])), batch_size=20, shuffle=True)
         rng = torch.get_rng_state()
         try:
-            post = br.fit(linear_model(), loader, method=METHODS[method]())
+            post = br.fit(linear_for(method), loader, method=METHODS[method]())
         except ValueError as error:
             assert "needs all rows at once, but a DataLoader came" in str(error)  # noqa: PT017
         else:
             assert post.num_data == 60
             expected = br.fit(linear_model(), *few, method="exact")
             sds = (post.mean["weight"] - expected.mean["weight"]).abs() / expected.std["weight"]
-            assert float(sds.max()) < (0.5 if method == "mean-field" else 0.1)
+            assert float(sds.max()) < (0.5 if method in QUICK else 0.1)
         assert torch.get_rng_state().equal(rng)
 
     def test_works_where_gradients_are_off_and_with_a_module_that_squeezes(self, method, few):
         class Squeezing(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.linear = nn.Linear(10, 1).double()
+                self.linear = (Undropped if method == "mc-dropout" else nn.Linear)(10, 1).double()
 
             def forward(self, x):
                 return self.linear(x).squeeze()
@@ -162,7 +186,7 @@ class TestEveryMethod:
 
     def test_reports_progress_to_a_function(self, method, few):
         heard = []
-        br.fit(linear_model(), *few, method=METHODS[method](), progress=lambda *what: heard.append(what))
+        br.fit(linear_for(method), *few, method=METHODS[method](), progress=lambda *what: heard.append(what))
         if method != "exact":
             steps = [step for step, _, _ in heard]
             assert steps == sorted(steps)
@@ -175,26 +199,26 @@ class TestEveryMethod:
         with pytest.raises(
             ValueError, match=r"X must be finite, but 2 of 600 entries are NaN or infinite \(the first at row 7, col"
         ):
-            br.fit(linear_model(), X, y, method=method)
+            br.fit(linear_for(method), X, y, method=method)
         y[3] = bad
         with pytest.raises(ValueError, match=r"y must be finite, but 1 of 60 entries .* \(the first at row 3\)"):
-            br.fit(linear_model(), few[0], y, method=method)
+            br.fit(linear_for(method), few[0], y, method=method)
 
     def test_refuses_what_does_not_fit(self, method, few):
         X, y = few
         with pytest.raises(ValueError, match=r"X has 60 rows and y has 59"):
-            br.fit(linear_model(), X, y[:-1], method=method)
+            br.fit(linear_for(method), X, y[:-1], method=method)
         with pytest.raises(ValueError, match=r"the module must accept rows of shape \(9,\), but it failed on them"):
-            br.fit(linear_model(), X[:, :9], y, method=method)
+            br.fit(linear_for(method), X[:, :9], y, method=method)
         with pytest.raises(ValueError, match=r"one network output for each target, .* give the last layer 2 output"):
-            br.fit(linear_model(), X, np.column_stack([y, y]), method=method)
+            br.fit(linear_for(method), X, np.column_stack([y, y]), method=method)
         with pytest.raises(ValueError, match=r"a target must vary to be standardised, but all 60 values are 1"):
-            br.fit(linear_model(), X, np.ones(60), method=method)
+            br.fit(linear_for(method), X, np.ones(60), method=method)
 
     def test_a_failed_fit_leaves_the_random_state(self, method, few):
         rng = torch.get_rng_state()
         with pytest.raises(ValueError, match="must be finite"):
-            br.fit(linear_model(), few[0] * np.nan, few[1], method=method)
+            br.fit(linear_for(method), few[0] * np.nan, few[1], method=method)
         assert torch.get_rng_state().equal(rng)
 
 

@@ -107,7 +107,8 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Abstr
     Args:
         path: The file.
         module: The network, of the same structure; not needed when it was a `Sequential` of ordinary layers (Linear,
-            activations, BatchNorm1d, dropout layers, Flatten), which is rebuilt. Its own weights are not used, and it is not changed.
+            activations, BatchNorm1d, dropout layers, Flatten), which is rebuilt. Its own weights are not used, and it is not
+            changed.
 
     Returns:
         The posterior, on the CPU.

@@ -7,8 +7,8 @@ DIR holds concrete, energy, wine-quality-red and yacht in the layout of `dataset
 
 One hidden layer of 50, dropout before both weight layers, standardised, Adam with batches of 128: the protocol of Gal and
 Ghahramani (2016) and its rerun of 2018. Their noise comes from a grid; here it is learned with the weights. The rate comes from
-a grid, chosen for each split by the log-likelihood of the last fifth of its training rows, after a fifth of the epochs; then all
-training rows are fitted. All splits that share a rate are fitted in one vmapped run.
+a grid, chosen for each split by the log-likelihood of the last fifth of its training rows, after a fifth of the epochs; then
+all training rows are fitted. All splits that share a rate are fitted in one vmapped run.
 """
 
 from __future__ import annotations

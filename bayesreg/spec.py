@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from bayesreg import _check
+from bayesreg.layers import DropConnect, VariationalDropout, noise_layers
 from bayesreg.prior_table import PriorRow, PriorTable, dimensions
 from bayesreg.priors import AbstractPrior, Flat, Normal, from_dict
 from bayesreg.priors.scaled import AbstractScaledPrior
@@ -239,11 +240,32 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
                 yield Tensor(name, parameter, owner)
 
 
-def row(resolved: Resolved) -> PriorRow:
-    """One resolved prior as the table shows it."""
+def noise_notes(module: nn.Module) -> dict[str, str]:
+    """What layers that wrap a weight with noise have to say about its prior, by the weight's name.
+
+    >>> from bayesreg.layers import VariationalDropout
+    >>> noise_notes(VariationalDropout(nn.Linear(2, 1)))
+    {'layer.weight': 'MCDropout takes the log-uniform prior 1/|w| in its place'}
+    """
+    found = {}
+    for name, layer in noise_layers(module).items():
+        if isinstance(layer, VariationalDropout):
+            log_uniform = layer.prior == "log-uniform"
+            text = "MCDropout takes the log-uniform prior 1/|w| in its place" if log_uniform else "under a learned normal noise"
+        elif isinstance(layer, DropConnect):
+            text = layer.text
+        else:
+            continue
+        found[f"{name}.layer.weight" if name else "layer.weight"] = text
+    return found
+
+
+def row(resolved: Resolved, note: str = "") -> PriorRow:
+    """One resolved prior as the table shows it, with a note of the layer that it belongs to."""
     prior = resolved.prior
     scaled = isinstance(prior, AbstractScaledPrior)
     flat_norm = resolved.source == "default" and isinstance(prior, Flat)
+    own = "normalisation layer: flat by default" if flat_norm else "hierarchical" if prior.hyperprior else ""
     return PriorRow(
         tensor=resolved.name,
         shape=dimensions(resolved.shape),
@@ -251,7 +273,7 @@ def row(resolved: Resolved) -> PriorRow:
         scale=prior.scale_text(resolved.shape, resolved.name) if scaled else "–",
         penalty=prior.penalty_text,
         source=resolved.source,
-        note="normalisation layer: flat by default" if flat_norm else "hierarchical" if prior.hyperprior else "",
+        note="; ".join(text for text in (own, note) if text),
     )
 
 

@@ -17,6 +17,7 @@ from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
 from bayesreg.report.calibration import calibration_facts
 from bayesreg.report.glossary import GLOSSARY, READS
+from bayesreg.report.noise import noise_facts
 from bayesreg.report.pairs import pair_facts
 from bayesreg.report.rows import MAX_OUTPUTS, uncertainty_facts, worst_rows
 from bayesreg.report.svg import THEME
@@ -149,6 +150,7 @@ def report(
         "models": facts.model_facts(posteriors, described["features"]),
         "priors": facts.prior_facts(posteriors),
         "fits": facts.fit_facts(posteriors),
+        "dropout": noise_facts(posteriors, comparison),
         "comparison": comparison.to_dict(),
         "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
         "calibration": calibration_facts(comparison, y, seed=seed),

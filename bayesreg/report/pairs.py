@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bayesreg._readings import number
+from bayesreg.layers import ConcreteDropout
 from bayesreg.metrics import plain
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior, Dirac
@@ -28,7 +29,13 @@ def _signature(model: BayesianModel) -> tuple[Any, ...]:
     fixed = tuple((r.name, repr(r.specified)) for r in model.resolved)
     outputs = tuple((output.name, repr(output.prior)) for output in model.outputs)
     adjusted = None if model.autoscale is None else tuple(model.autoscale.reshape(-1).tolist())
-    return str(model.module), latents, fixed, outputs, adjusted, repr(model.likelihood), model.standardize, model.num_data
+    return _architecture(model.module), latents, fixed, outputs, adjusted, repr(model.likelihood), model.standardize, model.num_data
+
+
+def _architecture(module: torch.nn.Module) -> list[tuple[str, ...]]:
+    """Its layers; the rate that a dropout has learned is part of the answer."""
+    layers = module.named_modules()
+    return [(n, type(m).__name__, "" if isinstance(m, ConcreteDropout) else m.extra_repr()) for n, m in layers]
 
 
 def has_hidden_layers(model: BayesianModel) -> bool:

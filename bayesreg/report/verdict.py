@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
 from bayesreg._readings import number
@@ -12,6 +12,7 @@ from bayesreg.compare import Comparison
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
 from bayesreg.report.calibration import Confidence, Judgement, clearly_off, confidence, counted, coverage_sentence, judge
+from bayesreg.report.noise import noise_facts
 from bayesreg.report.rows import epistemic_shares
 from bayesreg.report.text import bounds, listing, name_of, percent, plural, plus_minus
 
@@ -71,7 +72,9 @@ def verdict(posteriors: Mapping[str, AbstractPosterior], comparison: Comparison,
     """
     convergence = convergence_card(posteriors)
     calibration = coverage_card(comparison) if comparison.kind == "regression" else confidence_card(comparison, y, seed=seed)
-    cards = [calibration, best_card(comparison), epistemic_card(comparison.predictives)]
+    epistemic = epistemic_card(comparison.predictives)
+    dropout = (Line("neutral", f"{name}: {found['finding']}") for name, found in noise_facts(posteriors, comparison).items())
+    cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *dropout))]
     noise = noise_card(posteriors, comparison, y)
     if noise is not None:
         cards.insert(0 if noise.state == "bad" else len(cards), noise)

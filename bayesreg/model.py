@@ -29,7 +29,7 @@ from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable
 from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
 from bayesreg.priors.numeric import ends
-from bayesreg.spec import PriorSpec, Resolved, Rules, row
+from bayesreg.spec import PriorSpec, Resolved, Rules, noise_notes, row
 
 Values = Mapping[str, torch.Tensor]
 
@@ -125,7 +125,8 @@ class BayesianModel(AbstractBinding):
         Returns:
             A table with tensor, shape, prior, the scale used, the penalty, and the rule it came from.
         """
-        rows = [line for r in self.resolved for line in (row(r), *rows_of_scales(r.name, self.latents))]
+        notes = noise_notes(self.module)
+        rows = [line for r in self.resolved for line in (row(r, notes.get(r.name, "")), *rows_of_scales(r.name, self.latents))]
         rows += [output.row for output in self.outputs]
         for latent in self.latents.values():
             if latent.is_noise:

@@ -179,7 +179,7 @@ def test_seeds_and_the_random_state(seed):
 def every_layer():
     return [
         nn.Linear(3, 6), nn.Tanh(), layers.Dropout(0.1), nn.Linear(6, 6), layers.GaussianDropout(0.1), nn.Linear(6, 6),
-        layers.ConcreteDropout(0.2, temperature=0.2), nn.Linear(6, 6), nn.SELU() if False else nn.Tanh(), layers.AlphaDropout(0.1),
+        layers.ConcreteDropout(0.2, temperature=0.2), nn.Linear(6, 6), nn.Tanh(), layers.AlphaDropout(0.1),
         layers.DropConnect(nn.Linear(6, 6), 0.1), nn.Tanh(), nn.Dropout(0.1), nn.Linear(6, 6),
         VariationalDropout(nn.Linear(6, 6), prior="declared"), nn.Tanh(), VariationalDropout(nn.Linear(6, 1, bias=False)),
     ]  # fmt: skip

@@ -29,7 +29,8 @@ def _signature(model: BayesianModel) -> tuple[Any, ...]:
     fixed = tuple((r.name, repr(r.specified)) for r in model.resolved)
     outputs = tuple((output.name, repr(output.prior)) for output in model.outputs)
     adjusted = None if model.autoscale is None else tuple(model.autoscale.reshape(-1).tolist())
-    return _architecture(model.module), latents, fixed, outputs, adjusted, repr(model.likelihood), model.standardize, model.num_data
+    layers, noise = _architecture(model.module), repr(model.likelihood)
+    return layers, latents, fixed, outputs, adjusted, noise, model.standardize, model.num_data
 
 
 def _architecture(module: torch.nn.Module) -> list[tuple[str, ...]]:

@@ -24,7 +24,7 @@ PRIORS = pytest.mark.parametrize(
         (Laplace(0.4), stats.laplace(0, 0.4)),
         (StudentT(3.0, 0.5), stats.t(3, 0, 0.5)),
     ],
-    ids=repr,
+    ids=["normal", "shifted", "laplace", "student"],
 )
 NORMAL_CONSTANT = 0.5 * math.log(2 * math.pi)
 

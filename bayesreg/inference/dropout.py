@@ -60,7 +60,7 @@ class MCDropout(AbstractMethod):
     """
 
     name: ClassVar[str] = "mc-dropout"
-    when: ClassVar[str] = "A network that has dropout: as fast as its training, and its masks are the posterior."
+    when: ClassVar[str] = "A network that has dropout: it is fitted as it would be trained, and its masks are the posterior."
 
     def __init__(
         self,

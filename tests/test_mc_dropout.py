@@ -19,10 +19,9 @@ from bayesreg.layers.variational import VariationalDropout
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 
 
-def model_of(*parts, likelihood=None, prior=None, dtype=torch.float64, seed=0, standardize=False):
-    torch.manual_seed(seed)
-    net = nn.Sequential(*(part() if callable(part) and not isinstance(part, nn.Module) else part for part in parts))
-    return br.BayesianModel(net.to(dtype), prior or priors.Normal(1.0), likelihood or likelihoods.Gaussian(0.5), standardize)
+def model_of(*parts, likelihood=None, prior=None, dtype=torch.float64):
+    net = nn.Sequential(*parts).to(dtype)
+    return br.BayesianModel(net, prior or priors.Normal(1.0), likelihood or likelihoods.Gaussian(0.5))
 
 
 def rows(n=80, d=3, seed=0):
@@ -31,8 +30,10 @@ def rows(n=80, d=3, seed=0):
     return X, np.sin(X[:, 0]) + 0.5 * X[:, 1] + 0.1 * rng.normal(size=n)
 
 
-def small(*between, **options):
-    return model_of(nn.Linear(3, 8), nn.Tanh(), *between, nn.Linear(8, 1), **options)
+def small(*between, seed=0, **options):
+    torch.manual_seed(seed)
+    first, last = nn.Linear(3, 8), nn.Linear(8, 1)  # made here, so that what stands between does not change where they start
+    return model_of(first, nn.Tanh(), *between, last, **options)
 
 
 def quick(model, data=None, seed=0, **options):
@@ -51,7 +52,7 @@ def test_at_rate_0_it_is_the_mode_of_a_linear_model(standard_diabetes, rate):
     X, y = standard_diabetes
     options = {"prior": priors.Normal(0.3), "likelihood": likelihoods.Gaussian(0.7)}
     exact = br.fit(model_of(nn.Linear(10, 1), **options), X, y, method="exact")
-    found = br.fit(model_of(layers.Dropout(rate), nn.Linear(10, 1), **options), X, y, method=MCDropout(num_steps=3000))
+    found = br.fit(model_of(layers.Dropout(rate), nn.Linear(10, 1), **options), X, y, method=MCDropout(2000, 0.05))
     sds = (found.mean["1.weight"] - exact.mean["0.weight"]).abs() / exact.std["0.weight"]
     assert float(sds.max()) < 1e-2
     assert float(found.std["1.weight"].max()) < 1e-5
@@ -60,16 +61,15 @@ def test_at_rate_0_it_is_the_mode_of_a_linear_model(standard_diabetes, rate):
 @SEEDS
 def test_at_rate_0_it_is_the_mode_of_a_network_from_the_same_start(seed):
     X, y = rows(seed=seed)
-    mode = br.fit(small(seed=seed, prior=priors.Normal(0.5)), X, y, method=MAP(num_steps=3000, optimizer="adam"))
+    mode = br.fit(small(seed=seed, prior=priors.Normal(0.5)), X, y, method=MAP(num_steps=2000, optimizer="adam"))
     zero = small(layers.Dropout(0.0), seed=seed, prior=priors.Normal(0.5))
-    zero.module.load_state_dict({k.replace("2.", "3."): v for k, v in small(seed=seed).module.state_dict().items()})
-    found = br.fit(zero, X, y, method=MCDropout(num_steps=3000))
+    found = br.fit(zero, X, y, method=MCDropout(num_steps=2000))
     assert log_joint(found, X, y) == pytest.approx(log_joint(mode, X, y), abs=0.02)
     assert found.history.objective[-1] == pytest.approx(log_joint(found, X, y), abs=0.02), "the ELBO is the log joint"
-    # hidden units may change places or sign on the way: the function is the same
-    torch.testing.assert_close(found.predict(X, num_samples=1).mean, mode.predict(X).mean, rtol=0, atol=0.02)
+    torch.testing.assert_close(found.mean["3.weight"], mode.mean["2.weight"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_more_dropout_is_more_decay(standard_diabetes):
     """One linear layer: the mode under Gaussian and Bernoulli dropout is ridge with λ and X'X both inflated, in closed form."""
     X, y = standard_diabetes
@@ -227,7 +227,7 @@ def test_a_network_that_no_file_can_describe_needs_its_module(tmp_path):
     br.save(post, tmp_path / "post.pt")
     with pytest.raises(ValueError, match="pass it: load"):
         br.load(tmp_path / "post.pt")
-    again = br.load(tmp_path / "post.pt", model_of(*copy.deepcopy(conv), seed=3).module)
+    again = br.load(tmp_path / "post.pt", model_of(*copy.deepcopy(conv)).module)
     assert again.predict(rows()[0], num_samples=5).mean.equal(post.predict(rows()[0], num_samples=5).mean)
 
 
@@ -263,12 +263,13 @@ def test_a_loader_a_convolution_classes_and_both_float_types():
 
 
 @SEEDS
-def test_sparse_dropout_finds_the_inputs_that_matter(seed):
+def test_sparse_dropout_prunes_what_the_data_do_not_show(seed):
+    """A weight is pruned by its t statistic in least squares; the columns are nearly orthogonal, so that each is for itself."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(300, 12))
     y = 2 * X[:, 0] - X[:, 3] + 0.3 * rng.normal(size=300)
     model = model_of(VariationalDropout(nn.Linear(12, 1)), likelihood=likelihoods.Gaussian(0.3))
-    post = br.fit(model, X, y, method=MCDropout(num_steps=3000, warmup=0.2), seed=seed)
+    post = br.fit(model, X, y, method=MCDropout(num_steps=2000, warmup=0.2), seed=seed)
     ((name, share),) = post.sparsity().items()
     assert name == "0.layer.weight"
     pruned = post.prune()
@@ -276,9 +277,12 @@ def test_sparse_dropout_finds_the_inputs_that_matter(seed):
     log_alpha = variance - (weight**2 + 1e-8).log()
     assert (pruned.mean[name] == 0).equal(log_alpha > 3)
     assert share == float((log_alpha > 3).double().mean())
-    relevant = torch.zeros(12, dtype=torch.bool).index_fill(0, torch.tensor([0, 3]), True)
-    assert float(log_alpha[0, relevant].max()) < -5  # a hundredth of the weight's square is noise, or less
-    assert float(log_alpha[0, ~relevant].min()) > float(log_alpha[0, relevant].max()) + 2
+    design = np.column_stack([X, np.ones(300)])
+    t = np.linalg.lstsq(design, y, rcond=None)[0] / (0.3 * np.sqrt(np.diag(np.linalg.inv(design.T @ design))))
+    t = torch.tensor(np.abs(t[:12]))
+    assert (log_alpha[0, t < 0.75] > 3).all()
+    assert (log_alpha[0, t > 1.3] < 3).all()
+    assert (log_alpha[0, t > 50] < -7).all()
     assert share > 0
     kept = pruned.mean[name] != 0
     assert pruned.mean[name][kept].equal(weight[kept])
@@ -312,12 +316,13 @@ def test_the_compressed_network_is_plain_and_predicts_what_the_pruned_mode_does(
 # ---- learned rates
 
 
-def concrete(n, seed, steps=3000):
+def learned_rate(n, seed, steps=3000):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, 2))
     y = np.sin(2 * X[:, 0]) + 0.5 * X[:, 1] + 0.3 * rng.normal(size=n)
+    torch.manual_seed(seed)
     parts = [nn.Linear(2, 30), nn.ReLU(), layers.ConcreteDropout(0.1), nn.Linear(30, 1)]
-    model = model_of(*parts, likelihood=likelihoods.Gaussian(0.3), seed=seed, prior=priors.Normal(1.0))
+    model = model_of(*parts, likelihood=likelihoods.Gaussian(0.3))
     post = br.fit(model, X, y, method=MCDropout(num_steps=steps, batch_size=min(n, 500), learning_rate=0.01), seed=seed)
     return float(post.model.module[2].rate)
 
@@ -325,7 +330,7 @@ def concrete(n, seed, steps=3000):
 @pytest.mark.slow
 @SEEDS
 def test_more_data_teach_a_smaller_rate(seed):
-    few, more, many = (concrete(n, seed) for n in (100, 1000, 10_000))
+    few, more, many = (learned_rate(n, seed) for n in (100, 1000, 10_000))
     assert few > more > many
     assert many < 0.1
 

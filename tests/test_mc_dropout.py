@@ -70,7 +70,6 @@ def test_at_rate_0_it_is_the_mode_of_a_network_from_the_same_start(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_more_dropout_is_more_decay(standard_diabetes):
     """One linear layer: the mode under Gaussian and Bernoulli dropout is ridge with λ and X'X both inflated, in closed form."""
     X, y = standard_diabetes

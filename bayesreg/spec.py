@@ -150,7 +150,8 @@ class PriorSpec:
         Returns:
             The table.
         """
-        return PriorTable(tuple(row(r) for r in self.resolve(module)))
+        notes = noise_notes(module)
+        return PriorTable(tuple(row(r, notes.get(r.name, "")) for r in self.resolve(module)))
 
     def __and__(self, other: Any) -> PriorSpec:
         """The rules of both.

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from bayesreg._readings import number
-from bayesreg.layers import ConcreteDropout
+from bayesreg.layers import ConcreteDropout, VariationalDropout
 from bayesreg.metrics import plain
 from bayesreg.model import BayesianModel
+from bayesreg.noisy import Noisy
 from bayesreg.posterior import AbstractPosterior, Dirac
 from bayesreg.report.text import percent
 
@@ -29,8 +30,8 @@ def _signature(model: BayesianModel) -> tuple[Any, ...]:
     fixed = tuple((r.name, repr(r.specified)) for r in model.resolved)
     outputs = tuple((output.name, repr(output.prior)) for output in model.outputs)
     adjusted = None if model.autoscale is None else tuple(model.autoscale.reshape(-1).tolist())
-    layers, noise = _architecture(model.module), repr(model.likelihood)
-    return layers, latents, fixed, outputs, adjusted, noise, model.standardize, model.num_data
+    net, noise = _architecture(model.module), repr(model.likelihood)
+    return net, latents, fixed, outputs, adjusted, noise, model.standardize, model.num_data
 
 
 def _architecture(module: torch.nn.Module) -> list[tuple[str, ...]]:
@@ -63,7 +64,8 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
             continue
         mean, std = posterior.mean, posterior.std
         draws = posterior.sample(min(num_samples, max(100, _ENTRIES // posterior.layout.size)), seed=seed)
-        prior = prior_std(posterior)
+        replaced = log_uniform(posterior)
+        prior = {key: sd for key, sd in prior_std(posterior).items() if key not in replaced}
         positive = {key for key, segment in posterior.layout.segments.items() if segment.transform is not None}
         for mode in partners:
             point = modes[mode].mean
@@ -81,6 +83,15 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
     for pair in found:
         pair["figures"] = pair["figures"][: max(1, min(MAX_FIGURES, ALL_FIGURES // len(found)))]
     return found
+
+
+def log_uniform(posterior: AbstractPosterior) -> set[str]:
+    """Weights whose declared prior the fit has not used: those under sparse variational dropout."""
+    if not isinstance(posterior, Noisy):
+        return set()
+    layers = posterior.network.layers
+    sparse = {n for n, layer in layers.items() if isinstance(layer, VariationalDropout) and layer.prior == "log-uniform"}
+    return {weight for weight, name in posterior.network.weights.items() if name in sparse}
 
 
 def prior_std(posterior: AbstractPosterior) -> dict[str, torch.Tensor]:

@@ -233,10 +233,9 @@ def priors(
 @app.command()
 def methods() -> None:
     """List the ways to fit, and when to use which."""
-    from bayesreg._catalog import concrete
-    from bayesreg.inference import AbstractMethod
+    from bayesreg.inference.base import methods
 
-    rows = [(cls.name, cls.__name__, cls.when) for cls in concrete(AbstractMethod)]
+    rows = [(name, cls.__name__, cls.when) for name, cls in methods().items()]
     columns(console(), ("method", "class", "when to use it"), rows)
 
 

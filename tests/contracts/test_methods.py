@@ -15,7 +15,8 @@ from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
 from bayesreg.inference import MAP, AbstractMethod, MCDropout, MeanField
 from bayesreg.inference.base import resolve
-from bayesreg.posterior import Certificate, Draws
+from bayesreg.posterior import Draws
+from bayesreg.record import Certificate
 from tests.conftest import linear_model, network
 
 QUICK = {"mean-field": lambda: MeanField(num_steps=300), "mc-dropout": lambda: MCDropout(num_steps=300)}
@@ -224,7 +225,7 @@ class TestEveryMethod:
 
 def test_methods_are_found_by_name():
     with pytest.raises(
-        ValueError, match=r"method must be one of .*'exact', .*, but 'mean-feild' came; did you mean 'mean-field'"
+        ValueError, match=r"method must be one of 'exact', .*, but 'mean-feild' came; did you mean 'mean-field'"
     ):
         br.fit(linear_model(), [[0.0] * 10], [0.0], method="mean-feild")
     with pytest.raises(ValueError, match=r"model must be a BayesianModel, but Linear came; wrap the network"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from bayesreg import _check
 from bayesreg.autoscale import ratio_of
 from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
 from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.predictive import seeded
 
 
 class AbstractBinding(abc.ABC):
@@ -242,18 +243,26 @@ class AbstractBinding(abc.ABC):
             return False
         values, rows, module = self.weights(), x[:8], copy.deepcopy(self.module).train()
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)
-            first, again = (self.forward(values, rows, copy.deepcopy(module)) for _ in range(2))
-            settled = self.forward(values, rows)
-            self.forward(values, rows, module)
-        if not torch.equal(first, again):
+        if draws_numbers(lambda: self.forward(values, rows, copy.deepcopy(module)), x.device):
             raise ValueError(
                 f"randomness in training must be that of a layer (nn.Dropout), but the forward of {type(self.module).__name__} "
                 "draws numbers of its own (functional dropout?), which no fit could switch; put an nn.Dropout in its place."
             )
+        with torch.no_grad(), seeded(x.device, 0):
+            trained, settled = self.forward(values, rows, module), self.forward(values, rows)
         moved = any(not torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
-        return moved or not torch.allclose(first, settled, rtol=1e-5, atol=1e-7)
+        return moved or not torch.allclose(trained, settled, rtol=1e-5, atol=1e-7)
+
+
+def draws_numbers(call: Callable[[], torch.Tensor], device: torch.device) -> bool:
+    """True where a pass through a network depends on the random state.
+
+    Args:
+        call: One pass, which changes nothing.
+        device: Where it runs; its random state is as it was afterwards.
+    """
+    with torch.no_grad(), seeded(device, 0):
+        return not torch.equal(call(), call())
 
 
 # layers that are in training what they are in evaluation

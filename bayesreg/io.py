@@ -19,8 +19,9 @@ from bayesreg import layers, likelihoods
 from bayesreg._catalog import concrete
 from bayesreg.data import Standardization
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior, Certificate, FitRecord, History
+from bayesreg.posterior import AbstractPosterior
 from bayesreg.priors import parse
+from bayesreg.record import Certificate, FitRecord, History
 
 FORMAT = 1
 # what a module of a Sequential is built from; everything else needs the module itself to be loaded

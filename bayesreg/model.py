@@ -24,6 +24,7 @@ from bayesreg.autoscale import adjusted
 from bayesreg.binding import AbstractBinding
 from bayesreg.latents import Latent, latents_of, rows_of_scales
 from bayesreg.layers import AbstractNoise
+from bayesreg.layers.structure import dotted, has_batchnorm
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable
@@ -94,7 +95,7 @@ class BayesianModel(AbstractBinding):
         # every place where a tensor stands: torch's own tying of weights swaps a module that is used twice two times
         names = {id(module.get_parameter(r.name)): r.name for r in self.resolved}
         self._places: dict[str, str] = {
-            f"{prefix}.{leaf}" if prefix else leaf: names[id(parameter)]
+            dotted(prefix, leaf): names[id(parameter)]
             for prefix, owner in module.named_modules()
             for leaf, parameter in owner.named_parameters(recurse=False)
             if id(parameter) in names
@@ -116,8 +117,8 @@ class BayesianModel(AbstractBinding):
     @property
     def is_deterministic(self) -> bool:
         """False where training differs from evaluation: batch normalisation, dropout, or what a module does by itself."""
-        stochastic = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, AbstractNoise)
-        return not self.differs_in_training and not any(isinstance(m, stochastic) for m in self.module.modules())
+        dropout = any(isinstance(m, (nn.modules.dropout._DropoutNd, AbstractNoise)) for m in self.module.modules())
+        return not (self.differs_in_training or dropout or has_batchnorm(self.module))
 
     def prior_table(self) -> PriorTable:
         """What is assumed about every unknown, before any fit.

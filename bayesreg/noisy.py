@@ -15,11 +15,12 @@ from torch import nn
 
 from bayesreg import _check, propagate
 from bayesreg.layers.base import AbstractNoise
-from bayesreg.layers.structure import Site, effective, noise_layers, noisy, sampling, sites
+from bayesreg.layers.structure import dotted, effective, noise_layers, noisy, sampling, sites
 from bayesreg.layers.variational import PRUNED, VariationalDropout
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior, Dirac, FitRecord
+from bayesreg.posterior import AbstractPosterior, Dirac
 from bayesreg.predictive import Predictive, seeded
+from bayesreg.record import FitRecord
 
 _BLOCK = 2**26  # entries of ε that are held at once
 
@@ -54,43 +55,45 @@ class NoisyNetwork:
 
     def named(self, noise: torch.Tensor) -> dict[str, torch.Tensor]:
         """One draw's ε, (size,), as the layers' buffers."""
-        parts = noise.split([site.draw.numel() for site in self.sites.values()])
-        pairs = zip(self.sites.values(), parts, strict=True)
-        return {_buffer(site.name, "noise"): part.view(site.draw) for site, part in pairs}
+        return _parts(noise, {dotted(name, "noise"): site.draw for name, site in self.sites.items()})
 
     def row_size(self, batch: int) -> int:
         """Entries of ε that a training step on so many rows needs."""
-        return sum(_rows(site, batch).numel() for site in self.sites.values())
+        return sum(shape.numel() for shape in self._row_shapes(batch).values())
 
     def named_by_row(self, noise: torch.Tensor, batch: int) -> dict[str, torch.Tensor]:
         """A training step's ε, (row_size,), as the layers' buffers: one for each row, or one for all where rows share it."""
-        shapes = [_rows(site, batch) for site in self.sites.values()]
-        parts = noise.split([shape.numel() for shape in shapes])
-        triples = zip(self.sites.values(), shapes, parts, strict=True)
+        return _parts(noise, self._row_shapes(batch))
+
+    def _row_shapes(self, batch: int) -> dict[str, torch.Size]:
         return {
-            _buffer(site.name, "noise" if site.row is None else "row_noise"): part.view(shape) for site, shape, part in triples
+            dotted(name, "noise" if site.row is None else "row_noise"): site.rows(batch) for name, site in self.sites.items()
         }
 
     def effective(self, values: Mapping[str, torch.Tensor], noise: torch.Tensor) -> dict[str, torch.Tensor]:
         """The weights of one draw's network, those that differ from the point, by name."""
         found: dict[str, torch.Tensor] = {}
         parts = self.named(noise)
-        for name, layer in self.layers.items():
-            for weight in self.sites[name].weights if name in self.sites else []:
-                if weight not in values:  # a constant
-                    continue
-                changed = effective(layer, self.sites[name], parts[_buffer(name, "noise")], values[weight])
+        for weight, name in self.weights.items():
+            if weight in values:  # no constant
+                changed = effective(self.layers[name], self.sites[name], parts[dotted(name, "noise")], values[weight])
                 if changed is not None:
                     found[weight] = changed
         return found
 
 
-def _buffer(layer: str, name: str) -> str:
-    return f"{layer}.{name}" if layer else name
+def _parts(noise: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """A vector's stretches by name, each in its shape."""
+    parts = noise.split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
-def _rows(site: Site, batch: int) -> torch.Size:
-    return site.draw if site.row is None else torch.Size([batch, *site.row])
+def _fill(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Write weights into a private module."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in values:
+                parameter.copy_(values[name])
 
 
 class Noisy(AbstractPosterior):
@@ -106,11 +109,8 @@ class Noisy(AbstractPosterior):
         super().__init__(model, record)
         self.loc = loc.detach()
         self.network = NoisyNetwork(model)
-        values = self.layout.unflatten(self.loc)
-        with torch.no_grad():  # what a layer says of itself is about these weights
-            for name, parameter in self.network.module.named_parameters():
-                if name in values:
-                    parameter.copy_(values[name])
+        # what a layer says of itself is about these weights
+        _fill(self.network.module, {**model.constants, **self.layout.unflatten(self.loc)})
 
     @property
     def noises(self) -> dict[str, str]:
@@ -120,12 +120,10 @@ class Noisy(AbstractPosterior):
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws of the effective weights, (S, P): a draw's network is the point's network with these."""
         values = self.layout.unflatten(self.loc)
-        names = [name for name in self.network.weights if name in self.layout.segments]
         drawn = torch.vmap(lambda noise: self.network.effective(values, noise))(self._noise(num_samples, generator))
         u = self.loc.repeat(num_samples, 1)
-        for name in names:
-            if name in drawn:
-                u[:, self.layout.segments[name].slice] = drawn[name].reshape(num_samples, -1)
+        for name, weights in drawn.items():
+            u[:, self.layout.segments[name].slice] = weights.reshape(num_samples, -1)
         return u.detach()
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -237,13 +235,8 @@ class Noisy(AbstractPosterior):
         Returns:
             A module of torch's own layers, for inputs in the units that the model works in.
         """
-        pruned = self.prune(log_alpha)
-        values = {**self.model.constants, **self.layout.unflatten(pruned.loc)}
         module = copy.deepcopy(self.network.module)
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                if name in values:
-                    parameter.copy_(values[name])
+        _fill(module, self.layout.unflatten(self.prune(log_alpha).loc))
         if isinstance(module, VariationalDropout):
             return module.layer
         for parent in list(module.modules()):
@@ -256,7 +249,7 @@ class Noisy(AbstractPosterior):
         values = self.layout.unflatten(self.loc)
         for name, layer in self.network.layers.items():
             if isinstance(layer, VariationalDropout):
-                weight = _buffer(name, "layer.weight")
+                weight = dotted(name, "layer.weight")
                 if weight in values:
                     yield weight, layer, values[weight]
 

@@ -32,7 +32,7 @@ from bayesreg.inference.scales import default_scales, matched, power, with_scale
 from bayesreg.inference.training import resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.path_result import Path
-from bayesreg.posterior import History
+from bayesreg.record import History
 
 NUM_STEPS, LEARNING_RATE = 2000, 0.01
 AUTO_EVIDENCE, MOST_EVIDENCE, MOST_FREEDOM = 1000, 5000, 2000  # unknowns up to which P × P matrices are formed

@@ -15,7 +15,8 @@ from bayesreg.inference.base import isolated
 from bayesreg.inference.certificate import certify
 from bayesreg.inference.map import MAP
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac, FitRecord, History
+from bayesreg.posterior import Dirac
+from bayesreg.record import FitRecord, History
 
 if TYPE_CHECKING:
     import pandas as pd

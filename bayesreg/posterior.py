@@ -21,8 +21,6 @@ from bayesreg.predictive import Predictive
 from bayesreg.prior_predictive import in_data_units
 from bayesreg.record import Certificate, FitRecord, History
 
-__all__ = ["AbstractPosterior", "Certificate", "Dirac", "Draws", "FitRecord", "Gaussian", "Guide", "History"]
-
 _DRAWS = 10_000  # behind moments that have no closed form: their Monte Carlo error is a hundredth of an sd
 
 

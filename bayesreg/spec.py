@@ -22,6 +22,7 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg.layers import DropConnect, VariationalDropout, noise_layers
+from bayesreg.layers.structure import dotted
 from bayesreg.prior_table import PriorRow, PriorTable, dimensions
 from bayesreg.priors import AbstractPrior, Flat, Normal, from_dict
 from bayesreg.priors.scaled import AbstractScaledPrior
@@ -223,7 +224,7 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
     seen: set[int] = set()
     for prefix, owner in module.named_modules():
         for leaf, parameter in owner.named_parameters(recurse=False):
-            name = f"{prefix}.{leaf}" if prefix else leaf
+            name = dotted(prefix, leaf)
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise ValueError(f"every parameter must have its shape, but {name} is lazy; run one batch through first.")
             if parameter.dtype in (torch.float16, torch.bfloat16):
@@ -257,7 +258,7 @@ def noise_notes(module: nn.Module) -> dict[str, str]:
             text = layer.text
         else:
             continue
-        found[f"{name}.layer.weight" if name else "layer.weight"] = text
+        found[dotted(name, "layer.weight")] = text
     return found
 
 

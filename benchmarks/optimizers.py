@@ -23,7 +23,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference import MAP
 from bayesreg.inference.lbfgs import lbfgs
 from bayesreg.inference.search import Search
-from bayesreg.posterior import History
+from bayesreg.record import History
 
 
 def searches(num_steps: int) -> tuple[dict[str, Callable[[], torch.Tensor]], Callable[[torch.Tensor], float]]:

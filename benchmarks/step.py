@@ -28,7 +28,7 @@ from bayesreg.inference.loop import Schedule, run
 from bayesreg.inference.mean_field import one_draw_step
 from bayesreg.inference.stepper import SMALL as SPLIT
 from bayesreg.inference.stepper import AbstractStepper, CompiledAdam, EagerAdam
-from bayesreg.posterior import History
+from bayesreg.record import History
 from bayesreg.training_copy import TrainingCopy
 
 SMALL = ("13-50-50-1", (13, 50, 50, 1), 1000, 100)

@@ -11,8 +11,9 @@ from bayesreg.compare import Comparison, paired_difference
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import evaluate
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, Draws, FitRecord, History
+from bayesreg.posterior import Dirac, Draws
 from bayesreg.predictive import Predictive
+from bayesreg.record import Certificate, FitRecord, History
 
 N, D = 40, 3
 

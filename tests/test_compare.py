@@ -15,7 +15,8 @@ from bayesreg.compare import METRICS, Comparison, compare, paired_difference
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import evaluate
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, Draws, FitRecord, History
+from bayesreg.posterior import Dirac, Draws
+from bayesreg.record import Certificate, FitRecord, History
 
 N = 60
 

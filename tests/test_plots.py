@@ -17,8 +17,9 @@ from bayesreg import _readings, metrics, plots
 from bayesreg.compare import compare
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, Draws, FitRecord, History
+from bayesreg.posterior import Dirac, Draws
 from bayesreg.predictive import Predictive
+from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.report.svg import THEME, inline
 
 SEEDS = (0, 1, 2)

@@ -14,7 +14,8 @@ from torch import nn
 from bayesreg import io, priors
 from bayesreg.likelihoods import Gaussian
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+from bayesreg.posterior import Dirac
+from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.report.build import Report, comparison_table, report
 from bayesreg.report.pairs import pair_facts
 from bayesreg.report.rows import worst_rows

@@ -13,8 +13,9 @@ from bayesreg.compare import paired_difference
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import evaluate
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+from bayesreg.posterior import Dirac
 from bayesreg.predictive import Predictive
+from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.report.build import report
 from bayesreg.report.calibration import confidence, ece_limit, pit_finding
 from bayesreg.report.rows import epistemic_shares

@@ -22,7 +22,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
 from bayesreg.inference.training import gradient_of
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate
+from bayesreg.record import Certificate
 
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 

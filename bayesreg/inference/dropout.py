@@ -16,19 +16,21 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
+from bayesreg.binding import draws_numbers
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.base import AbstractMethod, Report, checked_seed, isolated, reporter
-from bayesreg.inference.loop import Schedule, run
-from bayesreg.inference.mean_field import rise
+from bayesreg.inference.base import Report, checked_seed, isolated, reporter
+from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
 from bayesreg.inference.training import resolve_batch
+from bayesreg.inference.variational import AbstractVariational, rise
+from bayesreg.layers.structure import dotted, has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.noisy import Noisy, NoisyNetwork
-from bayesreg.posterior import FitRecord, History
+from bayesreg.record import FitRecord, History
 
 
-class MCDropout(AbstractMethod):
+class MCDropout(AbstractVariational):
     """Fit a network with dropout layers by its ELBO; the posterior samples masks as training did.
 
     Any network will do that has layers of `bayesreg.layers` or torch's own dropout layers. The weights M are at the mode of the
@@ -71,9 +73,7 @@ class MCDropout(AbstractMethod):
         warmup: float = 0.0,
         compile: bool | str = "auto",
     ) -> None:
-        self.num_steps = None if num_steps is None else _check.count("num_steps", num_steps)
-        self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
-        self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
+        super().__init__(num_steps, learning_rate, batch_size)
         self.warmup = _check.finite("warmup", warmup)
         if not 0 <= self.warmup < 1:
             raise ValueError(
@@ -87,18 +87,16 @@ class MCDropout(AbstractMethod):
         history = History("elbo")
         bound = DropoutBound(LogJoint(model), data)
         history.notes.extend(bound.notes())
-        u = bound.log_joint.layout.flatten(model.start(*next(data.epoch())))
-        parameter = torch.nn.Parameter(bound.flatten(u))
+        parameter = torch.nn.Parameter(bound.start())
         parameter.grad = torch.zeros_like(parameter)
-        batch_size = resolve_batch(self.batch_size, data, len(u))
-        schedule = Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
+        batch_size = resolve_batch(self.batch_size, data, bound.log_joint.layout.size)
+        schedule = self.schedule(data, batch_size)
         taken = [0]
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            noise = torch.randn(bound.network.row_size(len(x)), dtype=u.dtype, device=u.device)
+            noise = torch.randn(bound.network.row_size(len(x)), dtype=parameter.dtype, device=parameter.device)
             taken[0] += 1
-            weight = min(1.0, taken[0] / (self.warmup * schedule.num_steps)) if self.warmup else 1.0
-            loss, elbo = bound.loss(parameter, x, y, noise, weight)
+            loss, elbo = bound.loss(parameter, x, y, noise, self._divergence_weight(taken[0], schedule.num_steps))
             loss.backward()
             return elbo
 
@@ -129,6 +127,10 @@ class MCDropout(AbstractMethod):
         certificate = rise(constant - data.num_data * losses)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return bound.posterior(stepper.parameter.detach(), record)
+
+    def _divergence_weight(self, step: int, num_steps: int) -> float:
+        """The KL's weight at a step, counted from 1."""
+        return min(1.0, step / (self.warmup * num_steps)) if self.warmup else 1.0
 
     def fit_each(
         self,
@@ -189,7 +191,7 @@ class DropoutBound:
             )
         self._check(next(data.epoch())[0][:64])
         self.learned = [
-            (f"{name}.{buffer}" if name else buffer, getattr(layer, buffer))
+            (dotted(name, buffer), getattr(layer, buffer))
             for name, layer in self.network.layers.items()
             for buffer in layer.learned
         ]
@@ -214,12 +216,7 @@ class DropoutBound:
                 network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
         noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
         values, buffers = model.weights(), network.named_by_row(noise, len(x))
-        with torch.no_grad(), torch.random.fork_rng():
-            outputs = []
-            for seed in (0, 1):
-                torch.manual_seed(seed)
-                outputs.append(model.forward(values, x, copy.deepcopy(self.module), buffers))
-        if not torch.equal(*outputs):
+        if draws_numbers(lambda: model.forward(values, x, copy.deepcopy(self.module), buffers), x.device):
             raise ValueError(
                 f"randomness must be that of a layer, but the forward of {type(model.module).__name__} draws numbers of its "
                 "own (functional dropout?), which no posterior could repeat; put an nn.Dropout in its place."
@@ -228,9 +225,8 @@ class DropoutBound:
     def notes(self) -> list[str]:
         """What the ELBO is made of, one sentence each."""
         said = [
-            f"{name or 'the network'}: {layer.text}, on {', '.join(self.network.sites[name].weights) or 'no weight directly'}."
-            for name, layer in self.network.layers.items()
-            if name in self.network.sites
+            f"{name or 'the network'}: {self.network.layers[name].text}, on {', '.join(site.weights) or 'no weight directly'}."
+            for name, site in self.network.sites.items()
         ]
         return [*said, "the KL of a point times noise is known up to a constant, which is left out of the ELBO."]
 
@@ -238,9 +234,13 @@ class DropoutBound:
         """Why a whole step cannot be compiled, or an empty text."""
         if self.data.x is None:
             return "the rows are streamed by a loader"
-        if any(isinstance(m, torch.nn.modules.batchnorm._NormBase) for m in self.module.modules()):
+        if has_batchnorm(self.module):
             return "batch normalisation changes its buffers at each step"
         return "the KL's weight changes from step to step" if warmup else ""
+
+    def start(self) -> torch.Tensor:
+        """Where a fit starts, (P + V,)."""
+        return self.flatten(self.log_joint.layout.flatten(self.log_joint.model.start(*next(self.data.epoch()))))
 
     def flatten(self, u: torch.Tensor) -> torch.Tensor:
         """(P + V,): the unknowns, then what the layers learn at its present values."""
@@ -283,8 +283,7 @@ class DropoutBound:
                 total = total - latent.prior.log_prob(values[name])
         for name, site in self.network.sites.items():
             layer = self._with(name, learned)
-            weights = [weight for weight in site.weights if weight in values]
-            for weight in weights:
+            for weight in filter(values.__contains__, site.weights):  # others are constants
                 total = total + layer.expected_energy(self.log_joint.model.latents[weight].prior, values[weight])
             total = total - layer.entropy(site.draw.numel())
         return total
@@ -295,7 +294,7 @@ class DropoutBound:
         if not layer.learned:
             return layer
         made = copy.copy(layer)
-        made._buffers = {**layer._buffers, **{b: learned[f"{name}.{b}" if name else b] for b in layer.learned}}
+        made._buffers = {**layer._buffers, **{b: learned[dotted(name, b)] for b in layer.learned}}
         return made
 
     def posterior(self, phi: torch.Tensor, record: FitRecord) -> Noisy:
@@ -321,21 +320,16 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
             "sets that are fitted together must be arrays with equally many rows, and their models must have the same tensors "
             f"and priors, but {came}; fit them one by one."
         )
-    if any(isinstance(m, torch.nn.modules.batchnorm._NormBase) for m in first.module.modules()):
+    if has_batchnorm(first.module):
         raise ValueError("batch normalisation keeps one set of statistics, but several sets came; fit them one by one.")
     x, y = (torch.stack([getattr(bound.data, name) for bound in bounds]) for name in ("x", "y"))
-    start = torch.stack(
-        [
-            bound.flatten(bound.log_joint.layout.flatten(bound.log_joint.model.start(*next(bound.data.epoch()))))
-            for bound in bounds
-        ]
-    )
+    start = torch.stack([bound.start() for bound in bounds])
     count, size, num_data = len(bounds), first.log_joint.layout.size, rows.pop()
     # the unknowns of all, then what the layers learn: an error finds its names
     parameter = torch.nn.Parameter(torch.cat([start[:, :size].reshape(-1), start[:, size:].reshape(-1)]))
     parameter.grad = torch.zeros_like(parameter)
     batch_size = resolve_batch(method.batch_size, first.data, size)
-    schedule = Schedule(method.num_steps or max(5000, 50 * first.data.steps_an_epoch(batch_size)), method.learning_rate or 0.01)
+    schedule = method.schedule(first.data, batch_size)
     losses: list[torch.Tensor] = []
     loss_of = torch.vmap(first.loss, in_dims=(0, 0, 0, 0, None))
 
@@ -344,7 +338,7 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
 
     def backward(index: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(count, first.network.row_size(len(index)), dtype=x.dtype, device=x.device)
-        weight = min(1.0, (len(losses) + 1) / (method.warmup * schedule.num_steps)) if method.warmup else 1.0
+        weight = method._divergence_weight(len(losses) + 1, schedule.num_steps)
         loss, elbo = loss_of(members(parameter), x[:, index], y[:, index], noise, weight)
         loss.sum().backward()
         losses.append(elbo)

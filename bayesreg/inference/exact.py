@@ -20,7 +20,8 @@ from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.curvature import output_jacobian
 from bayesreg.likelihoods import Gaussian as GaussianLikelihood
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, FitRecord, Gaussian, History
+from bayesreg.posterior import Gaussian
+from bayesreg.record import Certificate, FitRecord, History
 
 MAX_PARAMETERS = 10_000
 

@@ -19,7 +19,8 @@ from bayesreg.inference.certificate import in_double
 from bayesreg.inference.curvature import full_hessian, gauss_newton
 from bayesreg.inference.map import MAP, check_has_mode
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, FitRecord, Gaussian
+from bayesreg.posterior import Gaussian
+from bayesreg.record import Certificate, FitRecord
 
 
 class LaplaceApproximation(AbstractMethod):

@@ -14,7 +14,7 @@ from bayesreg.inference.base import Report
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.curvature import full_hessian
 from bayesreg.inference.training import gradient_of
-from bayesreg.posterior import History
+from bayesreg.record import History
 from bayesreg.training_copy import TrainingCopy
 
 NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes

@@ -27,10 +27,10 @@ from bayesreg.inference.group_lasso import Groups, group_lasso
 from bayesreg.inference.lasso import lasso
 from bayesreg.inference.least_squares import Elimination, Undetermined, ridge, root_of
 from bayesreg.inference.optimality import violation
-from bayesreg.posterior import Certificate
 from bayesreg.priors import ElasticNet, GroupLasso, Laplace
 from bayesreg.priors.base import HALF_LOG_2PI
 from bayesreg.priors.grouped import grouped
+from bayesreg.record import Certificate
 
 __all__ = ["AffineProblem", "LinearSolution", "affine_problem", "certify_linear", "fit_linear", "solve", "solve_path"]
 

@@ -19,7 +19,8 @@ from bayesreg.flat import FlatLayout
 from bayesreg.inference.base import Report
 from bayesreg.inference.checkpoint import Checkpoint
 from bayesreg.inference.stepper import AbstractStepper, NotFinite
-from bayesreg.posterior import AbstractPosterior, History
+from bayesreg.posterior import AbstractPosterior
+from bayesreg.record import History
 
 SCHEDULES = ("cosine", "constant")
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,

@@ -18,9 +18,9 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
 from bayesreg.inference.loop import Schedule
 from bayesreg.inference.replicas import Replicas
-from bayesreg.inference.steps import BETAS, EPSILON
+from bayesreg.inference.steps import BETAS, pace
 from bayesreg.inference.training import resolve_batch
-from bayesreg.posterior import History
+from bayesreg.record import History
 
 NEWTON_WORK = 4 * 10**9  # replicas × rows × unknowns², up to which Newton's steps end the fits
 NEWTON_PARAMETERS = 500
@@ -184,17 +184,15 @@ class Stepper:
             self.count += 1
             first.lerp_(gradient, 1 - BETAS[0])
             second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-            # √v̂ + ε times the bias correction of v: one pass less
-            correction = math.sqrt(1 - BETAS[1] ** self.count)
-            torch.sqrt(second, out=step).add_(EPSILON * correction)
-            ahead = rate * correction / (1 - BETAS[0] ** self.count)
+            ahead, floor, whole = pace(self.count, rate)
+            torch.sqrt(second, out=step).add_(floor)
             for group in self.replicas.kinked:
                 part = step[:, group.first.slice]
                 part.copy_(-group.common(-part))
-            self.u.addcdiv_(first, step, value=-ahead)
+            self.u.addcdiv_(first, step, value=-ahead * whole)
             for group in self.replicas.kinked:
                 part, own = self.u[:, group.first.slice], step[:, group.first.slice]
-                part.copy_(group.prox(part, rate * correction * self.per_row / own))
+                part.copy_(group.prox(part, ahead * self.per_row / own))
         return loss
 
 

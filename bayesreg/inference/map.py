@@ -30,7 +30,8 @@ from bayesreg.inference.search import Search, SearchOptions, hold_out
 from bayesreg.inference.stepper import EagerAdam, checked_compile
 from bayesreg.inference.training import gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+from bayesreg.posterior import Dirac
+from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.training_copy import TrainingCopy
 
 OPTIMIZERS = ("auto", "adam", "prox-adam", "lbfgs", "fista")

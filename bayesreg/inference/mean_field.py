@@ -12,16 +12,18 @@ from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.guides import MeanFieldGuide
-from bayesreg.inference.base import AbstractMethod, Report
-from bayesreg.inference.loop import Schedule, run
+from bayesreg.inference.base import Report
+from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import checked_compile, make_stepper
 from bayesreg.inference.training import no_compiling, resolve_batch
+from bayesreg.inference.variational import AbstractVariational, rise
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, FitRecord, Guide, History
+from bayesreg.posterior import Guide
+from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.training_copy import TrainingCopy
 
 
-class MeanField(AbstractMethod):
+class MeanField(AbstractVariational):
     """Bayes by backprop: maximise ELBO = E_q[log p(y | θ)] − KL(q ‖ p) over independent normals.
 
     On a linear-Gaussian model the optimum has the exact mean and sd² = 1/diag(precision): it is too narrow wherever the
@@ -58,9 +60,7 @@ class MeanField(AbstractMethod):
         *,
         compile: bool | str = "auto",
     ) -> None:
-        self.num_steps = None if num_steps is None else _check.count("num_steps", num_steps)
-        self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
-        self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
+        super().__init__(num_steps, learning_rate, batch_size)
         self.num_particles = _check.count("num_particles", num_particles)
         self.initial_scale = _check.positive("initial_scale", initial_scale)
         self.compile = checked_compile(compile)
@@ -98,7 +98,7 @@ class MeanField(AbstractMethod):
             loss = guide.elbo_at(phi, noise.view(self.num_particles, -1), log_joint, x, y, stands_for) * (-1 / num_data)
             return loss, loss
 
-        schedule = Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
+        schedule = self.schedule(data, batch_size)
         stepper = make_stepper(
             self.compile,
             guide.phi,
@@ -241,7 +241,7 @@ def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
         less than 1 nat or 2.5 standard errors, and the gain is below `enough` plus 3 standard errors.
     """
     trend = rise(elbos)
-    if not trend.converged:
+    if not trend.details:  # too few steps to tell
         return trend
     details = {**trend.details, "nats to gain": gain, "nats to gain, Monte Carlo error": gain_error}
     if gain > enough + 3 * gain_error:
@@ -251,32 +251,8 @@ def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
             "raise num_steps or learning_rate.",
             details,
         )
+    if not trend.converged:
+        return Certificate(False, trend.sentence, details)
     return Certificate(
         True, f"{trend.sentence.removesuffix('.')}, and its gradient vanishes within Monte Carlo error.", details
     )
-
-
-def rise(elbos: torch.Tensor) -> Certificate:
-    """Whether an ELBO has stopped rising: its mean over the last tenth of the steps against that over steps 70–80 %.
-
-    Args:
-        elbos: One estimate a step, in nats, (num_steps,).
-
-    Returns:
-        The certificate; passed when the rise is below 1 nat or 2.5 standard errors.
-    """
-    tenth = len(elbos) // 10
-    if tenth < 10:
-        return Certificate(False, f"Not converged: {len(elbos)} steps are too few to tell; raise num_steps to 1,000 or more.")
-    early, late = (elbos[start : start + tenth].double() for start in (7 * tenth, len(elbos) - tenth))
-    gained = float(late.mean() - early.mean())
-    error = float(((late.var() + early.var()) / tenth).sqrt())
-    details: dict[str, float | str] = {"elbo": float(late.mean()), "rise": gained, "Monte Carlo error": error}
-    if gained > max(1.0, 2.5 * error):
-        sentence = (
-            f"Not converged: the ELBO still rose by {gained:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
-            "the steps; raise num_steps."
-        )
-        return Certificate(False, sentence, details)
-    sentence = f"Converged: the ELBO changed by {gained:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth."
-    return Certificate(True, sentence, details)

@@ -17,7 +17,8 @@ from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
 from bayesreg.inference.training import no_compiling
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Certificate, Dirac, FitRecord, History
+from bayesreg.posterior import Dirac
+from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.training_copy import TrainingCopy
 
 

@@ -71,6 +71,10 @@ class AbstractNoise(nn.Module, abc.ABC):
         """The output at the noise's mean."""
 
     @abc.abstractmethod
+    def sampled(self, x: torch.Tensor) -> torch.Tensor:
+        """The output for fresh noise from torch's generator, as in training: by rows, or where they share a draw, one."""
+
+    @abc.abstractmethod
     def spread(self, weight: torch.Tensor) -> torch.Tensor:
         """Standard deviation of each entry of W, in the shape of M."""
 
@@ -121,13 +125,7 @@ class AbstractNoise(nn.Module, abc.ABC):
             return self.perturbed_by_row(x, self.row_noise)
         if self.noise is not None:
             return self.perturbed(x, self.noise)
-        out = self.expected(x)
-        if not self.training:
-            return out
-        row = self.row_shape(x.shape[1:], out.shape[1:])
-        shape = self.draw_shape(x.shape[1:], out.shape[1:]) if row is None else (len(x), *row)
-        fresh = torch.randn(shape, dtype=out.dtype, device=out.device)
-        return self.perturbed(x, fresh) if row is None else self.perturbed_by_row(x, fresh)
+        return self.sampled(x) if self.training else self.expected(x)
 
 
 class AbstractUnitNoise(AbstractNoise):
@@ -163,6 +161,11 @@ class AbstractUnitNoise(AbstractNoise):
         """The input itself."""
         return x
 
+    def sampled(self, x: torch.Tensor) -> torch.Tensor:
+        """X ∘ z, a z for each row."""
+        shape = (len(x), *self.draw_shape(x.shape[1:], x.shape[1:]))
+        return self.perturbed_by_row(x, torch.randn(shape, dtype=x.dtype, device=x.device))
+
 
 class AbstractWeightNoise(AbstractNoise):
     """Variant 1: noise on each entry of a weight; it wraps the layer that has the weight.
@@ -189,7 +192,7 @@ class AbstractWeightNoise(AbstractNoise):
 
     def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The layer with W; its bias has no noise."""
-        return self.with_weight(x, self.weight_of(noise, self.layer.weight))
+        return self.with_weight(x, self.weight_of(noise, self.layer.weight), self.layer.bias)
 
     @abc.abstractmethod
     def weight_of(self, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -199,12 +202,16 @@ class AbstractWeightNoise(AbstractNoise):
         """The layer itself."""
         return self.layer(x)
 
-    def with_weight(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The layer's output with another weight."""
+    def with_weight(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The layer's output with another weight and bias."""
         layer: Any = self.layer
-        if isinstance(layer, nn.Linear):
-            return functional.linear(x, weight, layer.bias)
-        return layer._conv_forward(x, weight, layer.bias)
+        linear = isinstance(layer, nn.Linear)
+        return functional.linear(x, weight, bias) if linear else layer._conv_forward(x, weight, bias)
+
+
+def one_a_channel(row: torch.Size) -> torch.Size:
+    """(C, 1, …) for a row (C, …)."""
+    return torch.Size([row[0], *[1] * (len(row) - 1)])
 
 
 def checked_rate(rate: Any) -> float:

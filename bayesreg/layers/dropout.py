@@ -17,6 +17,7 @@ from bayesreg.layers.base import (
     checked_rate,
     independent,
     normal_energy,
+    one_a_channel,
     two_points,
 )
 from bayesreg.priors import AbstractPrior
@@ -86,7 +87,7 @@ class ChannelDropout(Dropout):
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
         """One z a channel: (C, 1, …)."""
-        return torch.Size([row[0], *[1] * (len(row) - 1)])
+        return one_a_channel(row)
 
 
 class AlphaDropout(Dropout):
@@ -108,7 +109,7 @@ class AlphaDropout(Dropout):
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
         """One z an entry, or a channel."""
-        return torch.Size([row[0], *[1] * (len(row) - 1)]) if self.channels else row
+        return one_a_channel(row) if self.channels else row
 
     def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """A (x m + floor (1 − m)) + b, with m ∈ {0, 1}."""
@@ -256,6 +257,10 @@ class DropConnect(_Step, AbstractWeightNoise):
     def weight_of(self, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """M ∘ z."""
         return weight * self.multiplier(noise).to(weight.dtype)
+
+    def sampled(self, x: torch.Tensor) -> torch.Tensor:
+        """One fresh weight for all rows."""
+        return self.perturbed(x, torch.randn_like(self.layer.weight))  # pyright: ignore
 
     def perturbed_by_row(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """A weight for each row, where it is asked for."""

@@ -42,6 +42,20 @@ def noisy(module: nn.Module) -> nn.Module:
     return found
 
 
+def dotted(prefix: str, leaf: str) -> str:
+    """A tensor's or layer's name below a module of this name; the network itself has none.
+
+    >>> dotted("0.1", "weight"), dotted("", "weight")
+    ('0.1.weight', 'weight')
+    """
+    return f"{prefix}.{leaf}" if prefix else leaf
+
+
+def has_batchnorm(module: nn.Module) -> bool:
+    """True where a layer keeps running statistics or normalises by the batch."""
+    return any(isinstance(layer, nn.modules.batchnorm._NormBase) for layer in module.modules())
+
+
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
     """The layers with noise, by dotted name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}
@@ -51,17 +65,20 @@ class Site:
     """One layer with noise, as one row of data meets it.
 
     Attributes:
-        name: Its dotted name.
         draw: Shape of one draw's ε.
         row: Shape of one row's ε, or None where rows share a draw.
         width: Shape of one row of its input.
         weights: Dotted names of the weights that its noise multiplies.
     """
 
-    def __init__(self, name: str, layer: AbstractNoise, width: torch.Size, out: torch.Size) -> None:
-        self.name, self.width = name, width
+    def __init__(self, layer: AbstractNoise, width: torch.Size, out: torch.Size) -> None:
+        self.width = width
         self.draw, self.row = layer.draw_shape(width, out), layer.row_shape(width, out)
         self.weights: list[str] = []
+
+    def rows(self, batch: int) -> torch.Size:
+        """Shape of ε in training on so many rows."""
+        return self.draw if self.row is None else torch.Size([batch, *self.row])
 
 
 def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site]:
@@ -82,26 +99,27 @@ def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site
     found: dict[str, Site] = {}
     flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors that carry a unit noise; kept alive, so that ids stay theirs
 
-    def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         name, came = names[id(layer)], inputs[0] if inputs else None
-        carried = flowing.get(id(came))
+        carried = flowing.get(id(came), (None,))[0]  # the noise that reaches this layer, and through it
         if isinstance(layer, AbstractNoise):
             if name in found:
                 raise ValueError(
                     f"a layer with noise must be met once in a pass, but {name or type(layer).__name__} is met "
                     "twice, and would repeat its mask; use a layer of its own at each place."
                 )
-            found[name] = Site(name, layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
-            if isinstance(layer, AbstractUnitNoise) and not isinstance(layer, AlphaDropout):
-                output = output.view_as(output)  # a tensor of its own, also where the layer passes its input on
-                flowing[id(output)] = (name, output)
-                return output  # pyright: ignore[reportReturnType]
+            found[name] = Site(layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
+            carried = name if isinstance(layer, AbstractUnitNoise) and not isinstance(layer, AlphaDropout) else None
         elif carried is not None and isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
-            found[carried[0]].weights.append(f"{name}.weight" if name else "weight")
-        elif carried is not None and isinstance(layer, (*_THROUGH, *(_HOMOGENEOUS if _positive(layers[carried[0]]) else ()))):
-            output = output.view_as(output)
-            flowing[id(output)] = (carried[0], output)
-            return output  # pyright: ignore[reportReturnType]
+            found[carried].weights.append(dotted(name, "weight"))
+            return None
+        elif carried is not None and not _passes(layer, layers[carried]):
+            return None
+        if carried is None:
+            return None
+        output = output.view_as(output)  # a tensor of its own, also where the layer passes its input on
+        flowing[id(output)] = (carried, output)
+        return output
 
     handles = [layer.register_forward_hook(after) for layer in probe.modules()]
     try:
@@ -112,7 +130,7 @@ def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site
             handle.remove()
     for name, layer in layers.items():
         if isinstance(layer, AbstractWeightNoise) and name in found:
-            found[name].weights.append(f"{name}.layer.weight" if name else "layer.weight")
+            found[name].weights.append(dotted(name, "layer.weight"))
     every = [weight for site in found.values() for weight in site.weights]
     twice = sorted({weight for weight in every if every.count(weight) > 1})
     if twice:
@@ -123,8 +141,10 @@ def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site
     return found
 
 
-def _positive(layer: AbstractNoise) -> bool:
-    return isinstance(layer, AbstractUnitNoise) and not layer.signed
+def _passes(layer: nn.Module, noise: AbstractNoise) -> bool:
+    """True where a multiplier of the layer's input is one of its output."""
+    signed = isinstance(noise, AbstractUnitNoise) and noise.signed
+    return isinstance(layer, _THROUGH) or (isinstance(layer, _HOMOGENEOUS) and not signed)
 
 
 def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:

@@ -64,12 +64,18 @@ class VariationalDropout(AbstractWeightNoise):
 
     def perturbed_by_row(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The mean plus √(x² σ²) ε: the same law for each row."""
-        layer: Any = self.layer
-        if isinstance(layer, nn.Linear):
-            variance = functional.linear(x.square(), self.log_variance.exp())
-        else:
-            variance = layer._conv_forward(x.square(), self.log_variance.exp(), None)
-        return self.layer(x) + (variance + _TINY).sqrt() * noise
+        mean, scale = self._moments(x)
+        return mean + scale * noise
+
+    def sampled(self, x: torch.Tensor) -> torch.Tensor:
+        """The same with a fresh ε."""
+        mean, scale = self._moments(x)
+        return mean + scale * torch.randn_like(mean)
+
+    def _moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry of the output."""
+        variance = self.with_weight(x.square(), self.log_variance.exp(), None)
+        return self.layer(x), (variance + _TINY).sqrt()
 
     def spread(self, weight: torch.Tensor) -> torch.Tensor:
         """σ."""

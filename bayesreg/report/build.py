@@ -138,6 +138,7 @@ def report(
         classes=classes,
         notes=notes,
     )
+    dropout = noise_facts(posteriors, comparison)
     data: dict[str, Any] = {
         "format": FORMAT,
         "title": str(title),
@@ -145,12 +146,12 @@ def report(
         "versions": facts.versions(),
         "num_samples": num_samples,
         "seed": seed,
-        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, seed=seed)],
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, dropout, seed=seed)],
         "data": described,
         "models": facts.model_facts(posteriors, described["features"]),
         "priors": facts.prior_facts(posteriors),
         "fits": facts.fit_facts(posteriors),
-        "dropout": noise_facts(posteriors, comparison),
+        "dropout": dropout,
         "comparison": comparison.to_dict(),
         "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
         "calibration": calibration_facts(comparison, y, seed=seed),

@@ -12,7 +12,6 @@ from bayesreg.compare import Comparison
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
 from bayesreg.report.calibration import Confidence, Judgement, clearly_off, confidence, counted, coverage_sentence, judge
-from bayesreg.report.noise import noise_facts
 from bayesreg.report.rows import epistemic_shares
 from bayesreg.report.text import bounds, listing, name_of, percent, plural, plus_minus
 
@@ -58,13 +57,21 @@ class Card:
         return {**asdict(self), "lines": [asdict(line) for line in self.lines]}
 
 
-def verdict(posteriors: Mapping[str, AbstractPosterior], comparison: Comparison, y: Any, *, seed: int = 0) -> list[Card]:
+def verdict(
+    posteriors: Mapping[str, AbstractPosterior],
+    comparison: Comparison,
+    y: Any,
+    dropout: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    seed: int = 0,
+) -> list[Card]:
     """The cards of a report, those that cast doubt on all the others first.
 
     Args:
         posteriors: By name.
         comparison: What `compare` found for them.
         y: The targets that it scored.
+        dropout: What `noise_facts` found for them.
         seed: Seed of what is drawn.
 
     Returns:
@@ -73,8 +80,8 @@ def verdict(posteriors: Mapping[str, AbstractPosterior], comparison: Comparison,
     convergence = convergence_card(posteriors)
     calibration = coverage_card(comparison) if comparison.kind == "regression" else confidence_card(comparison, y, seed=seed)
     epistemic = epistemic_card(comparison.predictives)
-    dropout = (Line("neutral", f"{name}: {found['finding']}") for name, found in noise_facts(posteriors, comparison).items())
-    cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *dropout))]
+    noises = (Line("neutral", f"{name}: {found['finding']}") for name, found in (dropout or {}).items())
+    cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *noises))]
     noise = noise_card(posteriors, comparison, y)
     if noise is not None:
         cards.insert(0 if noise.state == "bad" else len(cards), noise)

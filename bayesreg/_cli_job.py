@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -350,8 +350,8 @@ def _rehearse(name: str, fit: Fit, split: Split, seed: int) -> br.AbstractPoster
     def stop(step: int, total: int, objective: float) -> None:
         raise _Begun
 
-    try:
-        return _call(name, fit, split, seed, stop)
+    try:  # one step is not worth compiling; where nothing is compiled, it is the fit's own
+        return _call(name, replace(fit, method=fit.method.eager()), split, seed, stop)
     except _Begun:
         return None
 

@@ -446,6 +446,7 @@ def test_nothing_heavy_is_imported_for_the_help():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals there")
+@pytest.mark.slow
 def test_a_terminal_sees_progress_and_a_pipe_does_not(houses):
     import pty
 

@@ -122,6 +122,7 @@ def test_num_data_must_not_contradict_the_rows():
         br.fit(linear_model(standardize=False), np.ones((3, 10)), np.ones(3), method="map", num_data=99)
 
 
+@pytest.mark.slow
 def test_a_short_last_batch_counts_each_row_once():
     """By its own length its one row would weigh as much as the other 64."""
     X = np.linspace(-1, 1, 65)[:, None]

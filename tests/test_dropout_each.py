@@ -45,6 +45,7 @@ def test_without_noise_each_fit_is_the_single_one():
         assert found.method == "mc-dropout"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_each_set_learns_its_own_rate(seed):
     """Learned numbers go to their own member: units that only scatter are dropped where the noise drowns the rest."""

@@ -192,6 +192,7 @@ def test_curvature_is_the_fisher_information():
     torch.testing.assert_close(sum(diagonal(log_joint, u, rows)), matrix.diagonal())
 
 
+@pytest.mark.slow
 def test_laplace_is_the_posterior_by_quadrature():
     """Two unknowns, f = a and s = b: the posterior's moments on a grid, which Laplace meets to a few per cent at N = 200."""
     y = np.random.default_rng(0).normal(1.0, 0.5, size=200)
@@ -216,7 +217,7 @@ def test_laplace_is_the_posterior_by_quadrature():
 
 
 @pytest.mark.parametrize("method", ["map", "laplace", "mean-field"])
-@pytest.mark.parametrize("targets", [1, 2])
+@pytest.mark.parametrize("targets", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_method_goes_the_whole_way(method, targets, tmp_path):
     """Fit, predict, compare, report, save and load; sds follow the noise in the data."""
     X, y = data(400, targets=targets)
@@ -326,6 +327,7 @@ def test_shapes_are_refused_by_what_the_network_must_give():
         Predictive(BY_ROW, torch.zeros(3, 4, 2)).log_prob(torch.zeros(4, 2))
 
 
+@pytest.mark.slow
 def test_noise_that_runs_to_zero_is_said():
     """Six rows and a network that can pass through them: a few rows of noise near zero decide everything."""
     X, y = data(6)

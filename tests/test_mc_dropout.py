@@ -17,6 +17,7 @@ from bayesreg.inference import MAP, MCDropout
 from bayesreg.layers.variational import VariationalDropout
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
+SLOW_SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 
 
 def model_of(*parts, likelihood=None, prior=None, dtype=torch.float64):
@@ -47,7 +48,7 @@ def log_joint(post, X, y):
 # ---- the limit of rate 0
 
 
-@pytest.mark.parametrize("rate", [0.0, 1e-12])
+@pytest.mark.parametrize("rate", [0.0, pytest.param(1e-12, marks=pytest.mark.slow)])
 def test_at_rate_0_it_is_the_mode_of_a_linear_model(standard_diabetes, rate):
     X, y = standard_diabetes
     options = {"prior": priors.Normal(0.3), "likelihood": likelihoods.Gaussian(0.7)}
@@ -58,7 +59,7 @@ def test_at_rate_0_it_is_the_mode_of_a_linear_model(standard_diabetes, rate):
     assert float(found.std["1.weight"].max()) < 1e-5
 
 
-@SEEDS
+@SLOW_SEEDS
 def test_at_rate_0_it_is_the_mode_of_a_network_from_the_same_start(seed):
     X, y = rows(seed=seed)
     mode = br.fit(small(seed=seed, prior=priors.Normal(0.5)), X, y, method=MAP(num_steps=2000, optimizer="adam"))
@@ -262,7 +263,7 @@ def test_a_loader_a_convolution_classes_and_both_float_types():
 # ---- sparse
 
 
-@SEEDS
+@SLOW_SEEDS
 def test_sparse_dropout_prunes_what_the_data_do_not_show(seed):
     """A weight is pruned by its t statistic in least squares; the columns are nearly orthogonal, so that each is for itself."""
     rng = np.random.default_rng(seed)

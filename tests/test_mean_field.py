@@ -13,6 +13,7 @@ from bayesreg.inference import MeanField
 from tests.conftest import linear_model
 
 
+@pytest.mark.slow
 def test_reaches_the_mean_field_optimum(diabetes, exact):
     method = MeanField(num_steps=6000, num_particles=128, learning_rate=0.005)
     post = br.fit(linear_model(), *diabetes, method=method)
@@ -51,6 +52,7 @@ def test_elbo_is_log_joint_plus_entropy_on_average(standard_diabetes, prior, par
     assert abs(float(ours.mean() - plain.mean())) < 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_kl_weighs_against_all_rows_not_a_batch(diabetes, seed):
     """A KL divided by the batch instead of N would shrink the posterior sd by √(N/B)."""
@@ -70,6 +72,7 @@ def test_too_few_steps_are_not_called_converged(diabetes):
         assert not br.fit(linear_model(), *diabetes, method=MeanField(**settings)).certificate.converged
 
 
+@pytest.mark.slow
 def test_noise_is_log_normal_and_in_the_data_s_units(diabetes):
     X, y = diabetes
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(), standardize=True)

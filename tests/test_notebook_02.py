@@ -5,6 +5,6 @@ import pytest
 from tests.notebook import runs_from_top_to_bottom
 
 
-@pytest.mark.slow  # the newest chapter runs with the quick tests
+@pytest.mark.slow
 def test_runs_from_top_to_bottom():
     runs_from_top_to_bottom(2)

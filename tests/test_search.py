@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.flat import LogJoint
-from bayesreg.inference import MAP, FitError, MeanField, steps
+from bayesreg.inference import MAP, FitError, LaplaceApproximation, MeanField, steps
 from bayesreg.inference.loop import Schedule
 from bayesreg.inference.restarts import starts
 from bayesreg.inference.stepper import CompiledAdam, EagerAdam
@@ -173,6 +173,7 @@ def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
     br.fit(model, X, y, method=MAP("adam", num_steps=50_000, validation_fraction=0.2, patience=1))  # "auto" does without
 
 
+@pytest.mark.slow
 def test_warm_restarts_and_constant_rates():
     assert Schedule(100, 0.1, "constant").rate(99) == 0.1
     warm = Schedule(100, 0.1, num_cycles=4)
@@ -344,7 +345,7 @@ def test_a_loss_that_is_not_finite_names_batch_and_parameter(compile):
     assert "the error's `posterior` is the last good point" in str(error.value)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_prox_adam_zeros_are_where_the_subgradient_condition_holds(seed):
     """Mini-batches of all rows in turn; the full gradient is then held against the penalty's own bound."""
     generator = torch.Generator().manual_seed(seed)
@@ -363,7 +364,7 @@ def test_prox_adam_zeros_are_where_the_subgradient_condition_holds(seed):
     assert mode.certificate.converged
 
 
-@pytest.mark.parametrize("batch_size", [None, 50])
+@pytest.mark.parametrize("batch_size", [50, pytest.param(None, marks=pytest.mark.slow)])
 def test_adam_on_a_subgradient_has_no_zeros_where_prox_adam_has(batch_size):
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(400, 8, generator=generator)
@@ -446,6 +447,7 @@ def test_batches_are_dealt_as_before():
     assert math.isclose(again.epoch, batches.epoch)
 
 
+@pytest.mark.slow
 def test_more_starts_are_never_worse_and_the_certificate_tells_how_they_agree():
     generator = np.random.default_rng(0)
     X = generator.normal(size=(60, 3))
@@ -632,3 +634,11 @@ def test_a_loader_with_a_generator_of_its_own_goes_on_with_the_same_rows(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         br.fit(model, loader(), method=method, progress=stop)
     assert br.fit(model, loader(), method=method).loc.equal(whole.loc)
+
+
+def test_an_eager_method_compiles_nothing_and_the_first_stays():
+    method = LaplaceApproximation(mode=MAP(compile=True, num_steps=7))
+    eager = method.eager()
+    assert eager.mode.compile is False
+    assert eager.mode.num_steps == 7
+    assert method.mode.compile is True

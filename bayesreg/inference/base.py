@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -58,6 +59,16 @@ class AbstractMethod(abc.ABC):
     ) -> AbstractPosterior:
         """Fit by this method; see `bayesreg.fit`."""
         return _fitted(model, X, y, self, seed, num_data, None, True)
+
+    def eager(self) -> Self:
+        """The same method, and those that it holds, compiling nothing: for a call that ends after a few steps."""
+        made = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, AbstractMethod):
+                setattr(made, name, value.eager())
+            elif name == "compile":
+                setattr(made, name, False)
+        return made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

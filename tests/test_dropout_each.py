@@ -86,3 +86,11 @@ def test_each_set_learns_its_own_rate(seed):
 def test_what_cannot_be_fitted_together_is_refused(models, sets, message):
     with pytest.raises(ValueError, match=message):
         METHOD.fit_each(models, sets, progress=False)
+
+
+def test_fits_that_are_not_done_warn_once_and_say_how_many():
+    sets, models = [data(seed) for seed in range(2)], [model(seed) for seed in range(2)]
+    with pytest.warns(br.ConvergenceWarning, match=r"mc-dropout: 2 of 2 fits; the first of them: \w.*num_steps") as told:
+        MCDropout(num_steps=30, learning_rate=1e-3).fit_each(models, sets, progress=False)
+    assert len(told) == 1
+    assert told[0].filename == __file__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from bayesreg import _check
 from bayesreg.binding import draws_numbers
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.base import Report, checked_seed, isolated, reporter
+from bayesreg.inference.base import ConvergenceWarning, Report, checked_seed, isolated, reporter
 from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
 from bayesreg.inference.training import resolve_batch
@@ -153,6 +154,9 @@ class MCDropout(AbstractVariational):
 
         Raises:
             ValueError: If the sets have different numbers of rows, or the network has batch normalisation.
+
+        Warns:
+            ConvergenceWarning: If certificates are not passed; says how many, and what the first of them says.
         """
         started = time.perf_counter()
         if len(models) != len(sets) or not sets:
@@ -162,10 +166,15 @@ class MCDropout(AbstractVariational):
             bounds = [DropoutBound(LogJoint(model), data) for model, data in pairs]
             found, histories = _together(self, bounds, report)
         each = (time.perf_counter() - started) / len(sets)
-        return [
+        fits = [
             bound.posterior(phi, FitRecord(self.name, seed, history, rise(torch.tensor(history.objective)), each))
             for bound, phi, history in zip(bounds, found, histories, strict=True)
         ]
+        doubtful = [fit.certificate.sentence for fit in fits if not fit.certificate.converged]
+        if doubtful:
+            said = f"{self.name}: {len(doubtful)} of {len(fits)} fits; the first of them: {doubtful[0]}"
+            warnings.warn(said, ConvergenceWarning, stacklevel=2)
+        return fits
 
 
 class DropoutBound:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import itertools
 import os
 import tempfile
 import time
@@ -25,6 +24,7 @@ from bayesreg.datasets import Split, Table, load_diabetes, read_table
 from bayesreg.inference import MAP, AbstractMethod
 from bayesreg.inference.base import resolve
 from bayesreg.inference.training import FULL_BATCH_ROWS
+from bayesreg.layers.mlp import ACTIVATIONS, MLP
 from bayesreg.propagate import MAX_MEMORY
 from bayesreg.rules_file import RulesFile
 from bayesreg.rules_file import read as read_rules
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bayesreg.compare import Comparison
-
-_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU, "silu": nn.SiLU, "elu": nn.ELU}
-_ACTIVATIONS["softplus"] = nn.Softplus
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Network:
     activation: str = "relu"
 
     def __post_init__(self) -> None:
-        _check.one_of("--activation", self.activation, _ACTIVATIONS)
+        _check.one_of("--activation", self.activation, ACTIVATIONS)
         if min(self.hidden) < 0 or (0 in self.hidden and len(self.hidden) > 1):
             came = " ".join(f"--hidden {width}" for width in self.hidden)
             raise ValueError(f"--hidden must be a width >= 1, or 0 by itself for a linear model, but {came} came; correct it.")
@@ -73,13 +70,9 @@ class Network:
         Returns:
             The module.
         """
-        sizes = (inputs, *self.widths, outputs)
-        layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for width, following in itertools.pairwise(sizes):
-                layers += [nn.Linear(width, following), _ACTIVATIONS[self.activation]()]
-        return nn.Sequential(*layers[:-1])
+            return MLP(inputs, self.widths, outputs, self.activation)
 
 
 DEMO = Network((20,))

@@ -14,6 +14,7 @@ from torch import nn
 from bayesreg import _check
 from bayesreg.autoscale import ratio_of
 from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
+from bayesreg.layers import MLP, Standardize
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.predictive import seeded
 
@@ -268,6 +269,8 @@ def draws_numbers(call: Callable[[], torch.Tensor], device: torch.device) -> boo
 # layers that are in training what they are in evaluation
 _PLAIN = (
     nn.Sequential,
+    MLP,
+    Standardize,
     nn.Linear,
     nn.Flatten,
     nn.Identity,

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bayesreg import _check
+from bayesreg.moments import Moments
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 _GATHERED = 8192  # rows that are put into a new order at once
@@ -71,10 +72,10 @@ class Standardization:
         Raises:
             ValueError: If the target is constant.
         """
-        x_moments, y_moments = _Moments(), _Moments()
+        x_moments, y_moments = Moments(), Moments()
         x_shape, y_shape = (), ()
         for x, y in batches:
-            x_moments.add(x.transpose(1, -1).reshape(-1, x.shape[1]) if x.dim() > 2 else x.reshape(len(x), -1))
+            x_moments.add_channels(x)
             y_moments.add(y.reshape(len(y), -1))
             x_shape = x.shape[1:2] + (1,) * (x.dim() - 2)
             y_shape = y.shape[1:]
@@ -96,29 +97,6 @@ class Standardization:
             y_scale.reshape(y_shape),
             tuple(constant),
         )
-
-
-class _Moments:
-    """Running mean and sum of squared deviations, exact when batches are merged."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
-
-    def add(self, rows: torch.Tensor) -> None:
-        rows = rows.detach().to("cpu", torch.float64)
-        mean = rows.mean(0)
-        squares = (rows - mean).square().sum(0)
-        count = len(rows)
-        total = self.count + count
-        shift = mean - self.mean
-        self.squares = squares if self.count == 0 else self.squares + squares + shift**2 * (self.count * count / total)
-        self.mean = mean if self.count == 0 else self.mean + shift * (count / total)
-        self.count = total
-
-    def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
-        sd = (self.squares / self.count).sqrt()
-        # rounding of a constant column leaves a sd of about eps·|mean|: it is a constant all the same
-        return self.mean, torch.where(sd <= 4e-16 * self.count**0.5 * self.mean.abs(), 0.0, sd)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -211,10 +211,12 @@ def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel
 def _describe(module: nn.Module) -> list[Any] | None:
     """[class name, its arguments], nested for a Sequential; None where the module cannot be said so."""
     name = type(module).__name__
-    if type(module) is nn.Sequential:
+    if type(module) in (nn.Sequential, layers.MLP):
         children = [[key, _describe(child)] for key, child in module._modules.items() if child is not None]
-        shared = len({id(child) for child in module}) < len(module)
+        shared = len({id(child) for child in module.children()}) < len(module._modules)
         return None if shared or any(child is None for _, child in children) else ["Sequential", children]
+    if type(module) is layers.Standardize:
+        return ["layers.Standardize", {"mean": module.mean.tolist(), "scale": module.scale.tolist()}]
     if isinstance(module, layers.AbstractNoise):
         return _describe_noise(module)
     if name not in _BUILT_FROM or type(module) is not getattr(nn, name):
@@ -242,6 +244,8 @@ def _build(description: list[Any]) -> nn.Module:
     name, inside = description
     if name == "Sequential":
         return nn.Sequential(OrderedDict((key, _build(child)) for key, child in inside))
+    if name == "layers.Standardize":
+        return layers.Standardize(**inside)
     if name in _NOISE:
         arguments = {key: _build(value) if key == "layer" else value for key, value in inside.items()}
         return getattr(layers, name.removeprefix("layers."))(**arguments)

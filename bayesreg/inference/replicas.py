@@ -17,6 +17,7 @@ from torch import nn
 
 from bayesreg.flat import LogJoint
 from bayesreg.inference.replica_groups import ReplicaGroup, stacked
+from bayesreg.layers import MLP
 from bayesreg.model import BayesianModel
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Softsign, nn.Identity)
@@ -323,7 +324,7 @@ def _layers(model: BayesianModel, row_dim: int) -> list[tuple[str, nn.Module]] |
     def add(module: nn.Module, prefix: str) -> bool:
         if module._forward_hooks or module._forward_pre_hooks:
             return False
-        if type(module) is nn.Sequential:
+        if type(module) in (nn.Sequential, MLP):
             return all(add(child, f"{prefix}{name}.") for name, child in module._modules.items() if child is not None)
         found.append((prefix, module))
         return type(module) in (nn.Linear, *ELEMENTWISE)

@@ -1,0 +1,85 @@
+"""A multilayer perceptron with its layers in the conventional order: Linear → BatchNorm → activation → dropout."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from bayesreg import _check
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+}
+
+
+class MLP(nn.Sequential):
+    """Linear → BatchNorm → activation → dropout for each hidden layer, and a linear layer at the end.
+
+    A linear layer straight before a batch normalisation has no bias: the batch's mean takes it away again, so that the data
+    would say nothing about it, and its posterior would be its prior. The BatchNorm's own shift b is in its place.
+
+    Args:
+        inputs: D, the number of columns.
+        hidden: Widths of the hidden layers; () for a linear model.
+        outputs: K; for a network that says the noise of each row too, 2K.
+        activation: A name ("relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"), or what makes a layer (`nn.Mish`).
+        batchnorm: Normalise before each activation.
+        dropout: Rate of the units dropped after each activation, none at 0; or what makes a layer (`layers.ConcreteDropout`).
+
+    Raises:
+        ValueError: If a width is none, or an activation or rate is unknown.
+
+    References:
+        Ioffe and Szegedy (2015), Batch normalization: accelerating deep network training by reducing internal covariate shift.
+
+    >>> [type(layer).__name__ for layer in MLP(3, (8,), batchnorm=True, dropout=0.1)]
+    ['Linear', 'BatchNorm1d', 'ReLU', 'Dropout', 'Linear']
+    >>> MLP(3, (8,), batchnorm=True)[0].bias is None, MLP(3, (8,))[0].bias is None
+    (True, False)
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int] = (50,),
+        outputs: int = 1,
+        activation: str | Callable[[], nn.Module] = "relu",
+        batchnorm: bool = False,
+        dropout: float | Callable[[], nn.Module] = 0.0,
+    ) -> None:
+        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+            raise ValueError(f"hidden must be the widths of the hidden layers, but {hidden!r} came; pass for example (50, 50).")
+        widths = [_check.count("a width", width) for width in (inputs, *hidden)]
+        if isinstance(activation, str):
+            activation = ACTIVATIONS[_check.one_of("activation", activation, ACTIVATIONS)]
+        made: list[nn.Module] = []
+        for width, following in itertools.pairwise(widths):
+            made.append(nn.Linear(width, following, bias=not batchnorm))
+            made += [nn.BatchNorm1d(following)] if batchnorm else []
+            made += [activation(), *_dropped(dropout)]
+        super().__init__(*made, nn.Linear(widths[-1], _check.count("outputs", outputs)))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A layer, or a `Sequential` of some: a part of the network is no network of its own with inputs and outputs."""
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))  # pyright: ignore
+        return super().__getitem__(index)
+
+
+def _dropped(dropout: float | Callable[[], nn.Module]) -> list[nn.Module]:
+    if callable(dropout):
+        return [dropout()]
+    rate = _check.finite("dropout", dropout)
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout must be a rate, 0 <= dropout < 1, but {dropout!r} came; pass for example 0.05.")
+    return [nn.Dropout(rate)] if rate else []

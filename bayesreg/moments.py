@@ -1,0 +1,41 @@
+"""Mean and sd of columns in one pass and in float64, exact when batches are merged (Chan, Golub and LeVeque 1983)."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Moments:
+    """Running mean and sum of squared deviations of rows that come in batches.
+
+    >>> moments = Moments()
+    >>> for batch in ([[1.0, 5.0], [2.0, 5.0]], [[6.0, 5.0]]):
+    ...     moments.add(torch.tensor(batch))
+    >>> [column.tolist() for column in moments.finish()]  # the sd is √(Σ(x − mean)²/N), 0 for a constant column
+    [[3.0, 5.0], [2.160246899469287, 0.0]]
+    """
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Count rows, (B, D), in."""
+        rows = rows.detach().to("cpu", torch.float64)
+        mean = rows.mean(0)
+        squares = (rows - mean).square().sum(0)
+        count = len(rows)
+        total = self.count + count
+        shift = mean - self.mean
+        self.squares = squares if self.count == 0 else self.squares + squares + shift**2 * (self.count * count / total)
+        self.mean = mean if self.count == 0 else self.mean + shift * (count / total)
+        self.count = total
+
+    def add_channels(self, x: torch.Tensor) -> None:
+        """Count inputs (B, C, ...) in, each place beside the channel axis as a row."""
+        self.add(x.transpose(1, -1).reshape(-1, x.shape[1]) if x.dim() > 2 else x.reshape(len(x), -1))
+
+    def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each column, (D,) each, float64 on the CPU."""
+        sd = (self.squares / self.count).sqrt()
+        # rounding of a constant column leaves a sd of about eps·|mean|: it is a constant all the same
+        return self.mean, torch.where(sd <= 4e-16 * self.count**0.5 * self.mean.abs(), 0.0, sd)

@@ -1,15 +1,16 @@
 """MC dropout on the UCI sets and their 20 published splits, beside published numbers: RMSE and log-likelihood.
 
-    python benchmarks/uci.py --data DIR [--quick] [--steps 5000] [--noise homoscedastic]
+    python benchmarks/uci.py --data DIR [--quick] [--steps 5000] [--noise heteroscedastic]
 
 DIR holds concrete, energy, wine-quality-red and yacht in the layout of `datasets.load_uci` (Hernández-Lobato and Adams 2015);
 `--published FILE` is a CSV of set, split, rmse, log_likelihood with which splits are paired.
 
 One hidden layer of 50, dropout before both weight layers, standardised, Adam with batches of 128: the protocol of Gal and
 Ghahramani (2016) and its rerun of 2018. Their noise comes from a grid; here it is learned with the weights, one for all rows or
-by the network's second output. The rate comes from their grid and a smaller one, or the ELBO learns it. Noise and rate are
-chosen for each split by the log-likelihood of the last fifth of its training rows, after a share of the steps. Then all
-training rows are fitted; splits that chose alike are fitted in one vmapped run. Sets are fitted side by side, one thread each.
+by the network's second output. The rate comes from their grid and a smaller one, or the ELBO learns it. It is chosen for each
+split by the log-likelihood of the last fifth of its training rows, after a share of the steps; with `--noise chosen` so is
+the noise, with several `--scales` the prior's. Then all training rows are fitted; splits that chose alike are fitted in one
+vmapped run. Sets are fitted side by side, one thread each.
 """
 
 from __future__ import annotations
@@ -44,23 +45,23 @@ PUBLISHED = {
     "yacht": ("1.11 ± .09", "-1.55 ± .03"),
 }
 Part = tuple[np.ndarray, np.ndarray]
-Choice = tuple[str, float]  # noise and rate
+Choice = tuple[str, float, float]  # noise, prior scale and rate
 
 
-def model(inputs: int, rate: float, noise: str, seed: int) -> br.BayesianModel:
-    """Dropout before both weight layers; weights N(0, 9/fan-in), which says little."""
+def model(inputs: int, choice: Choice, seed: int) -> br.BayesianModel:
+    """Dropout before both weight layers; weights N(0, scale²/fan-in)."""
+    noise, scale, rate = choice
     torch.manual_seed(seed)
     first, second = (layers.ConcreteDropout(0.01) if rate == LEARNED else layers.Dropout(rate) for _ in range(2))
     width = 2 if noise == "heteroscedastic" else 1
     net = nn.Sequential(first, nn.Linear(inputs, 50), nn.ReLU(), second, nn.Linear(50, width))
     likelihood = likelihoods.Gaussian(noise_scale="heteroscedastic") if noise == "heteroscedastic" else None
-    return br.BayesianModel(net, {"*.weight": priors.Normal(3.0, fan_in=True)}, likelihood, standardize=True)
+    return br.BayesianModel(net, {"*.weight": priors.Normal(scale, fan_in=True)}, likelihood, standardize=True)
 
 
 def fitted(sets: list[Part], choice: Choice, steps: int) -> list[Noisy]:
     """All sets in one vmapped fit."""
-    noise, rate = choice
-    models = [model(sets[0][0].shape[1], rate, noise, s) for s in range(len(sets))]
+    models = [model(sets[0][0].shape[1], choice, s) for s in range(len(sets))]
     return MCDropout(num_steps=steps, batch_size=128).fit_each(models, sets, seed=0, progress=False)
 
 
@@ -105,7 +106,7 @@ def row(name: str, folder: Path, splits: int, steps: int, choices: list[Choice],
         which = [split for split in range(splits) if best[split] == choice]
         found.update(zip(which, fitted([sets[split] for split in which], choice, steps), strict=True))
     own = np.array([scores(found[split], *loaded[split][2:]) for split in range(splits)])
-    said = ", ".join(f"{best.count(c)} × {c[0][:-9]} {c[1] or 'learned'}" for c in sorted(set(best)))
+    said = ", ".join(f"{best.count(c)} × {c[0][:-9]} {c[1]:g} {c[2] or 'learned'}" for c in sorted(set(best)))
     return (
         f"| {name} | {steps / max(1, len(sets[0][0]) // 128):.0f} "
         f"| {own[:, 0].mean():.3f} | {PUBLISHED[name][0]} | {paired(own[:, 0], [r for r, _ in published])} "
@@ -123,7 +124,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000, help="of each fit, whatever the number of rows")
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--sets", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
-    parser.add_argument("--noise", choices=NOISES, help="this one alone; chosen by held-out rows when not given")
+    parser.add_argument("--noise", choices=(*NOISES, "chosen"), default="homoscedastic", help="default: as published")
+    parser.add_argument("--scales", type=float, nargs="+", default=[3.0], help="of the prior; several are chosen among too")
     parser.add_argument("--workers", type=int, default=2, help="sets fitted side by side")
     parser.add_argument("--quick", action="store_true", help="under 45 s: three splits of one set, one rate, 200 steps")
     options = parser.parse_args()
@@ -131,7 +133,8 @@ def main() -> None:
         print("Skipped: say --data DIR, the folder with the UCI sets.")
         return
     names, splits, steps = options.sets, options.splits, options.steps
-    choices = [(noise, rate) for noise in NOISES if options.noise in (None, noise) for rate in RATES]
+    noises = [noise for noise in NOISES if options.noise in ("chosen", noise)]
+    choices = [(noise, scale, rate) for noise in noises for scale in options.scales for rate in RATES]
     if options.quick:
         names, splits, steps, choices = ["yacht"], 3, 200, choices[:1]
     published: dict[str, list[tuple[float, float]]] = {}

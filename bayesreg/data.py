@@ -79,7 +79,7 @@ class Standardization:
             y_moments.add(y.reshape(len(y), -1))
             x_shape = x.shape[1:2] + (1,) * (x.dim() - 2)
             y_shape = y.shape[1:]
-        x_mean, x_scale = x_moments.finish()
+        x_mean, x_scale, constant = x_moments.standardizing(x_shape)
         y_mean, y_scale = y_moments.finish()
         if not target:
             y_mean, y_scale = torch.zeros_like(y_mean[:1]), torch.ones_like(y_scale[:1])
@@ -89,14 +89,7 @@ class Standardization:
                 f"a target must vary to be standardised, but all {y_moments.count:,} values are {float(y_mean[0]):g}; "
                 "check the target column, or pass standardize=False."
             )
-        constant = (x_scale == 0).nonzero().flatten().tolist()
-        return cls(
-            x_mean.reshape(x_shape),
-            torch.where(x_scale == 0, 1.0, x_scale).reshape(x_shape),
-            y_mean.reshape(y_shape),
-            y_scale.reshape(y_shape),
-            tuple(constant),
-        )
+        return cls(x_mean, x_scale, y_mean.reshape(y_shape), y_scale.reshape(y_shape), constant)
 
 
 @dataclasses.dataclass(frozen=True)

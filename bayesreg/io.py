@@ -38,11 +38,12 @@ _BUILT_FROM: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ReLU", "Tanh", "Sigmoid", "SiLU"), ()),
 }
 # the same for layers of this package; what they learn is among the buffers, and where it started does not matter
-_NOISE: dict[str, tuple[str, ...]] = {
+_OWN: dict[str, tuple[str, ...]] = {
     "layers.AlphaDropout": ("rate", "channels"),
     "layers.ConcreteDropout": ("temperature",),
     "layers.DropConnect": ("layer", "rate"),
     "layers.VariationalDropout": ("layer", "prior"),
+    "layers.Standardize": ("mean", "scale", "constant"),
     **dict.fromkeys(("layers.Dropout", "layers.ChannelDropout", "layers.GaussianDropout"), ("rate",)),
 }
 
@@ -215,10 +216,8 @@ def _describe(module: nn.Module) -> list[Any] | None:
         children = [[key, _describe(child)] for key, child in module._modules.items() if child is not None]
         shared = len({id(child) for child in module.children()}) < len(module._modules)
         return None if shared or any(child is None for _, child in children) else ["Sequential", children]
-    if type(module) is layers.Standardize:
-        return ["layers.Standardize", {"mean": module.mean.tolist(), "scale": module.scale.tolist()}]
-    if isinstance(module, layers.AbstractNoise):
-        return _describe_noise(module)
+    if isinstance(module, (layers.AbstractNoise, layers.Standardize)):
+        return _describe_own(module)
     if name not in _BUILT_FROM or type(module) is not getattr(nn, name):
         return None
     arguments = {key: getattr(module, key) for key in _BUILT_FROM[name]}
@@ -228,11 +227,12 @@ def _describe(module: nn.Module) -> list[Any] | None:
     return None if frozen else [name, arguments]
 
 
-def _describe_noise(module: layers.AbstractNoise) -> list[Any] | None:
+def _describe_own(module: nn.Module) -> list[Any] | None:
     name = f"layers.{type(module).__name__}"
-    if name not in _NOISE or type(module) is not getattr(layers, type(module).__name__):
+    if name not in _OWN or type(module) is not getattr(layers, type(module).__name__):
         return None
-    arguments: dict[str, Any] = {key: getattr(module, key) for key in _NOISE[name]}
+    arguments: dict[str, Any] = {key: getattr(module, key) for key in _OWN[name]}
+    arguments = {key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in arguments.items()}
     if "layer" in arguments:
         arguments["layer"] = _describe(arguments["layer"])
         if arguments["layer"] is None:
@@ -244,9 +244,7 @@ def _build(description: list[Any]) -> nn.Module:
     name, inside = description
     if name == "Sequential":
         return nn.Sequential(OrderedDict((key, _build(child)) for key, child in inside))
-    if name == "layers.Standardize":
-        return layers.Standardize(**inside)
-    if name in _NOISE:
+    if name in _OWN:
         arguments = {key: _build(value) if key == "layer" else value for key, value in inside.items()}
         return getattr(layers, name.removeprefix("layers."))(**arguments)
     if name not in _BUILT_FROM:

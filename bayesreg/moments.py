@@ -39,3 +39,10 @@ class Moments:
         sd = (self.squares / self.count).sqrt()
         # rounding of a constant column leaves a sd of about eps·|mean|: it is a constant all the same
         return self.mean, torch.where(sd <= 4e-16 * self.count**0.5 * self.mean.abs(), 0.0, sd)
+
+    def standardizing(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+        """What is subtracted and divided by, in this shape, and the numbers of the constant columns, which keep their scale."""
+        mean, sd = self.finish()
+        constant = sd == 0
+        scale = torch.where(constant, 1.0, sd).reshape(shape)
+        return mean.reshape(shape), scale, tuple(constant.nonzero().flatten().tolist())

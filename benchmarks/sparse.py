@@ -68,16 +68,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     X, y, X_test, y_test = loaded(None if options.quick else options.data)
-    batch = 128 if len(X) < 10_000 else 256
-    epochs = options.epochs or (360 if len(X) < 10_000 else 100)
-    warmup = options.warmup if options.warmup is not None else (0.7 if len(X) < 10_000 else 0.3)
+    few = len(X) < 10_000
+    batch = 128 if few else 256
+    epochs = options.epochs or (360 if few else 100)
+    warmup = options.warmup if options.warmup is not None else (0.7 if few else 0.3)
     steps = (epochs // 10 if options.quick else epochs) * (len(X) // batch)
     print(f"{len(X):,} rows, {X.shape[1]} pixels, {steps:,} steps of {batch} rows, one thread.\n")
     print("| fit | test error | weights left | fewer by | seconds |\n|---|---|---|---|---|")
     # the default N(0, 1/fan-in) would outweigh few rows, and its mode be no network to compare with
     dense = br.BayesianModel(network(X.shape[1], False), priors.Normal(1.0), likelihoods.Categorical())
     started = time.perf_counter()
-    of_dense = steps if len(X) < 10_000 else min(steps, 30 * (len(X) // batch))  # more would only fit it closer
+    of_dense = steps if few else min(steps, 30 * (len(X) // batch))  # more would only fit it closer
     mode = br.fit(dense, X, y, method=MAP("adam", num_steps=of_dense, batch_size=batch, learning_rate=1e-3), progress=False)
     total = sum(p.numel() for name, p in dense.module.named_parameters() if name.endswith("weight"))
     print(

@@ -74,7 +74,7 @@ def scores(posterior: Noisy, X: np.ndarray, y: np.ndarray) -> tuple[float, float
 
 
 def chosen(sets: list[Part], choices: list[Choice], steps: int) -> list[Choice]:
-    """The noise and rate of each split, by the last fifth of its training rows."""
+    """The choice of each split, by the last fifth of its training rows."""
     cut = len(sets[0][0]) * 4 // 5
     parts = [(X[:cut], y[:cut]) for X, y in sets]
     held_out = [

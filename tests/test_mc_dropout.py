@@ -212,14 +212,14 @@ def test_every_layer_that_is_rebuilt_is_described_in_full():
     import inspect
 
     from bayesreg._catalog import concrete
-    from bayesreg.io import _NOISE
+    from bayesreg.io import _OWN
 
     buffers = {"ConcreteDropout": {"rate"}, "VariationalDropout": {"initial_scale"}}  # learned: they come with the buffers
-    known = {cls.__name__: cls for cls in concrete(layers.AbstractNoise)}
-    assert {f"layers.{name}" for name in known} == _NOISE.keys()
+    known = {cls.__name__: cls for cls in (*concrete(layers.AbstractNoise), layers.Standardize)}
+    assert {f"layers.{name}" for name in known} == _OWN.keys()
     for name, cls in known.items():
         wanted = set(inspect.signature(cls.__init__).parameters) - {"self"} - buffers.get(name, set())
-        assert set(_NOISE[f"layers.{name}"]) == wanted, name
+        assert set(_OWN[f"layers.{name}"]) == wanted, name
 
 
 def test_a_network_that_no_file_can_describe_needs_its_module(tmp_path):

@@ -148,6 +148,10 @@ class TestStandardize:
         again = br.load(tmp_path / "a.pt")
         assert torch.equal(again.predict(X).mean, post.predict(X).mean)
         assert torch.equal(again.model.module[0].scale, post.model.module[0].scale)
+        constant = layers.Standardize.of(np.column_stack([X, np.ones(len(X))]))
+        net = nn.Sequential(constant, nn.Linear(4, 1)).double()
+        br.save(br.fit(br.BayesianModel(net), np.column_stack([X, np.ones(len(X))]), y, method="map"), tmp_path / "b.pt")
+        assert br.load(tmp_path / "b.pt").model.module[0].constant == (3,)
 
     @pytest.mark.parametrize(
         ("make", "message"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +24,7 @@ class Standardize(nn.Module):
     Args:
         mean: (D,), or (C, 1, ...) for inputs with a channel axis.
         scale: Same shape, > 0.
+        constant: Numbers of the columns that do not vary, for whoever reads it.
 
     Raises:
         ValueError: If a scale is not above 0, or the shapes differ.
@@ -36,7 +39,7 @@ class Standardize(nn.Module):
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, mean: Any, scale: Any) -> None:
+    def __init__(self, mean: Any, scale: Any, constant: Sequence[int] = ()) -> None:
         super().__init__()
         mean, scale = (torch.as_tensor(value) for value in (mean, scale))
         mean, scale = (v if v.is_floating_point() else v.to(torch.get_default_dtype()) for v in (mean, scale))
@@ -50,7 +53,7 @@ class Standardize(nn.Module):
             raise ValueError(f"scale must be above 0, but {float(scale.min()):g} came; pass 1 for a constant column.")
         self.register_buffer("mean", mean.detach().clone())
         self.register_buffer("scale", scale.detach().clone())
-        self.constant: tuple[int, ...] = ()
+        self.constant = tuple(constant)
 
     @classmethod
     def of(cls, X: Any) -> Standardize:
@@ -66,19 +69,16 @@ class Standardize(nn.Module):
         Raises:
             ValueError: If there are no rows, or entries that are not finite.
         """
-        x = torch.as_tensor(X)
+        x = X if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X))  # a data frame too
         if x.dim() < 2 or len(x) == 0:
             raise ValueError(
                 f"X must have rows and columns, but shape {tuple(x.shape)} came; pass one column as an array of shape (N, 1)."
             )
         moments = Moments()
         moments.add_channels(_check.all_finite("X", x))
-        mean, scale = moments.finish()
-        shape = x.shape[1:2] + (1,) * (x.dim() - 2)
+        mean, scale, constant = moments.standardizing(x.shape[1:2] + (1,) * (x.dim() - 2))
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        made = cls(mean.reshape(shape).to(dtype), torch.where(scale == 0, 1.0, scale).reshape(shape).to(dtype))
-        made.constant = tuple((scale == 0).nonzero().flatten().tolist())
-        return made
+        return cls(mean.to(dtype), scale.to(dtype), constant)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Standardised inputs, in the shape of `x`."""

@@ -53,7 +53,11 @@ def dotted(prefix: str, leaf: str) -> str:
 
 def has_batchnorm(module: nn.Module) -> bool:
     """True where a layer keeps running statistics or normalises by the batch."""
-    return any(isinstance(layer, nn.modules.batchnorm._NormBase) for layer in module.modules())
+    return any(
+        isinstance(layer, nn.modules.batchnorm._BatchNorm)  # an instance normalisation by the row alone does neither
+        or (isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.track_running_stats)
+        for layer in module.modules()
+    )
 
 
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:

@@ -1,0 +1,254 @@
+"""What batch normalisation divides by: the rows at hand in training, numbers that it keeps at prediction.
+
+    y = a · (x − m)/√(v + ε) + b,     m and v over rows and positions, one each for a channel; a and b are learned
+
+In training m and v are the batch's own, and running averages follow them: m ← (1−η)m + η·m_batch, likewise v with n/(n−1)·v. In
+evaluation the averages take their place. So m and v are a function of the weights and of the rows they were taken over; only
+a training step may write the averages, and a draw of the weights from a posterior has statistics of its own.
+
+References:
+    Ioffe and Szegedy (2015), Batch normalization: accelerating deep network training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from bayesreg.layers.structure import dotted
+from bayesreg.moments import Moments
+
+AT_ONCE = 2**24  # entries of x that go through the network together; the statistics of more are gathered layer by layer
+_Norm = nn.modules.batchnorm._BatchNorm
+
+
+class ByBatch(nn.Module):
+    """Batch normalisation by the statistics of the rows at hand, in every mode, which writes nothing; a and b keep their names.
+
+    Plain operations, so that it can be differentiated to any order and vmapped.
+
+    Args:
+        layer: torch's layer, whose affine weights are taken over as they are.
+
+    >>> x, layer = torch.randn(8, 3), nn.BatchNorm1d(3)
+    >>> bool(torch.allclose(ByBatch(layer)(x), layer.train()(x), atol=1e-6))
+    True
+    """
+
+    def __init__(self, layer: _Norm) -> None:
+        super().__init__()
+        self.register_parameter("weight", layer.weight)
+        self.register_parameter("bias", layer.bias)
+        self.eps, self.num_features = layer.eps, layer.num_features
+        self.keeps = False
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.fixed: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.gathered: Moments | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same shape, (B, C) or (B, C, ...).
+
+        Raises:
+            ValueError: If there is one value a channel only, whose variance is zero.
+        """
+        if self.gathered is not None:
+            self.gathered.add_channels(x)
+            raise _Enough
+        if self.fixed is not None:
+            mean, variance = self.fixed
+        elif x.numel() == x.shape[1]:
+            raise ValueError(
+                "batch normalisation by the rows at hand needs two values a channel at least, but one row came; pass more rows."
+            )
+        else:
+            variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+        if self.keeps:
+            self.kept.append((mean, variance))
+        along = (-1, *[1] * (x.dim() - 2))
+        found = (x - mean.view(along)) * (variance.view(along) + self.eps).rsqrt()
+        found = found if self.weight is None else found * self.weight.view(along)
+        return found if self.bias is None else found + self.bias.view(along)
+
+
+class _Enough(Exception):
+    """A layer has seen its input; what comes behind it need not run."""
+
+
+def batchnorms(module: nn.Module) -> dict[str, _Norm]:
+    """torch's batch normalisation layers, by dotted name: 1d, 2d, 3d, synchronised."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, _Norm)}
+
+
+def _replaced(module: nn.Module, make: Callable[[_Norm], nn.Module]) -> nn.Module:
+    """A deep copy with another layer in each one's place, also where one layer stands twice."""
+    if isinstance(module, _Norm):
+        return make(copy.deepcopy(module)).train(module.training)
+    found = copy.deepcopy(module)
+    made: dict[int, nn.Module] = {}
+    for parent in list(found.modules()):
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, _Norm):
+                made.setdefault(id(child), make(child).train(child.training))
+                parent._modules[name] = made[id(child)]
+    return found
+
+
+def by_batch(module: nn.Module) -> nn.Module:
+    """A deep copy that normalises by the statistics of the rows it is given, in every mode, and keeps none.
+
+    On all training rows this network is the function that a fit in training mode is about: its statistics are a function of
+    the weights.
+
+    Args:
+        module: Any module; names of parameters stay.
+
+    Returns:
+        The copy.
+    """
+    return _replaced(module, ByBatch)
+
+
+def tracking(module: nn.Module) -> nn.Module:
+    """A deep copy in which every batch normalisation has a place for statistics, also those made without it.
+
+    Args:
+        module: Any module; layers with `track_running_stats=False` gain buffers.
+
+    Returns:
+        The copy.
+    """
+
+    def make(layer: _Norm) -> _Norm:
+        if layer.running_mean is None or layer.running_var is None:
+            like = next((p for p in layer.parameters()), next(module.parameters()))
+            layer.track_running_stats = True
+            layer.running_mean = torch.zeros(layer.num_features, dtype=like.dtype, device=like.device)
+            layer.running_var = torch.ones_like(layer.running_mean)
+            layer.num_batches_tracked = torch.tensor(0, dtype=torch.long, device=like.device)
+        return layer
+
+    return _replaced(module, make)
+
+
+def normalising(module: nn.Module) -> nn.Module:
+    """The same module with batch normalisation in training mode and everything else in evaluation mode: no dropout.
+
+    Args:
+        module: A private copy, whose modes are changed.
+
+    Returns:
+        It.
+    """
+    module.eval()
+    for layer in batchnorms(module).values():
+        layer.training = True
+    return module
+
+
+def untrained(module: nn.Module) -> list[str]:
+    """Names of the batch normalisations whose running statistics no training step has written."""
+    return [
+        name
+        for name, layer in batchnorms(module).items()
+        if layer.num_batches_tracked is not None and int(layer.num_batches_tracked) == 0
+    ]
+
+
+def stateless(module: nn.Module) -> list[str]:
+    """Names of the batch normalisations that keep no statistics and normalise by the rows at hand at prediction too."""
+    return [name for name, layer in batchnorms(module).items() if layer.running_mean is None]
+
+
+def buffer_shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """Shapes of the statistics by the buffers' dotted names, mean and variance in turn, in the module's order."""
+    return {
+        dotted(name, leaf): torch.Size([layer.num_features])
+        for name, layer in module.named_modules()
+        if isinstance(layer, (_Norm, ByBatch))
+        for leaf in ("running_mean", "running_var")
+    }
+
+
+def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean and variance of what reaches each batch normalisation, over all these rows, each layer behind normalised ones.
+
+    The variance is the mean squared deviation (no n/(n−1)), as a forward pass in training normalises by it. Rows that do not
+    fit into memory at once go through in blocks, once for each layer, to the same numbers.
+
+    Args:
+        module: What `by_batch` gave, which `call` runs.
+        call: One pass on prepared rows; may be traced by `vmap` while the rows are few.
+        x: Prepared rows.
+
+    Returns:
+        By the buffers' dotted names, as `buffer_shapes` lists them.
+
+    Raises:
+        ValueError: If a layer is met twice in a pass or not at all, or sees one value a channel.
+    """
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, ByBatch)}
+    order: list[ByBatch] = []
+    rows = max(2, AT_ONCE // max(1, x[0].numel()))
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: order.append(layer)) for layer in layers.values()]
+    for layer in layers.values():
+        layer.keeps = True
+    try:
+        call(x if len(x) <= rows else x[:2])
+        if len(order) != len(layers) or len(set(order)) != len(layers):
+            names = [name or "the network" for name, layer in layers.items() if order.count(layer) != 1]
+            raise ValueError(
+                f"a batch normalisation must be met once in a pass to have one set of statistics, but {', '.join(names)} is met "
+                "twice or not at all; use a layer of its own at each place."
+            )
+        if len(x) > rows:
+            for layer in list(order):
+                _gather(layer, call, x, rows)
+        found = {layer: layer.kept[0] if layer.fixed is None else layer.fixed for layer in layers.values()}
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer in layers.values():
+            layer.keeps, layer.fixed, layer.gathered = False, None, None
+            layer.kept.clear()
+    return {
+        dotted(name, leaf): value
+        for name, layer in layers.items()
+        for leaf, value in zip(("running_mean", "running_var"), found[layer], strict=True)
+    }
+
+
+def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Tensor, rows: int) -> None:
+    """Fix a layer's statistics over all rows, those before it being fixed already."""
+    moments = layer.gathered = Moments()
+    for block in x.split(rows):
+        try:
+            call(block)
+        except _Enough:
+            continue
+    layer.gathered = None
+    mean, sd = moments.finish()
+    like = layer.weight if layer.weight is not None else x
+    layer.fixed = mean.to(like), sd.square().to(like)
+
+
+def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:
+    """A deep copy of the module that carries these statistics.
+
+    Args:
+        module: Any module.
+        found: As `statistics` gives them.
+
+    Returns:
+        The copy; its layers count as trained.
+    """
+    made = tracking(module)
+    with torch.no_grad():
+        for name, value in found.items():
+            made.get_buffer(name).copy_(value)
+        for layer in batchnorms(made).values():
+            if layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.clamp_(min=1)
+    return made

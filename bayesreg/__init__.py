@@ -4,6 +4,7 @@
 """
 
 from bayesreg import inference, layers, likelihoods, metrics, priors
+from bayesreg.batch_statistics import refresh_batchnorm
 from bayesreg.compare import Comparison, compare
 from bayesreg.equivalents import equivalents
 from bayesreg.inference import ConvergenceWarning, fit
@@ -38,6 +39,7 @@ __all__ = [
     "metrics",
     "path",
     "priors",
+    "refresh_batchnorm",
     "report",
     "save",
     "stability",

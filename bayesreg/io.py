@@ -33,7 +33,9 @@ _BUILT_FROM: dict[str, tuple[str, ...]] = {
     "ELU": ("alpha",),
     "GELU": ("approximate",),
     "Softplus": ("beta", "threshold"),
-    "BatchNorm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    **dict.fromkeys(
+        ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), ("num_features", "eps", "momentum", "affine", "track_running_stats")
+    ),
     **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"), ("p",)),
     **dict.fromkeys(("ReLU", "Tanh", "Sigmoid", "SiLU"), ()),
 }

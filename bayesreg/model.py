@@ -23,8 +23,8 @@ from bayesreg import _check, activity, prior_predictive
 from bayesreg.autoscale import adjusted
 from bayesreg.binding import AbstractBinding
 from bayesreg.latents import Latent, latents_of, rows_of_scales
-from bayesreg.layers import AbstractNoise
-from bayesreg.layers.structure import dotted, has_batchnorm
+from bayesreg.layers import batchnorm
+from bayesreg.layers.structure import dotted, has_batchnorm, has_dropout
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable
@@ -117,8 +117,7 @@ class BayesianModel(AbstractBinding):
     @property
     def is_deterministic(self) -> bool:
         """False where training differs from evaluation: batch normalisation, dropout, or what a module does by itself."""
-        dropout = any(isinstance(m, (nn.modules.dropout._DropoutNd, AbstractNoise)) for m in self.module.modules())
-        return not (self.differs_in_training or dropout or has_batchnorm(self.module))
+        return not (self.differs_in_training or has_dropout(self.module) or has_batchnorm(self.module))
 
     def prior_table(self) -> PriorTable:
         """What is assumed about every unknown, before any fit.
@@ -168,13 +167,10 @@ class BayesianModel(AbstractBinding):
         Returns:
             A new model; this one is unchanged.
         """
-        found = dict(module.named_buffers())
-        if not found:
+        if next(module.buffers(), None) is None:
             return self
         carried = copy.copy(self)
-        carried.module = copy.deepcopy(self.module)
-        for name, buffer in carried.module.named_buffers():
-            buffer.copy_(found[name])
+        carried.module = batchnorm.with_buffers(self.module, module)
         return carried
 
     @property
@@ -332,7 +328,7 @@ class BayesianModel(AbstractBinding):
         """What the priors say about y before any data are fitted: p(y | x) with weights and noise drawn from the prior.
 
         A model that standardises must know its statistics first: `model.bind(X, y)`. Priors on outputs are left out: they
-        speak about the fit.
+        speak about the fit. Batch normalisation that no fit has trained takes the statistics of X, for each draw its own.
 
         Args:
             X: Inputs (N, ...), in the data's own units.
@@ -353,8 +349,10 @@ class BayesianModel(AbstractBinding):
         """
         inputs = self.prepare(X)
         values = self.sample_prior(num_samples, seed=seed)
+        module = batchnorm.by_batch(self.module) if batchnorm.untrained(self.module) else self.module
         with torch.no_grad():
-            output = torch.stack([self.forward({k: v[s] for k, v in values.items()}, inputs) for s in range(num_samples)])
+            draws = ({k: v[s] for k, v in values.items()} for s in range(num_samples))
+            output = torch.stack([self.forward(draw, inputs, module) for draw in draws])
             noise = torch.vmap(self.noise, out_dims=0)(values) if self.likelihood.latents else self.noise(values)
         noise = {name: value.expand(num_samples) for name, value in noise.items()}
         return prior_predictive.in_data_units(self.likelihood, self.standardization, output, noise)

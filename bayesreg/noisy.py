@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bayesreg import _check, propagate
+from bayesreg.layers import batchnorm
 from bayesreg.layers.base import AbstractNoise
 from bayesreg.layers.structure import dotted, effective, noise_layers, noisy, sampling, sites
 from bayesreg.layers.variational import PRUNED, VariationalDropout
@@ -163,6 +164,7 @@ class Noisy(AbstractPosterior):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
+        batchnorm.check_statistics(self.model.module)
         u = self.loc.expand(count, -1)
         if _check.one_of("masks", masks, ("draw", "row")) == "row":
             with seeded(self.loc.device, seed), sampling(self.network.module):
@@ -174,12 +176,25 @@ class Noisy(AbstractPosterior):
         blocks = [self._propagate(self._noise(size, generator), inputs, max_memory * size // count) for size in sizes]
         return self._in_data_units(torch.cat(blocks), u)
 
-    def _propagate(self, noise: torch.Tensor, x: torch.Tensor, max_memory: int) -> torch.Tensor:
-        values = self.layout.unflatten(self.loc)
+    @property
+    def _network(self) -> nn.Module:
+        return self.network.module
 
+    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        return self._noise(num_samples, generator)
+
+    def _forward(
+        self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        noise = self.network.named(made_of) if len(made_of) else {}  # none: the layers draw by themselves, a mask for each row
+        return self.model.forward(self.layout.unflatten(self.loc), x, module, {**noise, **(buffers or {})})
+
+    def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
+        return self.loc.expand(len(made_of), -1)
+
+    def _propagate(self, noise: torch.Tensor, x: torch.Tensor, max_memory: int) -> torch.Tensor:
         def forward(noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            buffers = self.network.named(noise) if len(noise) else None
-            return self.model.forward(values, x, self.network.module, buffers)
+            return self._forward(noise, x, self.network.module)
 
         return propagate.outputs(self.model, self.layout, noise, x, forward=forward, max_memory=max_memory)
 

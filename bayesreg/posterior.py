@@ -7,15 +7,18 @@ Guide     a variational family          Draws     what a sampler left behind
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from bayesreg import _check, propagate
 from bayesreg._catalog import concrete
 from bayesreg.flat import FlatLayout
 from bayesreg.guides import AbstractGuide
+from bayesreg.layers import batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.predictive import Predictive
 from bayesreg.prior_predictive import in_data_units
@@ -98,6 +101,11 @@ class AbstractPosterior(abc.ABC):
         return self.model.total()
 
     @property
+    def batch_statistics(self) -> str | None:
+        """By which statistics batch normalisation predicts, in words; None where the network has none."""
+        return self.record.batch_statistics or batchnorm.described(self.model.module)
+
+    @property
     def mean(self) -> dict[str, torch.Tensor]:
         """E[θ | data] by name, in each unknown's shape; the point itself for a mode."""
         return self._named(self.moments()[0])
@@ -143,10 +151,32 @@ class AbstractPosterior(abc.ABC):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
+        batchnorm.check_statistics(self.model.module)
         u = self._draw_for_prediction(count, torch.Generator().manual_seed(seed))
         inputs = self.model.prepare(x)
         out = propagate.outputs(self.model, self.layout, u, inputs, linearize_at=self._linearize_at(), max_memory=max_memory)
         return self._in_data_units(out, u)
+
+    # a draw's network: what it is made of, which need not be the unknowns, and a pass through it
+
+    @property
+    def _network(self) -> nn.Module:
+        """The module that a draw's network is made from."""
+        return self.model.module
+
+    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """What each draw's network is made of, (S, Q)."""
+        return self._draw_for_prediction(num_samples, generator)
+
+    def _forward(
+        self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """One draw's output, (B,) or (B, K), at prepared rows, in a module of `_network`'s structure."""
+        return self.model.forward(self.layout.unflatten(made_of), x, module, buffers)
+
+    def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
+        """The unknowns of each draw, (S, P), from what its network is made of."""
+        return made_of
 
     def _in_data_units(self, out: torch.Tensor, u: torch.Tensor) -> Predictive:
         """Outputs (S, N, ...) and the draws that they come from, (S, P), as a predictive."""
@@ -206,6 +236,17 @@ class Dirac(AbstractPosterior):
         values = self.layout.unflatten(self.loc)
         flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
         return flat, torch.zeros_like(flat)
+
+    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        return self.loc.new_zeros(num_samples, 0)
+
+    def _forward(
+        self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        return self.model.forward(self.layout.unflatten(self.loc), x, module, buffers)
+
+    def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
+        return self.loc.expand(len(made_of), -1)
 
     def state(self) -> dict[str, Any]:
         """The point."""

@@ -57,6 +57,7 @@ class FitRecord:
         elapsed: Seconds.
         space: "constrained" or "unconstrained", the space in which a mode was taken; None where there is no mode.
         log_evidence: log p(y | x) in nats, in the data's own units, where the method knows it.
+        batch_statistics: By which statistics batch normalisation predicts, in words, where they are not its running averages.
     """
 
     method: str
@@ -66,3 +67,4 @@ class FitRecord:
     elapsed: float = 0.0
     space: str | None = None
     log_evidence: float | None = None
+    batch_statistics: str | None = None

@@ -28,7 +28,7 @@ ORDER = [
     ["training_copy"],
     ["guides", "propagate"],
     ["posterior"],
-    ["noisy"],
+    ["noisy", "batch_statistics"],
     ["inference"],
     ["path_result"],
     ["path"],

@@ -4,6 +4,7 @@ from typing import Any
 
 from bayesreg import _catalog
 from bayesreg.inference.base import AbstractMethod, ConvergenceWarning, fit
+from bayesreg.inference.batchnorm import MCBatchNorm
 from bayesreg.inference.dropout import MCDropout
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.laplace import LaplaceApproximation
@@ -18,6 +19,7 @@ __all__ = [
     "Exact",
     "FitError",
     "LaplaceApproximation",
+    "MCBatchNorm",
     "MCDropout",
     "MeanField",
     "fit",

@@ -23,7 +23,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import ConvergenceWarning, Report, checked_seed, isolated, reporter
 from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
-from bayesreg.inference.training import resolve_batch
+from bayesreg.inference.training import check_batches, resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
 from bayesreg.layers.structure import dotted, has_batchnorm
 from bayesreg.model import BayesianModel
@@ -91,6 +91,7 @@ class MCDropout(AbstractVariational):
         parameter = torch.nn.Parameter(bound.start())
         parameter.grad = torch.zeros_like(parameter)
         batch_size = resolve_batch(self.batch_size, data, bound.log_joint.layout.size)
+        check_batches(model, data, batch_size)
         schedule = self.schedule(data, batch_size)
         taken = [0]
 

@@ -15,8 +15,10 @@ from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.base import Report
 from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import checked_compile, make_stepper
-from bayesreg.inference.training import no_compiling, resolve_batch
+from bayesreg.inference.training import check_batches, no_compiling, of_rows, resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
+from bayesreg.layers.batchnorm import normalising
+from bayesreg.layers.structure import has_batchnorm, has_dropout
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Guide
 from bayesreg.record import Certificate, FitRecord, History
@@ -73,24 +75,30 @@ class MeanField(AbstractVariational):
         improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
         if improper:
             history.notes.append(f"flat prior on {', '.join(improper)}: the ELBO is defined up to a constant.")
-        if not model.is_deterministic:
-            history.notes.append("batch normalisation and dropout stand in evaluation mode; running statistics stay.")
+        history.notes.extend(_of_layers(model))
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         guide = MeanFieldGuide(log_joint.layout, start, torch.full_like(start, self.initial_scale))
         guide.phi.grad = torch.zeros_like(guide.phi)
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
+        check_batches(model, data, batch_size)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
 
         copy = TrainingCopy(log_joint, start, num_data, training=False, rows_a_batch=data.rows_a_batch)
-        one_draw = self.num_particles == 1 and not copy.flat_path
+        one_draw, normalised = self.num_particles == 1 and not copy.flat_path, has_batchnorm(model.module)
+        pure = of_rows(log_joint)
+        if normalised:  # a training step normalises by its batch, and its draw's statistics go into the running averages
+            normalising(copy.module)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             if one_draw:
                 return one_draw_step(guide, copy, log_joint, x, y)
-            loss = negative_elbo(guide, log_joint, data, x, y, self.num_particles) * (1 / num_data)
+            loss = negative_elbo(guide, pure, data, x, y, self.num_particles) * (1 / num_data)
             loss.backward()
+            if normalised:  # of one draw: those of all come out of a pass that writes nothing
+                with torch.no_grad():
+                    model.forward(log_joint.layout.unflatten(guide.rsample()), x, copy.module)
             return loss.detach()
 
         def pure_loss(phi: torch.Tensor, x: torch.Tensor, y: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -121,10 +129,23 @@ class MeanField(AbstractVariational):
             objective=lambda loss, phi: constant - num_data * float(loss),
         )
         guide.phi.data.copy_(stepper.parameter.detach())
-        gain, gain_error = nats_to_gain(guide, log_joint, data, batches)
+        gain, gain_error = nats_to_gain(guide, pure, data, batches)
         certificate = certify(constant - num_data * losses, gain, gain_error, enough=0.02 * len(start))
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
-        return Guide(model, record, guide.requires_grad_(False))
+        return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
+
+
+def _of_layers(model: BayesianModel) -> list[str]:
+    """What becomes of layers that differ in training, one sentence each."""
+    said = []
+    if has_batchnorm(model.module):
+        said.append(
+            "batch normalisation: each step's draw is normalised by its batch, as in training; predictions take the running "
+            "averages over draws, one set for all; refresh_batchnorm(posterior, X) gives each draw its own."
+        )
+    if has_dropout(model.module):
+        said.append("dropout stands in evaluation mode; method='mc-dropout' fits it.")
+    return said
 
 
 def one_draw_step(

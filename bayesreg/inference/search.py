@@ -15,7 +15,7 @@ from bayesreg.inference.base import Report
 from bayesreg.inference.checkpoint import Checkpoint, fingerprint
 from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
-from bayesreg.inference.training import no_compiling
+from bayesreg.inference.training import check_batches, no_compiling
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
@@ -68,6 +68,7 @@ class Search:
         history: History,
     ) -> None:
         self.options, self.log_joint, self.data, self.history, self.seed = options, log_joint, data, history, seed
+        check_batches(log_joint.model, data, batch_size)
         self.copy = TrainingCopy(
             log_joint,
             start,

@@ -1,11 +1,16 @@
-"""What the searches share: the gradient over all rows, and how many rows a step sees."""
+"""What the searches share: the gradient over all rows, how many rows a step sees, and what they are normalised by."""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.layers.batchnorm import by_batch
+from bayesreg.layers.structure import has_batchnorm
+from bayesreg.model import BayesianModel
 
 FULL_BATCH_ROWS = 10_000  # up to here a fit sees all rows at each step unless a batch size is given
 FULL_BATCH_ENTRIES = 10**7  # rows × unknowns: so little work that mini-batches would only add noise
@@ -52,6 +57,56 @@ def resolve_batch(batch_size: int | None, data: Data, size: int) -> int | None:
         few = data.num_data <= FULL_BATCH_ROWS or data.num_data * size <= FULL_BATCH_ENTRIES
         return None if few else BATCH_SIZE
     return None if batch_size >= data.num_data else batch_size
+
+
+def of_rows(log_joint: LogJoint) -> LogJoint:
+    """The log-joint whose batch normalisation takes the statistics of the rows it is given, as a training step does.
+
+    It writes nothing, and is the same one where there is no such layer.
+
+    Args:
+        log_joint: The objective.
+
+    Returns:
+        The other one, over the same vector.
+    """
+    if not has_batchnorm(log_joint.model.module):
+        return log_joint
+    model = copy.copy(log_joint.model)
+    model.module = by_batch(model.module)
+    return LogJoint(model)
+
+
+def check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> None:
+    """Refuse a training batch of one row where batch normalisation would have one value a channel.
+
+    Args:
+        model: Bound to the data.
+        data: The rows.
+        batch_size: What `resolve_batch` gave.
+
+    Raises:
+        ValueError: If so.
+    """
+    if not has_batchnorm(model.module):
+        return
+    whose = f"batch_size={batch_size}" if batch_size else f"N = {data.num_data}"
+    rows = batch_size or data.num_data
+    if data.loader is not None and data.loader.batch_size:
+        size = data.loader.batch_size
+        rest = 0 if data.loader.drop_last else data.num_data % size
+        rows, whose = rest or size, f"a loader whose last batch has {rest or size}"
+    if rows > 1:
+        return
+    x, _ = next(data.epoch(1))
+    try:
+        with torch.no_grad():
+            model.forward(model.weights(), x[:1], by_batch(model.module))
+    except ValueError:
+        raise ValueError(
+            "a training batch must have two rows at least where batch normalisation sees one value a row, since one row has no "
+            f"variance, but {whose} came; pass for example batch_size=32."
+        ) from None
 
 
 def no_compiling(log_joint: LogJoint, data: Data) -> str:

@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -38,6 +39,9 @@ class ByBatch(nn.Module):
     True
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
     def __init__(self, layer: _Norm) -> None:
         super().__init__()
         self.register_parameter("weight", layer.weight)
@@ -53,6 +57,7 @@ class ByBatch(nn.Module):
 
         Raises:
             ValueError: If there is one value a channel only, whose variance is zero.
+            _Enough: When it was listening only, see `statistics`.
         """
         if self.gathered is not None:
             self.gathered.add_channels(x)
@@ -78,7 +83,7 @@ class _Enough(Exception):
 
 
 def batchnorms(module: nn.Module) -> dict[str, _Norm]:
-    """torch's batch normalisation layers, by dotted name: 1d, 2d, 3d, synchronised."""
+    """Torch's batch normalisation layers, by dotted name: 1d, 2d, 3d, synchronised."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, _Norm)}
 
 
@@ -162,6 +167,48 @@ def stateless(module: nn.Module) -> list[str]:
     return [name for name, layer in batchnorms(module).items() if layer.running_mean is None]
 
 
+def described(module: nn.Module) -> str | None:
+    """By which statistics a module predicts, in words; None where it has no batch normalisation.
+
+    >>> described(nn.Linear(1, 1)), described(nn.BatchNorm1d(1))
+    (None, 'mean 0 and variance 1: no training step has written any')
+    """
+    if not batchnorms(module):
+        return None
+    if stateless(module):
+        return "those of the rows beside it: the network keeps none"
+    if untrained(module):
+        return "mean 0 and variance 1: no training step has written any"
+    return "running averages of training"
+
+
+def check_statistics(module: nn.Module) -> None:
+    """Refuse to predict a row from the others beside it, and warn where statistics have never been taken.
+
+    Args:
+        module: The network.
+
+    Raises:
+        ValueError: If a batch normalisation keeps no statistics.
+
+    Warns:
+        UserWarning: If its statistics are those it was made with.
+    """
+    if names := stateless(module):
+        raise ValueError(
+            "a prediction must not depend on the rows beside it, but a batch normalisation that keeps no statistics "
+            f"(track_running_stats=False at {names[0] or 'the network'}) normalises by them; take those of the training rows: "
+            "bayesreg.refresh_batchnorm(posterior, X)."
+        )
+    if names := untrained(module):
+        warnings.warn(
+            f"batch normalisation at {names[0] or 'the network'} has no statistics yet, so that it predicts by mean 0 and "
+            "variance 1; take those of the training rows: bayesreg.refresh_batchnorm(posterior, X).",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def buffer_shapes(module: nn.Module) -> dict[str, torch.Size]:
     """Shapes of the statistics by the buffers' dotted names, mean and variance in turn, in the module's order."""
     return {
@@ -192,7 +239,7 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, ByBatch)}
     order: list[ByBatch] = []
     rows = max(2, AT_ONCE // max(1, x[0].numel()))
-    hooks = [layer.register_forward_pre_hook(lambda layer, _: order.append(layer)) for layer in layers.values()]
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: order.append(layer)) for layer in layers.values()]  # pyright: ignore
     for layer in layers.values():
         layer.keeps = True
     try:
@@ -200,8 +247,8 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
         if len(order) != len(layers) or len(set(order)) != len(layers):
             names = [name or "the network" for name, layer in layers.items() if order.count(layer) != 1]
             raise ValueError(
-                f"a batch normalisation must be met once in a pass to have one set of statistics, but {', '.join(names)} is met "
-                "twice or not at all; use a layer of its own at each place."
+                f"a batch normalisation must be met once in a pass to have one set of statistics, but {', '.join(names)} is "
+                "met twice or not at all; use a layer of its own at each place."
             )
         if len(x) > rows:
             for layer in list(order):
@@ -230,8 +277,7 @@ def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Ten
             continue
     layer.gathered = None
     mean, sd = moments.finish()
-    like = layer.weight if layer.weight is not None else x
-    layer.fixed = mean.to(like), sd.square().to(like)
+    layer.fixed = mean.to(x), sd.square().to(x)
 
 
 def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:
@@ -251,4 +297,13 @@ def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:
         for layer in batchnorms(made).values():
             if layer.num_batches_tracked is not None:
                 layer.num_batches_tracked.clamp_(min=1)
+    return made
+
+
+def with_buffers(module: nn.Module, source: nn.Module) -> nn.Module:
+    """A deep copy of a module with the buffers of another one of the same structure."""
+    made = copy.deepcopy(module)
+    found = dict(source.named_buffers())
+    for name, buffer in made.named_buffers():
+        buffer.copy_(found[name])
     return made

@@ -60,6 +60,11 @@ def has_batchnorm(module: nn.Module) -> bool:
     )
 
 
+def has_dropout(module: nn.Module) -> bool:
+    """True where a layer, of torch's or of this package, draws noise in training."""
+    return any(isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise)) for layer in module.modules())
+
+
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
     """The layers with noise, by dotted name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}

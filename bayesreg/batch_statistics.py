@@ -1,0 +1,243 @@
+"""Draws that carry statistics of their own for batch normalisation: a function of each draw's weights, or of a random batch.
+
+    f_s(x) = f(x; w_s, m(w_s), v(w_s)),      m, v over all training rows, or over one random batch of them for each draw s
+
+Over all rows a draw is the network that training in full batches means by w_s. Over one batch each, at a single point, what
+varies from draw to draw is the noise that training in mini-batches had: Monte Carlo batch normalisation.
+
+References:
+    Maddox et al. (2019), A simple baseline for Bayesian uncertainty in deep learning (refreshing for each draw).
+    Teye, Azizpour and Smith (2018), Bayesian uncertainty estimation for batch normalized deep networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from bayesreg import _check, propagate
+from bayesreg._catalog import concrete
+from bayesreg.data import rows_of, unpack
+from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking
+from bayesreg.model import BayesianModel
+from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian
+from bayesreg.predictive import Predictive
+from bayesreg.record import FitRecord
+
+_TOGETHER = 20_000  # rows × draws that go through the network at once
+
+
+class WithStatistics(AbstractPosterior):
+    """Stored draws of a posterior's networks, each with batch normalisation's statistics of its own.
+
+    Args:
+        base: The posterior that they are drawn from; unknowns, their means and their sds are its own.
+        record: Its record, which says which statistics these are.
+        made_of: What each draw's network is made of, (S, Q).
+        found: Each draw's statistics, (S, V): `names` side by side.
+
+    Attributes:
+        base: The posterior.
+        shapes: The statistics' shapes by the buffers' dotted names.
+    """
+
+    def __init__(self, base: AbstractPosterior, record: FitRecord, made_of: torch.Tensor, found: torch.Tensor) -> None:
+        super().__init__(base.model, record)
+        self.base, self.made_of, self.found = base, made_of.detach(), found.detach()
+        self.shapes = buffer_shapes(base.model.module)
+        self._module = tracking(base._network).eval()
+
+    @property
+    def num_draws(self) -> int:
+        """S, how many draws are stored."""
+        return len(self.found)
+
+    def statistics(self) -> dict[str, torch.Tensor]:
+        """Mean and variance of each batch normalisation in each stored draw, (S, C), by the buffers' dotted names."""
+        return _split(self.found, self.shapes)
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws of the unknowns, (S, P)."""
+        return self.base.draw(num_samples, generator)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of `base`."""
+        return self.base.moments()
+
+    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = propagate.MAX_MEMORY) -> Predictive:
+        """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
+
+        Stored draws are taken without replacement while there are enough, with replacement beyond.
+
+        Args:
+            x: Inputs (N, ...), in the data's own units.
+            num_samples: S, the number of draws that are mixed.
+            seed: Same seed, same draws; the global random state is not touched.
+            max_memory: Bytes that the stored outputs may take.
+
+        Returns:
+            The predictive, in the data's own units.
+
+        Raises:
+            ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
+        """
+        count, generator = _check.count("num_samples", num_samples), torch.Generator().manual_seed(seed)
+        stored = self.num_draws
+        enough = count <= stored
+        index = (
+            torch.randperm(stored, generator=generator)[:count]
+            if enough
+            else torch.randint(stored, (count,), generator=generator)
+        )
+        index, inputs = index.to(self.found.device), self.model.prepare(x)
+        made_of, size = self.made_of[index], self.made_of.shape[1]
+
+        def forward(one: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return self.base._forward(one[:size], rows, self._module, _split(one[size:], self.shapes))
+
+        both = torch.cat([made_of, self.found[index]], 1)
+        out = propagate.outputs(self.model, self.layout, both, inputs, forward=forward, max_memory=max_memory)
+        return self._in_data_units(out, self.base._unknowns(made_of))
+
+    def state(self) -> dict[str, Any]:
+        """The base's kind and state, and the stored draws with their statistics."""
+        kind = type(self.base).__name__
+        return {"kind": kind, "base": self.base.state(), "made_of": self.made_of, "found": self.found}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> WithStatistics:
+        """The inverse of `state`."""
+        kinds = {kind.__name__: kind for kind in concrete(AbstractPosterior)}
+        base = kinds[state["kind"]].from_state(model, dataclasses.replace(record, batch_statistics=None), state["base"])
+        return cls(base, record, state["made_of"], state["found"])
+
+
+def refresh_batchnorm(
+    posterior: AbstractPosterior, X: Any, *, batch_size: int | None = None, num_draws: int = 1000, seed: int = 0
+) -> AbstractPosterior:
+    """The same posterior with batch normalisation's statistics taken anew over training inputs, by each draw for itself.
+
+    Args:
+        posterior: A fit of a network with batch normalisation. A mode, or a Laplace approximation (whose network is linearised
+            at one point), takes one set over all rows.
+        X: Training inputs (N, ...), as for `fit`, in the data's own units; a `Dataset` or `DataLoader` of pairs too.
+        batch_size: None for the statistics of all rows; B for those of B random rows, without replacement, at each draw.
+        num_draws: S, how many draws are stored with their statistics; one pass over the rows for each.
+        seed: Same seed, same draws and batches; the global random state is not touched.
+
+    Returns:
+        A new posterior of the same unknowns; `batch_statistics` says what it predicts by.
+
+    Raises:
+        ValueError: If the network has no batch normalisation, X does not fit, or `batch_size` is not within 2 … N.
+
+    >>> from torch import nn
+    >>> import bayesreg as br
+    >>> x, net = torch.randn(50, 2), nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 1))
+    >>> mode = br.fit(br.BayesianModel(net), x, x[:, 0], method=br.inference.MAP(num_steps=50))  # doctest: +SKIP
+    """
+    if not isinstance(posterior, AbstractPosterior):
+        raise ValueError(f"posterior must be what fit returned, but {type(posterior).__name__} came; fit the model first.")
+    base = posterior.base if isinstance(posterior, WithStatistics) else posterior
+    if not batchnorms(base.model.module):
+        raise ValueError(
+            f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has no such layer; "
+            "predict with the posterior as it is."
+        )
+    x = _inputs(base.model, X)
+    return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed)
+
+
+def with_statistics(
+    base: AbstractPosterior, x: torch.Tensor, *, batch_size: int | None, num_draws: int, seed: int
+) -> AbstractPosterior:
+    """`refresh_batchnorm` over prepared inputs.
+
+    Raises:
+        ValueError: If `batch_size` is not within 2 … N.
+    """
+    count, size = _check.count("num_draws", num_draws), _rows_a_batch(batch_size, len(x))
+    generator = torch.Generator().manual_seed(seed)
+    if size is None and (isinstance(base, Dirac) or (isinstance(base, Gaussian) and base.linearize)):
+        said = f"those of {len(x):,} rows, at the mode"
+        made = copy.copy(base)
+        found = _statistics_of(Dirac(base.model, base.record, base.loc), base.loc.new_zeros(1, 0), x, None, generator)
+        made.model = copy.copy(base.model)
+        made.model.module = carry(base.model.module, _split(found[0], buffer_shapes(base.model.module))).eval()
+        made.record = dataclasses.replace(base.record, batch_statistics=said)
+        return made
+    if isinstance(base, Gaussian) and base.linearize:
+        raise ValueError(
+            "a random batch at each draw needs a posterior that predicts by its draws' networks, but a linearised Laplace "
+            "approximation came, whose network is one point; refresh the mode in its place, or leave batch_size out."
+        )
+    said = (
+        f"each draw's own, over {len(x):,} rows"
+        if size is None
+        else f"those of one random batch of {size:,} out of {len(x):,} rows, for each draw"
+    )
+    with torch.no_grad():
+        made_of = base._networks(count, generator)
+        found = _statistics_of(base, made_of, x, size, generator)
+    return WithStatistics(base, dataclasses.replace(base.record, batch_statistics=said), made_of, found)
+
+
+def _rows_a_batch(batch_size: int | None, num_rows: int) -> int | None:
+    if batch_size is None:
+        return None
+    size = _check.count("batch_size", batch_size)
+    if not 2 <= size <= num_rows:
+        raise ValueError(
+            f"batch_size must be between 2, since one row has no variance, and the {num_rows:,} rows, but {size:,} came; pass "
+            "for example 32."
+        )
+    return size
+
+
+def _statistics_of(
+    base: AbstractPosterior, made_of: torch.Tensor, x: torch.Tensor, size: int | None, generator: torch.Generator
+) -> torch.Tensor:
+    """(S, V): the statistics of each draw's network over all rows, or over a random batch."""
+    module = by_batch(base._network).eval()
+
+    def one(made_of: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        found = statistics(module, lambda part: base._forward(made_of, part, module), rows)
+        return torch.cat([value.reshape(-1) for value in found.values()])
+
+    few = size or len(x)
+    together = max(1, _TOGETHER // few)
+    done = []
+    with torch.no_grad():
+        for part in made_of.split(together):
+            if size is None:
+                rows, axis = x, None
+            else:
+                rows = torch.stack([x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for _ in part])
+                axis = 0
+            if together == 1:
+                done.append(one(part[0], rows if axis is None else rows[0])[None])
+            else:
+                done.append(torch.vmap(one, in_dims=(0, axis))(part, rows))
+    return torch.cat(done)
+
+
+def _split(flat: torch.Tensor, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Statistics side by side in the last axis, by name."""
+    return dict(zip(shapes, flat.split([shape.numel() for shape in shapes.values()], -1), strict=True))
+
+
+def _inputs(model: BayesianModel, X: Any) -> torch.Tensor:
+    """Prepared inputs, all rows.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    if not isinstance(X, (DataLoader, torch.utils.data.Dataset)):
+        return model.prepare(X)
+    came = rows_of(X, None)
+    batches = [came] if isinstance(came, tuple) else came
+    return torch.cat([model.prepare(unpack(batch)[0]) for batch in batches])

@@ -1,0 +1,79 @@
+"""Monte Carlo batch normalisation: a mode, and the noise that mini-batches put on batch normalisation as its posterior."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from typing import ClassVar
+
+from bayesreg import _check
+from bayesreg.batch_statistics import WithStatistics, with_statistics
+from bayesreg.data import Data
+from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.map import MAP
+from bayesreg.layers.batchnorm import batchnorms
+from bayesreg.model import BayesianModel
+
+BATCH_SIZE = 32
+
+
+class MCBatchNorm(AbstractMethod):
+    """Fit the mode in mini-batches; each draw then predicts by the statistics of one random training batch.
+
+    A network trained in mini-batches has seen each row normalised by the mean and variance of the rows that happened to come
+    with it. That noise on every layer's scale and shift is, at prediction, an approximate posterior: with fewer rows in a batch
+    it is wider, and with all rows it is none, and the draws are the mode. The weights are one point in every draw.
+
+    Args:
+        batch_size: B, rows a training step and rows whose statistics a draw takes; 32 when None, or what `mode` says. All rows
+            where there are fewer. This is the knob that says how uncertain the answer is.
+        mode: How the mode is found, a `MAP`, under any prior; its defaults when None.
+        num_draws: How many draws of statistics are stored with the posterior.
+
+    Raises:
+        ValueError: If an argument is out of its range, or `mode` names another batch size.
+
+    References:
+        Teye, Azizpour and Smith (2018), Bayesian uncertainty estimation for batch normalized deep networks.
+    """
+
+    name: ClassVar[str] = "mc-batchnorm"
+    when: ClassVar[str] = "A network with batch normalisation, trained in mini-batches: error bars at the price of its mode."
+
+    def __init__(self, batch_size: int | None = None, mode: MAP | None = None, num_draws: int = 1000) -> None:
+        own = None if mode is None else mode.batch_size
+        if batch_size is not None and own is not None and batch_size != own:
+            raise ValueError(
+                f"a draw must take a batch as training saw it, but batch_size={batch_size!r} and a mode with "
+                f"batch_size={own} came; give it in one place."
+            )
+        given = own if batch_size is None else batch_size
+        self.batch_size = BATCH_SIZE if given is None else _check.count("batch_size", given)
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2, since one row has no variance, but 1 came; pass for example 32.")
+        self.mode = mode or MAP()
+        self.num_draws = _check.count("num_draws", num_draws)
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> WithStatistics:
+        """Fit; see `AbstractMethod.run`.
+
+        Raises:
+            ValueError: If the network has no batch normalisation, or rows are streamed.
+        """
+        started = time.perf_counter()
+        if not batchnorms(model.module):
+            raise ValueError(
+                f"MCBatchNorm needs a network with batch normalisation, but {type(model.module).__name__} has no such layer; "
+                "add nn.BatchNorm1d after a linear layer (layers.MLP(..., batchnorm=True)), or fit by method='map'."
+            )
+        x, _ = data.full("Monte Carlo batch normalisation")
+        size = min(self.batch_size, data.num_data)
+        search = copy.copy(self.mode)
+        search.batch_size = size
+        mode = search.run(model, data, seed=seed, report=report)
+        note = f"mc-batchnorm: each draw takes the statistics of {size:,} random rows out of {data.num_data:,}."
+        mode.history.notes.append(note)
+        found = with_statistics(mode, x, batch_size=size, num_draws=self.num_draws, seed=seed)
+        found.record = dataclasses.replace(found.record, method=self.name, elapsed=time.perf_counter() - started, space=None)
+        return found  # pyright: ignore[reportReturnType]

@@ -239,6 +239,36 @@ def test_what_batch_normalisation_cannot_do_in_many_fits_is_refused():
         ReplicaBuffers([mlp(), older], 2)
 
 
+class Averaged(Own):
+    """Keeps a mean of its own beside batch normalisation, which no copy could be given back."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x):
+        if self.training:
+            self.seen = 0.9 * self.seen + 0.1 * x.mean(0)
+        return super().forward(x - self.seen)
+
+
+class Masked(Own):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.3, self.training))
+
+
+def test_what_a_module_does_in_training_by_itself_is_found_beside_batch_normalisation():
+    x, y = rows(mlp())
+    model, _ = br.BayesianModel(Own().double()).ingest(x, y)
+    assert not model.differs_in_training
+    model, _ = br.BayesianModel(Averaged().double()).ingest(x, y)
+    assert model.differs_in_training
+    with pytest.raises(ValueError, match=r"many fits .* fixed network .* own code makes Averaged another one in training; fit"):
+        check_replicable(LogJoint(model))
+    with pytest.raises(ValueError, match="the forward of Masked draws numbers of its own"):
+        br.BayesianModel(Masked().double()).ingest(x, y)
+
+
 @pytest.mark.parametrize("poor", [False, True], ids=["any start", "a poor own start"])
 @pytest.mark.parametrize("name", ["mlp", "mlp, cumulative", "conv"])
 def test_the_best_of_several_starts_keeps_its_own_statistics(name, poor):

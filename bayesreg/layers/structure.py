@@ -53,7 +53,12 @@ def dotted(prefix: str, leaf: str) -> str:
 
 def has_batchnorm(module: nn.Module) -> bool:
     """True where a layer keeps running statistics or normalises by the batch."""
-    return any(isinstance(layer, nn.modules.batchnorm._NormBase) for layer in module.modules())
+    return any(map(is_norm, module.modules()))
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """True for one of torch's layers that keep running statistics or normalise by the batch."""
+    return isinstance(layer, nn.modules.batchnorm._NormBase)
 
 
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:

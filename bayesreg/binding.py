@@ -14,7 +14,8 @@ from torch import nn
 from bayesreg import _check
 from bayesreg.autoscale import ratio_of
 from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
-from bayesreg.layers import MLP, Standardize
+from bayesreg.layers import MLP, AbstractNoise, Standardize
+from bayesreg.layers.structure import is_norm
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.predictive import seeded
 
@@ -237,12 +238,17 @@ class AbstractBinding(abc.ABC):
     def _check_training(self, x: torch.Tensor) -> bool:
         """True where the module gives something else in training mode, or changes a buffer, though no layer of torch's does.
 
+        Batch normalisation stands in evaluation mode here, so that what is left is the module's own doing.
+
         Raises:
             ValueError: If its forward draws random numbers of its own.
         """
-        if not self.is_deterministic or all(type(module) in _PLAIN for module in self.module.modules()):
+        noise = any(isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise)) for layer in self.module.modules())
+        if noise or all(type(layer) in _PLAIN or is_norm(layer) for layer in self.module.modules()):
             return False
         values, rows, module = self.weights(), x[:8], copy.deepcopy(self.module).train()
+        for layer in filter(is_norm, module.modules()):
+            layer.eval()
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
         if draws_numbers(lambda: self.forward(values, rows, copy.deepcopy(module)), x.device):
             raise ValueError(

@@ -3,6 +3,7 @@
 penalty weight λ = 1/scale (or 1/scale² for quadratic penalties):  scale → 0 shrinks all to zero, scale → ∞ is the plain fit.
 
 Every scale, and every fold of the cross-validation under every scale, is one row of a stacked vector that one search moves.
+With batch normalisation each row has running statistics of its own, and each fold a search: a batch is of its own rows alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bayesreg.inference.map import check_has_mode
 from bayesreg.inference.replicas import Replicas, check_replicable
 from bayesreg.inference.scales import default_scales, matched, power, with_scale
 from bayesreg.inference.training import resolve_batch
+from bayesreg.layers.structure import has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.path_result import Path
 from bayesreg.record import History
@@ -72,9 +74,10 @@ def path(
     """Fit a model's mode under many prior scales at once, and say which scale to take.
 
     A model that is linear in its weights ends at its modes to about ten digits, exact zeros included; a network starts at the
-    module's weights under each scale. Cross-validation leaves out each fold in turn: priors of the `standardize=True` kind and
-    `autoscale` get the statistics of the fold's own training rows, so that nothing of the left-out rows leaks into their fit,
-    and the score is in the data's own units.
+    module's weights under each scale. A network with batch normalisation ends with Adam's steps and has neither an evidence nor
+    degrees of freedom; each fit keeps running statistics of its own. Cross-validation leaves out each fold in turn: priors of
+    the `standardize=True` kind and `autoscale` get the statistics of the fold's own training rows, so that nothing of the
+    left-out rows leaks into their fit, and the score is in the data's own units.
 
     Args:
         model: What is assumed; the scales of the matched priors are replaced.
@@ -124,7 +127,7 @@ def path(
         whole = parts[0]
         log_joint = LogJoint(whole.model)
         check_replicable(log_joint)
-        affine = whole.model.likelihood.log_concave and is_affine(log_joint, whole.data)
+        affine = whole.model.likelihood.log_concave and whole.model.is_deterministic and is_affine(log_joint, whole.data)
         found = default_scales(whole.model, names, whole.data, affine) if given is None else given
         joints = [[LogJoint(with_scale(part.model, names, float(s))) for s in found] for part in parts]
         batch = resolve_batch(batch_size, whole.data, log_joint.layout.size)
@@ -132,7 +135,7 @@ def path(
         if affine and convex and batch is None and steps is None:
             modes = _convex_path(parts, joints)
         else:
-            modes = _descents(parts, joints, steps or NUM_STEPS, rate, batch, seed, report)
+            modes, joints = _descents(parts, joints, steps or NUM_STEPS, rate, batch, seed, report)
         held_out = _held_out(parts, joints, modes) if fold is not None else None
         made = _described(whole, joints[0], modes[0], names, found, held_out, fold, evidence)
         return dataclasses.replace(made, seed=seed, elapsed=time.perf_counter() - started)
@@ -210,6 +213,12 @@ def _replicas(parts: Sequence[_Part], joints: Sequence[Sequence[LogJoint]]) -> R
     return Replicas(flat, x, y, len(flat), weights=weights, own_rows=own)
 
 
+def _only(part: _Part, which: torch.Tensor) -> _Part:
+    """A part with some of its rows, all of which count."""
+    x, y = part.data.full("a path")
+    return dataclasses.replace(part, data=Data(int(which.sum()), x[which], y[which]), keep=torch.ones_like(which[which]))
+
+
 def _convex_path(parts: list[_Part], joints: list[list[LogJoint]]) -> list[torch.Tensor]:
     """The modes of a model that is linear in its weights, (R, P) in float64 for each part.
 
@@ -217,8 +226,7 @@ def _convex_path(parts: list[_Part], joints: list[list[LogJoint]]) -> list[torch
     """
     found = []
     for part, row in zip(parts, joints, strict=True):
-        x, y = part.data.full("a path")
-        problem = affine_problem(row[0], Data(int(part.keep.sum()), x[part.keep], y[part.keep]))
+        problem = affine_problem(row[0], _only(part, part.keep).data)
         if problem is not None:
             modes = torch.stack([solution.u for solution in solve_path(problem, row)])
             found.append(modes.to(part.model.like.device))
@@ -232,12 +240,18 @@ def _convex_path(parts: list[_Part], joints: list[list[LogJoint]]) -> list[torch
 
 def _descents(
     parts: list[_Part], joints: list[list[LogJoint]], num_steps: int, rate: float, batch: int | None, seed: int, report: Report
-) -> list[torch.Tensor]:
-    """Modes by Adam and what follows it, (R, P) for each part; many parts at once as long as they fit."""
+) -> tuple[list[torch.Tensor], list[list[LogJoint]]]:
+    """Modes by Adam and what follows it, (R, P) for each part, and the log-joints with each fit's running statistics.
+
+    Many parts go at once as long as they fit; one by one where rows with weight 0 would be in a batch's statistics.
+    """
     width = sum(s.latent.shape[0] for s in joints[0][0].layout.segments.values() if len(s.latent.shape) > 1)
     rows = batch or parts[0].data.num_data
     at_once = max(1, ACTIVATIONS // (rows * max(1, width) * len(joints[0])))
+    if has_batchnorm(parts[0].model.module):
+        parts, at_once = [_only(part, part.keep) for part in parts], 1
     found: list[torch.Tensor] = []
+    kept: list[list[LogJoint]] = []
     turns = range(0, len(parts), at_once)
     for turn, first in enumerate(turns):
         some, own = parts[first : first + at_once], joints[first : first + at_once]
@@ -247,18 +261,22 @@ def _descents(
                 for part, row in zip(some, own, strict=True)
             ]
         )
+        replicas = _replicas(some, own)
         u = search(
-            _replicas(some, own),
+            replicas,
             start,
             num_steps=num_steps,
             learning_rate=rate,
-            batch_size=batch,
+            batch_size=None if batch is None or batch >= replicas.num_rows else batch,
             generator=torch.Generator().manual_seed(seed),
             report=_shifted(report, turn, len(turns)),
             history=History(),
         )
         found += list(u.split([len(row) for row in own]))
-    return found
+        if replicas.buffers.values:
+            own = [[LogJoint(replicas.buffers.carried(r, j.model)) for r, j in enumerate(row)] for row in own]
+        kept += own
+    return found, kept
 
 
 def _shifted(report: Report, turn: int, turns: int) -> Callable[[int, int, float], None]:
@@ -269,9 +287,7 @@ def _held_out(parts: list[_Part], joints: list[list[LogJoint]], modes: list[torc
     """Mean log predictive density of the rows left out, in nats a row and the data's own units, (K, R)."""
     found = []
     for part, row, u in zip(parts[1:], joints[1:], modes[1:], strict=True):
-        (x, y), left = part.data.full("a path"), ~part.keep
-        rows = dataclasses.replace(part, data=Data(int(left.sum()), x[left], y[left]), keep=torch.ones_like(left[left]))
-        found.append(_replicas([rows], [row]).double().row_log_prob(u.double()).mean(1))
+        found.append(_replicas([_only(part, ~part.keep)], [row]).double().row_log_prob(u.double()).mean(1))
     return torch.stack(found).cpu()
 
 
@@ -303,7 +319,7 @@ def _described(
         )
     log_evidences = None if why else _evidences(replicas.double(), joints, whole.data, modes.double())
     freedom = None
-    if size <= MOST_FREEDOM:
+    if size <= MOST_FREEDOM and not replicas.normalised:
         wide = [in_double(j, u.to(whole.model.like), whole.data) for j, u in zip(joints, modes, strict=True)]
         freedom = torch.tensor([degrees_of_freedom(*problem) for problem in wide], dtype=torch.float64)
     return Path(

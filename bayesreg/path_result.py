@@ -29,14 +29,16 @@ class Path:
     """The modes of one model under R prior scales, from the strongest penalty to the weakest.
 
     Attributes:
-        models: The model under each scale, bound to its data.
+        models: The model under each scale, bound to its data, with the running statistics of its own fit where there is batch
+            normalisation.
         data: All rows, prepared.
         names: The tensors whose priors' scale varies.
         scales: The number in the field `scale` of their priors (ElasticNet: l1_scale), (R,), increasing.
         power: 2 where the penalty's weight is 1/scale² (quadratic penalties), else 1.
         modes: (R, P), unconstrained.
         log_joint: Log p(y, θ | x) at each mode, in nats, summed over the data, in their own units, (R,).
-        degrees_of_freedom: Effective number of weights, see `inference.effective`, (R,); None with more than 2,000 unknowns.
+        degrees_of_freedom: Effective number of weights, see `inference.effective`, (R,); None with more than 2,000
+            unknowns, or batch normalisation, whose fits end at no mode that one objective has.
         held_out: Mean log predictive density of a left-out row, in nats and the data's own units, (folds, R); None without
             cross-validation.
         fold: Each row's fold, (N,), or None.

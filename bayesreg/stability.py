@@ -124,7 +124,8 @@ def stability(
         Kept inputs and frequencies; `stable(0.9)` names those that stay.
 
     Raises:
-        ValueError: If no prior on the inputs makes exact zeros, or the data do not fit.
+        ValueError: If no prior on the inputs makes exact zeros, the network has batch normalisation (whose statistics of a
+            batch know no counts of rows), or the data do not fit.
 
     References:
         Bach (2008), Bolasso: model consistent Lasso estimation through the bootstrap. Meinshausen and Bühlmann (2010),
@@ -160,7 +161,7 @@ def stability(
         counts = torch.zeros(count, data.num_data).scatter_add_(1, drawn, torch.ones(drawn.shape))
         weights = torch.cat([torch.ones(1, data.num_data), counts]).to(model.like)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        u, _ = fit_many(
+        u, *_ = fit_many(
             log_joint,
             start.expand(count + 1, -1),
             data,

@@ -75,11 +75,6 @@ def test_each_set_learns_its_own_rate(seed):
             [data(0), data(1)],
             r"must have the same tensors and priors, but 60 rows came and models that differ; fit them one by one",
         ),
-        (
-            [model(s, nn.BatchNorm1d(6), nn.Dropout(0.1)) for s in (0, 1)],
-            [data(0), data(1)],
-            r"batch normalisation keeps one set of statistics, but several sets came; fit them one by one",
-        ),
         ([model(0, nn.Identity())], [data(0)], r"MCDropout needs a network with dropout, but it has no dropout layer"),
     ],
 )

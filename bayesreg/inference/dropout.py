@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import ConvergenceWarning, Report, checked_seed, isolated, reporter
 from bayesreg.inference.loop import run
+from bayesreg.inference.replica_buffers import ReplicaBuffers
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
 from bayesreg.inference.training import check_batches, resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
@@ -144,6 +145,8 @@ class MCDropout(AbstractVariational):
     ) -> list[Noisy]:
         """Fit one network to several sets of equally many rows at once, as cross-validation asks: each step is vmapped.
 
+        Batch normalisation has running statistics of each set.
+
         Args:
             models: One a set, alike but for the weights from which they start.
             sets: Pairs (X, y).
@@ -154,7 +157,7 @@ class MCDropout(AbstractVariational):
             One posterior a set; `elapsed` is the whole time divided by their number.
 
         Raises:
-            ValueError: If the sets have different numbers of rows, or the network has batch normalisation.
+            ValueError: If the sets have different numbers of rows.
 
         Warns:
             ConvergenceWarning: If certificates are not passed; says how many, and what the first of them says.
@@ -262,7 +265,13 @@ class DropoutBound:
         return u, {name: part.view(value.shape) for (name, value), part in zip(self.learned, rest, strict=True)}
 
     def loss(
-        self, phi: torch.Tensor, x: torch.Tensor, y: torch.Tensor, noise: torch.Tensor, weight: float = 1.0
+        self,
+        phi: torch.Tensor,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        noise: torch.Tensor,
+        weight: float = 1.0,
+        statistics: Mapping[str, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Minus the ELBO estimated from one batch and one noise, divided by N.
 
@@ -272,6 +281,7 @@ class DropoutBound:
             y: Prepared targets.
             noise: ε, (`network.row_size(B)`,).
             weight: Of the KL.
+            statistics: Buffers in place of the module's own, which batch normalisation then writes.
 
         Returns:
             The loss, a scalar with gradient; and the same with the KL's weight at 1, detached where it can be.
@@ -279,7 +289,7 @@ class DropoutBound:
         model = self.log_joint.model
         u, learned = self.split(phi)
         values = self.log_joint.layout.unflatten(u)
-        buffers = {**self.network.named_by_row(noise, len(x)), **learned}
+        buffers = {**(statistics or {}), **self.network.named_by_row(noise, len(x)), **learned}
         output = model.forward(values, x, self.module, buffers)
         rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) * (-1 / self.data.rows_a_batch(x))
         divergence = self.divergence(u, values, learned) * (1 / self.num_data)
@@ -319,6 +329,8 @@ class DropoutBound:
 def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report) -> tuple[list[torch.Tensor], list[History]]:
     """All fits step by step: (P + V,) and the history of each, the ELBO at every step in it.
 
+    What batch normalisation has seen of each set is in the bound's own module afterwards.
+
     Raises:
         ValueError: As `fit_each` does.
     """
@@ -330,8 +342,6 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
             "sets that are fitted together must be arrays with equally many rows, and their models must have the same tensors "
             f"and priors, but {came}; fit them one by one."
         )
-    if has_batchnorm(first.module):
-        raise ValueError("batch normalisation keeps one set of statistics, but several sets came; fit them one by one.")
     x, y = (torch.stack([getattr(bound.data, name) for bound in bounds]) for name in ("x", "y"))
     start = torch.stack([bound.start() for bound in bounds])
     count, size, num_data = len(bounds), first.log_joint.layout.size, rows.pop()
@@ -341,7 +351,9 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
     batch_size = resolve_batch(method.batch_size, first.data, size)
     schedule = method.schedule(first.data, batch_size)
     losses: list[torch.Tensor] = []
-    loss_of = torch.vmap(first.loss, in_dims=(0, 0, 0, 0, None))
+    noises = [dotted(name, leaf) for name, layer in first.network.layers.items() for leaf in layer._buffers]
+    statistics = ReplicaBuffers([bound.module for bound in bounds], count, noises)
+    loss_of = torch.vmap(first.loss, in_dims=(0, 0, 0, 0, None, statistics.axes))
 
     def members(flat: torch.Tensor) -> torch.Tensor:
         return torch.cat([flat[: count * size].view(count, size), flat[count * size :].view(count, -1)], 1)
@@ -349,7 +361,7 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
     def backward(index: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(count, first.network.row_size(len(index)), dtype=x.dtype, device=x.device)
         weight = method._divergence_weight(len(losses) + 1, schedule.num_steps)
-        loss, elbo = loss_of(members(parameter), x[:, index], y[:, index], noise, weight)
+        loss, elbo = loss_of(members(parameter), x[:, index], y[:, index], noise, weight, statistics.values)
         loss.sum().backward()
         losses.append(elbo)
         return elbo.sum()
@@ -366,7 +378,8 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
     )
     elbos = -num_data * torch.stack(losses).double().cpu()
     histories = []
-    for bound, own in zip(bounds, elbos.T, strict=True):
+    for member, (bound, own) in enumerate(zip(bounds, elbos.T, strict=True)):
+        statistics.write(member, bound.module)
         own = own + num_data * bound.log_joint.model.log_jacobian
         notes = [*bound.notes(), f"adam: {batch_size or 'all'} rows a step, {count} fits in each step."]
         histories.append(History("elbo", list(range(len(own))), own.tolist(), notes))

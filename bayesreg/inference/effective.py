@@ -14,6 +14,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.curvature import output_jacobian, prior_hessian
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.training import gradient_of
+from bayesreg.layers.structure import has_batchnorm
 
 _ENTRIES = 2**24  # rows × unknowns that are differentiated at once
 _ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is said
@@ -98,6 +99,8 @@ def no_evidence(log_joint: LogJoint, most: int) -> str:
     model = log_joint.model
     kinked = [str(latent.prior) for latent in model.latents.values() if not latent.prior.smooth]
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
+    if has_batchnorm(model.module):
+        return "batch normalisation makes the objective of training another one, so that no fit ends at a mode of this model"
     if kinked:
         return f"a Laplace approximation needs a log-prior with two derivatives, and {kinked[0]} has a kink where the mode sits"
     if improper:

@@ -3,7 +3,8 @@
     u_r ← prox_{s·penalty_r}(u_r − s ∇smooth_r(u_r)),  all r together; s first in Adam's metric, at the end one a fit
 
 A fit that sees all rows ends by accelerated proximal steps (exact zeros) and, while the Hessians are affordable, by Newton's
-on what is not zero, so that a convex problem ends at its mode to about ten digits.
+on what is not zero, so that a convex problem ends at its mode to about ten digits. A network with batch normalisation ends
+with Adam's steps: its objective in training is another one than that of evaluation.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bayesreg.inference.loop import Schedule
 from bayesreg.inference.replicas import Replicas
 from bayesreg.inference.steps import BETAS, pace
 from bayesreg.inference.training import resolve_batch
+from bayesreg.model import BayesianModel
 from bayesreg.record import History
 
 NEWTON_WORK = 4 * 10**9  # replicas × rows × unknowns², up to which Newton's steps end the fits
@@ -42,25 +44,26 @@ def fit_many(
     generator: torch.Generator | None = None,
     report: Report | None = None,
     history: History | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, list[BayesianModel]]:
     """R fits at once: restarts, an ensemble, scales, or rows that count differently.
 
     Args:
         log_joints: One for all, or R of models that differ in the numbers of their priors alone.
         starts: Where each begins, (R, P) unconstrained.
         data: The rows, in memory.
-        num_steps: Adam's steps; 0 for none where the objective is convex, or the start is near a mode.
+        num_steps: Adam's steps; 0 for none where the objective is convex, or the start is near a mode, and there is no batch
+            normalisation.
         learning_rate: Adam's first rate, falling to zero along half a cosine.
         batch_size: Rows a step; when None as for `MAP`.
-        weights: How often each row counts in each fit, (R, N), >= 0; once when None.
+        weights: How often each row counts in each fit, (R, N), >= 0; once when None, as batch normalisation needs it.
         jacobian: Follow the density of the unconstrained vector.
         generator: Where the batches come from; seed 0 when None.
         report: Called about a hundred times with (step, of how many, the highest log-joint).
         history: Where the highest log-joint is recorded.
 
     Returns:
-        The modes (R, P) in the type of `starts`, and their log-joints in nats, summed over each fit's rows and in the data's
-        own units, (R,), float64.
+        The modes (R, P) in the type of `starts`; their log-joints in nats, summed over each fit's rows and in the data's own
+        units, (R,), float64; and the model of each fit, which has that fit's running statistics of batch normalisation.
 
     Raises:
         ValueError: If the model or the rows are none for many fits at once, or a loss stops being finite.
@@ -70,7 +73,7 @@ def fit_many(
     >>> model = BayesianModel(nn.Linear(1, 1, bias=False), priors.Normal(1.0), likelihoods.Gaussian(1.0))
     >>> model, data = model.ingest([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
     >>> once, twice = torch.ones(3), torch.tensor([1.0, 2.0, 0.0])     # Σxy/(Σx² + σ²/τ²): 5/6, and 2/3
-    >>> found, nats = fit_many(LogJoint(model), torch.zeros(2, 1), data, num_steps=0, weights=torch.stack([once, twice]))
+    >>> found, *_ = fit_many(LogJoint(model), torch.zeros(2, 1), data, num_steps=0, weights=torch.stack([once, twice]))
     >>> found.flatten().tolist()
     [0.8333333..., 0.6666666...]
     """
@@ -88,7 +91,8 @@ def fit_many(
         report=report or (lambda step, total, objective: None),
         history=history or History(),
     )
-    return u, replicas.double().objectives(u.double())
+    models = [replicas.buffers.carried(r, joints[r % len(joints)].model) for r in range(len(starts))]
+    return u, replicas.double().objectives(u.double()), models
 
 
 def search(
@@ -102,17 +106,25 @@ def search(
     report: Report,
     history: History,
 ) -> torch.Tensor:
-    """Adam's steps, then those that end at the modes; arguments as for `fit_many`.
+    """Adam's steps, then those that end at the modes where there is no batch normalisation; arguments as for `fit_many`.
 
     Returns:
-        (R, P), in the type of `starts`.
+        (R, P), in the type of `starts`; the running statistics that belong to it are in `replicas.buffers` then.
+
+    Raises:
+        ValueError: If no step is to be taken though there is batch normalisation, or as `descend` does.
     """
+    if replicas.normalised and not num_steps:
+        raise ValueError(
+            "num_steps must be at least 1 where a network has batch normalisation, which is trained by Adam's steps alone, but "
+            "0 came; take for example 2000."
+        )
     u = starts.detach().clone()
     if num_steps:
         batches = _batches(replicas.num_rows, batch_size, generator, u.device)
         u = descend(replicas, u, Schedule(num_steps, learning_rate), batches, report, history)
     rows, work = replicas.num_rows, replicas.num_rows * u.numel()
-    if batch_size is None and (work <= POLISH_WORK or not num_steps):
+    if batch_size is None and not replicas.normalised and (work <= POLISH_WORK or not num_steps):
         u = finish(replicas.double(), u.double(), newton=affordable(len(u), rows, u.shape[1])).to(starts.dtype)
     return u
 
@@ -152,7 +164,7 @@ def descend(
 
 
 class Stepper:
-    """One step of Adam of all fits, in place, on F_r/N_r; where penalties have kinks their prox in Adam's metric follows.
+    """One training step of all fits by Adam, in place, on F_r/N_r; where penalties have kinks their prox in its metric follows.
 
     Args:
         replicas: The problems.
@@ -177,7 +189,7 @@ class Stepper:
             The likelihood's part of F before the step, summed over the fits, a detached scalar.
         """
         gradient, first, second, step = self.gradient, self.first, self.second, self.step
-        loss = self.replicas.backward(self.leaves, self.into, rows)
+        loss = self.replicas.backward(self.leaves, self.into, rows, training=True)
         with torch.no_grad():
             self.replicas.add_slopes(gradient, self.u, kinks=False)
             gradient.mul_(self.per_row)

@@ -197,7 +197,8 @@ class MAP(AbstractMethod):
             history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
         restarts = None
         if self.num_restarts > 1:
-            u, restarts = self._best_of_many(log_joint, u, data, batch_size, optimizer, history, report)
+            own = (log_joint, u)
+            log_joint, u, restarts = self._best_of_many(LogJoint(model), own, data, batch_size, optimizer, history, report)
         probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
         certificate = certify(log_joint, u, start, data, self.jacobian, probe, restarts=restarts)
         if held_out is not None and not certificate.converged:
@@ -207,7 +208,7 @@ class MAP(AbstractMethod):
             )
             certificate = dataclasses.replace(certificate, sentence=sentence)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
-        return Dirac(trained, record, u)
+        return Dirac(log_joint.model, record, u)
 
     @property
     def _space(self) -> str:
@@ -288,19 +289,21 @@ class MAP(AbstractMethod):
     def _best_of_many(
         self,
         log_joint: LogJoint,
-        own: torch.Tensor,
+        own: tuple[LogJoint, torch.Tensor],
         data: Data,
         batch_size: int | None,
         optimizer: str,
         history: History,
         report: Report,
-    ) -> tuple[torch.Tensor, list[float]]:
+    ) -> tuple[LogJoint, torch.Tensor, list[float]]:
         """The best of the fit from the module's own weights and of fits from other starts, and all their log-joints in nats.
+
+        Each log-joint is with the fit's own running statistics, if there are any; every fit starts from those of the module.
 
         Raises:
             ValueError: If the model is none for many fits at once.
         """
-        found, others = fit_many(
+        found, others, models = fit_many(
             log_joint,
             starts(log_joint, *next(data.epoch()), self.num_restarts - 1),
             data,
@@ -315,13 +318,13 @@ class MAP(AbstractMethod):
         if optimizer == "lbfgs":  # all to their own mode, so that they can be told apart
             found = torch.stack([self._lbfgs(log_joint, u, data, History(), lambda step, total, nats: None) for u in found])
             others = [gradient_of(*in_double(log_joint, u, data), jacobian=self.jacobian)[0] for u in found]
-        nats = [gradient_of(*in_double(log_joint, own, data), jacobian=self.jacobian)[0], *map(float, others)]
+        nats = [gradient_of(*in_double(*own, data), jacobian=self.jacobian)[0], *map(float, others)]
         best = max(range(len(nats)), key=nats.__getitem__)
         history.notes.append(
             f"{self.num_restarts} starts: number {best + 1} is the best; {max(nats) - min(nats):.3g} nats between the best and "
             "the worst."
         )
-        return (own if best == 0 else found[best - 1]), nats
+        return (*(own if best == 0 else (LogJoint(models[best - 1]), found[best - 1])), nats)
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
         options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}

@@ -4,20 +4,25 @@
 
 The replicas are independent, so that one ordinary backward pass through Σ_r F_r gives every gradient. That costs less than a
 `vmap` of gradients: what is small (a network's layers) becomes one batched product, what is elementwise one operation.
+
+Batch normalisation has running statistics of each fit: a training step writes them, everything else reads them.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 from bayesreg.flat import LogJoint
+from bayesreg.inference.replica_buffers import ReplicaBuffers, batch_norm
 from bayesreg.inference.replica_groups import ReplicaGroup, stacked
-from bayesreg.layers import MLP
+from bayesreg.layers import MLP, AbstractNoise
+from bayesreg.layers.structure import has_batchnorm
 from bayesreg.model import BayesianModel
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Softsign, nn.Identity)
@@ -27,7 +32,8 @@ class Replicas:
     """R log-joints of one shape, evaluated together.
 
     Args:
-        log_joints: One for all replicas, or R; their models may differ in their priors' numbers and their data alone.
+        log_joints: One for all replicas, or R; their models may differ in their priors' numbers, their data and batch
+            normalisation's statistics alone.
         x: Prepared inputs, (N, ...) shared or (R, N, ...).
         y: Prepared targets, (N,), (N, K) shared or with a leading R.
         num_replicas: R.
@@ -35,8 +41,13 @@ class Replicas:
         own_rows: Whether x and y have a leading R.
         jacobian: Follow the density of the unconstrained vector.
 
+    Attributes:
+        buffers: Batch normalisation's statistics, of each replica its own: at first those of its model. `losses`, `loss_sum`
+            and `backward` with `training=True` write them, nothing else does.
+
     Raises:
-        ValueError: If the model is none that can be fitted many times at once.
+        ValueError: If the model is none that can be fitted many times at once, or rows have weights where there is batch
+            normalisation.
     """
 
     def __init__(
@@ -53,6 +64,13 @@ class Replicas:
         self.log_joint, self.x, self.y = log_joints[0], x, y
         self.num_replicas, self.own_rows, self.jacobian = num_replicas, own_rows, jacobian
         check_replicable(self.log_joint)
+        self.normalised = has_batchnorm(self.model.module)
+        if self.normalised and weights is not None:
+            raise ValueError(
+                "each row must count once where a network has batch normalisation, since a batch's statistics know no weights, "
+                "but weights came (as bootstrap refits have them); leave them out, or take nn.LayerNorm in its place."
+            )
+        self.buffers = ReplicaBuffers([j.model.module for j in log_joints] if self.normalised else [], num_replicas)
         self.num_rows = x.shape[1] if own_rows else len(x)
         like = self.model.like
         self.weights = None if weights is None else weights.to(like)
@@ -68,12 +86,25 @@ class Replicas:
         dims = 0 if own_rows else None
         axes = (0, dims, dims, None if weights is None else 0)
         self._terms = torch.vmap(self._terms_of_output, in_dims=(0, 0, *axes[2:]))
-        self._outputs = torch.vmap(self.model.forward, in_dims=axes[:2])
+        self._outputs = self._vmapped(self.model.module)
 
     @property
     def model(self) -> BayesianModel:
         """The first replica's model, which stands for the forward map and the likelihood of all."""
         return self.log_joint.model
+
+    def _vmapped(self, module: nn.Module) -> Callable[..., torch.Tensor]:
+        """The outputs of all replicas as a function of values, inputs and buffers, whatever the network."""
+
+        def one(values: Any, x: torch.Tensor, buffers: Any) -> torch.Tensor:
+            return self.model.forward(values, x, module, buffers)
+
+        return torch.vmap(one, in_dims=(0, 0 if self.own_rows else None, self.buffers.axes))
+
+    @cached_property
+    def _trained_outputs(self) -> Callable[..., torch.Tensor]:
+        """The same in training mode; each tensor that is written there is one of `buffers`."""
+        return self._vmapped(copy.deepcopy(self.model.module).train())
 
     @property
     def smooth(self) -> bool:
@@ -108,13 +139,14 @@ class Replicas:
             for groups, g in zip(own, self.groups, strict=True)
         ]
         made.kinked = [group for group in made.groups if group.first.kinked]
+        made.buffers = self.buffers.part(rows, dtype)
         made.log_prior_constant, made.log_jacobian = self.log_prior_constant[rows], self.log_jacobian[rows]
         return made
 
     def of_density(self) -> Replicas:
         """The same problems with the log-Jacobian in the objective."""
         made = copy.copy(self)
-        made.jacobian = True
+        made.jacobian, made.buffers = True, self.buffers.part(slice(None), self.model.like.dtype)
         return made
 
     def leaves(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -123,12 +155,15 @@ class Replicas:
         u = u.detach()
         return {name: u[:, s.slice].unflatten(1, s.latent.shape or (1,)).requires_grad_() for name, s in segments.items()}
 
-    def losses(self, leaves: dict[str, torch.Tensor], rows: torch.Tensor | None = None) -> torch.Tensor:
+    def losses(
+        self, leaves: dict[str, torch.Tensor], rows: torch.Tensor | None = None, *, training: bool = False
+    ) -> torch.Tensor:
         """−Σᵢ w_ri log p(y_ri | f) of each replica over all rows or a batch of them, in nats, (R,), with gradient.
 
         Args:
             leaves: As `leaves` gives them.
             rows: Numbers of the batch's rows; all when None.
+            training: Whether it is a training step: batch normalisation works on the batch, and writes `buffers`.
 
         Returns:
             (R,), a batch scaled by N/B.
@@ -136,15 +171,17 @@ class Replicas:
         x, y, weights = self._batch(rows)
         values = self.constrained(leaves)
         noise = {name: values[name] for name in self.model.likelihood.latents}
-        found = self._terms(self._output(values, x), noise, y, weights)
+        found = self._terms(self._output(values, x, training), noise, y, weights)
         return found if rows is None else found * (self.num_rows / len(rows))
 
-    def loss_sum(self, leaves: dict[str, torch.Tensor], rows: torch.Tensor | None = None) -> torch.Tensor:
+    def loss_sum(
+        self, leaves: dict[str, torch.Tensor], rows: torch.Tensor | None = None, *, training: bool = False
+    ) -> torch.Tensor:
         """The sum of `losses`, a scalar; where all replicas have one noise, their rows are one batch of R · B."""
         if self.weights is not None or self.model.likelihood.latents:
-            return self.losses(leaves, rows).sum()
+            return self.losses(leaves, rows, training=training).sum()
         x, y, _ = self._batch(rows)
-        output = self._output(self.constrained(leaves), x).flatten(0, 1)
+        output = self._output(self.constrained(leaves), x, training).flatten(0, 1)
         y = y if self.own_rows else y.expand(self.num_replicas, *y.shape)
         found = -self.model.likelihood.log_prob_sum(output, y.flatten(0, 1), **self.model.noise({}))
         return found if rows is None else found * (self.num_rows / len(rows))
@@ -157,9 +194,12 @@ class Replicas:
         x, y = (v[:, rows] if self.own_rows else v[rows] for v in (x, y))
         return x, y, None if weights is None else weights[:, rows]
 
-    def _output(self, values: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    def _output(self, values: dict[str, torch.Tensor], x: torch.Tensor, training: bool = False) -> torch.Tensor:
         """(R, B) or (R, B, K)."""
-        return self._outputs(values, x) if self.layers is None else self._forward(values, x)
+        if self.layers is not None:
+            return self._forward(values, x, training)
+        outputs = self._trained_outputs if training and self.normalised else self._outputs
+        return outputs(values, x, self.buffers.values)
 
     def constrained(self, leaves: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Values by name, (R, *shape), in constrained space."""
@@ -177,22 +217,25 @@ class Replicas:
             return -likelihood.log_prob_sum(output, y, **known)
         return -(likelihood.log_prob(output, y, **known) @ weights)
 
-    def _terms_of_weights(self, values: Any, x: torch.Tensor, y: torch.Tensor, weights: Any) -> torch.Tensor:
-        return self._terms_of_output(self.model.forward(values, x), values, y, weights)
-
-    def _forward(self, values: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    def _forward(self, values: dict[str, torch.Tensor], x: torch.Tensor, training: bool) -> torch.Tensor:
         """A network of linear and elementwise layers as batched products; `vmap` would not fuse the bias."""
         known: dict[str, Any] = {**self.model.constants, **values}
+
+        def tensor(name: str, dim: int) -> torch.Tensor:
+            return _expanded(known[self.model._places[name]], self.num_replicas, dim)
+
         fresh = False
         x = x if self.own_rows else x.expand(self.num_replicas, *x.shape)
         for place, layer in self.layers or []:
             if isinstance(layer, nn.Linear):
-                weight = _expanded(known[self.model._places[f"{place}weight"]], self.num_replicas, 3)
+                weight = tensor(f"{place}weight", 3)
                 if layer.bias is None:
                     x = torch.bmm(x, weight.mT)
                 else:
-                    bias = _expanded(known[self.model._places[f"{place}bias"]], self.num_replicas, 2)
-                    x = torch.baddbmm(bias[:, None], x, weight.mT)
+                    x = torch.baddbmm(tensor(f"{place}bias", 2)[:, None], x, weight.mT)
+            elif isinstance(layer, nn.BatchNorm1d):
+                affine = (tensor(f"{place}weight", 2), tensor(f"{place}bias", 2)) if layer.affine else None
+                x = batch_norm(layer, x, affine, self.buffers.values, place, training=training)
             else:  # nobody else reads what a product has just written
                 x = torch.relu_(x) if fresh and type(layer) is nn.ReLU else layer(x)
             fresh = isinstance(layer, nn.Linear)
@@ -225,7 +268,12 @@ class Replicas:
         return found
 
     def backward(
-        self, leaves: dict[str, torch.Tensor], into: dict[str, torch.Tensor], rows: torch.Tensor | None = None
+        self,
+        leaves: dict[str, torch.Tensor],
+        into: dict[str, torch.Tensor],
+        rows: torch.Tensor | None = None,
+        *,
+        training: bool = False,
     ) -> torch.Tensor:
         """Write the gradient of the likelihood's part of F, a batch scaled by N/B.
 
@@ -233,11 +281,12 @@ class Replicas:
             leaves: Views of u, as `leaves` gives them.
             into: Such views of where the gradient goes.
             rows: The batch; all rows when None.
+            training: As for `losses`.
 
         Returns:
             `loss_sum`, detached.
         """
-        total = self.loss_sum(leaves, rows)
+        total = self.loss_sum(leaves, rows, training=training)
         slopes = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
         with torch.no_grad():
             torch._foreach_copy_(list(into.values()), slopes)  # pyright: ignore[reportPrivateImportUsage]
@@ -273,16 +322,17 @@ class Replicas:
         """∂²F/∂u∂uᵀ of each replica, (R, P, P); entries at a group's kink may be NaN."""
         layout, groups = self.log_joint.layout, self.groups
 
-        def one(v: torch.Tensor, fields: list, x: torch.Tensor, y: torch.Tensor, weights: Any) -> torch.Tensor:
-            total = self._terms_of_weights(layout.unflatten(v), x, y, weights)
+        def one(v: torch.Tensor, fields: list, x: torch.Tensor, y: torch.Tensor, weights: Any, buffers: Any) -> torch.Tensor:
+            values = layout.unflatten(v)
+            total = self._terms_of_output(self.model.forward(values, x, buffers=buffers), values, y, weights)
             for group, own in zip(groups, fields, strict=True):
                 total = total + group.alone(own, v[group.first.slice])
             return total - layout.log_jacobian(v) if self.jacobian else total
 
         dims = 0 if self.own_rows else None
-        axes = (0, 0, dims, dims, None if self.weights is None else 0)
+        axes = (0, 0, dims, dims, None if self.weights is None else 0, self.buffers.axes)
         found = torch.vmap(torch.func.hessian(one), in_dims=axes, chunk_size=chunk)(
-            u.detach(), [group.fields for group in groups], self.x, self.y, self.weights
+            u.detach(), [group.fields for group in groups], self.x, self.y, self.weights, self.buffers.values
         )
         return 0.5 * (found + found.mT).detach()
 
@@ -294,13 +344,15 @@ def check_replicable(log_joint: LogJoint) -> None:
         log_joint: Its log-joint.
 
     Raises:
-        ValueError: If its training step changes buffers or draws masks, an unknown's scale is unknown, or an output has a
-            prior.
+        ValueError: If its training step draws masks or is another one by the network's own code, an unknown's scale is unknown,
+            or an output has a prior.
     """
     model = log_joint.model
     obstacle = None
-    if not model.is_deterministic:
-        obstacle = "batch normalisation or dropout would have to keep buffers and masks of each"
+    if any(isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise)) for layer in model.module.modules()):
+        obstacle = "dropout would have to draw masks of each"
+    elif model.differs_in_training:
+        obstacle = f"the network's own code makes {type(model.module).__name__} another one in training"
     elif log_joint.linked or log_joint.layout.non_centered:
         obstacle = "a prior's scale is unknown or relative to an unknown noise"
     elif model.outputs:
@@ -327,9 +379,12 @@ def _layers(model: BayesianModel, row_dim: int) -> list[tuple[str, nn.Module]] |
         if type(module) in (nn.Sequential, MLP):
             return all(add(child, f"{prefix}{name}.") for name, child in module._modules.items() if child is not None)
         found.append((prefix, module))
-        return type(module) in (nn.Linear, *ELEMENTWISE)
+        return type(module) in (nn.Linear, nn.BatchNorm1d, *ELEMENTWISE)
 
     plain = row_dim == 2 and add(model.module, "") and any(isinstance(layer, nn.Linear) for _, layer in found)
     # a frozen parameter has no place among the unknowns, and neither has the second place of a layer that stands twice
     places = [f"{prefix}{leaf}" for prefix, layer in found for leaf, _ in layer.named_parameters(recurse=False)]
-    return found if plain and all(place in model._places for place in places) else None
+    held = {name for name, _ in model.module.named_buffers()}
+    buffers = [f"{prefix}{leaf}" for prefix, layer in found for leaf, _ in layer.named_buffers(recurse=False)]
+    whole = all(place in model._places for place in places) and held.issuperset(buffers)
+    return found if plain and whole else None

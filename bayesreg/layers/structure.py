@@ -53,11 +53,14 @@ def dotted(prefix: str, leaf: str) -> str:
 
 def has_batchnorm(module: nn.Module) -> bool:
     """True where a layer keeps running statistics or normalises by the batch."""
-    return any(
-        isinstance(layer, nn.modules.batchnorm._BatchNorm)  # an instance normalisation by the row alone does neither
-        or (isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.track_running_stats)
-        for layer in module.modules()
-    )
+    return any(map(is_norm, module.modules()))
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """True for one of torch's layers that keep running statistics or normalise by the batch."""
+    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):  # by each row alone, unless it keeps statistics
+        return layer.track_running_stats
+    return isinstance(layer, nn.modules.batchnorm._NormBase)
 
 
 def has_dropout(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from bayesreg.compare import METRICS, Comparison, compare
 from bayesreg.io import replacing
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
+from bayesreg.report.batchnorm import batchnorm_facts
 from bayesreg.report.calibration import calibration_facts
 from bayesreg.report.glossary import GLOSSARY, READS
 from bayesreg.report.noise import noise_facts
@@ -138,7 +139,9 @@ def report(
         classes=classes,
         notes=notes,
     )
-    dropout = noise_facts(posteriors, comparison)
+    dropout, normalised = noise_facts(posteriors, comparison), batchnorm_facts(posteriors, comparison)
+    noises = {name: part["finding"] for name, part in dropout.items()}
+    noises |= {name: part["noise"] for name, part in normalised.items() if part["noise"]}
     data: dict[str, Any] = {
         "format": FORMAT,
         "title": str(title),
@@ -146,12 +149,13 @@ def report(
         "versions": facts.versions(),
         "num_samples": num_samples,
         "seed": seed,
-        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, dropout, seed=seed)],
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, noises, seed=seed)],
         "data": described,
         "models": facts.model_facts(posteriors, described["features"]),
         "priors": facts.prior_facts(posteriors),
         "fits": facts.fit_facts(posteriors),
         "dropout": dropout,
+        "batchnorm": normalised,
         "comparison": comparison.to_dict(),
         "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
         "calibration": calibration_facts(comparison, y, seed=seed),

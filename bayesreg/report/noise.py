@@ -69,13 +69,22 @@ def _makes(layers: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any
     for layer in layers:
         groups.setdefault(layer["noise"], []).append(layer["layer"])
     said = "; ".join(f"{noise} at {listing([place(name) for name in names])}" for noise, names in groups.items())
+    return f"{said}: {makes(parts)}."
+
+
+def makes(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What a noise that is all of a fit's posterior makes of its predictions, as the end of a sentence.
+
+    >>> makes([{"epistemic_sd": 3.0, "sd": 5.0, "epistemic_share": 0.36}])
+    'alone, this noise makes an epistemic sd of 3 of 5 in all (36 % of the variance)'
+    """
     shares = [part["epistemic_share"] for part in parts]
     if len(parts) == 1:
         sd, total = (number(parts[0][key], 2) for key in ("epistemic_sd", "sd"))
         made = f"an epistemic sd of {sd} of {total} in all ({percent(shares[0])} of the variance)"
     else:
         made = f"{bounds(min(shares), max(shares))} of the predictive variance, from output to output"
-    return f"{said}: alone, this noise makes {made}."
+    return f"alone, this noise makes {made}"
 
 
 def _origin(layers: Sequence[Mapping[str, Any]]) -> str:

@@ -61,7 +61,7 @@ def verdict(
     posteriors: Mapping[str, AbstractPosterior],
     comparison: Comparison,
     y: Any,
-    dropout: Mapping[str, Mapping[str, Any]] | None = None,
+    noises: Mapping[str, str] | None = None,
     *,
     seed: int = 0,
 ) -> list[Card]:
@@ -71,7 +71,7 @@ def verdict(
         posteriors: By name.
         comparison: What `compare` found for them.
         y: The targets that it scored.
-        dropout: What `noise_facts` found for them.
+        noises: By name, what the noise of dropout or of random batches makes, in words.
         seed: Seed of what is drawn.
 
     Returns:
@@ -80,8 +80,8 @@ def verdict(
     convergence = convergence_card(posteriors)
     calibration = coverage_card(comparison) if comparison.kind == "regression" else confidence_card(comparison, y, seed=seed)
     epistemic = epistemic_card(comparison.predictives)
-    noises = (Line("neutral", f"{name}: {found['finding']}") for name, found in (dropout or {}).items())
-    cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *noises))]
+    lines = (Line("neutral", f"{name}: {found}") for name, found in (noises or {}).items())
+    cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *lines))]
     noise = noise_card(posteriors, comparison, y)
     if noise is not None:
         cards.insert(0 if noise.state == "bad" else len(cards), noise)

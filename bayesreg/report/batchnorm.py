@@ -1,0 +1,52 @@
+"""By which statistics batch normalisation predicts, and what a random batch alone makes of a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bayesreg.batch_statistics import WithStatistics
+from bayesreg.compare import Comparison
+from bayesreg.layers.batchnorm import batchnorms
+from bayesreg.posterior import AbstractPosterior, Dirac
+from bayesreg.report.noise import makes
+from bayesreg.report.rows import uncertainty_facts
+
+AVERAGES = "running averages of training"
+
+
+def batchnorm_facts(posteriors: Mapping[str, AbstractPosterior], comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """The statistics behind each fit's predictions.
+
+    Args:
+        posteriors: By name.
+        comparison: What `compare` found.
+
+    Returns:
+        Plain values by name, of networks with batch normalisation only: "layers", "statistics" in words, "finding", the same
+        as a sentence, and "noise", what the batches alone make of a prediction, empty where they are not random.
+    """
+    parts = uncertainty_facts(comparison)
+    found = {}
+    for name, posterior in posteriors.items():
+        statistics = posterior.batch_statistics
+        if statistics is None:
+            continue
+        # at one point, only the batches differ from draw to draw
+        alone = isinstance(posterior, WithStatistics) and isinstance(posterior.base, Dirac)
+        mine = [part for part in parts if part["posterior"] == name]
+        which = statistics.removeprefix("those of ").removesuffix(", for each draw")
+        noise = (
+            f"A draw is the batch normalisation statistics of {which}: {makes(mine)}. How many rows a "
+            "batch has was set by hand, and this number with it."
+            if alone
+            else ""
+        )
+        shared = statistics == AVERAGES and not isinstance(posterior, Dirac)  # which have one draw
+        found[name] = {
+            "layers": list(batchnorms(posterior.model.module)),
+            "statistics": statistics,
+            "finding": f"predicts by {statistics}{', one set for all draws' if shared else ''}.",
+            "noise": noise,
+        }
+    return found

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
+from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
 from bayesreg.model import BayesianModel
 from bayesreg.record import Certificate
@@ -97,6 +98,7 @@ def certify(
     *,
     restarts: Sequence[float] | None = None,
     gap: float | None = None,
+    held: Sequence[Rows] = (),
 ) -> Certificate:
     """Judge a candidate for a mode on all rows.
 
@@ -127,12 +129,18 @@ def certify(
         restarts: The log-joint that each restart reached, the best one's included.
         gap: An upper bound of the nats that are left to gain, from duality. Where it is below the tolerance it is a proof,
             and no curvature is formed.
+        held: Scale-invariant tensors, whose rows' lengths no data hold and a prior pulls to zero: they are taken as they are,
+            and all else is judged, see `scale_free.HeldLogJoint`.
 
     Returns:
         The certificate.
     """
     moved = not bool((u == start).all())
     log_joint, u, data = in_double(log_joint, u, data)
+    if held:
+        log_joint = fixed = HeldLogJoint(log_joint, held, u)
+        start, further = fixed.at_length(start.to(u)), probe
+        probe = lambda: fixed.at_length(further().to(u))  # noqa: E731
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     enough = 0.005 * len(u)
     details: dict[str, float | str] = {

@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg.layers.batchnorm import ByBatch, batchnorms, by_batch
+from bayesreg.layers.batchnorm import ByBatch, by_batch
 from bayesreg.layers.structure import dotted
 
 SCALE_NOTE = "scale-invariant: a BatchNorm follows; the prior sets the effective step size only"
 SHIFT_NOTE = "shift-invariant: a BatchNorm follows"
 
+_NORMS = (nn.modules.batchnorm._BatchNorm, ByBatch)
 # exact types: what is derived from them may do more in its forward
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -94,7 +95,7 @@ def scale_invariant(module: nn.Module, row_shape: torch.Size | None = None) -> l
     >>> [(one.weight, one.bias) for one in scale_invariant(net)]
     [('0.weight', '0.bias')]
     """
-    if not batchnorms(module):
+    if not any(isinstance(layer, _NORMS) for layer in module.modules()):
         return []
     ordered, first = _in_order(module), next(_chain(module), None)
     if row_shape is None and first is not None and type(first[1]) is nn.Linear:
@@ -134,7 +135,7 @@ def _in_order(module: nn.Module) -> list[_Pair]:
             carried, flat = None, False
         elif type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
             carried = (name, flat or type(layer) is not nn.Linear)
-        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        elif isinstance(layer, _NORMS):
             if carried is not None:
                 found.append((carried[0], name, carried[1]))
             carried = None

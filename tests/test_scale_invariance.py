@@ -13,7 +13,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference import MAP
 from bayesreg.inference.certificate import certify
 from bayesreg.inference.curvature import full_hessian, output_jacobian
-from bayesreg.inference.products import diagonal, hessian_product
+from bayesreg.inference.products import diagonal, hessian_product, sample
 from bayesreg.inference.scale_free import HeldLogJoint, along_sphere, by_all_rows, on_sphere, scale_free
 from bayesreg.layers.batchnorm import by_batch
 from bayesreg.layers.invariance import SCALE_NOTE, SHIFT_NOTE, scale_invariant
@@ -204,6 +204,7 @@ class TestCertificate:
             )
         else:
             assert "each output unit is held at norm 1" in str(found)
+            assert before == after == pytest.approx(2**0.5, rel=1e-2)  # two rows, from the start on
         assert float(found.details["log joint"]) == pytest.approx(
             float(on_all_rows(mode, *rows())({n: v.double() for n, v in mode.mean.items()})), abs=1e-3
         )
@@ -241,6 +242,7 @@ class TestCertificate:
         turned[one.segment.slice] += 0.3 * u[one.segment.slice].norm() * torch.randn(6, dtype=torch.float64)
         judge = lambda v: certify(log_joint, v, u, data, False, lambda: v, held=[one])  # noqa: E731
         assert judge(longer).details["nats to gain"] < 0.02
+        assert judge(longer).details["nats climbed"] == pytest.approx(0.0, abs=1e-9)  # from u, the same directions
         assert judge(turned).details["nats to gain"] > 0.1
         assert judge(turned).details["nats climbed"] < -0.1
         held = HeldLogJoint(log_joint, [one], turned)
@@ -255,6 +257,47 @@ class TestCertificate:
         torch.testing.assert_close(
             hessian_product(held, turned, data, u), full_hessian(held, turned, data) @ u, rtol=1e-7, atol=1e-7
         )
+
+    def test_rows_that_depend_on_each_other_stay_together(self):
+        bound, data = small().ingest(*rows(50))
+        apart, together = data, by_all_rows(LogJoint(bound), data, None)[1]
+        assert [len(x) for x, _ in apart.epoch(20)] == [20, 20, 10]
+        assert [len(x) for x, _ in together.epoch(20)] == [50]
+        assert len(sample(apart, 7).x) == 7
+        assert len(sample(together, 7).x) == 50
+        assert by_all_rows(LogJoint(bound), data, 20)[1] is data
+
+    def test_of_more_unknowns_than_the_matrix_takes(self, monkeypatch, fitted):
+        _, mode = fitted
+        monkeypatch.setattr("bayesreg.inference.optimality.FULL_CURVATURE", 5)
+        monkeypatch.setattr("bayesreg.inference.products._COUPLED", 5)
+        bound, data = mode.model.to(dtype=torch.float64).ingest(*rows())
+        log_joint, data = by_all_rows(LogJoint(bound), data, None)
+        held, u = scale_free(log_joint), log_joint.layout.flatten({name: v.double() for name, v in mode.mean.items()})
+        found = certify(log_joint, u, u - 1.0, data, False, lambda: u, held=held)
+        assert found.converged, str(found)
+        assert found.details["smallest eigenvalue"] == pytest.approx(mode.certificate.details["smallest eigenvalue"], rel=1e-3)
+        assert found.details["nats to gain"] == pytest.approx(mode.certificate.details["nats to gain"], abs=1e-3)
+        turned = u.clone()
+        turned[held[0].segment.slice] = turned[held[0].segment.slice].flip(0)
+        assert not certify(log_joint, turned, u - 1.0, data, False, lambda: u, held=held).converged
+
+    def test_a_relu_network_s_further_search_counts_directions_only(self):
+        """A strong prior lets a search gain by shorter rows alone; that is no gain."""
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1))
+        rules = {"*": priors.Normal(1.0), "0.weight": priors.Normal(0.1)}
+        mode = br.fit(br.BayesianModel(net, rules, likelihoods.Gaussian(0.5)), *rows(), method=MAP(**LONG))
+        bound, data = mode.model.ingest(*rows())
+        log_joint, data = by_all_rows(LogJoint(bound), data, None)
+        u = log_joint.layout.flatten(mode.mean)
+        (one,) = scale_free(log_joint)
+        longer = u.clone()
+        longer[one.segment.slice] *= 20
+        shorter = lambda: u  # noqa: E731
+        free, held = (certify(log_joint, longer, u - 1.0, data, False, shorter, held=rows) for rows in ((), (one,)))
+        assert not free.converged
+        assert held.converged, str(held)
 
     def test_the_jacobian_of_rows_that_depend_on_each_other(self):
         bound, data = small().to(dtype=torch.float64).ingest(*rows(20))

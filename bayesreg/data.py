@@ -102,6 +102,8 @@ class Data:
         y: Targets (N,) or (N, K) when all rows are in memory, else None.
         loader: The person's loader when rows are streamed, else None.
         prepare: What turns a streamed raw batch into a prepared one.
+        coupled: Whether an output depends on other rows too (batch normalisation by the rows at hand), so that a pass must see
+            all of them: they are one block then, and no part of them stands for the rest.
     """
 
     num_data: int
@@ -109,6 +111,7 @@ class Data:
     y: torch.Tensor | None
     loader: DataLoader | None = None
     prepare: Any = None
+    coupled: bool = False
 
     def full(self, why: str) -> Batch:
         """All rows at once.
@@ -193,7 +196,7 @@ class Data:
         """Every row once, in order.
 
         Args:
-            batch_size: Rows a block when all rows are in memory.
+            batch_size: Rows a block when all rows are in memory; all of them where they are coupled.
 
         Yields:
             Prepared inputs and targets.
@@ -213,6 +216,7 @@ class Data:
                     "drop_last=False, or say num_data=N as it is."
                 )
         else:
+            batch_size = max(1, len(self.x)) if self.coupled else batch_size
             yield from zip(self.x.split(batch_size), self.y.split(batch_size), strict=True)
 
 

@@ -391,13 +391,14 @@ def _groups(layout: FlatLayout, like: torch.Tensor) -> Any:
     for segment in [*layout.in_order, None]:
         if run and (segment is None or _kind(segment.latent) != _kind(run[0].latent)):
             if not run[0].latent.parents:
-                yield _group(run, like)
+                yield group_of(run, like)
             run = []
         if segment is not None:
             run.append(segment)
 
 
-def _group(run: list[Segment], like: torch.Tensor) -> Group:
+def group_of(run: list[Segment], like: torch.Tensor) -> Group:
+    """The group of segments side by side whose priors are of one class."""
     priors: list[Any] = [s.latent.prior for s in run]
     shapes = [s.latent.shape for s in run]
     constant = math.fsum(float(p.log_normaliser(shape)) for p, shape in zip(priors, shapes, strict=True))

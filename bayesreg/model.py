@@ -30,7 +30,7 @@ from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable
 from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
 from bayesreg.priors.numeric import ends
-from bayesreg.spec import PriorSpec, Resolved, Rules, noise_notes, row
+from bayesreg.spec import PriorSpec, Resolved, Rules, layer_notes, row
 
 Values = Mapping[str, torch.Tensor]
 
@@ -125,7 +125,7 @@ class BayesianModel(AbstractBinding):
         Returns:
             A table with tensor, shape, prior, the scale used, the penalty, and the rule it came from.
         """
-        notes = noise_notes(self.module)
+        notes = layer_notes(self.module, self.resolved, self.row_shape)
         rows = [line for r in self.resolved for line in (row(r, notes.get(r.name, "")), *rows_of_scales(r.name, self.latents))]
         rows += [output.row for output in self.outputs]
         for latent in self.latents.values():

@@ -22,9 +22,10 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg.layers import DropConnect, VariationalDropout, noise_layers
+from bayesreg.layers.invariance import SCALE_NOTE, SHIFT_NOTE, scale_invariant
 from bayesreg.layers.structure import dotted
 from bayesreg.prior_table import PriorRow, PriorTable, dimensions
-from bayesreg.priors import AbstractPrior, Flat, Normal, from_dict
+from bayesreg.priors import AbstractPrior, Fixed, Flat, Normal, from_dict
 from bayesreg.priors.scaled import AbstractScaledPrior
 
 Pattern = str | type[nn.Module] | Callable[[str, nn.Parameter], AbstractPrior | None]
@@ -151,8 +152,9 @@ class PriorSpec:
         Returns:
             The table.
         """
-        notes = noise_notes(module)
-        return PriorTable(tuple(row(r, notes.get(r.name, "")) for r in self.resolve(module)))
+        resolved = self.resolve(module)
+        notes = layer_notes(module, resolved)
+        return PriorTable(tuple(row(r, notes.get(r.name, "")) for r in resolved))
 
     def __and__(self, other: Any) -> PriorSpec:
         """The rules of both.
@@ -259,6 +261,28 @@ def noise_notes(module: nn.Module) -> dict[str, str]:
         else:
             continue
         found[dotted(name, "layer.weight")] = text
+    return found
+
+
+def layer_notes(module: nn.Module, resolved: Sequence[Resolved], row_shape: torch.Size | None = None) -> dict[str, str]:
+    """What the layers around a tensor have to say about its prior, by name: noise on it, a batch normalisation behind it.
+
+    Args:
+        module: The module.
+        resolved: Its tensors with their priors; what is certain is left out.
+        row_shape: Shape of one row, where it is known.
+
+    Returns:
+        Notes.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    >>> layer_notes(net, PriorSpec().resolve(net))["0.bias"]
+    'shift-invariant: a BatchNorm follows'
+    """
+    unknown = {r.name for r in resolved if not isinstance(r.prior, Fixed)}
+    found = noise_notes(module)
+    for one in scale_invariant(module, row_shape):
+        found |= {name: note for name, note in ((one.weight, SCALE_NOTE), (one.bias, SHIFT_NOTE)) if name in unknown}
     return found
 
 

@@ -113,7 +113,7 @@ def test_a_saddle_is_no_mode():
 def test_training_noise_has_its_own_sentence(standard_diabetes):
     net = nn.Sequential(nn.Linear(10, 5), nn.Tanh(), nn.Dropout(0.3), nn.Linear(5, 1))
     mode = br.fit(br.BayesianModel(net), *standard_diabetes, method=MAP(num_steps=500))
-    assert "batch normalisation or dropout make the objective of training another one" in str(mode.certificate)
+    assert "by mini-batches or dropout make the objective of training another one" in str(mode.certificate)
 
 
 def test_more_unknowns_than_the_matrix_takes(standard_diabetes):

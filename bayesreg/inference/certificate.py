@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
+from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
 from bayesreg.model import BayesianModel
 from bayesreg.record import Certificate
@@ -97,6 +98,7 @@ def certify(
     *,
     restarts: Sequence[float] | None = None,
     gap: float | None = None,
+    held: Sequence[Rows] = (),
 ) -> Certificate:
     """Judge a candidate for a mode on all rows.
 
@@ -127,12 +129,18 @@ def certify(
         restarts: The log-joint that each restart reached, the best one's included.
         gap: An upper bound of the nats that are left to gain, from duality. Where it is below the tolerance it is a proof,
             and no curvature is formed.
+        held: Scale-invariant tensors, whose rows' lengths no data hold and a prior pulls to zero: they are taken as they are,
+            and all else is judged, see `scale_free.HeldLogJoint`.
 
     Returns:
         The certificate.
     """
     moved = not bool((u == start).all())
     log_joint, u, data = in_double(log_joint, u, data)
+    if held:
+        log_joint = fixed = HeldLogJoint(log_joint, held, u)
+        start, further = fixed.at_length(start.to(u)), probe
+        probe = lambda: fixed.at_length(further().to(u))  # noqa: E731
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     enough = 0.005 * len(u)
     details: dict[str, float | str] = {
@@ -188,6 +196,8 @@ def _judge(
 ) -> Certificate:
     """The certificate from the curvature."""
     log_joint, u, data = at.log_joint, at.u, at.data
+    if not log_joint.model.is_deterministic:
+        return _judge_unlike(at, details)
     kinks = has_kinks(log_joint)
     curvature, broken = measure(log_joint, u, gradient, data, jacobian=at.jacobian, kinks=kinks, slack=0.01 * enough)
     gain = details["nats to gain"] = curvature.gain
@@ -201,16 +211,10 @@ def _judge(
         if arrived:  # nothing can be built on it; on the way there, a curvature still means something
             details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
-    fixed, saddle = log_joint.model.is_deterministic, curvature.saddle
-    if gain <= enough and not saddle and not at.is_short(gain) and not (kinks and fixed and _leaves(at, curvature, details)):
+    saddle = curvature.saddle
+    if gain <= enough and not saddle and not at.is_short(gain) and not (kinks and _leaves(at, curvature, details)):
         sentence = f"Converged to a mode: {_nats(gain)} are left to gain, below {enough:.2g} (1 % of P/2)."
         return Certificate(True, sentence, details)
-    if not fixed:
-        sentence = (
-            "Not certified: batch normalisation or dropout make the objective of training another one than that of "
-            f"evaluation, which could still gain {_nats(gain)}; judge this fit by held-out rows."
-        )
-        return Certificate(False, sentence, details)
     if at.is_below:
         sentence = (
             f"Not converged: the search ended {_nats(-at.climbed)} below its start; lower learning_rate, and raise num_steps "
@@ -240,6 +244,19 @@ def _judge(
         else f"more than 1 % of the {max(0.0, at.climbed):.3g} climbed since the start"
     )
     return Certificate(False, f"Not converged: about {_nats(gain)} are left to gain ({why}); raise num_steps.", details)
+
+
+def _judge_unlike(at: _Candidate, details: dict[str, float | str]) -> Certificate:
+    """Where training followed another objective than that of evaluation, whose curvature would say nothing about the search."""
+    unbounded, _ = _unbounded(at.log_joint, at.u, at.data, False)
+    if unbounded:
+        details["unbounded"] = unbounded
+        return Certificate(False, f"Not a usable mode: {unbounded}.", details)
+    sentence = (
+        "Not certified: batch normalisation by mini-batches or dropout make the objective of training another one than that of "
+        "evaluation; judge this fit by held-out rows."
+    )
+    return Certificate(False, sentence, details)
 
 
 def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: dict[str, float | str]) -> Certificate:

@@ -10,13 +10,14 @@ from torch.func import grad, hessian, jacrev, jvp, vmap
 from bayesreg import activity
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.layers.batchnorm import ByBatch
 from bayesreg.priors import AbstractElementwisePrior
 
 _ENTRIES = 2**24  # rows × unknowns that are differentiated at once
 
 
 def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """∂f/∂u of each row and the output itself.
+    """∂f/∂u of each row and the output itself; where a network normalises by the rows at hand, through the other rows too.
 
     Args:
         log_joint: The model's flat log-joint.
@@ -31,8 +32,21 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
         output = log_joint.model.forward(log_joint.layout.unflatten(v), inputs[None])[0].reshape(-1)
         return output, output
 
+    if any(isinstance(layer, ByBatch) for layer in log_joint.model.module.modules()):
+        return _coupled_jacobian(log_joint, u, x)
     jacobian, output = vmap(jacrev(row, has_aux=True), in_dims=(None, 0))(u, x)
     return jacobian.detach(), output.detach()
+
+
+def _coupled_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same with one pass of all rows for each unknown."""
+
+    def outputs(v: torch.Tensor) -> torch.Tensor:
+        return log_joint.model.forward(log_joint.layout.unflatten(v), x).reshape(len(x), -1)
+
+    columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))
+    along = vmap(lambda direction: jvp(outputs, (u,), (direction,))[1], chunk_size=columns)
+    return along(torch.eye(len(u)).to(u)).permute(1, 2, 0).detach(), outputs(u).detach()
 
 
 def prior_hessian(log_joint: LogJoint, u: torch.Tensor, *, jacobian: bool = False) -> torch.Tensor:

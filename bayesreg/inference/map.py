@@ -26,6 +26,7 @@ from bayesreg.inference.many import fit_many
 from bayesreg.inference.proximal import polish
 from bayesreg.inference.replicas import check_replicable
 from bayesreg.inference.restarts import starts
+from bayesreg.inference.scale_free import Rows, by_all_rows, held_rows, on_sphere, scale_free, with_norms
 from bayesreg.inference.search import Search, SearchOptions, hold_out
 from bayesreg.inference.stepper import EagerAdam, checked_compile
 from bayesreg.inference.training import gradient_of, resolve_batch
@@ -78,6 +79,11 @@ class MAP(AbstractMethod):
         checkpoint: A file where a running fit keeps its state. If it is there when the fit starts, the fit goes on from it, to
             the same answer as without the interruption; it is deleted when the fit is done.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
+        scale_invariant: What is done with weights that a BatchNorm follows. It divides their length away again, f(x; c·v) =
+            f(x; v) for each output unit v and every c > 0, so that a Gaussian prior on them does not restrict the function: it
+            only pulls v to zero, and the shorter v, the further a step turns it (van Laarhoven 2017; Hoffer et al. 2018).
+            "free" lets that be and tells in the certificate what became of the lengths; "unit-norm" holds each output unit at
+            norm 1, where such a prior is a constant; for "adam", and "prox-adam" without a kink on them.
 
     Raises:
         ValueError: If an argument is out of its range, or an optimizer is asked for where it does not fit.
@@ -85,6 +91,8 @@ class MAP(AbstractMethod):
     References:
         Kingma and Ba (2015), Adam. Yun, Lozano and Yang (2021), Adaptive proximal gradient methods for structured neural
         networks. Beck and Teboulle (2009), A fast iterative shrinkage-thresholding algorithm for linear inverse problems.
+        van Laarhoven (2017), L2 regularization versus batch and weight normalization. Hoffer, Banner, Golan and Soudry (2018),
+        Norm matters: efficient and accurate normalization schemes in deep networks.
     """
 
     name: ClassVar[str] = "map"
@@ -107,6 +115,7 @@ class MAP(AbstractMethod):
         num_restarts: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        scale_invariant: str = "free",
     ) -> None:
         if str(optimizer).lower() in ("adamw", "nadamw", "lion"):
             raise ValueError(
@@ -128,6 +137,7 @@ class MAP(AbstractMethod):
         self.num_restarts = _check.count("num_restarts", num_restarts)
         self.checkpoint = checkpoint
         self.checkpoint_every = None if checkpoint_every is None else _check.count("checkpoint_every", checkpoint_every)
+        self.scale_invariant = _check.one_of("scale_invariant", scale_invariant, ("free", "unit-norm"))
         for alone, name, needed in (
             (patience is not None and validation_fraction is None, "patience", "validation_fraction, the rows that it watches"),
             (checkpoint_every is not None and checkpoint is None, "checkpoint_every", "checkpoint, the file"),
@@ -135,6 +145,11 @@ class MAP(AbstractMethod):
         ):
             if alone:
                 raise ValueError(f"{name} must come with {needed}, but it came alone; give both, or neither.")
+        if self.num_restarts > 1 and self.scale_invariant != "free":
+            raise ValueError(
+                f"num_restarts={self.num_restarts} runs fits side by side, which hold no norm, but scale_invariant="
+                f"{self.scale_invariant!r} came too; leave one of the two out."
+            )
         if self.optimizer in ("lbfgs", "fista") and self._of_steps():
             raise ValueError(
                 f"optimizer={self.optimizer!r} finds its own steps, but {self._of_steps()} came, which it does not read; leave "
@@ -151,6 +166,7 @@ class MAP(AbstractMethod):
             "num_cycles": self.num_cycles > 1,
             "validation_fraction": self.validation_fraction is not None,
             "checkpoint": self.checkpoint is not None,
+            f"scale_invariant={self.scale_invariant!r}": self.scale_invariant != "free",
         }
         return " and ".join(name for name, is_given in given.items() if is_given)
 
@@ -182,13 +198,15 @@ class MAP(AbstractMethod):
             return Dirac(model, record, u)
         batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
         optimizer = self._choose(log_joint, data, batch_size, history)
-        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
+        start, invariant = log_joint.layout.flatten(model.start(*next(data.epoch()))), scale_free(log_joint)
+        held = self._held(invariant, optimizer, history)
+        on_sphere(start, held)
         if optimizer == "lbfgs":
             u, trained = self._lbfgs(log_joint, start, data, history, report), model
         elif optimizer == "fista":
             u, trained = self._fista(log_joint, start, data, history), model
         else:
-            search = Search(self._options(), log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history)
+            search = Search(self._options(), log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history, held)
             u, trained = search.run(report, held_out)
         log_joint = LogJoint(trained)
         by_steps = optimizer in STEPWISE and self.optimizer == "auto" and held_out is None
@@ -197,18 +215,32 @@ class MAP(AbstractMethod):
             history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
         restarts = None
         if self.num_restarts > 1:
-            own = (log_joint, u)
-            log_joint, u, restarts = self._best_of_many(LogJoint(model), own, data, batch_size, optimizer, history, report)
-        probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
-        certificate = certify(log_joint, u, start, data, self.jacobian, probe, restarts=restarts)
-        if held_out is not None and not certificate.converged:
-            sentence = (
-                "Stopped early: the best point on held-out rows, which is no mode and need not be one; leave "
-                "validation_fraction out for the mode."
+            log_joint, u, restarts = self._best_of_many(
+                LogJoint(model), (log_joint, u), data, batch_size, optimizer, history, report
             )
-            certificate = dataclasses.replace(certificate, sentence=sentence)
+        certificate = self._certified(log_joint, u, start, data, batch_size, restarts, invariant)
+        if held_out is not None and not certificate.converged:
+            why = "the best point on held-out rows, which is no mode and need not be one; leave validation_fraction out for the mode"
+            certificate = dataclasses.replace(certificate, sentence=f"Stopped early: {why}.")
+        certificate = with_norms(certificate, invariant, start, u, bool(held))
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
         return Dirac(log_joint.model, record, u)
+
+    def _certified(
+        self,
+        log_joint: LogJoint,
+        u: torch.Tensor,
+        start: torch.Tensor,
+        data: Data,
+        batch_size: int | None,
+        restarts: list[float] | None,
+        invariant: list[Rows],
+    ) -> Certificate:
+        """The certificate by what was followed: where it can be, of the network that normalises by all rows."""
+        log_joint, data = by_all_rows(log_joint, data, batch_size)
+        probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
+        held = invariant if data.coupled else ()
+        return certify(log_joint, u, start, data, self.jacobian, probe, restarts=restarts, held=held)
 
     @property
     def _space(self) -> str:
@@ -251,6 +283,18 @@ class MAP(AbstractMethod):
             )
         check_replicable(log_joint)
         data.full("a fit from several starts")
+
+    def _held(self, invariant: list[Rows], optimizer: str, history: History) -> list[Rows]:
+        """The tensors whose rows are held at norm 1.
+
+        Raises:
+            ValueError: If they are asked for, and there is none or a prior is in the way.
+        """
+        if self.scale_invariant == "free":
+            return []
+        held = held_rows(invariant, optimizer == "prox-adam")
+        history.notes.append(f"unit-norm: each output unit of {', '.join(rows.name for rows in held)} is held at norm 1.")
+        return held
 
     def _choose(self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History) -> str:
         partial, fixed, kinked = None, log_joint.model.is_deterministic, bool(log_joint.kinked)

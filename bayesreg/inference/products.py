@@ -25,6 +25,7 @@ _BLOCK = 2**24  # of them at once
 _PROBES = 16
 _STREAMED = 1024  # rows of a loader that are kept at once
 _ROWS = 1024  # rows that one backward pass sees
+_COUPLED = 1000  # unknowns up to which it is, where rows depend on each other and each Jacobian is one of all of them
 _TENSOR = 256  # entries of a tensor whose prior's own matrix is formed
 
 
@@ -36,10 +37,10 @@ def sample(data: Data, rows: int) -> Data:
         rows: How many.
 
     Returns:
-        The data themselves where they are no more than that; else a fixed random choice, or a loader's first rows.
+        The data themselves where they are no more than that, or coupled; else a fixed random choice, or a loader's first rows.
     """
     if data.x is not None and data.y is not None:
-        if rows >= len(data.x):
+        if rows >= len(data.x) or data.coupled:
             return data
         chosen = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(0))[:rows].to(data.x.device)
         return dataclasses.replace(data, x=data.x[chosen], y=data.y[chosen])
@@ -140,11 +141,12 @@ def diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Te
         (P,) and (P,).
     """
     model, layout = log_joint.model, log_joint.layout
-    x, _ = next(data.epoch(1))
+    x, _ = next(data.epoch(2))
     with torch.no_grad():
-        width = model.forward(layout.unflatten(u), x[:1]).numel()
+        width = model.forward(layout.unflatten(u), x[:2]).numel() // len(x[:2])
     rows = _ENTRIES // (width * len(u))
-    total = _exact(log_joint, u, sample(data, rows), width) if rows >= 64 else _probed(log_joint, u, data)
+    exact = rows >= data.num_data and len(u) <= _COUPLED if data.coupled else rows >= 64
+    total = _exact(log_joint, u, sample(data, rows), width) if exact else _probed(log_joint, u, data)
     for segment in layout.in_order:
         if segment.latent.is_noise:  # Fisher information of a log-scale
             total[segment.slice] += 2 * data.num_data * width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
 from bayesreg.inference.checkpoint import Checkpoint, fingerprint
 from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
+from bayesreg.inference.scale_free import Rows
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
 from bayesreg.inference.training import check_batches, no_compiling
 from bayesreg.model import BayesianModel
@@ -36,6 +38,7 @@ class SearchOptions:
     patience: int
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | None
+    scale_invariant: str
 
     def deciding(self) -> dict[str, Any]:
         """What decides the answer: all but where the state is kept."""
@@ -54,6 +57,7 @@ class Search:
         proximal: Whether penalties with a kink are left to a prox.
         seed: Recorded with a rescued answer.
         history: Where the objective and notes go.
+        held: Tensors whose rows stay at length one.
     """
 
     def __init__(
@@ -66,7 +70,9 @@ class Search:
         proximal: bool,
         seed: int,
         history: History,
+        held: Sequence[Rows] = (),
     ) -> None:
+        self.held = held
         self.options, self.log_joint, self.data, self.history, self.seed = options, log_joint, data, history, seed
         check_batches(log_joint.model, data, batch_size)
         self.copy = TrainingCopy(
@@ -104,6 +110,7 @@ class Search:
             notes=self.history.notes,
             buffers=list(self.copy.module.buffers()),
             split=self.copy.split,
+            held=self.held,
             **common,
         )
 

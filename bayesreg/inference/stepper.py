@@ -22,6 +22,7 @@ from bayesreg import _check
 from bayesreg.data import Batch
 from bayesreg.flat import Group
 from bayesreg.inference import steps
+from bayesreg.inference.scale_free import Rows, along_sphere, on_sphere
 from bayesreg.training_copy import Piece
 
 STEPS_A_CALL = 10  # in one compiled graph, at most: more of them compile longer and gain little
@@ -91,6 +92,7 @@ class EagerAdam(AbstractStepper):
         clip_norm: Largest norm of the gradient; None for no bound.
         buffers: Tensors that a step changes too (batch normalisation's statistics).
         pieces: What the parameter is made of where each tensor has a gradient of its own, see `TrainingCopy.split`.
+        held: Tensors whose rows stay at length one: a step sees the gradient across them only and brings them back after it.
     """
 
     def __init__(
@@ -103,8 +105,9 @@ class EagerAdam(AbstractStepper):
         clip_norm: float | None = None,
         buffers: Sequence[torch.Tensor] = (),
         pieces: Sequence[Piece] = (),
+        held: Sequence[Rows] = (),
     ) -> None:
-        self.parameter, self.backward = parameter, backward
+        self.parameter, self.backward, self.held = parameter, backward, held
         self.kinked, self.num_data, self.clip_norm, self.buffers = kinked, num_data, clip_norm, buffers
         # where a look at the loss stalls nothing, it is looked at every step, so that the batch can be named
         self._always = parameter.device.type == "cpu"
@@ -119,6 +122,9 @@ class EagerAdam(AbstractStepper):
             eps=steps.EPSILON,
             fused=parameter.device.type in ("cpu", "cuda"),
         )
+        lengths = {rows.segment.start for rows in held}  # a decay of theirs would change a length only, and Adam's moments
+        for piece, settings in zip(self._pieces, self._optimizer.param_groups, strict=True):
+            settings["weight_decay"] *= not (self._split and piece.slice.start in lengths)
         for piece, count in zip(self._pieces, self._counts, strict=True):
             first, second = (moment[piece.slice].view(piece.tensor.shape) for moment in (self._first, self._second))
             self._optimizer.state[piece.tensor] = {"step": count, "exp_avg": first, "exp_avg_sq": second}
@@ -135,6 +141,8 @@ class EagerAdam(AbstractStepper):
         if (self._always or keep) and not math.isfinite(loss):
             raise NotFinite(0, float(loss), self._gradient())
         before = parameter.detach().clone() if keep else None
+        for rows in self.held:
+            along_sphere(parameter, self._gradient_at(rows), rows)
         if self.clip_norm is not None:
             parameter.grad.mul_((self.clip_norm / parameter.grad.norm()).clamp_max(1.0))
         for settings in self._optimizer.param_groups:
@@ -142,6 +150,8 @@ class EagerAdam(AbstractStepper):
         self._optimizer.step()
         if self.kinked:
             self._proximal(rates[0])
+        if self.held:
+            on_sphere(parameter, self.held)
         return loss.reshape(1), before
 
     def _clear(self) -> None:
@@ -154,6 +164,13 @@ class EagerAdam(AbstractStepper):
     def _gradient(self) -> torch.Tensor:
         """A copy of the whole gradient, (P,)."""
         return torch.cat([piece.tensor.grad.reshape(-1) for piece in self._pieces])
+
+    def _gradient_at(self, rows: Rows) -> torch.Tensor:
+        """A tensor's own gradient, in its shape, in place."""
+        where = rows.segment
+        if not self._split:
+            return self.parameter.grad[where.slice].view(where.latent.shape)  # pyright: ignore[reportOptionalSubscript]
+        return next(piece.tensor.grad for piece in self._pieces if piece.slice.start == where.start)
 
     @torch.no_grad()
     def _proximal(self, rate: float) -> None:
@@ -367,6 +384,7 @@ def make_stepper(
     clip_norm: float | None = None,
     buffers: Sequence[torch.Tensor] = (),
     split: Callable[[], Sequence[Piece]] = tuple,
+    held: Sequence[Rows] = (),
 ) -> AbstractStepper:
     """The stepper that `compile` asks for; "auto" compiles where it pays.
 
@@ -387,6 +405,7 @@ def make_stepper(
         clip_norm: Largest norm of the gradient; None for no bound.
         buffers: Tensors that a step changes too.
         split: `TrainingCopy.split`, for an eager step of a large network.
+        held: For `EagerAdam`; what follows a batch normalisation is never compiled.
 
     Returns:
         The stepper.
@@ -414,7 +433,7 @@ def make_stepper(
         notes.append(f"compiled: {each} a call{'' if compile is True else f', which pays from {PAYS:,} steps on'}.")
         return stepper
     pieces = split() if parameter.numel() > SMALL and not kinked and clip_norm is None else ()
-    return EagerAdam(parameter, backward, buffers=buffers, pieces=pieces, **common)
+    return EagerAdam(parameter, backward, buffers=buffers, pieces=pieces, held=held, **common)
 
 
 def no_compiler(device: torch.device) -> str:

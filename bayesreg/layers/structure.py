@@ -64,8 +64,9 @@ def is_norm(layer: nn.Module) -> bool:
 
 
 def has_dropout(module: nn.Module) -> bool:
-    """True where a layer, of torch's or of this package, draws noise in training."""
-    return any(isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise)) for layer in module.modules())
+    """True where a layer, of torch's or of this package, draws noise in training; one of rate 0 draws none."""
+    torchs = (layer for layer in module.modules() if isinstance(layer, nn.modules.dropout._DropoutNd))
+    return any(layer.p > 0 for layer in torchs) or bool(noise_layers(module))
 
 
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:

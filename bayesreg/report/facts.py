@@ -11,6 +11,7 @@ import torch
 
 from bayesreg.compare import Comparison
 from bayesreg.data import as_tensor
+from bayesreg.layers.invariance import SCALE_NOTE
 from bayesreg.metrics import plain
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
@@ -103,7 +104,7 @@ def prior_facts(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, A
         posteriors: By name.
 
     Returns:
-        Plain values: "posteriors" and "rows".
+        Plain values: "posteriors", "rows", and "remarks", a sentence each that the table needs.
     """
     found: list[dict[str, Any]] = []
     for name, posterior in posteriors.items():
@@ -113,8 +114,20 @@ def prior_facts(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, A
                 other["posteriors"].append(name)
                 break
         else:
-            found.append({"posteriors": [name], "rows": rows})
+            found.append({"posteriors": [name], "rows": rows, "remarks": _remarks(rows)})
     return found
+
+
+def _remarks(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """What a note of the table is too short to say."""
+    if not any(SCALE_NOTE in row["note"] for row in rows):
+        return []
+    return [
+        "A weight that a batch normalisation follows is scale-invariant: each output unit's weights can be multiplied by any "
+        "positive number and the network stays the same function. A Gaussian prior there does not restrict the function; it "
+        "sets the weights' length, and with it the size of an optimizer's effective step (van Laarhoven, 2017, L2 "
+        "regularization versus batch and weight normalization)."
+    ]
 
 
 def fit_facts(posteriors: Mapping[str, AbstractPosterior]) -> dict[str, dict[str, Any]]:

@@ -220,8 +220,9 @@ class MAP(AbstractMethod):
             )
         certificate = self._certified(log_joint, u, start, data, batch_size, restarts, invariant)
         if held_out is not None and not certificate.converged:
-            why = "the best point on held-out rows, which is no mode and need not be one; leave validation_fraction out for the mode"
-            certificate = dataclasses.replace(certificate, sentence=f"Stopped early: {why}.")
+            why = "the best point on held-out rows, which is no mode and need not be one"
+            sentence = f"Stopped early: {why}; leave validation_fraction out for the mode."
+            certificate = dataclasses.replace(certificate, sentence=sentence)
         certificate = with_norms(certificate, invariant, start, u, bool(held))
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
         return Dirac(log_joint.model, record, u)

@@ -18,6 +18,7 @@ from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.curvature import full_hessian, gauss_newton
 from bayesreg.inference.map import MAP, check_has_mode
+from bayesreg.layers.batchnorm import batchnorms, stateless
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Gaussian
 from bayesreg.record import Certificate, FitRecord
@@ -64,11 +65,17 @@ class LaplaceApproximation(AbstractMethod):
         if "unbounded" in mode.certificate.details or not math.isfinite(float(mode.certificate.details["log joint"])):
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
+        normalised = bool(batchnorms(model.module))
+        if normalised:
+            mode.history.notes.append(
+                "batch normalisation: curvature and predictions are those of the network whose statistics stand at the running "
+                "averages that the mode's training left; at another objective's mode there is no evidence."
+            )
         log_joint = LogJoint(model)
         factor, taken = self._factor(*in_double(log_joint, u, data))
         root = torch.linalg.solve_triangular(factor.mT, torch.eye(len(u)).to(factor), upper=True)
         evidence = None
-        if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs:
+        if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not normalised:
             at_mode = float(mode.certificate.details["log joint"])
             evidence = at_mode + 0.5 * len(u) * math.log(2 * math.pi) - float(factor.diagonal().log().sum())
         found = mode.certificate
@@ -84,6 +91,12 @@ class LaplaceApproximation(AbstractMethod):
             raise ValueError(
                 f"LaplaceApproximation takes at most max_parameters={self.max_parameters:,} unknowns, but the model has "
                 f"{model.num_parameters:,}, a matrix of {8e-9 * model.num_parameters**2:.1f} GB; take MeanField, or raise it."
+            )
+        if names := stateless(model.module):
+            raise ValueError(
+                "LaplaceApproximation needs a network that sees each row by itself, but a batch normalisation that keeps no "
+                f"statistics (track_running_stats=False at {names[0] or 'the network'}) normalises by the others; let it keep "
+                "them, or take method='mean-field'."
             )
         kinked = [output.name for output in model.outputs if not output.prior.smooth]
         if kinked:

@@ -113,6 +113,10 @@ class TestNobodyElseWrites:
     def test_after_the_fit(self, kind, method, tmp_path):
         module, model, x, y = problem(kind)
         before, inner = state(module), state(model.module)
+        if stateless(module) and method == "laplace":
+            with pytest.raises(ValueError, match=r"needs a network that sees each row by itself, .* take method='mean-field'"):
+                br.fit(model, x, y, method=method)
+            return
         post = br.fit(model, x, y, method=FITTED[method]())
         assert_same(before, module)
         assert_same(inner, model.module)
@@ -154,6 +158,14 @@ class TestNobodyElseWrites:
         (note,) = [note for note in post.history.notes if note.startswith("early stopping")]
         kept = int(re.search(r"came after step (\d+)", note)[1])
         assert int(post.model.module[1].num_batches_tracked) == kept
+
+    @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
+    def test_a_laplace_approximation_claims_no_evidence(self):
+        """Its curvature is that of fixed statistics, at a point that is no mode of them."""
+        _, model, x, y = problem("1d")
+        post = br.fit(model, x, y, method=FITTED["laplace"]())
+        assert post.log_evidence is None
+        assert any("there is no evidence" in note for note in post.history.notes)
 
     def test_every_method_is_here(self):
         assert set(FITTED) | {"exact"} == {cls.name for cls in concrete(AbstractMethod)}

@@ -163,7 +163,7 @@ def with_statistics(
     count, size = _check.count("num_draws", num_draws), _rows_a_batch(batch_size, len(x))
     generator = torch.Generator().manual_seed(seed)
     if size is None and (isinstance(base, Dirac) or (isinstance(base, Gaussian) and base.linearize)):
-        said = f"those of {len(x):,} rows, at the mode"
+        said = f"the statistics of {len(x):,} rows, at the mode"
         made = copy.copy(base)
         found = _statistics_of(Dirac(base.model, base.record, base.loc), base.loc.new_zeros(1, 0), x, None, generator)
         made.model = copy.copy(base.model)
@@ -176,9 +176,9 @@ def with_statistics(
             "approximation came, whose network is one point; refresh the mode in its place, or leave batch_size out."
         )
     said = (
-        f"each draw's own, over {len(x):,} rows"
+        f"each draw's own statistics, over {len(x):,} rows"
         if size is None
-        else f"those of one random batch of {size:,} out of {len(x):,} rows, for each draw"
+        else f"the statistics of one random batch of {size:,} out of {len(x):,} rows, for each draw"
     )
     with torch.no_grad():
         made_of = base._networks(count, generator)

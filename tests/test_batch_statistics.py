@@ -111,7 +111,7 @@ class TestMonteCarloBatchNorm:
         again = br.refresh_batchnorm(mode, x, batch_size=8, num_draws=30, seed=3)
         assert post.predict(x, num_samples=30).mean.equal(again.predict(x, num_samples=30).mean)
         assert post.method == "mc-batchnorm"
-        assert post.batch_statistics == "those of one random batch of 8 out of 40 rows, for each draw"
+        assert post.batch_statistics == "the statistics of one random batch of 8 out of 40 rows, for each draw"
         assert any("statistics of 8 random rows" in note for note in post.history.notes)
         assert search.batch_size is None
 
@@ -150,7 +150,7 @@ class TestEachDraw:
         guide = br.fit(model, x, y, method=MeanField(num_steps=50, initial_scale=0.3))
         x = x.repeat(-(-num_rows // N), 1)[:num_rows] + torch.arange(num_rows)[:, None] % 3
         post = br.refresh_batchnorm(guide, x, num_draws=4, seed=1)
-        assert post.batch_statistics == f"each draw's own, over {num_rows} rows"
+        assert post.batch_statistics == f"each draw's own statistics, over {num_rows} rows"
         draws = torch.vmap(post.layout.unflatten)(post.made_of)
         generator = torch.Generator().manual_seed(2)
         order = torch.randperm(4, generator=generator)
@@ -182,8 +182,8 @@ class TestEachDraw:
         laplace = br.fit(model, x, y, method=LaplaceApproximation(mode=MAP(num_steps=200)))
         post = br.refresh_batchnorm(laplace, x)
         assert type(post) is type(laplace)
-        assert post.batch_statistics == "those of 40 rows, at the mode"
-        assert not laplace.batch_statistics.startswith("those")
+        assert post.batch_statistics == "the statistics of 40 rows, at the mode"
+        assert not laplace.batch_statistics.startswith("the statistics")
         at_mode = br.refresh_batchnorm(Dirac(laplace.model, laplace.record, laplace.loc), x)
         torch.testing.assert_close(post.predict(x, num_samples=10).mean, at_mode.predict(x).mean, rtol=1e-9, atol=1e-9)
         with pytest.raises(ValueError, match=r"a linearised Laplace approximation came, whose network is one point; refresh"):

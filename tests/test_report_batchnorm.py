@@ -45,8 +45,8 @@ def test_says_which_statistics_each_prediction_took(made):
     assert {name: part["finding"] for name, part in facts.items()} == {
         "MAP": "predicts by running averages of training.",
         "mean-field": "predicts by running averages of training, one set for all draws.",
-        "batches": "predicts by those of one random batch of 10 out of 60 rows, for each draw.",
-        "refreshed": "predicts by each draw's own, over 60 rows.",
+        "batches": "predicts by the statistics of one random batch of 10 out of 60 rows, for each draw.",
+        "refreshed": "predicts by each draw's own statistics, over 60 rows.",
     }
     assert all(part["layers"] == ["1"] for part in facts.values())
     for part in facts.values():
@@ -64,6 +64,4 @@ def test_says_what_the_batches_alone_make(fits, made):
     assert "set by hand, and this number with it" in said
     assert not any(part["noise"] for name, part in made.data["batchnorm"].items() if name != "batches")
     (card,) = [card for card in made.data["verdict"] if any("random batch" in line["text"] for line in card["lines"])]
-    assert any(
-        line["text"].startswith("batches: A draw is the batch normalisation statistics of one") for line in card["lines"]
-    )
+    assert any(line["text"].startswith("batches: A draw takes the statistics of one") for line in card["lines"])

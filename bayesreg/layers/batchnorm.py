@@ -176,7 +176,7 @@ def described(module: nn.Module) -> str | None:
     if not batchnorms(module):
         return None
     if stateless(module):
-        return "those of the rows beside it: the network keeps none"
+        return "the statistics of the rows beside it: the network keeps none"
     if untrained(module):
         return "mean 0 and variance 1: no training step has written any"
     return "running averages of training"

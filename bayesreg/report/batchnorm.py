@@ -35,10 +35,9 @@ def batchnorm_facts(posteriors: Mapping[str, AbstractPosterior], comparison: Com
         # at one point, only the batches differ from draw to draw
         alone = isinstance(posterior, WithStatistics) and isinstance(posterior.base, Dirac)
         mine = [part for part in parts if part["posterior"] == name]
-        which = statistics.removeprefix("those of ").removesuffix(", for each draw")
+        which = statistics.removesuffix(", for each draw")
         noise = (
-            f"A draw is the batch normalisation statistics of {which}: {makes(mine)}. How many rows a "
-            "batch has was set by hand, and this number with it."
+            f"A draw takes {which}: {makes(mine)}. How many rows a batch has was set by hand, and this number with it."
             if alone
             else ""
         )

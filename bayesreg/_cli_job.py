@@ -43,16 +43,22 @@ class Network:
     Attributes:
         hidden: Widths of the hidden layers; (0,) is a linear model.
         activation: Its name.
+        batchnorm: Normalise before each activation.
+        dropout: Rate of the units dropped after each activation.
     """
 
     hidden: tuple[int, ...]
     activation: str = "relu"
+    batchnorm: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _check.one_of("--activation", self.activation, ACTIVATIONS)
         if min(self.hidden) < 0 or (0 in self.hidden and len(self.hidden) > 1):
             came = " ".join(f"--hidden {width}" for width in self.hidden)
             raise ValueError(f"--hidden must be a width >= 1, or 0 by itself for a linear model, but {came} came; correct it.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout must be a rate, 0 <= RATE < 1, but {self.dropout:g} came; pass for example 0.05.")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -72,7 +78,7 @@ class Network:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MLP(inputs, self.widths, outputs, self.activation)
+            return MLP(inputs, self.widths, outputs, self.activation, self.batchnorm, self.dropout)
 
 
 DEMO = Network((20,))

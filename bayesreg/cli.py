@@ -86,6 +86,10 @@ Hidden = Annotated[
 Activation = Annotated[
     str, _option("relu, tanh, sigmoid, gelu, silu, elu or softplus.", _MODEL, metavar="NAME", show_default=True)
 ]
+BatchNorm = Annotated[bool, _option("Batch normalisation before each activation.", _MODEL, "--batchnorm")]
+Dropout = Annotated[
+    float, _option("Rate of the units dropped after each activation.", _MODEL, metavar="RATE", show_default=True)
+]
 Method = Annotated[
     list[str] | None,
     _option("How to fit. Repeat for more. If not given: map and mean-field. See: bayesreg methods", _FITS, metavar="NAME"),
@@ -157,6 +161,8 @@ def report(
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     activation: Activation = "relu",
+    batchnorm: BatchNorm = False,
+    dropout: Dropout = 0.0,
     method: Method = None,
     num_steps: NumSteps = None,
     batch_size: BatchSize = None,
@@ -171,7 +177,7 @@ def report(
 
     settings = job.Settings(out, force, test_fraction, seed, num_samples)
     job.check(settings)
-    network = job.Network(tuple(hidden or [50]), activation)
+    network = job.Network(tuple(hidden or [50]), activation, batchnorm, dropout)
     said = {"num_steps": num_steps, "batch_size": batch_size, "learning_rate": learning_rate}
     methods = job.methods(method or ["map", "mean-field"], said)
     rules = job.rules(prior or [], priors_file)
@@ -214,6 +220,8 @@ def priors(
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     activation: Activation = "relu",
+    batchnorm: BatchNorm = False,
+    dropout: Dropout = 0.0,
     list_all: List = False,
 ) -> None:
     """Show what would be assumed about every tensor, before any fit; takes the model options of `bayesreg report`."""
@@ -223,7 +231,7 @@ def priors(
         _list_priors()
         return
     rules = job.rules(prior or [], priors_file)
-    network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation)
+    network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation, batchnorm, dropout)
     table = job.read(file, target, kind, drop or [], drop_missing, max_levels)
     screen = console()
     job.say_data(screen, table)

@@ -27,10 +27,9 @@ from bayesreg.inference.certificate import in_double
 from bayesreg.inference.effective import degrees_of_freedom, log_evidence, no_evidence
 from bayesreg.inference.linear import solve_path
 from bayesreg.inference.many import affordable, finish, search
-from bayesreg.inference.map import check_has_mode
 from bayesreg.inference.replicas import Replicas, check_replicable
 from bayesreg.inference.scales import default_scales, matched, power, with_scale
-from bayesreg.inference.training import resolve_batch
+from bayesreg.inference.training import check_has_mode, resolve_batch
 from bayesreg.layers.structure import has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.path_result import Path

@@ -16,8 +16,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import Report, checked_seed, isolated, reporter
 from bayesreg.inference.many import fit_many
-from bayesreg.inference.map import check_has_mode
-from bayesreg.inference.training import resolve_batch
+from bayesreg.inference.training import check_has_mode, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.path import NUM_STEPS
 from bayesreg.priors.base import AbstractElementwisePrior

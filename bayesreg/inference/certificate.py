@@ -99,6 +99,7 @@ def certify(
     restarts: Sequence[float] | None = None,
     gap: float | None = None,
     held: Sequence[Rows] = (),
+    trend: Certificate | None = None,
 ) -> Certificate:
     """Judge a candidate for a mode on all rows.
 
@@ -131,6 +132,8 @@ def certify(
             and no curvature is formed.
         held: Scale-invariant tensors, whose rows' lengths no data hold and a prior pulls to zero: they are taken as they are,
             and all else is judged, see `scale_free.HeldLogJoint`.
+        trend: Whether what training followed has stopped rising: the judge where that is another objective than this one, as
+            dropout and batch normalisation by mini-batches make it.
 
     Returns:
         The certificate.
@@ -164,7 +167,8 @@ def certify(
     else:
         details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
         candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
-        found = _judge(candidate, gradient, enough, probe, details)
+        alike = log_joint.model.is_deterministic
+        found = _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
     return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
 
 
@@ -196,8 +200,6 @@ def _judge(
 ) -> Certificate:
     """The certificate from the curvature."""
     log_joint, u, data = at.log_joint, at.u, at.data
-    if not log_joint.model.is_deterministic:
-        return _judge_unlike(at, details)
     kinks = has_kinks(log_joint)
     curvature, broken = measure(log_joint, u, gradient, data, jacobian=at.jacobian, kinks=kinks, slack=0.01 * enough)
     gain = details["nats to gain"] = curvature.gain
@@ -246,17 +248,17 @@ def _judge(
     return Certificate(False, f"Not converged: about {_nats(gain)} are left to gain ({why}); raise num_steps.", details)
 
 
-def _judge_unlike(at: _Candidate, details: dict[str, float | str]) -> Certificate:
+def _judge_unlike(at: _Candidate, trend: Certificate | None, details: dict[str, float | str]) -> Certificate:
     """Where training followed another objective than that of evaluation, whose curvature would say nothing about the search."""
     unbounded, _ = _unbounded(at.log_joint, at.u, at.data, False)
     if unbounded:
         details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
-    sentence = (
-        "Not certified: batch normalisation by mini-batches or dropout make the objective of training another one than that of "
-        "evaluation; judge this fit by held-out rows."
-    )
-    return Certificate(False, sentence, details)
+    why = "batch normalisation by mini-batches or dropout make what is trained another objective than what is evaluated"
+    if trend is None:
+        return Certificate(False, f"Not certified: {why}; judge this fit by held-out rows.", details)
+    sentence = f"{trend.sentence} The trend alone is judged: {why}."
+    return Certificate(trend.converged, sentence, {**details, **trend.details})
 
 
 def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: dict[str, float | str]) -> Certificate:

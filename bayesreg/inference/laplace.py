@@ -17,7 +17,8 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.curvature import full_hessian, gauss_newton
-from bayesreg.inference.map import MAP, check_has_mode
+from bayesreg.inference.map import MAP
+from bayesreg.inference.training import check_has_mode
 from bayesreg.layers.batchnorm import batchnorms, stateless
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Gaussian

@@ -29,7 +29,7 @@ from bayesreg.inference.restarts import starts
 from bayesreg.inference.scale_free import Rows, by_all_rows, held_rows, on_sphere, scale_free, with_norms
 from bayesreg.inference.search import Search, SearchOptions, hold_out
 from bayesreg.inference.stepper import EagerAdam, checked_compile
-from bayesreg.inference.training import gradient_of, resolve_batch
+from bayesreg.inference.training import check_has_mode, gradient_of, resolve_batch
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
@@ -185,8 +185,7 @@ class MAP(AbstractMethod):
         """
         started = time.perf_counter()
         check_has_mode(model)
-        history = History("log joint")
-        held_out = None
+        history, held_out, trend = History("log joint"), None, None
         if self.validation_fraction is not None:
             model, data, held_out = hold_out(model, data, self.validation_fraction, history)
         log_joint = LogJoint(model)
@@ -208,6 +207,7 @@ class MAP(AbstractMethod):
         else:
             search = Search(self._options(), log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history, held)
             u, trained = search.run(report, held_out)
+            trend = search.trend
         log_joint = LogJoint(trained)
         by_steps = optimizer in STEPWISE and self.optimizer == "auto" and held_out is None
         if by_steps and self._can_polish(log_joint, batch_size, data):
@@ -218,7 +218,7 @@ class MAP(AbstractMethod):
             log_joint, u, restarts = self._best_of_many(
                 LogJoint(model), (log_joint, u), data, batch_size, optimizer, history, report
             )
-        certificate = self._certified(log_joint, u, start, data, batch_size, restarts, invariant)
+        certificate = self._certified(log_joint, u, start, data, batch_size, restarts, invariant, trend)
         if held_out is not None and not certificate.converged:
             why = "the best point on held-out rows, which is no mode and need not be one"
             sentence = f"Stopped early: {why}; leave validation_fraction out for the mode."
@@ -236,12 +236,13 @@ class MAP(AbstractMethod):
         batch_size: int | None,
         restarts: list[float] | None,
         invariant: list[Rows],
+        trend: Certificate | None,
     ) -> Certificate:
         """The certificate by what was followed: where it can be, of the network that normalises by all rows."""
         log_joint, data = by_all_rows(log_joint, data, batch_size)
         probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
         held = invariant if data.coupled else ()
-        return certify(log_joint, u, start, data, self.jacobian, probe, restarts=restarts, held=held)
+        return certify(log_joint, u, start, data, self.jacobian, probe, restarts=restarts, held=held, trend=trend)
 
     @property
     def _space(self) -> str:
@@ -418,33 +419,3 @@ def _fraction(value: Any) -> float:
 
 def _zeros(log_joint: LogJoint, u: torch.Tensor) -> int:
     return sum(int((u[g.slice] == 0).sum()) for g in log_joint.kinked)
-
-
-def check_has_mode(model: BayesianModel) -> None:
-    """Refuse a model that has no mode.
-
-    Args:
-        model: The model.
-
-    Raises:
-        ValueError: If a prior's scale is unknown, or a density has a pole.
-    """
-    scales = [name for name, latent in model.latents.items() if latent.kind == "scale"]
-    if scales:
-        child = scales[0].removesuffix(".scale")
-        raise ValueError(
-            f"a joint mode over weights and their unknown scale runs to scale zero, so that MAP must have fixed scales, but "
-            f"{child} has {model.latents[child].prior}; fix the scale (a number), marginalise it (StudentT is a Normal with an "
-            "unknown scale integrated out), or take a posterior method such as MeanField."
-        )
-    for name, latent in model.latents.items():
-        if latent.parents and not latent.prior.smooth:
-            raise ValueError(
-                f"a mode on a kink must have a known scale, but that of {name}, {latent.prior}, hangs on the unknown noise; "
-                "fix noise_scale to a number, take Normal in its place, or a posterior method such as MeanField."
-            )
-        if not latent.prior.bounded and not latent.is_noise:
-            raise ValueError(
-                f"a mode must have a finite density, but {name} has {latent.prior}, whose density has a pole; "
-                "take a bounded prior for MAP (Laplace, SpikeSlab, StudentT), or a posterior method such as MeanField."
-            )

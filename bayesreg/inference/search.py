@@ -18,6 +18,7 @@ from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
 from bayesreg.inference.scale_free import Rows
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
 from bayesreg.inference.training import check_batches, no_compiling
+from bayesreg.inference.variational import rise
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
@@ -58,6 +59,9 @@ class Search:
         seed: Recorded with a rescued answer.
         history: Where the objective and notes go.
         held: Tensors whose rows stay at length one.
+
+    Attributes:
+        trend: Whether what training followed has stopped rising, where it differs from what is evaluated; after `run`.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Search:
         held: Sequence[Rows] = (),
     ) -> None:
         self.held = held
+        self.trend: Certificate | None = None
         self.options, self.log_joint, self.data, self.history, self.seed = options, log_joint, data, history, seed
         check_batches(log_joint.model, data, batch_size)
         self.copy = TrainingCopy(
@@ -122,7 +127,7 @@ class Search:
         """
         watch = None if held_out is None else EarlyStopping(lambda: self._score(*held_out), self.options.patience)
         try:
-            run(
+            losses = run(
                 self.stepper,
                 self.batches,
                 self.schedule,
@@ -136,6 +141,8 @@ class Search:
         except FitError as failure:
             failure.posterior = self._rescued(failure)
             raise
+        if not self.log_joint.model.is_deterministic:  # its curvature will not tell
+            self.trend = rise(self.data.num_data * (self.log_joint.model.log_jacobian - losses), "batches' log-likelihood")
         if self.checkpoint is not None:
             self.checkpoint.done()
         return self.stepper.parameter.detach().clone(), self._trained()

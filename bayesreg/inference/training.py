@@ -1,4 +1,4 @@
-"""What the searches share: the gradient over all rows, how many rows a step sees, and what they are normalised by."""
+"""What the searches share: whether there is a mode, the gradient over all rows, and how many rows a step sees."""
 
 from __future__ import annotations
 
@@ -107,6 +107,36 @@ def check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> N
             "a training batch must have two rows at least where batch normalisation sees one value a row, since one row has no "
             f"variance, but {whose} came; pass for example batch_size=32."
         ) from None
+
+
+def check_has_mode(model: BayesianModel) -> None:
+    """Refuse a model that has no mode.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ValueError: If a prior's scale is unknown, or a density has a pole.
+    """
+    scales = [name for name, latent in model.latents.items() if latent.kind == "scale"]
+    if scales:
+        child = scales[0].removesuffix(".scale")
+        raise ValueError(
+            f"a joint mode over weights and their unknown scale runs to scale zero, so that MAP must have fixed scales, but "
+            f"{child} has {model.latents[child].prior}; fix the scale (a number), marginalise it (StudentT is a Normal with an "
+            "unknown scale integrated out), or take a posterior method such as MeanField."
+        )
+    for name, latent in model.latents.items():
+        if latent.parents and not latent.prior.smooth:
+            raise ValueError(
+                f"a mode on a kink must have a known scale, but that of {name}, {latent.prior}, hangs on the unknown noise; "
+                "fix noise_scale to a number, take Normal in its place, or a posterior method such as MeanField."
+            )
+        if not latent.prior.bounded and not latent.is_noise:
+            raise ValueError(
+                f"a mode must have a finite density, but {name} has {latent.prior}, whose density has a pole; "
+                "take a bounded prior for MAP (Laplace, SpikeSlab, StudentT), or a posterior method such as MeanField."
+            )
 
 
 def no_compiling(log_joint: LogJoint, data: Data) -> str:

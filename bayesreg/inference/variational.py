@@ -39,11 +39,12 @@ class AbstractVariational(AbstractMethod):
         return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
 
 
-def rise(elbos: torch.Tensor) -> Certificate:
+def rise(elbos: torch.Tensor, what: str = "elbo") -> Certificate:
     """Whether an ELBO has stopped rising: its mean over the last tenth of the steps against that over steps 70–80 %.
 
     Args:
         elbos: One estimate a step, in nats, (num_steps,).
+        what: "elbo", or what else they estimate.
 
     Returns:
         The certificate; passed when the rise is below 1 nat or 2.5 standard errors.
@@ -51,15 +52,16 @@ def rise(elbos: torch.Tensor) -> Certificate:
     tenth = len(elbos) // 10
     if tenth < 10:
         return Certificate(False, f"Not converged: {len(elbos)} steps are too few to tell; raise num_steps to 1,000 or more.")
+    said = "ELBO" if what == "elbo" else what
     early, late = (elbos[start : start + tenth].double() for start in (7 * tenth, len(elbos) - tenth))
     gained = float(late.mean() - early.mean())
     error = float(((late.var() + early.var()) / tenth).sqrt())
-    details: dict[str, float | str] = {"elbo": float(late.mean()), "rise": gained, "Monte Carlo error": error}
+    details: dict[str, float | str] = {what: float(late.mean()), "rise": gained, "Monte Carlo error": error}
     if gained > max(1.0, 2.5 * error):
         sentence = (
-            f"Not converged: the ELBO still rose by {gained:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
+            f"Not converged: the {said} still rose by {gained:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
             "the steps; raise num_steps."
         )
         return Certificate(False, sentence, details)
-    sentence = f"Converged: the ELBO changed by {gained:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth."
+    sentence = f"Converged: the {said} changed by {gained:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth."
     return Certificate(True, sentence, details)

@@ -135,10 +135,17 @@ def refresh_batchnorm(
     Raises:
         ValueError: If the network has no batch normalisation, X does not fit, or `batch_size` is not within 2 … N.
 
-    >>> from torch import nn
     >>> import bayesreg as br
-    >>> x, net = torch.randn(50, 2), nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 1))
-    >>> mode = br.fit(br.BayesianModel(net), x, x[:, 0], method=br.inference.MAP(num_steps=50))  # doctest: +SKIP
+    >>> x = torch.arange(40.0).reshape(20, 2) % 7
+    >>> net = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    >>> mode = br.fit(br.BayesianModel(net), x, x[:, 0], method=br.inference.MAP(num_steps=300, batch_size=10))
+    >>> mode.batch_statistics
+    'running averages of training'
+    >>> again = refresh_batchnorm(mode, x)
+    >>> again.batch_statistics, bool(torch.allclose(again.model.module[0].running_mean, x.mean(0)))
+    ('the statistics of 20 rows, at the mode', True)
+    >>> refresh_batchnorm(mode, x, batch_size=5).batch_statistics
+    'the statistics of one random batch of 5 out of 20 rows, for each draw'
     """
     if not isinstance(posterior, AbstractPosterior):
         raise ValueError(f"posterior must be what fit returned, but {type(posterior).__name__} came; fit the model first.")

@@ -295,6 +295,14 @@ def test_networks_are_seeded_and_leave_the_random_state_alone():
     assert len(job.Network((0,)).build(2, 1, 0)) == 1
 
 
+def test_networks_have_the_layers_that_are_asked_for():
+    net = job.Network((4,), "tanh", batchnorm=True, dropout=0.2).build(2, 1, 0)
+    assert [type(layer).__name__ for layer in net] == ["Linear", "BatchNorm1d", "Tanh", "Dropout", "Linear"]
+    assert net[3].p == 0.2
+    with pytest.raises(ValueError, match=r"--dropout must be a rate, 0 <= RATE < 1, but 1 came"):
+        job.Network((4,), dropout=1.0)
+
+
 # ---- the whole way
 
 

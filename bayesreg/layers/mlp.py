@@ -28,6 +28,9 @@ class MLP(nn.Sequential):
     A linear layer straight before a batch normalisation has no bias: the batch's mean takes it away again, so that the data
     would say nothing about it, and its posterior would be its prior. The BatchNorm's own shift b is in its place.
 
+    In training a BatchNorm takes mean and variance of the batch and moves its running averages; in evaluation these stand in
+    their place, and only the scale a and the shift b, which are learned, are the same in both. See `layers.batchnorm`.
+
     Args:
         inputs: D, the number of columns.
         hidden: Widths of the hidden layers; () for a linear model.

@@ -1,6 +1,7 @@
 """MC dropout on the UCI sets and their 20 published splits, beside published numbers: RMSE and log-likelihood.
 
     python benchmarks/uci.py --data DIR [--quick] [--steps 5000] [--noise heteroscedastic]
+    python benchmarks/uci.py --method mc-batchnorm --data DIR [--quick]
 
 DIR holds concrete, energy, wine-quality-red and yacht in the layout of `datasets.load_uci` (Hernández-Lobato and Adams 2015);
 `--published FILE` is a CSV of set, split, rmse, log_likelihood with which splits are paired.
@@ -11,6 +12,8 @@ by the network's second output. The rate comes from their grid and a smaller one
 split by the log-likelihood of the last fifth of its training rows, after a share of the steps; with `--noise chosen` so is
 the noise, with several `--scales` the prior's. Then all training rows are fitted; splits that chose alike are fitted in one
 vmapped run. Sets are fitted side by side, one thread each.
+
+`--method mc-batchnorm` is another table, by the protocol of Teye, Azizpour and Smith (2018); `uci_batchnorm.py` says how.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import uci_batchnorm
 from torch import nn
 
 import bayesreg as br
@@ -116,21 +121,45 @@ def row(name: str, folder: Path, splits: int, steps: int, choices: list[Choice],
     )
 
 
+def side_by_side(workers: int, jobs: list[tuple[Any, ...]]) -> None:
+    """Print the lines that these calls return, in their order."""
+    started = time.perf_counter()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for job in [pool.submit(*call) for call in jobs]:
+            print(job.result(), flush=True)
+    print(f"\n{time.perf_counter() - started:.0f} s for all.")
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=("mc-dropout", "mc-batchnorm"), default="mc-dropout")
+    parser.add_argument("--data", type=Path, help="folder with the UCI sets")
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--sets", nargs="+", choices=list(PUBLISHED), help="default: all that the method's table has")
+    parser.add_argument("--workers", type=int, default=2, help="sets fitted side by side")
+    parser.add_argument("--quick", action="store_true", help="under 45 s: a few splits of one set, one rate, few steps")
+    dropout = parser.add_argument_group("mc-dropout alone")
+    dropout.add_argument("--published", type=Path, help="CSV with published numbers split by split")
+    dropout.add_argument("--steps", type=int, default=5000, help="of each fit, whatever the number of rows")
+    dropout.add_argument("--noise", choices=(*NOISES, "chosen"), default="homoscedastic", help="default: as published")
+    dropout.add_argument("--scales", type=float, nargs="+", default=[3.0], help="of the prior; several are chosen among too")
+    options = parser.parse_args()
+    known = list(PUBLISHED) if options.method == "mc-dropout" else list(uci_batchnorm.GRIDS)
+    options.sets = options.sets or known
+    if not set(options.sets) <= set(known):
+        parser.error(f"--sets must be among {', '.join(known)} for --method {options.method}.")
+    return options
+
+
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the UCI sets")
-    parser.add_argument("--published", type=Path, help="CSV with published numbers split by split")
-    parser.add_argument("--steps", type=int, default=5000, help="of each fit, whatever the number of rows")
-    parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument("--sets", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
-    parser.add_argument("--noise", choices=(*NOISES, "chosen"), default="homoscedastic", help="default: as published")
-    parser.add_argument("--scales", type=float, nargs="+", default=[3.0], help="of the prior; several are chosen among too")
-    parser.add_argument("--workers", type=int, default=2, help="sets fitted side by side")
-    parser.add_argument("--quick", action="store_true", help="under 45 s: three splits of one set, one rate, 200 steps")
-    options = parser.parse_args()
+    options = arguments()
     if options.data is None:
         print("Skipped: say --data DIR, the folder with the UCI sets.")
+        return
+    if options.method == "mc-batchnorm":
+        side_by_side(options.workers, uci_batchnorm.jobs(options.data, options.sets, options.splits, options.quick))
         return
     names, splits, steps = options.sets, options.splits, options.steps
     noises = [noise for noise in NOISES if options.noise in ("chosen", noise)]
@@ -148,12 +177,9 @@ def main() -> None:
         "| seconds |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
-    started = time.perf_counter()
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(row, name, options.data, splits, steps, choices, published.get(name, [])) for name in names]
-        for job in jobs:
-            print(job.result(), flush=True)
-    print(f"\n{time.perf_counter() - started:.0f} s for all.")
+    side_by_side(
+        options.workers, [(row, name, options.data, splits, steps, choices, published.get(name, [])) for name in names]
+    )
 
 
 if __name__ == "__main__":

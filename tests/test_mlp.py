@@ -110,7 +110,7 @@ class TestStandardize:
         torch.testing.assert_close(out.std((0, 2, 3), correction=0), torch.ones(2, dtype=torch.float64))
         assert layers.Standardize.of(np.arange(5.0)[:, None]).mean.tolist() == [2.0]
 
-    @pytest.mark.parametrize("extra", ["none", "a constant column", "one column"])
+    @pytest.mark.parametrize("extra", ["none", "a constant column", "one column", "whole numbers"])
     def test_a_model_that_standardises_is_one_with_the_layer_and_one_by_hand(self, extra):
         """Same predictions and log-densities, in the data's own units."""
         X, y = rows(1)
@@ -118,6 +118,8 @@ class TestStandardize:
             X = np.column_stack([X, np.full(len(X), 4.0)])
         elif extra == "one column":
             X = X[:, :1]
+        elif extra == "whole numbers":
+            X, y = (5 * X).round().astype(np.int64), (5 * y).round().astype(np.int64)
         mean, sd = X.mean(0), np.where(X.std(0) == 0, 1.0, X.std(0))
         scaled = (y - y.mean()) / y.std()
         found = []

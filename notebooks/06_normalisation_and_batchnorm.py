@@ -515,13 +515,13 @@ for name, (batchnorm, how) in kinds.items():
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 for (scale, values), colour in zip(norms.items(), ("#9ecae1", "#4292c6", "#08306b"), strict=True):
     axes[0].plot((0, *steps), values, "o-", ms=4, color=colour, label=f"Normal({scale:g})")
-axes[0].set(yscale="log", xlabel="steps", title="norm of the first weights")
+axes[0].set(yscale="log", xlabel="steps", title="norm of the first weights, by their prior", ylim=(0.04, 3))
 axes[0].set_xscale("symlog", linthresh=50, linscale=0.3)
 axes[0].set_xlim(-5, 2000)
 axes[0].set_xticks((0, *steps), ("start", *steps))
 axes[0].set_yticks([0.1, 0.3, 1, 2], ["0.1", "0.3", "1", "2"])
 axes[0].minorticks_off()
-axes[0].legend(frameon=False, title="prior", loc="lower left")
+axes[0].legend(frameon=False, ncols=3, loc="lower center")
 for (name, values), colour in zip(errors.items(), (GREY, ORANGE, BLUE), strict=True):
     axes[1].plot(wide, values, "o-", ms=4, color=colour, label=name)
 axes[1].set(xscale="log", xlabel="scale of the prior on the first weights", ylim=(0, None), title="rms error on new rows")

@@ -44,7 +44,8 @@ def test_says_which_statistics_each_prediction_took(made):
     facts = made.data["batchnorm"]
     assert {name: part["finding"] for name, part in facts.items()} == {
         "MAP": "predicts by running averages of training.",
-        "mean-field": "predicts by running averages of training, one set for all draws.",
+        "mean-field": "predicts by running averages of training, one set for all draws; "
+        "bayesreg.refresh_batchnorm gives each draw its own.",
         "batches": "predicts by the statistics of one random batch of 10 out of 60 rows, for each draw.",
         "refreshed": "predicts by each draw's own statistics, over 60 rows.",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -131,8 +132,14 @@ class MeanField(AbstractVariational):
         guide.phi.data.copy_(stepper.parameter.detach())
         gain, gain_error = nats_to_gain(guide, pure, data, batches)
         certificate = certify(constant - num_data * losses, gain, gain_error, enough=0.02 * len(start))
+        certificate = _of_batches(certificate) if normalised and batch_size is not None else certificate
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
+
+
+def _of_batches(certificate: Certificate) -> Certificate:
+    said = "Batch normalisation by mini-batches makes this another ELBO than that of all rows."
+    return dataclasses.replace(certificate, sentence=f"{certificate.sentence} {said}")
 
 
 def _of_layers(model: BayesianModel) -> list[str]:

@@ -178,12 +178,12 @@ def with_norms(
         word = f"{what}: each output unit is held at norm 1."
     elif single:
         word = (
-            f"{what}: its norm went from {before[0]} to {after[0]}, which changes no prediction; scale_invariant='unit-norm' "
-            "fixes it."
+            f"{what}: its norm went from {before[0]} to {after[0]}, which changes no prediction (but for ε); "
+            "scale_invariant='unit-norm' fixes it."
         )
     else:
         word = (
-            f"{what}: the norm of {rows[0].name} went from {before[0]} to {after[0]}, which changes no prediction; "
+            f"{what}: the norm of {rows[0].name} went from {before[0]} to {after[0]}, which changes no prediction (but for ε); "
             "scale_invariant='unit-norm' fixes them."
         )
     return dataclasses.replace(certificate, sentence=certificate.sentence + word, details={**certificate.details, **details})

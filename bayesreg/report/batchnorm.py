@@ -42,10 +42,11 @@ def batchnorm_facts(posteriors: Mapping[str, AbstractPosterior], comparison: Com
             else ""
         )
         shared = statistics == AVERAGES and not isinstance(posterior, Dirac)  # which have one draw
+        better = ", one set for all draws; bayesreg.refresh_batchnorm gives each draw its own" if shared else ""
         found[name] = {
             "layers": list(batchnorms(posterior.model.module)),
             "statistics": statistics,
-            "finding": f"predicts by {statistics}{', one set for all draws' if shared else ''}.",
+            "finding": f"predicts by {statistics}{better}.",
             "noise": noise,
         }
     return found

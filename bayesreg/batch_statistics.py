@@ -34,6 +34,9 @@ _TOGETHER = 20_000  # rows × draws that go through the network at once
 class WithStatistics(AbstractPosterior):
     """Stored draws of a posterior's networks, each with batch normalisation's statistics of its own.
 
+    What else the posterior can do (a guide's `guide`, dropout's `sparsity` and `prune`) `base` can. `sample` draws unknowns
+    anew.
+
     Args:
         base: The posterior that they are drawn from; unknowns, their means and their sds are its own.
         record: Its record, which says which statistics these are.
@@ -94,14 +97,13 @@ class WithStatistics(AbstractPosterior):
             else torch.randint(stored, (count,), generator=generator)
         )
         index, inputs = index.to(self.found.device), self.model.prepare(x)
-        made_of, size = self.made_of[index], self.made_of.shape[1]
 
-        def forward(one: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return self.base._forward(one[:size], rows, self._module, _split(one[size:], self.shapes))
+        # numbers of draws, so that what they are made of is not copied once more
+        def at(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return self.base._forward(self.made_of[draw], rows, self._module, _split(self.found[draw], self.shapes))
 
-        both = torch.cat([made_of, self.found[index]], 1)
-        out = propagate.outputs(self.model, self.layout, both, inputs, forward=forward, max_memory=max_memory)
-        return self._in_data_units(out, self.base._unknowns(made_of))
+        out = propagate.outputs(self.model, self.layout, index, inputs, forward=at, max_memory=max_memory)
+        return self._in_data_units(out, self.base._unknowns(self.made_of[index]))
 
     def state(self) -> dict[str, Any]:
         """The base's kind and state, and the stored draws with their statistics."""
@@ -117,7 +119,13 @@ class WithStatistics(AbstractPosterior):
 
 
 def refresh_batchnorm(
-    posterior: AbstractPosterior, X: Any, *, batch_size: int | None = None, num_draws: int = 1000, seed: int = 0
+    posterior: AbstractPosterior,
+    X: Any,
+    *,
+    batch_size: int | None = None,
+    num_draws: int = 1000,
+    seed: int = 0,
+    max_memory: int = propagate.MAX_MEMORY,
 ) -> AbstractPosterior:
     """The same posterior with batch normalisation's statistics taken anew over training inputs, by each draw for itself.
 
@@ -128,12 +136,14 @@ def refresh_batchnorm(
         batch_size: None for the statistics of all rows; B for those of B random rows, without replacement, at each draw.
         num_draws: S, how many draws are stored with their statistics; one pass over the rows for each.
         seed: Same seed, same draws and batches; the global random state is not touched.
+        max_memory: Bytes that the stored draws may take.
 
     Returns:
         A new posterior of the same unknowns; `batch_statistics` says what it predicts by.
 
     Raises:
-        ValueError: If the network has no batch normalisation, X does not fit, or `batch_size` is not within 2 … N.
+        ValueError: If the network has no batch normalisation, X does not fit, `batch_size` is not within 2 … N, or the draws do
+            not fit into `max_memory`.
 
     >>> import bayesreg as br
     >>> x = torch.arange(40.0).reshape(20, 2) % 7
@@ -156,16 +166,23 @@ def refresh_batchnorm(
             "predict with the posterior as it is."
         )
     x = _inputs(base.model, X)
-    return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed)
+    options: Any = {"batch_size": batch_size, "num_draws": num_draws, "seed": seed, "max_memory": max_memory}
+    return with_statistics(base, x, **options)
 
 
 def with_statistics(
-    base: AbstractPosterior, x: torch.Tensor, *, batch_size: int | None, num_draws: int, seed: int
+    base: AbstractPosterior,
+    x: torch.Tensor,
+    *,
+    batch_size: int | None,
+    num_draws: int,
+    seed: int,
+    max_memory: int = propagate.MAX_MEMORY,
 ) -> AbstractPosterior:
     """`refresh_batchnorm` over prepared inputs.
 
     Raises:
-        ValueError: If `batch_size` is not within 2 … N.
+        ValueError: If `batch_size` is not within 2 … N, or the draws do not fit into `max_memory`.
     """
     count, size = _check.count("num_draws", num_draws), _rows_a_batch(batch_size, len(x))
     generator = torch.Generator().manual_seed(seed)
@@ -175,7 +192,7 @@ def with_statistics(
         found = _statistics_of(Dirac(base.model, base.record, base.loc), base.loc.new_zeros(1, 0), x, None, generator)
         made.model = copy.copy(base.model)
         made.model.module = carry(base.model.module, _split(found[0], buffer_shapes(base.model.module))).eval()
-        made.record = dataclasses.replace(base.record, batch_statistics=said)
+        made.record = _recorded(base, said)
         return made
     if isinstance(base, Gaussian) and base.linearize:
         raise ValueError(
@@ -188,9 +205,25 @@ def with_statistics(
         else f"the statistics of one random batch of {size:,} out of {len(x):,} rows, for each draw"
     )
     with torch.no_grad():
+        width = base._networks(1, torch.Generator().manual_seed(0)).shape[1]
+        width += sum(shape.numel() for shape in buffer_shapes(base.model.module).values())
+        needed = count * width * base.model.like.element_size()
+        if needed > max_memory:
+            raise ValueError(
+                f"stored draws must fit into max_memory={max_memory:,} bytes, but {count:,} draws of {width:,} numbers need "
+                f"{needed:,}; lower num_draws, or raise max_memory."
+            )
         made_of = base._networks(count, generator)
         found = _statistics_of(base, made_of, x, size, generator)
-    return WithStatistics(base, dataclasses.replace(base.record, batch_statistics=said), made_of, found)
+    return WithStatistics(base, _recorded(base, said), made_of, found)
+
+
+def _recorded(base: AbstractPosterior, said: str) -> FitRecord:
+    """The fit's record with other statistics; what it notes about those before is no longer so."""
+    notes = [note for note in base.history.notes if not note.startswith("batch normalisation:")]
+    if len(notes) < len(base.history.notes) and isinstance(base, Gaussian):
+        notes.append("batch normalisation: the curvature is that of the running averages that the mode's training left.")
+    return dataclasses.replace(base.record, batch_statistics=said, history=dataclasses.replace(base.history, notes=notes))
 
 
 def _rows_a_batch(batch_size: int | None, num_rows: int) -> int | None:

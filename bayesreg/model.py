@@ -411,7 +411,7 @@ class BayesianModel(AbstractBinding):
         """
         values = {name: _inside(self.latents[name].prior, parameter) for name, parameter in self.weights().items()}
         with torch.no_grad():
-            guess = self.likelihood.start(self.forward(values, x[:1024]), y[:1024])
+            guess = self.likelihood.start(self.forward(values, x[:1024], batchnorm.at_start(self.module, len(x))), y[:1024])
         for name, latent in self.latents.items():
             if latent.is_noise:
                 values[name] = _inside(latent.prior, guess[name])

@@ -17,6 +17,7 @@ from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import Report, checked_seed, isolated, reporter
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.training import check_has_mode, resolve_batch
+from bayesreg.layers.structure import has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.path import NUM_STEPS
 from bayesreg.priors.base import AbstractElementwisePrior
@@ -150,6 +151,11 @@ def stability(
     with isolated(seed, model.like.device), reporter(progress, "stability") as report:
         model, data = model.ingest(*came)
         names = _names(X, came[0])
+        if has_batchnorm(model.module):
+            raise ValueError(
+                "bootstrap refits count rows several times, which a batch's mean and variance do not, but the network has "
+                "batch normalisation; take nn.LayerNorm in its place, or standardize=True alone."
+            )
         name = _input_weight(model, len(names)) if tensor is None else _checked_weight(model, tensor, len(names))
         log_joint = LogJoint(model)
         batch = resolve_batch(_check.count("batch_size", batch_size) if batch_size else None, data, log_joint.layout.size)

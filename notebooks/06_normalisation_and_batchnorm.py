@@ -265,9 +265,8 @@ check("a row alone = the row among others", alone, mode.predict(x).mean[:20], 1e
 print("it predicts by:", mode.batch_statistics)
 
 # %% [markdown]
-# Two things in that certificate come up again. *The trend alone is judged*: every step's batch made a network of its own, so
-# that what was trained is not quite what is evaluated (section 4), and no mode of it can be certified. *Scale-invariant*: see
-# section 5.
+# Two things in that certificate come up again. *Not certified*: every step's batch made a network of its own, so that what was
+# trained is not quite what is evaluated (section 4). *Scale-invariant*: section 5.
 #
 # ## 3. Each draw has statistics of its own
 #

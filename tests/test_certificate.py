@@ -111,27 +111,30 @@ def test_a_saddle_is_no_mode():
 
 
 class TestTrainingNoise:
-    """Where training follows another objective than evaluation, the trend of the training is the judge."""
+    """Where training follows another objective than evaluation, no mode is certified; how the training went is told."""
 
     @pytest.mark.parametrize(
-        ("layer", "batch_size"), [(nn.Dropout(0.3), None), (nn.BatchNorm1d(5), 64)], ids=["dropout", "batchnorm"]
+        ("layer", "batch_size", "who"),
+        [
+            (nn.Dropout(0.3), None, "dropout"),
+            (nn.BatchNorm1d(5), 64, "batch normalisation"),
+            (nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.3)), None, "batch normalisation and dropout"),
+        ],
+        ids=["dropout", "batchnorm", "both"],
     )
-    def test_is_judged_by_its_trend(self, standard_diabetes, layer, batch_size):
+    def test_is_named_with_the_trend(self, standard_diabetes, layer, batch_size, who):
         model = br.BayesianModel(nn.Sequential(nn.Linear(10, 5), nn.Tanh(), layer, nn.Linear(5, 1)))
-        slow, quick = MAP("adam", 600, 1e-4, batch_size, schedule="constant"), MAP("adam", 600, 0.03, batch_size)
-        fits = [br.fit(model, *standard_diabetes, method=method).certificate for method in (slow, quick)]
-        assert [found.converged for found in fits] == [False, True]
-        assert "the batches' log-likelihood still rose by" in str(fits[0])
-        for found in fits:
-            assert "The trend alone is judged: batch normalisation by mini-batches or dropout make what is" in str(found)
-            assert found.converged == (found.details["rise"] <= max(1.0, 2.5 * found.details["Monte Carlo error"]))
-            assert "curvature from" not in found.details
+        slow = MAP("adam", 600, 1e-4, batch_size, schedule="constant")
+        found = br.fit(model, *standard_diabetes, method=slow).certificate
+        assert not found.converged
+        assert str(found).startswith(f"Not certified: in training, {who} made another objective than is evaluated; judge this")
+        assert f"the batches' log-likelihood changed by {found.details['rise']:+.1f} nats" in str(found)
+        assert found.details["rise"] > 2.5 * found.details["Monte Carlo error"]  # as slow as that, it is still on its way
+        assert "curvature from" not in found.details
 
     def test_too_few_steps_tell_nothing(self, standard_diabetes):
         model = br.BayesianModel(nn.Sequential(nn.Linear(10, 5), nn.Dropout(0.3), nn.Linear(5, 1)))
-        found = br.fit(model, *standard_diabetes, method=MAP("adam", 50)).certificate
-        assert not found.converged
-        assert "50 steps are too few to tell" in str(found)
+        assert str(br.fit(model, *standard_diabetes, method=MAP("adam", 50)).certificate).endswith("by held-out rows.")
 
 
 def test_more_unknowns_than_the_matrix_takes(standard_diabetes):

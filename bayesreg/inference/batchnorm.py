@@ -7,12 +7,14 @@ import dataclasses
 import time
 from typing import ClassVar
 
+import torch
+
 from bayesreg import _check
 from bayesreg.batch_statistics import WithStatistics, with_statistics
 from bayesreg.data import Data
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.map import MAP
-from bayesreg.layers.batchnorm import batchnorms
+from bayesreg.layers.batchnorm import batchnorms, by_batch, statistics
 from bayesreg.model import BayesianModel
 
 BATCH_SIZE = 32
@@ -32,7 +34,7 @@ class MCBatchNorm(AbstractMethod):
         num_draws: How many draws of statistics are stored with the posterior.
 
     Raises:
-        ValueError: If an argument is out of its range, or `mode` names another batch size.
+        ValueError: If an argument is out of its range, `mode` names another batch size, or holds rows out.
 
     References:
         Teye, Azizpour and Smith (2018), Bayesian uncertainty estimation for batch normalized deep networks.
@@ -53,6 +55,12 @@ class MCBatchNorm(AbstractMethod):
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2, since one row has no variance, but 1 came; pass for example 32.")
         self.mode = mode or MAP()
+        if self.mode.validation_fraction is not None:
+            raise ValueError(
+                "a draw must take its batch from the rows that training saw, but the mode's validation_fraction="
+                f"{self.mode.validation_fraction:g} holds some out; leave it out, or fit the mode by itself and call "
+                "bayesreg.refresh_batchnorm(mode, X, batch_size=B) with its rows."
+            )
         self.num_draws = _check.count("num_draws", num_draws)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> WithStatistics:
@@ -68,6 +76,9 @@ class MCBatchNorm(AbstractMethod):
                 "add nn.BatchNorm1d after a linear layer (layers.MLP(..., batchnorm=True)), or fit by method='map'."
             )
         x, _ = data.full("Monte Carlo batch normalisation")
+        with torch.no_grad():  # refused now rather than after the search
+            module = by_batch(model.module).eval()
+            statistics(module, lambda rows: model.forward(model.weights(), rows, module), x[:64])
         size = min(self.batch_size, data.num_data)
         search = copy.copy(self.mode)
         search.batch_size = size

@@ -22,6 +22,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
 from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
+from bayesreg.layers.structure import has_batchnorm, has_dropout
 from bayesreg.model import BayesianModel
 from bayesreg.record import Certificate
 
@@ -132,8 +133,8 @@ def certify(
             and no curvature is formed.
         held: Scale-invariant tensors, whose rows' lengths no data hold and a prior pulls to zero: they are taken as they are,
             and all else is judged, see `scale_free.HeldLogJoint`.
-        trend: Whether what training followed has stopped rising: the judge where that is another objective than this one, as
-            dropout and batch normalisation by mini-batches make it.
+        trend: Whether what training followed has stopped rising; told where that is another objective than this one, as dropout
+            and batch normalisation by mini-batches make it, and no certificate of a mode.
 
     Returns:
         The certificate.
@@ -254,11 +255,18 @@ def _judge_unlike(at: _Candidate, trend: Certificate | None, details: dict[str, 
     if unbounded:
         details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
-    why = "batch normalisation by mini-batches or dropout make what is trained another objective than what is evaluated"
-    if trend is None:
-        return Certificate(False, f"Not certified: {why}; judge this fit by held-out rows.", details)
-    sentence = f"{trend.sentence} The trend alone is judged: {why}."
-    return Certificate(trend.converged, sentence, {**details, **trend.details})
+    module = at.log_joint.model.module
+    found = {"batch normalisation": has_batchnorm(module), "dropout": has_dropout(module)}
+    why = " and ".join(name for name, there in found.items() if there) or "the network itself"
+    said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
+    if trend is not None and trend.details:
+        change, error = (float(trend.details[key]) for key in ("rise", "Monte Carlo error"))
+        said += (
+            f" Over the last fifth of the steps the batches' log-likelihood changed by {change:+.1f} nats (Monte Carlo error "
+            f"{error:.1f})."
+        )
+        details = {**details, **trend.details}
+    return Certificate(False, said, details)
 
 
 def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: dict[str, float | str]) -> Certificate:

@@ -18,6 +18,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import departure, is_rounding
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.curvature import output_jacobian
+from bayesreg.layers.batchnorm import stateless, untrained
 from bayesreg.likelihoods import Gaussian as GaussianLikelihood
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Gaussian
@@ -100,6 +101,11 @@ def _check_conjugate(model: BayesianModel) -> None:
     for name, latent in model.latents.items():
         if latent.parents or latent.prior.gaussian(latent.shape) is None:
             raise ValueError(f"Exact needs Gaussian or Flat priors with known scales, but {name} has {latent.prior}; {advice}")
+    if untrained(model.module) or stateless(model.module):
+        raise ValueError(
+            "Exact needs a network that is linear in its weights as it stands, but its batch normalisation has no statistics; "
+            f"normalise by standardize=True or layers.Standardize, or {advice}"
+        )
     if model.outputs:
         raise ValueError(f"Exact needs priors on weights alone, but the output of {model.outputs[0].name} has one; {advice}")
 

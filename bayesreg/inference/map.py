@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import os
@@ -239,10 +240,14 @@ class MAP(AbstractMethod):
         trend: Certificate | None,
     ) -> Certificate:
         """The certificate by what was followed: where it can be, of the network that normalises by all rows."""
-        log_joint, data = by_all_rows(log_joint, data, batch_size)
+        whole, rows = by_all_rows(log_joint, data, batch_size)
+        options: dict[str, Any] = {"restarts": restarts, "trend": trend}
+        if rows.coupled:
+            probe = lambda: self.further(whole, u, rows, batch_size)  # noqa: E731
+            with contextlib.suppress(NotImplementedError):  # a layer without forward derivatives
+                return certify(whole, u, start, rows, self.jacobian, probe, held=invariant, **options)
         probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
-        held = invariant if data.coupled else ()
-        return certify(log_joint, u, start, data, self.jacobian, probe, restarts=restarts, held=held, trend=trend)
+        return certify(log_joint, u, start, data, self.jacobian, probe, **options)
 
     @property
     def _space(self) -> str:

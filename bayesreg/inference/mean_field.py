@@ -18,8 +18,8 @@ from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import checked_compile, make_stepper
 from bayesreg.inference.training import check_batches, no_compiling, of_rows, resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
-from bayesreg.layers.batchnorm import normalising
-from bayesreg.layers.structure import has_batchnorm, has_dropout
+from bayesreg.layers.batchnorm import batchnorms, normalising
+from bayesreg.layers.structure import has_dropout
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Guide
 from bayesreg.record import Certificate, FitRecord, History
@@ -87,7 +87,7 @@ class MeanField(AbstractVariational):
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
 
         copy = TrainingCopy(log_joint, start, num_data, training=False, rows_a_batch=data.rows_a_batch)
-        one_draw, normalised = self.num_particles == 1 and not copy.flat_path, has_batchnorm(model.module)
+        one_draw, normalised = self.num_particles == 1 and not copy.flat_path, bool(batchnorms(model.module))
         pure = of_rows(log_joint)
         if normalised:  # a training step normalises by its batch, and its draw's statistics go into the running averages
             normalising(copy.module)
@@ -145,7 +145,7 @@ def _of_batches(certificate: Certificate) -> Certificate:
 def _of_layers(model: BayesianModel) -> list[str]:
     """What becomes of layers that differ in training, one sentence each."""
     said = []
-    if has_batchnorm(model.module):
+    if batchnorms(model.module):
         said.append(
             "batch normalisation: each step's draw is normalised by its batch, as in training; predictions take the running "
             "averages over draws, one set for all; refresh_batchnorm(posterior, X) gives each draw its own."

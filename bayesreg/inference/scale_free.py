@@ -16,7 +16,7 @@ import torch
 from bayesreg.data import Data
 from bayesreg.flat import FlatLayout, LogJoint, Segment, group_of
 from bayesreg.inference.training import of_rows
-from bayesreg.layers.batchnorm import batchnorms
+from bayesreg.layers.batchnorm import batchnorms, unlike_torch
 from bayesreg.layers.invariance import Invariant, scale_invariant
 from bayesreg.model import BayesianModel
 from bayesreg.record import Certificate
@@ -85,7 +85,7 @@ def by_all_rows(log_joint: LogJoint, data: Data, batch_size: int | None) -> tupl
         some rows only, where something else differs in training too, or where there are too many of them.
     """
     model = log_joint.model
-    if not batchnorms(model.module) or batch_size is not None or data.x is None or model.outputs:
+    if not batchnorms(model.module) or unlike_torch(model.module) or batch_size is not None or data.x is None or model.outputs:
         return log_joint, data
     if data.num_data > ROWS or data.num_data * log_joint.layout.size > ENTRIES:
         return log_joint, data

@@ -8,8 +8,7 @@ import torch
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.layers.batchnorm import by_batch
-from bayesreg.layers.structure import has_batchnorm
+from bayesreg.layers.batchnorm import batchnorms, by_batch, unlike_torch
 from bayesreg.model import BayesianModel
 
 FULL_BATCH_ROWS = 10_000  # up to here a fit sees all rows at each step unless a batch size is given
@@ -70,7 +69,7 @@ def of_rows(log_joint: LogJoint) -> LogJoint:
     Returns:
         The other one, over the same vector.
     """
-    if not has_batchnorm(log_joint.model.module):
+    if not batchnorms(log_joint.model.module):
         return log_joint
     model = copy.copy(log_joint.model)
     model.module = by_batch(model.module)
@@ -88,7 +87,7 @@ def check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> N
     Raises:
         ValueError: If so.
     """
-    if not has_batchnorm(model.module):
+    if not batchnorms(model.module) or unlike_torch(model.module):
         return
     whose = f"batch_size={batch_size}" if batch_size else f"N = {data.num_data}"
     rows = batch_size or data.num_data

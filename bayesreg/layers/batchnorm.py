@@ -51,6 +51,7 @@ class ByBatch(nn.Module):
         self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.fixed: tuple[torch.Tensor, torch.Tensor] | None = None
         self.gathered: Moments | None = None
+        self.like = torch.empty(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The same shape, (B, C) or (B, C, ...).
@@ -61,6 +62,7 @@ class ByBatch(nn.Module):
         """
         if self.gathered is not None:
             self.gathered.add_channels(x)
+            self.like = x.detach().new_empty(0)
             raise _Enough
         if self.fixed is not None:
             mean, variance = self.fixed
@@ -83,8 +85,21 @@ class _Enough(Exception):
 
 
 def batchnorms(module: nn.Module) -> dict[str, _Norm]:
-    """Torch's batch normalisation layers, by dotted name: 1d, 2d, 3d, synchronised."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, _Norm)}
+    """Torch's batch normalisation layers, by dotted name: 1d, 2d, 3d, synchronised.
+
+    Those that a network keeps in evaluation mode, by a `train` of its own, are left out: they are fixed affine maps.
+    """
+    found = {name: layer for name, layer in module.named_modules() if isinstance(layer, _Norm)}
+    if found and any(type(layer).train is not nn.Module.train for layer in module.modules()):
+        trained = dict(copy.deepcopy(module).train().named_modules())
+        return {name: layer for name, layer in found.items() if trained[name].training}
+    return found
+
+
+def unlike_torch(module: nn.Module) -> list[str]:
+    """Names of batch normalisations with a forward of their own, which nothing can stand in for."""
+    known = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return [name for name, layer in batchnorms(module).items() if type(layer) not in known]
 
 
 def _replaced(module: nn.Module, make: Callable[[_Norm], nn.Module]) -> nn.Module:
@@ -92,10 +107,11 @@ def _replaced(module: nn.Module, make: Callable[[_Norm], nn.Module]) -> nn.Modul
     if isinstance(module, _Norm):
         return make(copy.deepcopy(module)).train(module.training)
     found = copy.deepcopy(module)
+    own = set(batchnorms(found).values())
     made: dict[int, nn.Module] = {}
     for parent in list(found.modules()):
         for name, child in list(parent._modules.items()):
-            if isinstance(child, _Norm):
+            if isinstance(child, _Norm) and child in own:
                 made.setdefault(id(child), make(child).train(child.training))
                 parent._modules[name] = made[id(child)]
     return found
@@ -112,8 +128,22 @@ def by_batch(module: nn.Module) -> nn.Module:
 
     Returns:
         The copy.
+
+    Raises:
+        ValueError: If a batch normalisation has a forward of its own.
     """
+    if names := unlike_torch(module):
+        kind = type(module.get_submodule(names[0])).__name__
+        raise ValueError(
+            f"statistics of one's own need torch's batch normalisation as it is, but {kind} at {names[0] or 'the network'} has "
+            "a forward of its own; put what it adds into a layer behind nn.BatchNorm1d, 2d or 3d."
+        )
     return _replaced(module, ByBatch)
+
+
+def at_start(module: nn.Module, num_rows: int) -> nn.Module:
+    """The network as a first training step meets it: `by_batch` where that can be, for whose statistics were what they may."""
+    return by_batch(module) if batchnorms(module) and not unlike_torch(module) and num_rows > 1 else module
 
 
 def tracking(module: nn.Module) -> nn.Module:
@@ -147,19 +177,18 @@ def normalising(module: nn.Module) -> nn.Module:
     Returns:
         It.
     """
+    layers = batchnorms(module)
     module.eval()
-    for layer in batchnorms(module).values():
+    for layer in layers.values():
         layer.training = True
     return module
 
 
 def untrained(module: nn.Module) -> list[str]:
-    """Names of the batch normalisations whose running statistics no training step has written."""
-    return [
-        name
-        for name, layer in batchnorms(module).items()
-        if layer.num_batches_tracked is not None and int(layer.num_batches_tracked) == 0
-    ]
+    """Names of the batch normalisations whose statistics nobody wrote; none where a training wrote some."""
+    counts = {name: layer.num_batches_tracked for name, layer in batchnorms(module).items()}
+    seen = {name: int(count) for name, count in counts.items() if count is not None}
+    return [] if any(seen.values()) else list(seen)  # where others are trained, these stand beside the pass
 
 
 def stateless(module: nn.Module) -> list[str]:
@@ -213,8 +242,7 @@ def buffer_shapes(module: nn.Module) -> dict[str, torch.Size]:
     """Shapes of the statistics by the buffers' dotted names, mean and variance in turn, in the module's order."""
     return {
         dotted(name, leaf): torch.Size([layer.num_features])
-        for name, layer in module.named_modules()
-        if isinstance(layer, (_Norm, ByBatch))
+        for name, layer in batchnorms(module).items()
         for leaf in ("running_mean", "running_var")
     }
 
@@ -234,7 +262,7 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
         By the buffers' dotted names, as `buffer_shapes` lists them.
 
     Raises:
-        ValueError: If a layer is met twice in a pass or not at all, or sees one value a channel.
+        ValueError: If a layer is met twice in a pass, or sees one value a channel.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, ByBatch)}
     order: list[ByBatch] = []
@@ -244,16 +272,16 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
         layer.keeps = True
     try:
         call(x if len(x) <= rows else x[:2])
-        if len(order) != len(layers) or len(set(order)) != len(layers):
-            names = [name or "the network" for name, layer in layers.items() if order.count(layer) != 1]
+        names = [name or "the network" for name, layer in layers.items() if order.count(layer) > 1]
+        if names:
             raise ValueError(
                 f"a batch normalisation must be met once in a pass to have one set of statistics, but {', '.join(names)} is "
-                "met twice or not at all; use a layer of its own at each place."
+                "met twice; use a layer of its own at each place."
             )
         if len(x) > rows:
             for layer in list(order):
                 _gather(layer, call, x, rows)
-        found = {layer: layer.kept[0] if layer.fixed is None else layer.fixed for layer in layers.values()}
+        found = {layer: _found(layer, x) for layer in layers.values()}
     finally:
         for hook in hooks:
             hook.remove()
@@ -267,6 +295,14 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
     }
 
 
+def _found(layer: ByBatch, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's statistics; mean 0 and variance 1 of one that no row meets."""
+    if layer.fixed is not None or layer.kept:
+        return layer.fixed or layer.kept[0]
+    weight = torch.empty(0, dtype=torch.get_default_dtype(), device=x.device) if layer.weight is None else layer.weight.detach()
+    return weight.new_zeros(layer.num_features), weight.new_ones(layer.num_features)
+
+
 def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Tensor, rows: int) -> None:
     """Fix a layer's statistics over all rows, those before it being fixed already."""
     moments = layer.gathered = Moments()
@@ -277,7 +313,7 @@ def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Ten
             continue
     layer.gathered = None
     mean, sd = moments.finish()
-    layer.fixed = mean.to(x), sd.square().to(x)
+    layer.fixed = mean.to(layer.like), sd.square().to(layer.like)
 
 
 def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:

@@ -13,7 +13,6 @@ References:
 from __future__ import annotations
 
 import collections
-import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -175,16 +174,16 @@ class _Probe:
 
     def __init__(self, module: nn.Module, row_shape: torch.Size) -> None:
         generator = torch.Generator().manual_seed(0)
-        device = next(module.parameters()).device
-        self.net = by_batch(copy.deepcopy(module)).double().eval()
+        # on the CPU: a network that takes random numbers as indices raises an error there, which on a GPU is the end of it
+        self.net = by_batch(module).to("cpu", torch.float64).eval()
         for layer in self.net.modules():
             if isinstance(layer, ByBatch):
                 layer.eps = _TINY
         with torch.no_grad():  # weights that are zero at the start would make everything look invariant
             for parameter in self.net.parameters():
-                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(device)
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.add_(0.5 * noise * (float(parameter.square().mean().sqrt()) or 1.0))
-        self.x = torch.randn(_ROWS, *row_shape, generator=generator, dtype=torch.float64).to(device)
+        self.x = torch.randn(_ROWS, *row_shape, generator=generator, dtype=torch.float64)
         self.generator = generator
         self.before = self.output()
 

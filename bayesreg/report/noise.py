@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bayesreg._readings import number
+from bayesreg.batch_statistics import WithStatistics
 from bayesreg.compare import Comparison
 from bayesreg.layers import VariationalDropout
 from bayesreg.metrics import plain
@@ -29,6 +30,7 @@ def noise_facts(posteriors: Mapping[str, AbstractPosterior], comparison: Compari
     parts = uncertainty_facts(comparison)
     found = {}
     for name, posterior in posteriors.items():
+        posterior = posterior.base if isinstance(posterior, WithStatistics) else posterior
         if not isinstance(posterior, Noisy):
             continue
         layers = [_layer(layer, posterior) for layer in posterior.network.sites]

@@ -248,7 +248,7 @@ class TestRefusals:
         module = nn.Sequential(nn.Linear(3, 3), norm, nn.Linear(3, 3), norm, nn.Linear(3, 1)).double()
         x = torch.randn(N, 3).double()
         post = br.fit(br.BayesianModel(module), x, x[:, 0], method=MAP(num_steps=5, batch_size=8))
-        with pytest.raises(ValueError, match=r"must be met once in a pass .*, but 1 is met twice or not at all"):
+        with pytest.raises(ValueError, match=r"must be met once in a pass .*, but 1 is met twice; use a layer"):
             br.refresh_batchnorm(post, x)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg import likelihoods, priors
+from bayesreg import layers, likelihoods, priors
 from bayesreg.flat import LogJoint
 from bayesreg.guides import DeltaGuide, FlatELBO, MeanFieldGuide
 from bayesreg.inference.loop import Schedule, run
@@ -40,10 +40,10 @@ Step = tuple[Callable[[int], None], int]  # what is called, and how many steps t
 def network(widths: tuple[int, ...], device: torch.device) -> nn.Sequential:
     """The same weights each time."""
     torch.manual_seed(0)
-    layers: list[nn.Module] = []
+    parts: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1]).to(device)
+        parts += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*parts[:-1]).to(device)
 
 
 def bare(net: nn.Module, batches: list) -> Step:
@@ -212,6 +212,9 @@ def small(device: torch.device, rounds: int, compiling: bool) -> None:
     model = br.BayesianModel(network(widths, device), likelihood=likelihoods.Gaussian(NOISE)).bind(X, y)
     learned = br.BayesianModel(network(widths, device)).bind(X, y)
     kinked = br.BayesianModel(network(widths, device), {"0.weight": priors.GroupLasso(0.3)}, likelihoods.Gaussian(NOISE))
+    torch.manual_seed(0)
+    norms = layers.MLP(widths[0], widths[1:-1], 1, batchnorm=True).to(device).train()
+    normalised = br.BayesianModel(norms, likelihood=likelihoods.Gaussian(NOISE)).bind(X, y)
     log_joint = LogJoint(model)
     delta = DeltaGuide(log_joint.layout, log_joint.layout.flatten(model.start(*batches[0])))
     auto = pyro.infer.autoguide.AutoDelta(model.pyro_model)
@@ -219,6 +222,8 @@ def small(device: torch.device, rounds: int, compiling: bool) -> None:
         "bare PyTorch": bare(network(widths, device), batches),
         "MAP": ours(model, batches, rows),
         "MAP, learned noise": ours(learned, batches, rows),
+        "bare PyTorch, BatchNorm": bare(norms, batches),
+        "MAP, BatchNorm": ours(normalised, batches, rows),
         "MAP, prox-Adam, group lasso": ours(kinked.bind(X, y), batches, rows),
         "mean-field": mean_field(model, batches, rows),
         "mean-field, learned noise": mean_field(learned, batches, rows),
@@ -228,6 +233,7 @@ def small(device: torch.device, rounds: int, compiling: bool) -> None:
     pairs = [
         ("MAP", "bare PyTorch", "≤ 1.05"),
         ("MAP, learned noise", "bare PyTorch", ""),
+        ("MAP, BatchNorm", "bare PyTorch, BatchNorm", "≤ 1.05"),
         ("MAP, prox-Adam, group lasso", "bare PyTorch", ""),
         ("Pyro AutoDelta SVI", "MAP", "≥ 8"),
         ("mean-field", "bare PyTorch", "≤ 1.6"),

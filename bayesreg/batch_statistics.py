@@ -59,6 +59,11 @@ class WithStatistics(AbstractPosterior):
         """S, how many draws are stored."""
         return len(self.found)
 
+    @property
+    def at_a_point(self) -> bool:
+        """True where the weights are the same in every draw, so that only the statistics differ."""
+        return isinstance(self.base, Dirac)
+
     def statistics(self) -> dict[str, torch.Tensor]:
         """Mean and variance of each batch normalisation in each stored draw, (S, C), by the buffers' dotted names."""
         return _split(self.found, self.shapes)

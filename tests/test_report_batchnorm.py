@@ -54,6 +54,11 @@ def test_says_which_statistics_each_prediction_took(made):
         assert part["finding"].replace("'", "&#39;") in made.html.replace("\u00a0", " ")
 
 
+def test_sets_no_point_against_a_point(made):
+    """In Monte Carlo batch normalisation the weights are those of the mode: nothing is to be compared one by one."""
+    assert {pair["posterior"] for pair in made.data["pairs"]} == {"mean-field", "refreshed"}
+
+
 def test_says_what_the_batches_alone_make(fits, made):
     posteriors, X, _ = fits
     said = made.data["batchnorm"]["batches"]["noise"]

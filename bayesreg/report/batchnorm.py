@@ -33,7 +33,7 @@ def batchnorm_facts(posteriors: Mapping[str, AbstractPosterior], comparison: Com
         if statistics is None:
             continue
         # at one point, only the batches differ from draw to draw
-        alone = isinstance(posterior, WithStatistics) and isinstance(posterior.base, Dirac)
+        alone = isinstance(posterior, WithStatistics) and posterior.at_a_point
         mine = [part for part in parts if part["posterior"] == name]
         which = statistics.removesuffix(", for each draw")
         noise = (

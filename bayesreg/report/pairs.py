@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bayesreg._readings import number
+from bayesreg.batch_statistics import WithStatistics
 from bayesreg.layers import ConcreteDropout, VariationalDropout
 from bayesreg.metrics import plain
 from bayesreg.model import BayesianModel
@@ -60,7 +61,8 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
     modes = {name: p for name, p in posteriors.items() if isinstance(p, Dirac)}
     for name, posterior in posteriors.items():
         partners = [mode for mode, p in modes.items() if same_model(p.model, posterior.model)]
-        if isinstance(posterior, Dirac) or not partners:
+        is_point = isinstance(posterior, Dirac) or (isinstance(posterior, WithStatistics) and posterior.at_a_point)
+        if is_point or not partners:
             continue
         mean, std = posterior.mean, posterior.std
         draws = posterior.sample(min(num_samples, max(100, _ENTRIES // posterior.layout.size)), seed=seed)
@@ -87,6 +89,7 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
 
 def log_uniform(posterior: AbstractPosterior) -> set[str]:
     """Weights whose declared prior the fit has not used: those under sparse variational dropout."""
+    posterior = posterior.base if isinstance(posterior, WithStatistics) else posterior
     if not isinstance(posterior, Noisy):
         return set()
     layers = posterior.network.layers

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from bayesreg import _check, propagate
 from bayesreg._catalog import concrete
 from bayesreg.data import rows_of, unpack
-from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking
+from bayesreg.layers import batchnorm
+from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian
 from bayesreg.predictive import Predictive
@@ -113,13 +114,14 @@ class WithStatistics(AbstractPosterior):
     def state(self) -> dict[str, Any]:
         """The base's kind and state, and the stored draws with their statistics."""
         kind = type(self.base).__name__
-        return {"kind": kind, "base": self.base.state(), "made_of": self.made_of, "found": self.found}
+        record = dataclasses.asdict(self.base.record)
+        return {"kind": kind, "base": self.base.state(), "record": record, "made_of": self.made_of, "found": self.found}
 
     @classmethod
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> WithStatistics:
         """The inverse of `state`."""
         kinds = {kind.__name__: kind for kind in concrete(AbstractPosterior)}
-        base = kinds[state["kind"]].from_state(model, dataclasses.replace(record, batch_statistics=None), state["base"])
+        base = kinds[state["kind"]].from_state(model, FitRecord.from_dict(state["record"]), state["base"])
         return cls(base, record, state["made_of"], state["found"])
 
 
@@ -167,8 +169,8 @@ def refresh_batchnorm(
     base = posterior.base if isinstance(posterior, WithStatistics) else posterior
     if not batchnorms(base.model.module):
         raise ValueError(
-            f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has no such layer; "
-            "predict with the posterior as it is."
+            f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has none "
+            "that training moves; predict with the posterior as it is."
         )
     x = _inputs(base.model, X)
     options: Any = {"batch_size": batch_size, "num_draws": num_draws, "seed": seed, "max_memory": max_memory}
@@ -210,17 +212,31 @@ def with_statistics(
         else f"the statistics of one random batch of {size:,} out of {len(x):,} rows, for each draw"
     )
     with torch.no_grad():
-        width = base._networks(1, torch.Generator().manual_seed(0)).shape[1]
-        width += sum(shape.numel() for shape in buffer_shapes(base.model.module).values())
-        needed = count * width * base.model.like.element_size()
-        if needed > max_memory:
-            raise ValueError(
-                f"stored draws must fit into max_memory={max_memory:,} bytes, but {count:,} draws of {width:,} numbers need "
-                f"{needed:,}; lower num_draws, or raise max_memory."
-            )
+        check_memory(base.model, count, base._networks(1, torch.Generator().manual_seed(0)).shape[1], max_memory)
         made_of = base._networks(count, generator)
         found = _statistics_of(base, made_of, x, size, generator)
     return WithStatistics(base, _recorded(base, said), made_of, found)
+
+
+def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = propagate.MAX_MEMORY) -> None:
+    """Refuse more stored draws than fit.
+
+    Args:
+        model: Whose batch normalisation has statistics.
+        num_draws: S.
+        size: Q, numbers that a draw's network is made of beside them.
+        max_memory: Bytes.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    width = size + sum(shape.numel() for shape in buffer_shapes(model.module).values())
+    needed = num_draws * width * model.like.element_size()
+    if needed > max_memory:
+        raise ValueError(
+            f"stored draws must fit into {max_memory:,} bytes, but {num_draws:,} draws of {width:,} numbers need {needed:,}; "
+            "lower num_draws (or raise max_memory of refresh_batchnorm)."
+        )
 
 
 def _recorded(base: AbstractPosterior, said: str) -> FitRecord:
@@ -250,13 +266,13 @@ def _statistics_of(
     module = by_batch(base._network).eval()
 
     def one(made_of: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        found = statistics(module, lambda part: base._forward(made_of, part, module), rows)
+        found = statistics(module, lambda part: base._forward(made_of, part, module), rows, entries)
         return torch.cat([value.reshape(-1) for value in found.values()])
 
-    few = size or len(x)
-    together = max(1, _TOGETHER // few)
-    done = []
+    few, done = size or len(x), []
     with torch.no_grad():
+        entries = widest(module, lambda part: base._forward(made_of[0], part, module), x[:2])
+        together = max(1, min(_TOGETHER, batchnorm.AT_ONCE // entries) // few)
         for part in made_of.split(together):
             if size is None:
                 rows, axis = x, None

@@ -18,10 +18,11 @@ from torch import nn
 from bayesreg import layers, likelihoods
 from bayesreg._catalog import concrete
 from bayesreg.data import Standardization
+from bayesreg.layers.batchnorm import tracking
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.priors import parse
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.record import FitRecord
 
 FORMAT = 1
 # what a module of a Sequential is built from; everything else needs the module itself to be loaded
@@ -134,11 +135,8 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Abstr
             "write it anew with this version."
         )
     model = _rebuild(content, module)
-    record = dict(content["record"])
-    record["history"] = History(**record["history"])
-    record["certificate"] = Certificate(**record["certificate"])
     kinds = {cls.__name__: cls for cls in concrete(AbstractPosterior)}
-    return kinds[content["kind"]].from_state(model, FitRecord(**record), content["state"])
+    return kinds[content["kind"]].from_state(model, FitRecord.from_dict(content["record"]), content["state"])
 
 
 @contextlib.contextmanager
@@ -185,6 +183,9 @@ def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel
             )
         module = _build(content["architecture"])
     module = copy.deepcopy(module).to(device="cpu", dtype=getattr(torch, content["dtype"]))
+    missing = content["constants"].keys() - module.state_dict().keys()
+    if any(name.endswith("running_mean") for name in missing):  # refreshed: they were made to keep statistics
+        module = tracking(module)
     names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     saved = content["priors"]
     shapes = {name: list(p.shape) for name, p in module.named_parameters()}

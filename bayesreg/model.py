@@ -24,7 +24,8 @@ from bayesreg.autoscale import adjusted
 from bayesreg.binding import AbstractBinding
 from bayesreg.latents import Latent, latents_of, rows_of_scales
 from bayesreg.layers import batchnorm
-from bayesreg.layers.structure import dotted, has_batchnorm, has_dropout
+from bayesreg.layers.batchnorm import has_batchnorm
+from bayesreg.layers.structure import dotted, has_dropout
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable

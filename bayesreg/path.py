@@ -30,7 +30,7 @@ from bayesreg.inference.many import affordable, finish, search
 from bayesreg.inference.replicas import Replicas, check_replicable
 from bayesreg.inference.scales import default_scales, matched, power, with_scale
 from bayesreg.inference.training import check_has_mode, resolve_batch
-from bayesreg.layers.structure import has_batchnorm
+from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.path_result import Path
 from bayesreg.record import History

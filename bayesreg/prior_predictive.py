@@ -32,7 +32,7 @@ def sample(latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int, 
     if improper:
         raise ValueError(
             f"a draw from the prior needs proper priors, but {', '.join(improper)} came; give them proper ones, for example "
-            "Normal(10.0), a normalisation layer's by the rule '@norm'."
+            "Normal(10.0); the rule '@norm' finds normalisation layers."
         )
     options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     drawn: dict[str, torch.Tensor] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +69,9 @@ class FitRecord:
     space: str | None = None
     log_evidence: float | None = None
     batch_statistics: str | None = None
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> FitRecord:
+        """The inverse of `dataclasses.asdict`."""
+        history, certificate = History(**fields["history"]), Certificate(**fields["certificate"])
+        return cls(**{**fields, "history": history, "certificate": certificate})

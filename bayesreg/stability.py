@@ -17,7 +17,7 @@ from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import Report, checked_seed, isolated, reporter
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.training import check_has_mode, resolve_batch
-from bayesreg.layers.structure import has_batchnorm
+from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.path import NUM_STEPS
 from bayesreg.priors.base import AbstractElementwisePrior

@@ -136,7 +136,7 @@ class TestMonteCarloBatchNorm:
 
     def test_refuses_networks_and_streams(self):
         model, x, y = problem()
-        with pytest.raises(ValueError, match=r"MCBatchNorm needs a network with batch normalisation, but Linear has no such"):
+        with pytest.raises(ValueError, match=r"MCBatchNorm needs a network with batch normalisation, but Linear has none that"):
             br.fit(br.BayesianModel(nn.Linear(3, 1).double()), x, y, method="mc-batchnorm")
         with pytest.raises(ValueError, match=r"Monte Carlo batch normalisation needs all rows at once, but a DataLoader came"):
             br.fit(model, DataLoader(TensorDataset(x, y), batch_size=8), method="mc-batchnorm")
@@ -231,7 +231,7 @@ class TestRefusals:
     def test_of_refreshing(self):
         mode, x, _ = point()
         plain = br.fit(br.BayesianModel(nn.Linear(3, 1).double()), x, x[:, 0], method=MAP(num_steps=5))
-        with pytest.raises(ValueError, match=r"refreshing needs a network with batch normalisation, but Linear has no such"):
+        with pytest.raises(ValueError, match=r"refreshing needs a network with batch normalisation, but Linear has none that"):
             br.refresh_batchnorm(plain, x)
         with pytest.raises(ValueError, match=r"posterior must be what fit returned, but BayesianModel came"):
             br.refresh_batchnorm(mode.model, x)

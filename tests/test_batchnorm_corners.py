@@ -25,6 +25,13 @@ class Activated(nn.BatchNorm1d):
         return torch.relu(super().forward(x))
 
 
+class KeptInEvaluation(nn.BatchNorm1d):
+    """A batch normalisation that stays in evaluation mode by itself."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
 class Frozen(nn.Module):
     """A network that keeps its batch normalisation in evaluation mode."""
 
@@ -63,7 +70,9 @@ class TestFrozen:
         x, y = rows()
         frozen = model(Frozen())
         if isinstance(method, MCBatchNorm):
-            with pytest.raises(ValueError, match="needs a network with batch normalisation, but Frozen has no such layer"):
+            with pytest.raises(
+                ValueError, match="needs a network with batch normalisation, but Frozen has none that training moves"
+            ):
                 br.fit(frozen, x, y, method=method)
             return
         post = br.fit(frozen, x, y, method=method)
@@ -73,17 +82,39 @@ class TestFrozen:
 
     def test_weights_before_it_are_restricted_by_their_prior(self):
         assert scale_invariant(Frozen(), torch.Size([3])) == []
+        own = Frozen().norm
+        kept = nn.Sequential(nn.Conv1d(2, 4, 1), KeptInEvaluation(4))
+        assert own.training
+        assert scale_invariant(kept) == []
         with pytest.raises(ValueError, match="no tensor of this model is followed by a BatchNorm"):
             br.fit(model(Frozen()), *rows(), method=MAP("adam", 5, scale_invariant="unit-norm"))
+
+    def test_is_no_training_noise(self):
+        """The network is the same in training and evaluation, so that its mode is certified."""
+        x, y = rows()
+        frozen = model(Frozen(), likelihood=likelihoods.Gaussian(0.5))
+        assert frozen.is_deterministic
+        assert br.fit(frozen, x, y, method="map").certificate.converged
+        assert br.fit(frozen, x, y, method="laplace").log_evidence is not None
+
+    def test_without_statistics_it_still_is_no_fixed_map(self):
+        module = Frozen()
+        module.norm = nn.BatchNorm1d(4, track_running_stats=False).double()
+        x, y = rows()
+        mode = br.fit(model(module), x, y, method=QUICK)
+        with pytest.raises(ValueError, match="must not depend on the rows beside it"):
+            mode.predict(x)
+        assert bool(br.refresh_batchnorm(mode, x).predict(x[:1]).mean.isfinite().all())
 
 
 class TestAForwardOfItsOwn:
     def test_is_fitted_by_its_mode_and_refused_where_another_would_stand_in(self):
         x, y = rows()
+        assert scale_invariant(nn.Sequential(nn.Conv1d(2, 4, 1), Activated(4))) == []  # who knows what it does besides
         derived = model(net(nn.Linear(3, 4), Activated(4)))
         mode = br.fit(derived, x, y, method=MAP(num_steps=30))
         assert mode.predict(x).mean.shape == (60,)
-        match = r"torch's batch normalisation as it is, but Activated at 1 has a forward of its own; put what it adds"
+        match = r"must be torch's own class, but Activated at 1 has a forward of its own; put what it adds"
         for refused in (
             lambda: br.refresh_batchnorm(mode, x),
             lambda: br.fit(derived, x, y, method=MeanField(num_steps=5)),
@@ -122,6 +153,40 @@ def test_whole_numbers_go_through_in_blocks(monkeypatch):
     torch.testing.assert_close(found.running_var, expected.running_var, rtol=1e-9, atol=1e-12)
 
 
+class TestSaved:
+    def test_statistics_that_the_module_has_no_place_for(self, tmp_path):
+        x, y = rows()
+        module = Frozen()
+        module.norm = nn.BatchNorm1d(4, track_running_stats=False).double()
+        again = copy.deepcopy(module)
+        mode = br.refresh_batchnorm(br.fit(model(module), x, y, method=QUICK), x)
+        br.save(mode, tmp_path / "post.pt")
+        assert br.load(tmp_path / "post.pt", module=again).predict(x).mean.equal(mode.predict(x).mean)
+
+    def test_the_base_s_record(self, tmp_path):
+        x, y = rows()
+        post = br.fit(model(), x, y, method=MCBatchNorm(8, MAP(num_steps=30), num_draws=5))
+        br.save(post, tmp_path / "post.pt")
+        again = br.load(tmp_path / "post.pt")
+        assert (again.method, again.base.method, again.base.space) == ("mc-batchnorm", "map", "constrained")
+        assert br.refresh_batchnorm(again, x).history.notes == br.refresh_batchnorm(post, x).history.notes
+
+
+def test_wide_activations_go_through_fewer_at_a_time(monkeypatch):
+    """The bound is on what a layer puts out, and the answer does not depend on it."""
+    x, y = rows()
+    wide = nn.Sequential(nn.Linear(3, 500), nn.BatchNorm1d(500), nn.Tanh(), nn.Linear(500, 1)).double()
+    mode = br.fit(model(wide), x, y, method=QUICK)
+    expected = br.refresh_batchnorm(mode, x, batch_size=8, num_draws=6)
+    heard = []
+    forward = batchnorm.ByBatch.forward
+    monkeypatch.setattr(batchnorm.ByBatch, "forward", lambda layer, rows: heard.append(rows.numel()) or forward(layer, rows))
+    monkeypatch.setattr(batchnorm, "AT_ONCE", 2 * 8 * 500)
+    found = br.refresh_batchnorm(mode, x, batch_size=8, num_draws=6)
+    torch.testing.assert_close(found.found, expected.found, rtol=1e-9, atol=1e-12)
+    assert len(heard) == 1 + 3  # the measure, and two draws at a time
+
+
 class TestRefusedBeforeTheSearch:
     def test_a_layer_at_two_places(self):
         norm = nn.BatchNorm1d(4)
@@ -133,6 +198,12 @@ class TestRefusedBeforeTheSearch:
                 method=MCBatchNorm(mode=QUICK),
                 progress=lambda *what: heard.append(what),
             )
+        assert not heard
+
+    def test_draws_beyond_memory(self):
+        heard = []
+        with pytest.raises(ValueError, match=r"stored draws must fit into 2,147,483,648 bytes, but 900,000,000 draws of 8 num"):
+            br.fit(model(), *rows(), method=MCBatchNorm(8, num_draws=900_000_000), progress=lambda *what: heard.append(what))
         assert not heard
 
     def test_a_mode_that_holds_rows_out(self):
@@ -152,9 +223,7 @@ class TestRefusedBeforeTheSearch:
 
     def test_draws_that_do_not_fit_into_memory(self):
         post = br.fit(model(), *rows(), method=MeanField(num_steps=5))
-        with pytest.raises(
-            ValueError, match=r"stored draws must fit into max_memory=1,000 bytes, but 1,000 draws of 38 numbers"
-        ):
+        with pytest.raises(ValueError, match=r"stored draws must fit into 1,000 bytes, but 1,000 draws of 38 numbers"):
             br.refresh_batchnorm(post, rows()[0], max_memory=1000)
 
 

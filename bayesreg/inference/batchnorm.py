@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.batch_statistics import WithStatistics, with_statistics
+from bayesreg.batch_statistics import WithStatistics, check_memory, with_statistics
 from bayesreg.data import Data
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.map import MAP
@@ -72,13 +72,14 @@ class MCBatchNorm(AbstractMethod):
         started = time.perf_counter()
         if not batchnorms(model.module):
             raise ValueError(
-                f"MCBatchNorm needs a network with batch normalisation, but {type(model.module).__name__} has no such layer; "
-                "add nn.BatchNorm1d after a linear layer (layers.MLP(..., batchnorm=True)), or fit by method='map'."
+                f"MCBatchNorm needs a network with batch normalisation, but {type(model.module).__name__} has none that "
+                "training moves; take layers.MLP(..., batchnorm=True), add nn.BatchNorm1d, or fit by method='map'."
             )
         x, _ = data.full("Monte Carlo batch normalisation")
         with torch.no_grad():  # refused now rather than after the search
             module = by_batch(model.module).eval()
             statistics(module, lambda rows: model.forward(model.weights(), rows, module), x[:64])
+        check_memory(model, self.num_draws)
         size = min(self.batch_size, data.num_data)
         search = copy.copy(self.mode)
         search.batch_size = size

@@ -22,7 +22,8 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
 from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
-from bayesreg.layers.structure import has_batchnorm, has_dropout
+from bayesreg.layers.batchnorm import has_batchnorm
+from bayesreg.layers.structure import has_dropout
 from bayesreg.model import BayesianModel
 from bayesreg.record import Certificate
 
@@ -261,10 +262,8 @@ def _judge_unlike(at: _Candidate, trend: Certificate | None, details: dict[str, 
     said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
     if trend is not None and trend.details:
         change, error = (float(trend.details[key]) for key in ("rise", "Monte Carlo error"))
-        said += (
-            f" Over the last fifth of the steps the batches' log-likelihood changed by {change:+.1f} nats (Monte Carlo error "
-            f"{error:.1f})."
-        )
+        what = next(iter(trend.details))
+        said += f" Over the last fifth of the steps the {what} changed by {change:+.1f} nats (Monte Carlo error {error:.1f})."
         details = {**details, **trend.details}
     return Certificate(False, said, details)
 

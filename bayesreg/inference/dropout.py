@@ -26,7 +26,8 @@ from bayesreg.inference.replica_buffers import ReplicaBuffers
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
 from bayesreg.inference.training import check_batches, resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
-from bayesreg.layers.structure import dotted, has_batchnorm
+from bayesreg.layers.batchnorm import has_batchnorm
+from bayesreg.layers.structure import dotted
 from bayesreg.model import BayesianModel
 from bayesreg.noisy import Noisy, NoisyNetwork
 from bayesreg.record import FitRecord, History

@@ -14,7 +14,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.curvature import output_jacobian, prior_hessian
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.training import gradient_of
-from bayesreg.layers.structure import has_batchnorm
+from bayesreg.layers.batchnorm import has_batchnorm
 
 _ENTRIES = 2**24  # rows × unknowns that are differentiated at once
 _ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is said

@@ -22,7 +22,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.replica_buffers import ReplicaBuffers, batch_norm
 from bayesreg.inference.replica_groups import ReplicaGroup, stacked
 from bayesreg.layers import MLP, AbstractNoise
-from bayesreg.layers.structure import has_batchnorm
+from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.model import BayesianModel
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Softsign, nn.Identity)

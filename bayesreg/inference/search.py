@@ -142,7 +142,8 @@ class Search:
             failure.posterior = self._rescued(failure)
             raise
         if not self.log_joint.model.is_deterministic:  # its curvature will not tell
-            self.trend = rise(self.data.num_data * (self.log_joint.model.log_jacobian - losses), "batches' log-likelihood")
+            what = "batches' log joint" if self.copy.flat_path else "batches' log-likelihood"
+            self.trend = rise(self.data.num_data * (self.log_joint.model.log_jacobian - losses), what)
         if self.checkpoint is not None:
             self.checkpoint.done()
         return self.stepper.parameter.detach().clone(), self._trained()

@@ -8,7 +8,7 @@ import torch
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.layers.batchnorm import batchnorms, by_batch, unlike_torch
+from bayesreg.layers.batchnorm import batchnorms, by_batch, normalising
 from bayesreg.model import BayesianModel
 
 FULL_BATCH_ROWS = 10_000  # up to here a fit sees all rows at each step unless a batch size is given
@@ -87,7 +87,7 @@ def check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> N
     Raises:
         ValueError: If so.
     """
-    if not batchnorms(model.module) or unlike_torch(model.module):
+    if not batchnorms(model.module):
         return
     whose = f"batch_size={batch_size}" if batch_size else f"N = {data.num_data}"
     rows = batch_size or data.num_data
@@ -100,7 +100,7 @@ def check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> N
     x, _ = next(data.epoch(1))
     try:
         with torch.no_grad():
-            model.forward(model.weights(), x[:1], by_batch(model.module))
+            model.forward(model.weights(), x[:1], normalising(copy.deepcopy(model.module)))
     except ValueError:
         raise ValueError(
             "a training batch must have two rows at least where batch normalisation sees one value a row, since one row has no "

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from bayesreg.layers.structure import dotted
+from bayesreg.layers.structure import dotted, is_norm
 from bayesreg.moments import Moments
 
 AT_ONCE = 2**24  # entries of x that go through the network together; the statistics of more are gathered layer by layer
@@ -87,13 +87,24 @@ class _Enough(Exception):
 def batchnorms(module: nn.Module) -> dict[str, _Norm]:
     """Torch's batch normalisation layers, by dotted name: 1d, 2d, 3d, synchronised.
 
-    Those that a network keeps in evaluation mode, by a `train` of its own, are left out: they are fixed affine maps.
+    Those that a network keeps in evaluation mode, by a `train` of its own, are left out where they keep statistics: they are
+    fixed affine maps.
     """
     found = {name: layer for name, layer in module.named_modules() if isinstance(layer, _Norm)}
     if found and any(type(layer).train is not nn.Module.train for layer in module.modules()):
         trained = dict(copy.deepcopy(module).train().named_modules())
-        return {name: layer for name, layer in found.items() if trained[name].training}
+        return {name: layer for name, layer in found.items() if trained[name].training or layer.running_mean is None}
     return found
+
+
+def has_batchnorm(module: nn.Module) -> bool:
+    """True where a layer normalises by the batch in training, or keeps running statistics of it.
+
+    >>> has_batchnorm(nn.BatchNorm1d(2)), has_batchnorm(nn.InstanceNorm1d(2)), has_batchnorm(nn.LayerNorm(2))
+    (True, False, False)
+    """
+    instance = (layer for layer in module.modules() if isinstance(layer, nn.modules.instancenorm._InstanceNorm))
+    return bool(batchnorms(module)) or any(map(is_norm, instance))
 
 
 def unlike_torch(module: nn.Module) -> list[str]:
@@ -135,14 +146,14 @@ def by_batch(module: nn.Module) -> nn.Module:
     if names := unlike_torch(module):
         kind = type(module.get_submodule(names[0])).__name__
         raise ValueError(
-            f"statistics of one's own need torch's batch normalisation as it is, but {kind} at {names[0] or 'the network'} has "
-            "a forward of its own; put what it adds into a layer behind nn.BatchNorm1d, 2d or 3d."
+            f"to take statistics for a network, its batch normalisation must be torch's own class, but {kind} at "
+            f"{names[0] or 'the network'} has a forward of its own; put what it adds into a layer behind it."
         )
     return _replaced(module, ByBatch)
 
 
 def at_start(module: nn.Module, num_rows: int) -> nn.Module:
-    """The network as a first training step meets it: `by_batch` where that can be, for whose statistics were what they may."""
+    """The network as a first training step meets it: `by_batch` where that can be, whatever statistics it came with."""
     return by_batch(module) if batchnorms(module) and not unlike_torch(module) and num_rows > 1 else module
 
 
@@ -185,10 +196,12 @@ def normalising(module: nn.Module) -> nn.Module:
 
 
 def untrained(module: nn.Module) -> list[str]:
-    """Names of the batch normalisations whose statistics nobody wrote; none where a training wrote some."""
+    """Names of the batch normalisations whose running statistics nobody has written.
+
+    Where some layers of a network are trained and others are not, it may be that no pass meets those, or that they are new.
+    """
     counts = {name: layer.num_batches_tracked for name, layer in batchnorms(module).items()}
-    seen = {name: int(count) for name, count in counts.items() if count is not None}
-    return [] if any(seen.values()) else list(seen)  # where others are trained, these stand beside the pass
+    return [name for name, count in counts.items() if count is not None and int(count) == 0]
 
 
 def stateless(module: nn.Module) -> list[str]:
@@ -206,7 +219,7 @@ def described(module: nn.Module) -> str | None:
         return None
     if stateless(module):
         return "the statistics of the rows beside it: the network keeps none"
-    if untrained(module):
+    if len(untrained(module)) == len(batchnorms(module)):
         return "mean 0 and variance 1: no training step has written any"
     return "running averages of training"
 
@@ -229,7 +242,8 @@ def check_statistics(module: nn.Module) -> None:
             f"(track_running_stats=False at {names[0] or 'the network'}) normalises by them; take those of the training rows: "
             "bayesreg.refresh_batchnorm(posterior, X)."
         )
-    if names := untrained(module):
+    names = untrained(module)
+    if names and len(names) == len(batchnorms(module)):  # where others are trained, these may stand beside the pass
         warnings.warn(
             f"batch normalisation at {names[0] or 'the network'} has no statistics yet, so that it predicts by mean 0 and "
             "variance 1; take those of the training rows: bayesreg.refresh_batchnorm(posterior, X).",
@@ -247,7 +261,26 @@ def buffer_shapes(module: nn.Module) -> dict[str, torch.Size]:
     }
 
 
-def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.Tensor) -> dict[str, torch.Tensor]:
+def widest(module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.Tensor) -> int:
+    """Entries of the largest thing that a layer puts out for one row, by a pass of a few."""
+    found = [x[0].numel()]
+
+    def heard(layer: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            found.append(output.numel() // len(x))
+
+    hooks = [layer.register_forward_hook(heard) for layer in module.modules()]
+    try:
+        call(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(found)
+
+
+def statistics(
+    module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.Tensor, entries: int | None = None
+) -> dict[str, torch.Tensor]:
     """Mean and variance of what reaches each batch normalisation, over all these rows, each layer behind normalised ones.
 
     The variance is the mean squared deviation (no n/(n−1)), as a forward pass in training normalises by it. Rows that do not
@@ -257,6 +290,7 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
         module: What `by_batch` gave, which `call` runs.
         call: One pass on prepared rows; may be traced by `vmap` while the rows are few.
         x: Prepared rows.
+        entries: What `widest` found; those of a row itself when None.
 
     Returns:
         By the buffers' dotted names, as `buffer_shapes` lists them.
@@ -266,7 +300,7 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, ByBatch)}
     order: list[ByBatch] = []
-    rows = max(2, AT_ONCE // max(1, x[0].numel()))
+    rows = max(2, AT_ONCE // (entries or max(1, x[0].numel())))
     hooks = [layer.register_forward_pre_hook(lambda layer, _: order.append(layer)) for layer in layers.values()]  # pyright: ignore
     for layer in layers.values():
         layer.keeps = True
@@ -281,7 +315,9 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
         if len(x) > rows:
             for layer in list(order):
                 _gather(layer, call, x, rows)
-        found = {layer: _found(layer, x) for layer in layers.values()}
+        met = [layer.fixed or layer.kept[0] for layer in layers.values() if layer.fixed or layer.kept]
+        like = met[0][0] if met else torch.empty(0, device=x.device)
+        found = {layer: _found(layer, like) for layer in layers.values()}
     finally:
         for hook in hooks:
             hook.remove()
@@ -295,12 +331,11 @@ def statistics(module: nn.Module, call: Callable[[torch.Tensor], object], x: tor
     }
 
 
-def _found(layer: ByBatch, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _found(layer: ByBatch, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A layer's statistics; mean 0 and variance 1 of one that no row meets."""
     if layer.fixed is not None or layer.kept:
         return layer.fixed or layer.kept[0]
-    weight = torch.empty(0, dtype=torch.get_default_dtype(), device=x.device) if layer.weight is None else layer.weight.detach()
-    return weight.new_zeros(layer.num_features), weight.new_ones(layer.num_features)
+    return like.new_zeros(layer.num_features), like.new_ones(layer.num_features)
 
 
 def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Tensor, rows: int) -> None:

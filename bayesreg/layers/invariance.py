@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg.layers.batchnorm import ByBatch, by_batch
+from bayesreg.layers.batchnorm import ByBatch, batchnorms, by_batch, unlike_torch
 from bayesreg.layers.structure import dotted
 
 SCALE_NOTE = "scale-invariant: a BatchNorm follows; the prior sets the effective step size only"
@@ -127,6 +127,7 @@ def _is_hooked(layer: nn.Module) -> bool:
 def _in_order(module: nn.Module) -> list[_Pair]:
     """Pairs by the order in a Sequential alone; of other modules nothing is known before a pass."""
     found: list[_Pair] = []
+    moving = set(batchnorms(module).values()) if not unlike_torch(module) else set()
     carried: tuple[str, bool] | None = None
     flat = False  # a linear layer's units are the batch normalisation's channels for rows that are vectors
     for name, layer in _chain(module):
@@ -134,7 +135,7 @@ def _in_order(module: nn.Module) -> list[_Pair]:
             carried, flat = None, False
         elif type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
             carried = (name, flat or type(layer) is not nn.Linear)
-        elif isinstance(layer, _NORMS):
+        elif isinstance(layer, ByBatch) or layer in moving:
             if carried is not None:
                 found.append((carried[0], name, carried[1]))
             carried = None

@@ -51,11 +51,6 @@ def dotted(prefix: str, leaf: str) -> str:
     return f"{prefix}.{leaf}" if prefix else leaf
 
 
-def has_batchnorm(module: nn.Module) -> bool:
-    """True where a layer keeps running statistics or normalises by the batch."""
-    return any(map(is_norm, module.modules()))
-
-
 def is_norm(layer: nn.Module) -> bool:
     """True for one of torch's layers that keep running statistics or normalise by the batch."""
     if isinstance(layer, nn.modules.instancenorm._InstanceNorm):  # by each row alone, unless it keeps statistics

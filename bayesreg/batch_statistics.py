@@ -20,12 +20,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from bayesreg import _check, propagate
-from bayesreg._catalog import concrete
 from bayesreg.data import rows_of, unpack
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian
+from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, among, restored
 from bayesreg.predictive import Predictive
 from bayesreg.record import FitRecord
 
@@ -95,14 +94,7 @@ class WithStatistics(AbstractPosterior):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         count, generator = _check.count("num_samples", num_samples), torch.Generator().manual_seed(seed)
-        stored = self.num_draws
-        enough = count <= stored
-        index = (
-            torch.randperm(stored, generator=generator)[:count]
-            if enough
-            else torch.randint(stored, (count,), generator=generator)
-        )
-        index, inputs = index.to(self.found.device), self.model.prepare(x)
+        index, inputs = among(self.num_draws, count, generator).to(self.found.device), self.model.prepare(x)
 
         # numbers of draws, so that what they are made of is not copied once more
         def at(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -120,8 +112,7 @@ class WithStatistics(AbstractPosterior):
     @classmethod
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> WithStatistics:
         """The inverse of `state`."""
-        kinds = {kind.__name__: kind for kind in concrete(AbstractPosterior)}
-        base = kinds[state["kind"]].from_state(model, FitRecord.from_dict(state["record"]), state["base"])
+        base = restored(model, state["kind"], state["record"], state["base"])
         return cls(base, record, state["made_of"], state["found"])
 
 
@@ -173,8 +164,7 @@ def refresh_batchnorm(
             "that training moves; predict with the posterior as it is."
         )
     x = _inputs(base.model, X)
-    options: Any = {"batch_size": batch_size, "num_draws": num_draws, "seed": seed, "max_memory": max_memory}
-    return with_statistics(base, x, **options)
+    return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed, max_memory=max_memory)
 
 
 def with_statistics(
@@ -197,8 +187,8 @@ def with_statistics(
         said = f"the statistics of {len(x):,} rows, at the mode"
         made = copy.copy(base)
         found = _statistics_of(Dirac(base.model, base.record, base.loc), base.loc.new_zeros(1, 0), x, None, generator)
-        made.model = copy.copy(base.model)
-        made.model.module = carry(base.model.module, _split(found[0], buffer_shapes(base.model.module))).eval()
+        carried = carry(base.model.module, _split(found[0], buffer_shapes(base.model.module))).eval()
+        made.model = base.model.with_module(carried)
         made.record = _recorded(base, said)
         return made
     if isinstance(base, Gaussian) and base.linearize:

@@ -14,8 +14,8 @@ from torch import nn
 from bayesreg import _check
 from bayesreg.autoscale import ratio_of
 from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
-from bayesreg.layers import MLP, AbstractNoise, Standardize
-from bayesreg.layers.structure import is_norm
+from bayesreg.layers import MLP, Standardize
+from bayesreg.layers.structure import dropouts, is_norm
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.predictive import seeded
 
@@ -243,8 +243,7 @@ class AbstractBinding(abc.ABC):
         Raises:
             ValueError: If its forward draws random numbers of its own.
         """
-        noise = any(isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise)) for layer in self.module.modules())
-        if noise or all(type(layer) in _PLAIN or is_norm(layer) for layer in self.module.modules()):
+        if dropouts(self.module) or all(type(layer) in _PLAIN or is_norm(layer) for layer in self.module.modules()):
             return False
         values, rows, module = self.weights(), x[:8], copy.deepcopy(self.module).train()
         for layer in filter(is_norm, module.modules()):

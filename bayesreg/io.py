@@ -16,13 +16,11 @@ import torch
 from torch import nn
 
 from bayesreg import layers, likelihoods
-from bayesreg._catalog import concrete
 from bayesreg.data import Standardization
 from bayesreg.layers.batchnorm import tracking
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior
+from bayesreg.posterior import AbstractPosterior, restored
 from bayesreg.priors import parse
-from bayesreg.record import FitRecord
 
 FORMAT = 1
 # what a module of a Sequential is built from; everything else needs the module itself to be loaded
@@ -135,8 +133,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Abstr
             "write it anew with this version."
         )
     model = _rebuild(content, module)
-    kinds = {cls.__name__: cls for cls in concrete(AbstractPosterior)}
-    return kinds[content["kind"]].from_state(model, FitRecord.from_dict(content["record"]), content["state"])
+    return restored(model, content["kind"], content["record"], content["state"])
 
 
 @contextlib.contextmanager

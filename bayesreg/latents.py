@@ -9,6 +9,7 @@ Parents stand before their children, so that the model can be drawn from top to 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torch.distributions import constraints
 
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.priors import AbstractPrior, Fixed
+from bayesreg.priors.numeric import ends
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 from bayesreg.spec import PriorRow, Resolved, dimensions
 
@@ -184,3 +186,21 @@ def _scale_text(latent: Latent) -> str:
     if isinstance(latent.prior, AbstractScaledPrior):
         return latent.prior.scale_text(latent.shape, latent.name)
     return "–"
+
+
+def inside(prior: AbstractPrior, value: torch.Tensor) -> torch.Tensor:
+    """The value, or the nearest one well inside the prior's support."""
+    low, high = ends(prior.support)
+    if low == -math.inf:
+        return value.clone()
+    if bool(((value > low) & (value < high)).all()):
+        return value.clone()
+    margin = 1e-3 if high == math.inf else 1e-3 * (high - low)
+    return (value.abs() if low == 0 else value).clamp(low + margin, high - margin)
+
+
+def root_mean_square(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The root mean square of a tensor over the axes that `shape` has shrunk, at least 10⁻³."""
+    axes = [i for i, n in enumerate(value.shape) if not shape or shape[i] != n]
+    mean = value.square().mean(axes, keepdim=bool(shape)) if axes else value.square()
+    return mean.sqrt().clamp_min(1e-3).reshape(shape)

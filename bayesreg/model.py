@@ -9,7 +9,6 @@ aᵢ are the activations that have a prior of their own, if any. `pyro_model` is
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch.func import functional_call
 from bayesreg import _check, activity, prior_predictive
 from bayesreg.autoscale import adjusted
 from bayesreg.binding import AbstractBinding
-from bayesreg.latents import Latent, latents_of, rows_of_scales
+from bayesreg.latents import Latent, inside, latents_of, root_mean_square, rows_of_scales
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.layers.structure import dotted, has_dropout
@@ -30,7 +29,6 @@ from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable
 from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
-from bayesreg.priors.numeric import ends
 from bayesreg.spec import PriorSpec, Resolved, Rules, layer_notes, row
 
 Values = Mapping[str, torch.Tensor]
@@ -168,11 +166,19 @@ class BayesianModel(AbstractBinding):
         Returns:
             A new model; this one is unchanged.
         """
-        if next(module.buffers(), None) is None:
+        found = dict(module.named_buffers())
+        if not found:
             return self
-        carried = copy.copy(self)
-        carried.module = batchnorm.with_buffers(self.module, module)
-        return carried
+        made = copy.deepcopy(self.module)
+        for name, buffer in made.named_buffers():
+            buffer.copy_(found[name])
+        return self.with_module(made)
+
+    def with_module(self, module: nn.Module) -> BayesianModel:
+        """The same model over another module of the same structure, which is not copied; this one is unchanged."""
+        changed = copy.copy(self)
+        changed.module = module
+        return changed
 
     @property
     def waits_for_scale(self) -> bool:
@@ -410,34 +416,16 @@ class BayesianModel(AbstractBinding):
         Returns:
             Every unknown by name, in constrained space, detached copies.
         """
-        values = {name: _inside(self.latents[name].prior, parameter) for name, parameter in self.weights().items()}
+        values = {name: inside(self.latents[name].prior, parameter) for name, parameter in self.weights().items()}
         with torch.no_grad():
             guess = self.likelihood.start(self.forward(values, x[:1024], batchnorm.at_start(self.module, len(x))), y[:1024])
         for name, latent in self.latents.items():
             if latent.is_noise:
-                values[name] = _inside(latent.prior, guess[name])
+                values[name] = inside(latent.prior, guess[name])
         for name, latent in reversed(self.latents.items()):  # a child has its value before its scale
             if latent.kind == "scale":
-                values[name] = _inside(latent.prior, root_mean_square(values[name.removesuffix(".scale")], latent.shape))
+                values[name] = inside(latent.prior, root_mean_square(values[name.removesuffix(".scale")], latent.shape))
         return {name: values[name] for name in self.latents}
-
-
-def _inside(prior: AbstractPrior, value: torch.Tensor) -> torch.Tensor:
-    """The value, or the nearest one well inside the prior's support."""
-    low, high = ends(prior.support)
-    if low == -math.inf:
-        return value.clone()
-    if bool(((value > low) & (value < high)).all()):
-        return value.clone()
-    margin = 1e-3 if high == math.inf else 1e-3 * (high - low)
-    return (value.abs() if low == 0 else value).clamp(low + margin, high - margin)
-
-
-def root_mean_square(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """The root mean square of a tensor over the axes that `shape` has shrunk, at least 10⁻³."""
-    axes = [i for i, n in enumerate(value.shape) if not shape or shape[i] != n]
-    mean = value.square().mean(axes, keepdim=bool(shape)) if axes else value.square()
-    return mean.sqrt().clamp_min(1e-3).reshape(shape)
 
 
 def one_column(output: torch.Tensor) -> torch.Tensor:

@@ -129,7 +129,7 @@ def path(
         affine = whole.model.likelihood.log_concave and whole.model.is_deterministic and is_affine(log_joint, whole.data)
         found = default_scales(whole.model, names, whole.data, affine) if given is None else given
         joints = [[LogJoint(with_scale(part.model, names, float(s))) for s in found] for part in parts]
-        batch = resolve_batch(batch_size, whole.data, log_joint.layout.size)
+        batch = resolve_batch(batch_size, whole.data, log_joint)
         convex = all(latent.prior.convex or latent.is_noise for latent in whole.model.latents.values())
         if affine and convex and batch is None and steps is None:
             modes = _convex_path(parts, joints)

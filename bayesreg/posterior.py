@@ -405,13 +405,8 @@ class Draws(AbstractPosterior):
         self.draws = draws.detach()
 
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Stored draws: without replacement while there are enough, with replacement beyond."""
-        stored = len(self.draws)
-        if num_samples <= stored:
-            index = torch.randperm(stored, generator=generator)[:num_samples]
-        else:
-            index = torch.randint(stored, (num_samples,), generator=generator)
-        return self.draws[index.to(self.draws.device)]
+        """Stored draws, see `among`."""
+        return self.draws[among(len(self.draws), num_samples, generator).to(self.draws.device)]
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd over the stored draws, in constrained space."""
@@ -427,3 +422,23 @@ class Draws(AbstractPosterior):
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Draws:
         """The inverse of `state`."""
         return cls(model, record, state["draws"])
+
+
+def among(stored: int, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    """Numbers of stored draws, (num_samples,): without replacement while there are enough, with replacement beyond."""
+    if num_samples <= stored:
+        return torch.randperm(stored, generator=generator)[:num_samples]
+    return torch.randint(stored, (num_samples,), generator=generator)
+
+
+def restored(model: BayesianModel, kind: str, record: dict[str, Any], state: dict[str, Any]) -> AbstractPosterior:
+    """A posterior from what was stored of it.
+
+    Args:
+        model: Its model.
+        kind: Name of its class.
+        record: Its record, as `dataclasses.asdict` gave it.
+        state: As its `state` gave it.
+    """
+    kinds = {cls.__name__: cls for cls in concrete(AbstractPosterior)}
+    return kinds[kind].from_state(model, FitRecord.from_dict(record), state)

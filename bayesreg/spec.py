@@ -82,6 +82,11 @@ class Resolved:
     prior: AbstractPrior
     source: str
 
+    @property
+    def flat_by_default(self) -> bool:
+        """True for a normalisation layer's tensor to which no rule gave a prior."""
+        return self.source == "default" and isinstance(self.prior, Flat)
+
 
 class PriorSpec:
     """Rules over the tensors of a module.
@@ -290,8 +295,7 @@ def row(resolved: Resolved, note: str = "") -> PriorRow:
     """One resolved prior as the table shows it, with a note of the layer that it belongs to."""
     prior = resolved.prior
     scaled = isinstance(prior, AbstractScaledPrior)
-    flat_norm = resolved.source == "default" and isinstance(prior, Flat)
-    own = "normalisation layer: flat by default" if flat_norm else "hierarchical" if prior.hyperprior else ""
+    own = "normalisation layer: flat by default" if resolved.flat_by_default else "hierarchical" if prior.hyperprior else ""
     return PriorRow(
         tensor=resolved.name,
         shape=dimensions(resolved.shape),

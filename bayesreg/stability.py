@@ -158,7 +158,7 @@ def stability(
             )
         name = _input_weight(model, len(names)) if tensor is None else _checked_weight(model, tensor, len(names))
         log_joint = LogJoint(model)
-        batch = resolve_batch(_check.count("batch_size", batch_size) if batch_size else None, data, log_joint.layout.size)
+        batch = resolve_batch(_check.count("batch_size", batch_size) if batch_size else None, data, log_joint)
         if steps is None:
             convex = batch is None and model.likelihood.log_concave and is_affine(log_joint, data)
             steps = 0 if convex else NUM_STEPS

@@ -29,7 +29,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +41,7 @@ import bayesreg as br
 from bayesreg import layers, priors
 from bayesreg.datasets import load_uci
 from bayesreg.flat import LogJoint
-from bayesreg.inference.loop import Schedule
-from bayesreg.inference.many import descend
+from bayesreg.inference.many import search
 from bayesreg.inference.replicas import Replicas
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
@@ -105,13 +104,6 @@ def model(inputs: int, scale: float, seed: int) -> br.BayesianModel:
     return br.BayesianModel(net, rules, standardize=True)
 
 
-def shuffled(rows: int, batch: int) -> Iterator[torch.Tensor]:
-    """Numbers of rows without end, a fresh permutation each epoch; what is left of it is left out."""
-    generator = torch.Generator().manual_seed(0)
-    while True:
-        yield from torch.randperm(rows, generator=generator).split(batch)[: rows // batch]
-
-
 def fitted(parts: Sequence[Part], scales: Sequence[float], batch: int, epochs: int) -> list[Dirac]:
     """The mode of each part, all of as many rows, under its scale, in one vmapped run."""
     bound = [
@@ -121,8 +113,16 @@ def fitted(parts: Sequence[Part], scales: Sequence[float], batch: int, epochs: i
     start = torch.stack([j.layout.flatten(j.model.start(*own)) for j, own in zip(joints, rows, strict=True)])
     x, y = (torch.stack(own) for own in zip(*rows, strict=True))
     replicas = Replicas(joints, x, y, len(joints), own_rows=True)
-    schedule = Schedule(epochs * (x.shape[1] // batch), RATE)
-    u = descend(replicas, start, schedule, shuffled(x.shape[1], batch), lambda *_: None, History())
+    u = search(
+        replicas,
+        start,
+        num_steps=epochs * (x.shape[1] // batch),
+        learning_rate=RATE,
+        batch_size=batch,
+        generator=torch.Generator().manual_seed(0),
+        report=lambda *_: None,
+        history=History(),
+    )
     record = FitRecord("map", 0, History(), Certificate(False, "Adam's steps, all of them taken."))
     return [Dirac(replicas.buffers.carried(r, m), record, u[r]) for r, (m, _) in enumerate(bound)]
 

@@ -13,6 +13,7 @@ from bayesreg.inference import MAP, LaplaceApproximation, MCDropout, MeanField
 from bayesreg.report.build import report
 from bayesreg.report.noise import noise_facts
 from bayesreg.report.pairs import pair_facts, same_model
+from bayesreg.report.rows import uncertainty_facts
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 2))
@@ -40,7 +41,7 @@ def made(fits):
 def facts_of(model, target=y, seed=0):
     posterior = br.fit(model, X, target, method=STEPS)
     found = br.compare({"it": posterior}, X, target, num_samples=100, seed=seed)
-    return noise_facts({"it": posterior}, found)["it"]
+    return noise_facts({"it": posterior}, uncertainty_facts(found))["it"]
 
 
 def test_facts_name_the_layer_its_rate_and_who_chose_it(made):

@@ -22,6 +22,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
 from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
+from bayesreg.inference.variational import Trend
 from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.layers.structure import has_dropout
 from bayesreg.model import BayesianModel
@@ -101,7 +102,7 @@ def certify(
     restarts: Sequence[float] | None = None,
     gap: float | None = None,
     held: Sequence[Rows] = (),
-    trend: Certificate | None = None,
+    trend: Trend | None = None,
 ) -> Certificate:
     """Judge a candidate for a mode on all rows.
 
@@ -134,8 +135,8 @@ def certify(
             and no curvature is formed.
         held: Scale-invariant tensors, whose rows' lengths no data hold and a prior pulls to zero: they are taken as they are,
             and all else is judged, see `scale_free.HeldLogJoint`.
-        trend: Whether what training followed has stopped rising; told where that is another objective than this one, as dropout
-            and batch normalisation by mini-batches make it, and no certificate of a mode.
+        trend: How what training followed ended; told where that is another objective than this one, as dropout and batch
+            normalisation by mini-batches make it, and no certificate of a mode.
 
     Returns:
         The certificate.
@@ -250,7 +251,7 @@ def _judge(
     return Certificate(False, f"Not converged: about {_nats(gain)} are left to gain ({why}); raise num_steps.", details)
 
 
-def _judge_unlike(at: _Candidate, trend: Certificate | None, details: dict[str, float | str]) -> Certificate:
+def _judge_unlike(at: _Candidate, trend: Trend | None, details: dict[str, float | str]) -> Certificate:
     """Where training followed another objective than that of evaluation, whose curvature would say nothing about the search."""
     unbounded, _ = _unbounded(at.log_joint, at.u, at.data, False)
     if unbounded:
@@ -260,11 +261,12 @@ def _judge_unlike(at: _Candidate, trend: Certificate | None, details: dict[str, 
     found = {"batch normalisation": has_batchnorm(module), "dropout": has_dropout(module)}
     why = " and ".join(name for name, there in found.items() if there) or "the network itself"
     said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
-    if trend is not None and trend.details:
-        change, error = (float(trend.details[key]) for key in ("rise", "Monte Carlo error"))
-        what = next(iter(trend.details))
-        said += f" Over the last fifth of the steps the {what} changed by {change:+.1f} nats (Monte Carlo error {error:.1f})."
-        details = {**details, **trend.details}
+    if trend is not None:
+        # where an unknown's scale is unknown too, its log-prior goes through the same graph
+        what = "batches' log joint" if at.log_joint.linked else "batches' log-likelihood"
+        change = f"changed by {trend.rise:+.1f} nats (Monte Carlo error {trend.error:.1f})"
+        said += f" Over the last fifth of the steps the {what} {change}."
+        details = {**details, **trend.details(what)}
     return Certificate(False, said, details)
 
 

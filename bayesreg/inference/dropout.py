@@ -24,7 +24,7 @@ from bayesreg.inference.base import ConvergenceWarning, Report, checked_seed, is
 from bayesreg.inference.loop import run
 from bayesreg.inference.replica_buffers import ReplicaBuffers
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
-from bayesreg.inference.training import check_batches, resolve_batch
+from bayesreg.inference.training import resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
 from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.layers.structure import dotted
@@ -92,8 +92,7 @@ class MCDropout(AbstractVariational):
         history.notes.extend(bound.notes())
         parameter = torch.nn.Parameter(bound.start())
         parameter.grad = torch.zeros_like(parameter)
-        batch_size = resolve_batch(self.batch_size, data, bound.log_joint.layout.size)
-        check_batches(model, data, batch_size)
+        batch_size = resolve_batch(self.batch_size, data, bound.log_joint)
         schedule = self.schedule(data, batch_size)
         taken = [0]
 
@@ -349,7 +348,7 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
     # the unknowns of all, then what the layers learn: an error finds its names
     parameter = torch.nn.Parameter(torch.cat([start[:, :size].reshape(-1), start[:, size:].reshape(-1)]))
     parameter.grad = torch.zeros_like(parameter)
-    batch_size = resolve_batch(method.batch_size, first.data, size)
+    batch_size = resolve_batch(method.batch_size, first.data, first.log_joint)
     schedule = method.schedule(first.data, batch_size)
     losses: list[torch.Tensor] = []
     noises = [dotted(name, leaf) for name, layer in first.network.layers.items() for leaf in layer._buffers]

@@ -86,7 +86,7 @@ def fit_many(
         starts,
         num_steps=num_steps,
         learning_rate=learning_rate,
-        batch_size=resolve_batch(batch_size, data, starts.shape[1]),
+        batch_size=resolve_batch(batch_size, data, joints[0]),
         generator=generator or torch.Generator().manual_seed(0),
         report=report or (lambda step, total, objective: None),
         history=history or History(),

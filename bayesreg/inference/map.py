@@ -31,6 +31,7 @@ from bayesreg.inference.scale_free import Rows, by_all_rows, held_rows, on_spher
 from bayesreg.inference.search import Search, SearchOptions, hold_out
 from bayesreg.inference.stepper import EagerAdam, checked_compile
 from bayesreg.inference.training import check_has_mode, gradient_of, resolve_batch
+from bayesreg.inference.variational import Trend
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
@@ -196,7 +197,7 @@ class MAP(AbstractMethod):
             u, certificate = linear
             record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
             return Dirac(model, record, u)
-        batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
+        batch_size = resolve_batch(self.batch_size, data, log_joint)
         optimizer = self._choose(log_joint, data, batch_size, history)
         start, invariant = log_joint.layout.flatten(model.start(*next(data.epoch()))), scale_free(log_joint)
         held = self._held(invariant, optimizer, history)
@@ -237,7 +238,7 @@ class MAP(AbstractMethod):
         batch_size: int | None,
         restarts: list[float] | None,
         invariant: list[Rows],
-        trend: Certificate | None,
+        trend: Trend | None,
     ) -> Certificate:
         """The certificate by what was followed: where it can be, of the network that normalises by all rows."""
         whole, rows = by_all_rows(log_joint, data, batch_size)

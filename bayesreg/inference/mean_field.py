@@ -16,7 +16,7 @@ from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.base import Report
 from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import checked_compile, make_stepper
-from bayesreg.inference.training import check_batches, no_compiling, of_rows, resolve_batch
+from bayesreg.inference.training import no_compiling, of_rows, resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
 from bayesreg.layers.batchnorm import batchnorms, normalising
 from bayesreg.layers.structure import has_dropout
@@ -80,8 +80,7 @@ class MeanField(AbstractVariational):
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         guide = MeanFieldGuide(log_joint.layout, start, torch.full_like(start, self.initial_scale))
         guide.phi.grad = torch.zeros_like(guide.phi)
-        batch_size = resolve_batch(self.batch_size, data, log_joint.layout.size)
-        check_batches(model, data, batch_size)
+        batch_size = resolve_batch(self.batch_size, data, log_joint)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")

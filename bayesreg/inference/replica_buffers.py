@@ -70,7 +70,7 @@ class ReplicaBuffers:
             return model
         module = copy.deepcopy(model.module)
         self.write(index, module)
-        return model.with_buffers(module)
+        return model.with_module(module)
 
 
 def batch_norm(

@@ -21,8 +21,9 @@ from torch import nn
 from bayesreg.flat import LogJoint
 from bayesreg.inference.replica_buffers import ReplicaBuffers, batch_norm
 from bayesreg.inference.replica_groups import ReplicaGroup, stacked
-from bayesreg.layers import MLP, AbstractNoise
+from bayesreg.layers import MLP
 from bayesreg.layers.batchnorm import has_batchnorm
+from bayesreg.layers.structure import dropouts
 from bayesreg.model import BayesianModel
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Softsign, nn.Identity)
@@ -349,7 +350,7 @@ def check_replicable(log_joint: LogJoint) -> None:
     """
     model = log_joint.model
     obstacle = None
-    if any(isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise)) for layer in model.module.modules()):
+    if dropouts(model.module):
         obstacle = "dropout would have to draw masks of each"
     elif model.differs_in_training:
         obstacle = f"the network's own code makes {type(model.module).__name__} another one in training"

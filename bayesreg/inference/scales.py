@@ -17,7 +17,7 @@ from bayesreg.inference.many import affordable, finish
 from bayesreg.inference.replicas import Replicas
 from bayesreg.latents import latents_of
 from bayesreg.model import BayesianModel
-from bayesreg.priors import ElasticNet, Flat, Normal
+from bayesreg.priors import ElasticNet, Normal
 from bayesreg.priors.scaled import AbstractScaledPrior
 from bayesreg.spec import PriorSpec, Resolved
 
@@ -40,7 +40,7 @@ def matched(model: BayesianModel, rule: Any) -> list[str]:
         ValueError: If the rule matches nothing, or a prior that it matches has no scale that is a number.
     """
     found = [r.name for r in PriorSpec({rule: Normal(1.0)}).resolve(model.module) if r.source != "default"]
-    norms = [r.name for r in model.resolved if r.source == "default" and isinstance(r.specified, Flat)]
+    norms = [r.name for r in model.resolved if r.flat_by_default]
     found = [name for name in found if name not in norms] or found  # a normalisation layer's, which nobody gave a prior
     for r in model.resolved:
         if r.name in found and not _varies(r.specified):

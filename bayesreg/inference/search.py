@@ -17,8 +17,8 @@ from bayesreg.inference.checkpoint import Checkpoint, fingerprint
 from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
 from bayesreg.inference.scale_free import Rows
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
-from bayesreg.inference.training import check_batches, no_compiling
-from bayesreg.inference.variational import rise
+from bayesreg.inference.training import no_compiling
+from bayesreg.inference.variational import Trend, trend
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
@@ -61,7 +61,7 @@ class Search:
         held: Tensors whose rows stay at length one.
 
     Attributes:
-        trend: Whether what training followed has stopped rising, where it differs from what is evaluated; after `run`.
+        trend: How what training followed ended, where that is not what is evaluated and there are steps enough; after `run`.
     """
 
     def __init__(
@@ -77,9 +77,8 @@ class Search:
         held: Sequence[Rows] = (),
     ) -> None:
         self.held = held
-        self.trend: Certificate | None = None
+        self.trend: Trend | None = None
         self.options, self.log_joint, self.data, self.history, self.seed = options, log_joint, data, history, seed
-        check_batches(log_joint.model, data, batch_size)
         self.copy = TrainingCopy(
             log_joint,
             start,
@@ -142,8 +141,7 @@ class Search:
             failure.posterior = self._rescued(failure)
             raise
         if not self.log_joint.model.is_deterministic:  # its curvature will not tell
-            what = "batches' log joint" if self.copy.flat_path else "batches' log-likelihood"
-            self.trend = rise(self.data.num_data * (self.log_joint.model.log_jacobian - losses), what)
+            self.trend = trend(self.data.num_data * (self.log_joint.model.log_jacobian - losses))
         if self.checkpoint is not None:
             self.checkpoint.done()
         return self.stepper.parameter.detach().clone(), self._trained()

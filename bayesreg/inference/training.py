@@ -39,23 +39,27 @@ def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: b
     return total, u.grad  # pyright: ignore[reportReturnType]
 
 
-def resolve_batch(batch_size: int | None, data: Data, size: int) -> int | None:
+def resolve_batch(batch_size: int | None, data: Data, log_joint: LogJoint) -> int | None:
     """The batch size that a fit takes: what was said, else all rows while they are few; None for all rows.
 
     Args:
         batch_size: What was said.
         data: The rows.
-        size: P, the number of unknowns.
+        log_joint: The objective.
 
     Returns:
         Rows a batch, or None for all of them (for a loader, its own batches).
+
+    Raises:
+        ValueError: If batch normalisation would see one value a channel in a batch.
     """
-    if data.x is None:
-        return None
-    if batch_size is None:
-        few = data.num_data <= FULL_BATCH_ROWS or data.num_data * size <= FULL_BATCH_ENTRIES
-        return None if few else BATCH_SIZE
-    return None if batch_size >= data.num_data else batch_size
+    few = data.num_data <= FULL_BATCH_ROWS or data.num_data * log_joint.layout.size <= FULL_BATCH_ENTRIES
+    if batch_size is None and not few:
+        batch_size = BATCH_SIZE
+    if data.x is None or (batch_size is not None and batch_size >= data.num_data):
+        batch_size = None
+    _check_batches(log_joint.model, data, batch_size)
+    return batch_size
 
 
 def of_rows(log_joint: LogJoint) -> LogJoint:
@@ -71,12 +75,10 @@ def of_rows(log_joint: LogJoint) -> LogJoint:
     """
     if not batchnorms(log_joint.model.module):
         return log_joint
-    model = copy.copy(log_joint.model)
-    model.module = by_batch(model.module)
-    return LogJoint(model)
+    return LogJoint(log_joint.model.with_module(by_batch(log_joint.model.module)))
 
 
-def check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> None:
+def _check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> None:
     """Refuse a training batch of one row where batch normalisation would have one value a channel.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from bayesreg import _check
@@ -39,29 +41,52 @@ class AbstractVariational(AbstractMethod):
         return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
 
 
-def rise(elbos: torch.Tensor, what: str = "elbo") -> Certificate:
-    """Whether an ELBO has stopped rising: its mean over the last tenth of the steps against that over steps 70–80 %.
+class Trend(NamedTuple):
+    """How an estimate ended, in nats.
+
+    Attributes:
+        level: Its mean over the last tenth of the steps.
+        rise: That minus its mean over steps 70–80 %.
+        error: The rise's Monte Carlo error.
+    """
+
+    level: float
+    rise: float
+    error: float
+
+    def details(self, what: str) -> dict[str, float | str]:
+        """For a certificate, under the name of what was estimated."""
+        return {what: self.level, "rise": self.rise, "Monte Carlo error": self.error}
+
+
+def trend(estimates: torch.Tensor) -> Trend | None:
+    """How one estimate a step, in nats, (num_steps,), ended; None where there are too few to tell."""
+    tenth = len(estimates) // 10
+    if tenth < 10:
+        return None
+    early, late = (estimates[start : start + tenth].double() for start in (7 * tenth, len(estimates) - tenth))
+    error = float(((late.var() + early.var()) / tenth).sqrt())
+    return Trend(float(late.mean()), float(late.mean() - early.mean()), error)
+
+
+def rise(elbos: torch.Tensor) -> Certificate:
+    """Whether an ELBO has stopped rising, by its `trend`.
 
     Args:
         elbos: One estimate a step, in nats, (num_steps,).
-        what: "elbo", or what else they estimate.
 
     Returns:
         The certificate; passed when the rise is below 1 nat or 2.5 standard errors.
     """
-    tenth = len(elbos) // 10
-    if tenth < 10:
+    found = trend(elbos)
+    if found is None:
         return Certificate(False, f"Not converged: {len(elbos)} steps are too few to tell; raise num_steps to 1,000 or more.")
-    said = "ELBO" if what == "elbo" else what
-    early, late = (elbos[start : start + tenth].double() for start in (7 * tenth, len(elbos) - tenth))
-    gained = float(late.mean() - early.mean())
-    error = float(((late.var() + early.var()) / tenth).sqrt())
-    details: dict[str, float | str] = {what: float(late.mean()), "rise": gained, "Monte Carlo error": error}
+    gained, error, details = found.rise, found.error, found.details("elbo")
     if gained > max(1.0, 2.5 * error):
         sentence = (
-            f"Not converged: the {said} still rose by {gained:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
+            f"Not converged: the ELBO still rose by {gained:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
             "the steps; raise num_steps."
         )
         return Certificate(False, sentence, details)
-    sentence = f"Converged: the {said} changed by {gained:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth."
+    sentence = f"Converged: the ELBO changed by {gained:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth."
     return Certificate(True, sentence, details)

@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from bayesreg.layers.structure import dotted, is_norm
 from bayesreg.moments import Moments
 
 AT_ONCE = 2**24  # entries of x that go through the network together; the statistics of more are gathered layer by layer
+AVERAGES = "running averages of training"
 _Norm = nn.modules.batchnorm._BatchNorm
 
 
@@ -47,23 +49,15 @@ class ByBatch(nn.Module):
         self.register_parameter("weight", layer.weight)
         self.register_parameter("bias", layer.bias)
         self.eps, self.num_features = layer.eps, layer.num_features
-        self.keeps = False
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None  # what it normalises by, where somebody listens
         self.fixed: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.gathered: Moments | None = None
-        self.like = torch.empty(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The same shape, (B, C) or (B, C, ...).
 
         Raises:
             ValueError: If there is one value a channel only, whose variance is zero.
-            _Enough: When it was listening only, see `statistics`.
         """
-        if self.gathered is not None:
-            self.gathered.add_channels(x)
-            self.like = x.detach().new_empty(0)
-            raise _Enough
         if self.fixed is not None:
             mean, variance = self.fixed
         elif x.numel() == x.shape[1]:
@@ -72,7 +66,7 @@ class ByBatch(nn.Module):
             )
         else:
             variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
-        if self.keeps:
+        if self.kept is not None:
             self.kept.append((mean, variance))
         along = (-1, *[1] * (x.dim() - 2))
         found = (x - mean.view(along)) * (variance.view(along) + self.eps).rsqrt()
@@ -209,6 +203,15 @@ def stateless(module: nn.Module) -> list[str]:
     return [name for name, layer in batchnorms(module).items() if layer.running_mean is None]
 
 
+def _lacking(module: nn.Module) -> tuple[str, str] | None:
+    """What a prediction lacks, "statistics" or "training", and the first layer that lacks it; None where nothing is missing."""
+    if names := stateless(module):
+        return "statistics", names[0] or "the network"
+    names = untrained(module)
+    # where other layers are trained, these may stand beside the pass
+    return ("training", names[0] or "the network") if names and len(names) == len(batchnorms(module)) else None
+
+
 def described(module: nn.Module) -> str | None:
     """By which statistics a module predicts, in words; None where it has no batch normalisation.
 
@@ -217,11 +220,13 @@ def described(module: nn.Module) -> str | None:
     """
     if not batchnorms(module):
         return None
-    if stateless(module):
-        return "the statistics of the rows beside it: the network keeps none"
-    if len(untrained(module)) == len(batchnorms(module)):
-        return "mean 0 and variance 1: no training step has written any"
-    return "running averages of training"
+    lacking = _lacking(module)
+    if lacking is None:
+        return AVERAGES
+    return {
+        "statistics": "the statistics of the rows beside it: the network keeps none",
+        "training": "mean 0 and variance 1: no training step has written any",
+    }[lacking[0]]
 
 
 def check_statistics(module: nn.Module) -> None:
@@ -236,17 +241,17 @@ def check_statistics(module: nn.Module) -> None:
     Warns:
         UserWarning: If its statistics are those it was made with.
     """
-    if names := stateless(module):
+    lacking, where = _lacking(module) or ("", "")
+    if lacking == "statistics":
         raise ValueError(
             "a prediction must not depend on the rows beside it, but a batch normalisation that keeps no statistics "
-            f"(track_running_stats=False at {names[0] or 'the network'}) normalises by them; take those of the training rows: "
+            f"(track_running_stats=False at {where}) normalises by them; take those of the training rows: "
             "bayesreg.refresh_batchnorm(posterior, X)."
         )
-    names = untrained(module)
-    if names and len(names) == len(batchnorms(module)):  # where others are trained, these may stand beside the pass
+    if lacking == "training":
         warnings.warn(
-            f"batch normalisation at {names[0] or 'the network'} has no statistics yet, so that it predicts by mean 0 and "
-            "variance 1; take those of the training rows: bayesreg.refresh_batchnorm(posterior, X).",
+            f"batch normalisation at {where} has no statistics yet, so that it predicts by mean 0 and variance 1; take those "
+            "of the training rows: bayesreg.refresh_batchnorm(posterior, X).",
             UserWarning,
             stacklevel=3,
         )
@@ -303,7 +308,7 @@ def statistics(
     rows = max(2, AT_ONCE // (entries or max(1, x[0].numel())))
     hooks = [layer.register_forward_pre_hook(lambda layer, _: order.append(layer)) for layer in layers.values()]  # pyright: ignore
     for layer in layers.values():
-        layer.keeps = True
+        layer.kept = []
     try:
         call(x if len(x) <= rows else x[:2])
         names = [name or "the network" for name, layer in layers.items() if order.count(layer) > 1]
@@ -315,40 +320,38 @@ def statistics(
         if len(x) > rows:
             for layer in list(order):
                 _gather(layer, call, x, rows)
-        met = [layer.fixed or layer.kept[0] for layer in layers.values() if layer.fixed or layer.kept]
-        like = met[0][0] if met else torch.empty(0, device=x.device)
-        found = {layer: _found(layer, like) for layer in layers.values()}
+        found = {layer: layer.fixed or next(iter(layer.kept or []), None) for layer in layers.values()}
     finally:
         for hook in hooks:
             hook.remove()
         for layer in layers.values():
-            layer.keeps, layer.fixed, layer.gathered = False, None, None
-            layer.kept.clear()
-    return {
-        dotted(name, leaf): value
-        for name, layer in layers.items()
-        for leaf, value in zip(("running_mean", "running_var"), found[layer], strict=True)
-    }
-
-
-def _found(layer: ByBatch, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A layer's statistics; mean 0 and variance 1 of one that no row meets."""
-    if layer.fixed is not None or layer.kept:
-        return layer.fixed or layer.kept[0]
-    return like.new_zeros(layer.num_features), like.new_ones(layer.num_features)
+            layer.kept, layer.fixed = None, None
+    like = next((pair[0] for pair in found.values() if pair is not None), torch.empty(0, device=x.device))
+    taken: dict[str, torch.Tensor] = {}
+    for name, layer in layers.items():  # mean 0 and variance 1 of one that no row meets
+        mean, variance = found[layer] or (like.new_zeros(layer.num_features), like.new_ones(layer.num_features))
+        taken |= {dotted(name, "running_mean"): mean, dotted(name, "running_var"): variance}
+    return taken
 
 
 def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Tensor, rows: int) -> None:
     """Fix a layer's statistics over all rows, those before it being fixed already."""
-    moments = layer.gathered = Moments()
-    for block in x.split(rows):
-        try:
-            call(block)
-        except _Enough:
-            continue
-    layer.gathered = None
+    moments, came = Moments(), []
+
+    def listen(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        moments.add_channels(inputs[0])
+        came[:] = inputs
+        raise _Enough
+
+    hook = layer.register_forward_pre_hook(listen)
+    try:
+        for block in x.split(rows):
+            with contextlib.suppress(_Enough):
+                call(block)
+    finally:
+        hook.remove()
     mean, sd = moments.finish()
-    layer.fixed = mean.to(layer.like), sd.square().to(layer.like)
+    layer.fixed = mean.to(came[0]), sd.square().to(came[0])
 
 
 def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:
@@ -368,13 +371,4 @@ def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:
         for layer in batchnorms(made).values():
             if layer.num_batches_tracked is not None:
                 layer.num_batches_tracked.clamp_(min=1)
-    return made
-
-
-def with_buffers(module: nn.Module, source: nn.Module) -> nn.Module:
-    """A deep copy of a module with the buffers of another one of the same structure."""
-    made = copy.deepcopy(module)
-    found = dict(source.named_buffers())
-    for name, buffer in made.named_buffers():
-        buffer.copy_(found[name])
     return made

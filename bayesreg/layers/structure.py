@@ -58,10 +58,14 @@ def is_norm(layer: nn.Module) -> bool:
     return isinstance(layer, nn.modules.batchnorm._NormBase)
 
 
+def dropouts(module: nn.Module) -> list[Any]:
+    """The layers, of torch's and of this package, that draw noise in training, whatever their rate."""
+    return [layer for layer in module.modules() if isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise))]
+
+
 def has_dropout(module: nn.Module) -> bool:
-    """True where a layer, of torch's or of this package, draws noise in training; one of rate 0 draws none."""
-    torchs = (layer for layer in module.modules() if isinstance(layer, nn.modules.dropout._DropoutNd))
-    return any(layer.p > 0 for layer in torchs) or bool(noise_layers(module))
+    """True where a layer draws noise in training; one of torch's of rate 0 draws none."""
+    return any(isinstance(layer, AbstractNoise) or layer.p > 0 for layer in dropouts(module))
 
 
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:

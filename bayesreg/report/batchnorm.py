@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bayesreg.batch_statistics import WithStatistics
-from bayesreg.compare import Comparison
-from bayesreg.layers.batchnorm import batchnorms
+from bayesreg.layers.batchnorm import AVERAGES, batchnorms
 from bayesreg.posterior import AbstractPosterior, Dirac
 from bayesreg.report.noise import makes
-from bayesreg.report.rows import uncertainty_facts
-
-AVERAGES = "running averages of training"
 
 
-def batchnorm_facts(posteriors: Mapping[str, AbstractPosterior], comparison: Comparison) -> dict[str, dict[str, Any]]:
+def batchnorm_facts(
+    posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """The statistics behind each fit's predictions.
 
     Args:
         posteriors: By name.
-        comparison: What `compare` found.
+        parts: What `uncertainty_facts` found for them.
 
     Returns:
         Plain values by name, of networks with batch normalisation only: "layers", "statistics" in words, "finding", the same
         as a sentence, and "noise", what the batches alone make of a prediction, empty where they are not random.
     """
-    parts = uncertainty_facts(comparison)
     found = {}
     for name, posterior in posteriors.items():
         statistics = posterior.batch_statistics

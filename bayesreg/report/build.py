@@ -139,7 +139,8 @@ def report(
         classes=classes,
         notes=notes,
     )
-    dropout, normalised = noise_facts(posteriors, comparison), batchnorm_facts(posteriors, comparison)
+    uncertainty = uncertainty_facts(comparison)
+    dropout, normalised = noise_facts(posteriors, uncertainty), batchnorm_facts(posteriors, uncertainty)
     noises = {name: part["finding"] for name, part in dropout.items()}
     noises |= {name: part["noise"] for name, part in normalised.items() if part["noise"]}
     data: dict[str, Any] = {
@@ -159,7 +160,7 @@ def report(
         "comparison": comparison.to_dict(),
         "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
         "calibration": calibration_facts(comparison, y, seed=seed),
-        "uncertainty": uncertainty_facts(comparison),
+        "uncertainty": uncertainty,
         "worst_rows": worst_rows(comparison, y, classes=described["classes"]),
     }
     data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved

@@ -7,27 +7,24 @@ from typing import Any
 
 from bayesreg._readings import number
 from bayesreg.batch_statistics import WithStatistics
-from bayesreg.compare import Comparison
 from bayesreg.layers import VariationalDropout
 from bayesreg.metrics import plain
 from bayesreg.noisy import Noisy
 from bayesreg.posterior import AbstractPosterior
-from bayesreg.report.rows import uncertainty_facts
 from bayesreg.report.text import bounds, listing, percent
 
 
-def noise_facts(posteriors: Mapping[str, AbstractPosterior], comparison: Comparison) -> dict[str, dict[str, Any]]:
+def noise_facts(posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The noise layers of each fit by dropout, and the uncertainty that they make: its weights are one point without them.
 
     Args:
         posteriors: By name.
-        comparison: What `compare` found.
+        parts: What `uncertainty_facts` found for them.
 
     Returns:
         Plain values by name, of fits by dropout only: "layers", "sparsity" by weight, "uncertainty" for each output, and
         "finding", all of it in words.
     """
-    parts = uncertainty_facts(comparison)
     found = {}
     for name, posterior in posteriors.items():
         posterior = posterior.base if isinstance(posterior, WithStatistics) else posterior

@@ -255,3 +255,17 @@ class TestABatchOfOne:
         _, model, x, y = problem("2d")
         post = br.fit(model, x, y, method=method(num_steps=10, batch_size=1))
         assert bool(post.predict(x, num_samples=3).mean.isfinite().all())
+
+
+@pytest.mark.parametrize("way", ["restarts", "path", "sets"])
+def test_a_batch_of_one_is_refused_in_many_fits_too(way):
+    _, model, x, y = problem("1d")
+    if way != "sets":  # many fits at once draw no masks
+        model = br.BayesianModel(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double())
+    fits = {
+        "restarts": lambda: br.fit(model, x, y, method=MAP(num_steps=10, batch_size=1, num_restarts=2)),
+        "path": lambda: br.path(model, x, y, scales=[0.5, 1.0], num_steps=10, batch_size=1),
+        "sets": lambda: MCDropout(num_steps=10, batch_size=1).fit_each([model, model], [(x, y), (x, y)], progress=False),
+    }
+    with pytest.raises(ValueError, match=r"two rows at least where batch normalisation .* but batch_size=1 came; pass for"):
+        fits[way]()

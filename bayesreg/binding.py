@@ -6,7 +6,7 @@ import abc
 import copy
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, 
 from bayesreg.layers import MLP, Standardize
 from bayesreg.layers.structure import dropouts, is_norm
 from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.link import normaliser
 from bayesreg.predictive import seeded
 
 
@@ -26,7 +27,8 @@ class AbstractBinding(abc.ABC):
     Attributes:
         module: The network, a private copy.
         likelihood: What is assumed about the noise.
-        standardize: Whether the model works on standardised data.
+        standardize: Whether the model works on standardised data; "auto" until the data have decided it.
+        unit_notes: What was decided about units, and why, a sentence each, once the model is bound.
         standardization: The training statistics, once the model is bound.
         num_data: N, once the model is bound.
         row_shape: Shape of one prepared row, once the model is bound.
@@ -34,11 +36,16 @@ class AbstractBinding(abc.ABC):
 
     module: nn.Module
     likelihood: AbstractLikelihood
-    standardize: bool
+    standardize: bool | Literal["auto"]
     standardization: Standardization | None = None
+    unit_notes: tuple[str, ...] = ()  # why the model standardises, or why it should
     num_data: int | None = None
     row_shape: torch.Size | None = None
     differs_in_training: bool = False  # found when the model is bound; `is_deterministic` counts it in
+
+    @abc.abstractmethod
+    def out_of_reach(self, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
+        """Why raw rows lie outside of what the priors can reach."""
 
     @property
     @abc.abstractmethod
@@ -117,10 +124,11 @@ class AbstractBinding(abc.ABC):
                     "leave it out, or pass a DataLoader when these rows are only a part."
                 )
         bound.num_data = rows
-        if self.standardize:
+        bound._decide_units(raw)
+        if bound.standardize:
             bound.standardization = self._statistics(raw)
         if self.waits_for_scale:
-            ratio = ratio_of(self.module, self._statistics(raw), self.standardize, self.likelihood)
+            ratio = ratio_of(self.module, self._statistics(raw), bool(bound.standardize), self.likelihood)
             bound = bound.autoscaled(ratio)
         batch = next(iter(raw), None)
         if batch is None:
@@ -128,6 +136,7 @@ class AbstractBinding(abc.ABC):
         first = bound.prepare(*unpack(batch))
         bound.row_shape = first[0].shape[1:]
         output = bound._check_forward(*first)
+        bound._check_link(first[0][:8])
         bound.differs_in_training = bound._check_training(first[0])
         if streamed:
 
@@ -138,6 +147,38 @@ class AbstractBinding(abc.ABC):
 
             return bound, Data(rows, None, None, came, prepare)
         return bound, Data(rows, *first)
+
+    def _decide_units(self, raw: Any) -> None:
+        """Settle `standardize="auto"` by the first rows, and say what was decided, or what a choice costs.
+
+        Raises:
+            ValueError: If the rows fit neither module nor likelihood.
+        """
+        self.unit_notes = ()
+        batch = next(iter(raw), None)
+        if self.standardize is True or batch is None:
+            return
+        plain = copy.copy(self)
+        plain.standardize, plain.standardization, plain.row_shape = False, None, None
+        x, y = plain.prepare(*unpack(batch))
+        plain._check_forward(x, y)
+        about_y, about_x = plain.out_of_reach(x, y)
+        if self.standardize == "auto" and self.likelihood.location_scale and bool((y == y[:1]).all()):
+            self.standardize = False  # what does not vary has no sd
+            if about_y:
+                self.unit_notes = (
+                    f"all targets are equal and cannot be standardised, but {about_y}; check the target column.",
+                )
+        elif self.standardize == "auto":
+            self.standardize = bool(about_y or about_x)
+            why = "; ".join(filter(None, (about_y, about_x)))
+            if why:
+                self.unit_notes = (
+                    f"standardised by default: {why}; priors speak about standardised data (standardize=False keeps the data's "
+                    "own units).",
+                )
+        elif about_y:
+            self.unit_notes = (f"standardize=False, but {about_y}; take standardize=True, or priors as wide as the targets.",)
 
     def _statistics(self, raw: Any) -> Standardization:
         pairs = (self._checked(*unpack(batch)) for batch in raw)
@@ -156,7 +197,7 @@ class AbstractBinding(abc.ABC):
         Raises:
             ValueError: If the model standardises but has not seen training data, or the data do not fit.
         """
-        if self.standardize and self.standardization is None:
+        if self.standardize is True and self.standardization is None:
             raise ValueError(
                 "a model with standardize=True must know its training statistics, but it has seen no data; "
                 "call model = model.bind(X, y) first (fit does so)."
@@ -234,6 +275,25 @@ class AbstractBinding(abc.ABC):
         self.likelihood.check_output(output, y)
         self.check_activity(x[:1024])
         return _check.all_finite("the network's output at its first weights", output)
+
+    def _check_link(self, x: torch.Tensor) -> None:
+        """Refuse a network for classes that makes probabilities itself, where the likelihood would do so again.
+
+        Raises:
+            ValueError: If so; a last LogSoftmax is none, and is noted.
+        """
+        if self.likelihood.kind == "regression":
+            return
+        weights, binary = self.weights(), self.likelihood.kind == "binary"
+        found = normaliser(lambda factor: self.forward({k: factor * w for k, w in weights.items()}, x.clone()), binary)
+        likelihood, own = type(self.likelihood).__name__, "sigmoid" if binary else "softmax"
+        if found == "log_softmax" and not binary:
+            self.unit_notes += (f"the network ends with log_softmax, which {likelihood}'s own softmax leaves as it is.",)
+        elif found:
+            raise ValueError(
+                f"{likelihood} needs logits, of which its own {own} makes probabilities, but the network ends with {found}, so "
+                f"that they would be squeezed twice; leave the last {found if found in ('softmax', 'sigmoid') else 'step'} out."
+            )
 
     def _check_training(self, x: torch.Tensor) -> bool:
         """True where the module gives something else in training mode, or changes a buffer, though no layer of torch's does.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from bayesreg import _check, activity, prior_predictive
+from bayesreg import _check, activity, prior_predictive, reach
 from bayesreg.autoscale import adjusted
 from bayesreg.binding import AbstractBinding
 from bayesreg.latents import Latent, inside, latents_of, root_mean_square, rows_of_scales
@@ -46,7 +46,8 @@ class BayesianModel(AbstractBinding):
             Normal(1.0, fan_in=True) on weights, Normal(1.0) on biases, flat on normalisation layers.
         likelihood: What is assumed about the noise; Gaussian with a learned noise scale when None.
         standardize: Work on standardised x and, for a location likelihood, y, with statistics of the training rows.
-            Priors then speak about standardised data; everything that comes back is in the data's own units.
+            Priors then speak about standardised data; everything that comes back is in the data's own units. "auto" does so
+            where x or y, in their own units, lie outside of what the priors can reach (see `reach`), and says so.
         outputs: Priors on what layers put out, from a module's name, a glob or a module type to a prior over one row's
             activation: {"2": priors.Laplace(1.0)}. See `activity`.
 
@@ -67,7 +68,7 @@ class BayesianModel(AbstractBinding):
         module: nn.Module,
         priors: Rules | AbstractPrior | PriorSpec | None = None,
         likelihood: AbstractLikelihood | None = None,
-        standardize: bool = False,
+        standardize: bool | Literal["auto"] = "auto",
         *,
         outputs: Rules | None = None,
     ) -> None:
@@ -82,7 +83,9 @@ class BayesianModel(AbstractBinding):
             )
         self.spec = PriorSpec(priors)
         self.likelihood = likelihood or Gaussian()
-        self.standardize = bool(standardize)
+        if standardize not in (True, False, "auto"):
+            raise ValueError(f"standardize must be True, False or 'auto', but {standardize!r} came; leave it out for 'auto'.")
+        self.standardize = standardize if standardize == "auto" else bool(standardize)
         self.resolved: list[Resolved] = self.spec.resolve(module)
         self.outputs = activity.resolve(outputs, module)
         self.autoscale: torch.Tensor | None = None
@@ -136,7 +139,7 @@ class BayesianModel(AbstractBinding):
         if self.likelihood.heteroscedastic:
             note = "exp of the last half of the outputs; what is assumed about it are the priors on their weights"
             rows.append(PriorRow("noise_scale", "each row", "the network's output", "–", "–", "likelihood", note))
-        return PriorTable(tuple(rows))
+        return PriorTable(tuple(rows), self.unit_notes)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BayesianModel:
         """The same model with its module on another device, or in another floating type.
@@ -179,6 +182,10 @@ class BayesianModel(AbstractBinding):
         changed = copy.copy(self)
         changed.module = module
         return changed
+
+    def out_of_reach(self, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
+        """Why rows in their own units lie outside of what the priors can reach; see `reach.out_of_reach`."""
+        return reach.out_of_reach(self, x, y)
 
     @property
     def waits_for_scale(self) -> bool:

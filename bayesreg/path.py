@@ -157,9 +157,9 @@ def _parts(model: BayesianModel, X: Any, y: Any, folds: Any, seed: int) -> tuple
     fold = _folds(folds, data.num_data, seed)
     for k in range(int(fold.max()) + 1):
         keep = fold != k
-        own, _ = model.ingest(X[keep.to(X.device)], y[keep.to(y.device)])
+        own, _ = bound.ingest(X[keep.to(X.device)], y[keep.to(y.device)])
         # the same rows in the same units are the same tensor, which all fits then share
-        rows = Data(data.num_data, *own.prepare(X, y)) if model.standardize else data
+        rows = Data(data.num_data, *own.prepare(X, y)) if bound.standardize else data
         parts.append(_Part(own, rows, keep.to(model.like.device)))
     return parts, fold
 

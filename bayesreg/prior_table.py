@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,11 @@ class PriorTable:
 
     Attributes:
         rows: One a tensor, in the module's order, an unknown scale under its tensor; then outputs, and the noise last.
+        notes: What holds for all of them, a sentence each: in which units the priors speak, where the data decided it.
     """
 
     rows: tuple[PriorRow, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def heads(self) -> list[str]:
@@ -66,18 +69,20 @@ class PriorTable:
 
     def to_html(self) -> str:
         """The rows as an HTML table."""
-        return self.to_frame().to_html(index=False)
+        return "\n".join([self.to_frame().to_html(index=False), *(f"<p>{html.escape(note)}</p>" for note in self.notes)])
 
     def __str__(self) -> str:
         lines = [self.heads, *self.cells]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.heads))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+        table = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        return "\n".join([*table, *self.notes])
 
     def _repr_html_(self) -> str:
         return self.to_html()
 
     def __rich__(self) -> Any:
         from rich.box import SIMPLE_HEAD
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
@@ -86,7 +91,7 @@ class PriorTable:
             table.add_column(head, overflow="fold")
         for cells in self.cells:
             table.add_row(*map(Text, cells))  # as text: a tensor's name may hold brackets
-        return table
+        return Group(table, *map(Text, self.notes)) if self.notes else table
 
 
 def dimensions(shape: Sequence[int]) -> str:

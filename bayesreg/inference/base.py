@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import copy
+import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import torch
 from bayesreg import _check
 from bayesreg._catalog import concrete
 from bayesreg.data import Data
+from bayesreg.inference.collapse import with_noise
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import seeded
@@ -147,6 +149,8 @@ def _fitted(
         bound, data = model.ingest(X, y, num_data=num_data)
         with reporter(progress, method.name) as report:
             posterior = method.run(bound, data, seed=seed, report=report)
+        posterior.record = dataclasses.replace(posterior.record, certificate=with_noise(posterior, data))
+    posterior.history.notes[:0] = bound.unit_notes
     if not posterior.certificate.converged:
         warnings.warn(f"{method.name}: {posterior.certificate.sentence}", ConvergenceWarning, stacklevel=3)
     return posterior

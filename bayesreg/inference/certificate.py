@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.inference.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
 from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
 from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
@@ -213,6 +214,7 @@ def _judge(
         details["smallest eigenvalue"] = curvature.smallest
     unbounded, arrived = _unbounded(log_joint, u, data, not gain <= enough)
     if unbounded:
+        details["no mode"] = unbounded
         if arrived:  # nothing can be built on it; on the way there, a curvature still means something
             details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
@@ -255,7 +257,7 @@ def _judge_unlike(at: _Candidate, trend: Trend | None, details: dict[str, float 
     """Where training followed another objective than that of evaluation, whose curvature would say nothing about the search."""
     unbounded, _ = _unbounded(at.log_joint, at.u, at.data, False)
     if unbounded:
-        details["unbounded"] = unbounded
+        details["no mode"] = details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
     module = at.log_joint.model.module
     found = {"batch normalisation": has_batchnorm(module), "dropout": has_dropout(module)}
@@ -348,15 +350,9 @@ def with_restarts(certificate: Certificate, restarts: Sequence[float], tolerance
 def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> tuple[str, bool]:
     """Why the log-joint has no maximum here, or an empty text; and whether the search has already run into it."""
     model = log_joint.model
-    for name, segment in log_joint.layout.segments.items():
-        if segment.latent.is_noise and data.y is not None:
-            ratio = float(segment.transform(u[segment.slice]).min()) / max(float(data.y.double().std(correction=0)), 1e-300)
-            if ratio < 1e-6 or (rising and ratio < 5e-3):
-                why = (
-                    f"{name} ran to zero, where the network passes through every target and the density is unbounded; fix the "
-                    "noise scale, give the weights a tighter prior, or shrink the network"
-                )
-                return why, ratio < 1e-6
+    why, arrived = _no_noise(log_joint, u, data, rising)
+    if why:
+        return why, arrived
     # not only while it rises: beside rows of such a weight, what the others bend by is lost in rounding
     if model.likelihood.heteroscedastic and _least_noise(log_joint, u, data) < 1e-6:
         why = (
@@ -380,6 +376,36 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
                 "give them a proper prior, for example Normal(1.0)"
             )
             return why, True
+    return "", False
+
+
+def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> tuple[str, bool]:
+    """Why a learned noise has no mode above zero, or an empty text; and whether the search has already run into it."""
+    remedy = "fix the noise scale, give it a prior that keeps it from zero (LogNormal), "
+    for name, segment in log_joint.layout.segments.items():
+        if not segment.latent.is_noise or data.y is None:
+            continue
+        noise, y = float(segment.transform(u[segment.slice]).min()), data.y.double()
+        if is_constant(y):
+            if noise < CONSTANT * size_of(y) and falls_to_zero(segment.latent.prior, y.numel()):
+                why = f"{name} runs to zero, since all targets are {float(y.flatten()[0]):g} and the density is unbounded there"
+                return f"{why}; check the target column, or {remedy.removesuffix(', ')}", True
+            continue
+        ratio = noise / size_of(y)
+        if ratio < 1e-6 or (rising and ratio < 5e-3):
+            why = (
+                f"{name} ran to zero, where the network passes through every target and the density is unbounded; {remedy}"
+                "give the weights a tighter prior, or shrink the network"
+            )
+            return why, ratio < 1e-6
+    share = used_up(log_joint, u, data)
+    if share is not None and share > MOST:
+        why = (
+            f"the noise collapsed: {share * data.num_data:,.0f} well-determined weights use up the N = {data.num_data:,} rows, "
+            f"so that nothing is left to judge it by and the density is all but unbounded; {remedy}give the weights a tighter "
+            "prior, shrink the network, or take a posterior method such as MeanField"
+        )
+        return why, False
     return "", False
 
 

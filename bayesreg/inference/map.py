@@ -20,17 +20,17 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import certify, has_kinks, in_double
+from bayesreg.inference.constant import Again, Found, escaped, says_the_same, with_word
 from bayesreg.inference.lbfgs import lbfgs
 from bayesreg.inference.linear import certify_linear, fit_linear
 from bayesreg.inference.loop import SCHEDULES, Schedule, run
-from bayesreg.inference.many import fit_many
 from bayesreg.inference.proximal import polish
 from bayesreg.inference.replicas import check_replicable
-from bayesreg.inference.restarts import starts
+from bayesreg.inference.restarts import best_of_many
 from bayesreg.inference.scale_free import Rows, by_all_rows, held_rows, on_sphere, scale_free, with_norms
 from bayesreg.inference.search import Search, SearchOptions, hold_out
 from bayesreg.inference.stepper import EagerAdam, checked_compile
-from bayesreg.inference.training import check_has_mode, gradient_of, resolve_batch
+from bayesreg.inference.training import check_has_mode, resolve_batch
 from bayesreg.inference.variational import Trend
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
@@ -38,7 +38,6 @@ from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.training_copy import TrainingCopy
 
 OPTIMIZERS = ("auto", "adam", "prox-adam", "lbfgs", "fista")
-STEPWISE = ("adam", "prox-adam")
 PROBE_STEPS = 300
 PROBE_ENTRIES = 10**8  # rows × unknowns up to which a further search sees all rows at each step
 
@@ -202,32 +201,59 @@ class MAP(AbstractMethod):
         start, invariant = log_joint.layout.flatten(model.start(*next(data.epoch()))), scale_free(log_joint)
         held = self._held(invariant, optimizer, history)
         on_sphere(start, held)
-        if optimizer == "lbfgs":
-            u, trained = self._lbfgs(log_joint, start, data, history, report), model
-        elif optimizer == "fista":
-            u, trained = self._fista(log_joint, start, data, history), model
-        else:
-            search = Search(self._options(), log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history, held)
-            u, trained = search.run(report, held_out)
-            trend = search.trend
-        log_joint = LogJoint(trained)
-        by_steps = optimizer in STEPWISE and self.optimizer == "auto" and held_out is None
-        if by_steps and self._can_polish(log_joint, batch_size, data):
-            u = polish(*in_double(log_joint, u, data), jacobian=self.jacobian).to(u.dtype)
-            history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
+        searched = self._search(optimizer, log_joint, start, data, batch_size, seed, history, held, report, held_out)
+        u, trained, trend = searched
+        log_joint, tried = LogJoint(trained), None
+        if self.num_restarts == 1 and held_out is None and says_the_same(log_joint, u, data):
+            again = None if optimizer == "fista" else self._again(optimizer, model, batch_size, seed, held)
+            (u, trained, trend), tried = escaped(searched, start, data, again, self.jacobian, history)
+            log_joint = LogJoint(trained)
         restarts = None
         if self.num_restarts > 1:
-            log_joint, u, restarts = self._best_of_many(
-                LogJoint(model), (log_joint, u), data, batch_size, optimizer, history, report
-            )
+            own = log_joint, u
+            log_joint, u, restarts = self._best_of_many(LogJoint(model), own, data, batch_size, optimizer, history, report)
         certificate = self._certified(log_joint, u, start, data, batch_size, restarts, invariant, trend)
         if held_out is not None and not certificate.converged:
             why = "the best point on held-out rows, which is no mode and need not be one"
             sentence = f"Stopped early: {why}; leave validation_fraction out for the mode."
             certificate = dataclasses.replace(certificate, sentence=sentence)
         certificate = with_norms(certificate, invariant, start, u, bool(held))
+        if tried is not None and says_the_same(log_joint, u, data):
+            certificate = with_word(certificate, model, tried)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, self._space)
         return Dirac(log_joint.model, record, u)
+
+    def _again(self, optimizer: str, model: BayesianModel, batch_size: int | None, seed: int, held: list[Rows]) -> Again:
+        """The same search from other points, which keeps, compiles and tells nothing."""
+        quiet, rest = copy.copy(self), (batch_size, seed, History(), held, lambda step, total, nats: None, None)
+        quiet.checkpoint, quiet.compile = None, False
+        return lambda way, u, rows: quiet._search(way or optimizer, LogJoint(model), u, rows, *rest)
+
+    def _search(
+        self,
+        optimizer: str,
+        log_joint: LogJoint,
+        start: torch.Tensor,
+        data: Data,
+        batch_size: int | None,
+        seed: int,
+        history: History,
+        held: list[Rows],
+        report: Report,
+        held_out: Any,
+    ) -> Found:
+        """One search from a start: where it ended, the model with its statistics, and how what training followed ended."""
+        if optimizer == "lbfgs":
+            return self._lbfgs(log_joint, start, data, history, report), log_joint.model, None
+        if optimizer == "fista":
+            return self._fista(log_joint, start, data, history), log_joint.model, None
+        search = Search(self._options(), log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history, held)
+        u, trained = search.run(report, held_out)
+        by_steps, log_joint = self.optimizer == "auto" and held_out is None, LogJoint(trained)
+        if by_steps and self._can_polish(log_joint, batch_size, data):
+            u = polish(*in_double(log_joint, u, data), jacobian=self.jacobian).to(u.dtype)
+            history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
+        return u, trained, search.trend
 
     def _certified(
         self,
@@ -348,35 +374,11 @@ class MAP(AbstractMethod):
         history: History,
         report: Report,
     ) -> tuple[LogJoint, torch.Tensor, list[float]]:
-        """The best of the fit from the module's own weights and of fits from other starts, and all their log-joints in nats.
-
-        Each log-joint is with the fit's own running statistics, if there are any; every fit starts from those of the module.
-
-        Raises:
-            ValueError: If the model is none for many fits at once.
-        """
-        found, others, models = fit_many(
-            log_joint,
-            starts(log_joint, *next(data.epoch()), self.num_restarts - 1),
-            data,
-            num_steps=self.num_steps or max(2000, 30 * data.steps_an_epoch(batch_size)),
-            learning_rate=self.learning_rate or 0.01,
-            batch_size=batch_size,
-            jacobian=self.jacobian,
-            generator=torch.Generator().manual_seed(torch.initial_seed()),
-            report=report,
-            history=History(),
-        )
-        if optimizer == "lbfgs":  # all to their own mode, so that they can be told apart
-            found = torch.stack([self._lbfgs(log_joint, u, data, History(), lambda step, total, nats: None) for u in found])
-            others = [gradient_of(*in_double(log_joint, u, data), jacobian=self.jacobian)[0] for u in found]
-        nats = [gradient_of(*in_double(*own, data), jacobian=self.jacobian)[0], *map(float, others)]
-        best = max(range(len(nats)), key=nats.__getitem__)
-        history.notes.append(
-            f"{self.num_restarts} starts: number {best + 1} is the best; {max(nats) - min(nats):.3g} nats between the best and "
-            "the worst."
-        )
-        return (*(own if best == 0 else (LogJoint(models[best - 1]), found[best - 1])), nats)
+        """See `restarts.best_of_many`; smooth objectives go on to their own mode, so that they can be told apart."""
+        to_mode = lambda u: self._lbfgs(log_joint, u, data, History(), lambda step, total, nats: None)  # noqa: E731
+        options = {"num_steps": self.num_steps, "learning_rate": self.learning_rate, "jacobian": self.jacobian}
+        finish = to_mode if optimizer == "lbfgs" else None
+        return best_of_many(log_joint, own, data, self.num_restarts, batch_size, finish, history, report, **options)
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
         options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}

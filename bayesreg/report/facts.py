@@ -108,13 +108,14 @@ def prior_facts(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, A
     """
     found: list[dict[str, Any]] = []
     for name, posterior in posteriors.items():
-        rows = posterior.model.prior_table().to_dicts()
+        table = posterior.model.prior_table()
+        rows, said = table.to_dicts(), list(table.notes)
         for other in found:
-            if other["rows"] == rows:
+            if other["rows"] == rows and other["remarks"][: len(said)] == said:
                 other["posteriors"].append(name)
                 break
         else:
-            found.append({"posteriors": [name], "rows": rows, "remarks": _remarks(rows)})
+            found.append({"posteriors": [name], "rows": rows, "remarks": said + _remarks(rows)})
     return found
 
 

@@ -1,0 +1,77 @@
+"""Whether a network for classes ends with a layer that makes probabilities itself, which its likelihood would do again.
+
+Bernoulli: P(y = 1) = sigmoid(f),   Categorical: P(y = k) = softmax(f)ₖ;   f are logits, any real numbers.
+softmax(log_softmax(f)) = softmax(f), so that a last LogSoftmax changes nothing; softmax and sigmoid do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_SOFTMAX = {"_softmax": "softmax", "softmax": "softmax", "_safe_softmax": "softmax"}
+_LOG_SOFTMAX = {"_log_softmax": "log_softmax", "log_softmax": "log_softmax"}
+_SIGMOID = {"sigmoid": "sigmoid", "sigmoid_": "sigmoid", "hardsigmoid": "hardsigmoid", "hardsigmoid_": "hardsigmoid"}
+_LOG_SIGMOID = {"log_sigmoid_forward": "logsigmoid"}
+_NAMES = _SOFTMAX | _LOG_SOFTMAX | _SIGMOID | _LOG_SIGMOID
+_SAME_VALUES = {
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "squeeze",
+    "unsqueeze",
+    "alias",
+    "detach",
+    "clone",
+    "_to_copy",
+    "t",
+    "flatten",
+}
+
+
+class _Makers(TorchDispatchMode):
+    """Remembers which operation made each tensor, through those that only change its shape or type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[int, str] = {}
+        self._alive: list[torch.Tensor] = []  # an id is a tensor's for as long as it lives
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        first = made[0] if isinstance(made, tuple) and made else made
+        if isinstance(first, torch.Tensor):
+            name = func.overloadpacket.__name__
+            if name in _SAME_VALUES and args and isinstance(args[0], torch.Tensor):
+                name = self._made.get(id(args[0]), name)
+            self._made[id(first)] = name
+            self._alive.append(first)
+        return made
+
+    def of(self, tensor: torch.Tensor) -> str:
+        """The operation's name; an empty text where it is not known."""
+        return self._made.get(id(tensor), "")
+
+
+def normaliser(forward: Callable[[float], torch.Tensor], binary: bool) -> str:
+    """What a network ends with that makes probabilities: "softmax", "sigmoid", …, or an empty text.
+
+    Args:
+        forward: The output of a few rows, (B,) or (B, K), with the weights times a number.
+        binary: Whether there is one logit a row.
+    """
+    with torch.no_grad():
+        with _Makers() as heard:
+            output = forward(1.0)
+        if found := _NAMES.get(heard.of(output), ""):
+            return found
+        outputs = torch.stack([output, forward(-3.0)]).double()  # logits change their sign, probabilities do not
+    if not binary and outputs.dim() == 3 and bool((outputs >= 0).all() & ((outputs.sum(-1) - 1).abs() < 1e-5).all()):
+        return "a division by its sum"
+    inside = bool(((outputs > 0) & (outputs < 1)).all()) and outputs[0].numel() > 1
+    if binary and inside and not bool((outputs[0] == outputs[0].flatten()[0]).all()):
+        return "a function with values between 0 and 1"
+    return ""

@@ -136,6 +136,18 @@ class AbstractPrior(abc.ABC):
         """
         return None
 
+    def gaussian_root(self, shape: Shape) -> torch.Tensor | None:
+        """A root L of that precision, LᵀL = Λ, with the digits that Λ loses: (n,) a diagonal or (q, n), float64.
+
+        Args:
+            shape: The tensor's shape.
+        """
+        _, precision = self.gaussian(shape) or (0.0, None)
+        if precision is None or precision.dim() == 1:
+            return None if precision is None else precision.sqrt()
+        values, vectors = torch.linalg.eigh(precision)
+        return values.clamp_min(0).sqrt()[:, None] * vectors.mT
+
     @property
     def weight_decay(self) -> float | None:
         """λ ≥ 0 where the penalty is λ/2 Σ w², the term that an optimizer's weight decay stands for; None where it is not."""

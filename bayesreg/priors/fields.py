@@ -175,6 +175,21 @@ class Smooth(AbstractFieldPrior):
         columns = torch.vmap(torch.func.grad(self.penalty))(eye)
         return 0.0, columns.reshape(math.prod(shape), -1)
 
+    def gaussian_root(self, shape: Shape) -> torch.Tensor:
+        """The differences themselves over scale, and the level's ridge.
+
+        Args:
+            shape: The tensor's shape.
+
+        Returns:
+            (q, n) in float64.
+        """
+        prior, size = self.at(shape), math.prod(shape)
+        fields = torch.stack([prior._fields(part) for part in torch.eye(size, dtype=torch.float64).reshape(-1, *shape)])
+        rows = [fields.diff(self.order, axis).reshape(size, -1).mT / prior.scale for axis in range(2, fields.dim())]
+        level = [] if self.level_scale is None else [torch.eye(size, dtype=torch.float64) / self.level_scale]
+        return torch.cat(rows + level)
+
     def _roots(self, inner: tuple[int, ...]) -> torch.Tensor:
         """Eigenvalues of Σ_axes DᵀD over the field, in its shape; those of its null space are exactly zero."""
         total = torch.zeros(inner, dtype=torch.float64)

@@ -367,6 +367,23 @@ class MultivariateNormal(AbstractTensorPrior):
             full[group[:, None], group] = self._precision
         return self.loc, full
 
+    def gaussian_root(self, shape: Shape) -> torch.Tensor:
+        """The inverse of C's Cholesky factor, in each group.
+
+        Args:
+            shape: The tensor's shape.
+
+        Returns:
+            (n, n) in float64.
+        """
+        self.resolve(shape)
+        size, d = math.prod(shape), len(self._matrix)
+        root = torch.linalg.solve_triangular(self._factor, torch.eye(d, dtype=torch.float64), upper=False)
+        full = torch.zeros(size, size, dtype=torch.float64)
+        for g, group in enumerate(grouped(torch.arange(size).reshape(torch.Size(shape)), self.per)):
+            full[g * d : (g + 1) * d, group] = root
+        return full
+
     @property
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""

@@ -8,18 +8,22 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
+from bayesreg._catalog import concrete
 from bayesreg.flat import FlatLayout
 from bayesreg.inference import LaplaceApproximation
-from bayesreg.inference.conditioning import Root, Rows, entries
+from bayesreg.inference.conditioning import Products, Root, Rows, entries
 from bayesreg.priors import AbstractPrior
-from bayesreg._catalog import concrete
 
 
 def oracle(design, y, root, noise, mean=0.0):
     """Mean, sds and log evidence of y = design w + noise, w ~ N(mean, (LᵀL)⁻¹), in 80 digits; None for an improper prior."""
     with mp.workdps(80):
         noise = mp.mpf(noise)
-        B, L, t = mp.matrix(design.tolist()), root if isinstance(root, mp.matrix) else mp.matrix(root.tolist()), mp.matrix(y.tolist())
+        B, L, t = (
+            mp.matrix(design.tolist()),
+            root if isinstance(root, mp.matrix) else mp.matrix(root.tolist()),
+            mp.matrix(y.tolist()),
+        )
         B, t = B / noise, (t - B * mp.matrix([mean] * design.shape[1])) / noise
         precision = B.T * B + L.T * L
         covariance = precision**-1
@@ -46,7 +50,9 @@ def plain(width, prior=None, noise=0.5, outputs=1, **kwargs):
 
 
 @pytest.mark.parametrize("method", ["exact", LaplaceApproximation(), LaplaceApproximation("ggn")], ids=["exact", "auto", "ggn"])
-@pytest.mark.parametrize(("degree", "low", "high", "scale"), [(10, -9, -3, 1e4), (10, -9, -3, 1e6), (8, 2, 5, 1e3), (5, 20, 30, 10.0)])
+@pytest.mark.parametrize(
+    ("degree", "low", "high", "scale"), [(10, -9, -3, 1e4), (10, -9, -3, 1e6), (8, 2, 5, 1e3), (5, 20, 30, 10.0)]
+)
 def test_a_polynomial_in_raw_units(method, degree, low, high, scale):
     Phi, x = powers(degree, low, high)
     y = np.sin(x) + 0.5 * np.random.default_rng(1).standard_normal(len(x))
@@ -65,7 +71,7 @@ def test_a_polynomial_in_raw_units(method, degree, low, high, scale):
 GAUSSIAN = {
     "smooth": priors.Smooth(1, 0.3, level_scale=1e5),
     "curvature": priors.Smooth(2, 0.1, level_scale=1e4),
-    "multivariate": priors.MultivariateNormal(1e6 * np.array([[0.9999999**abs(i - j) for j in range(6)] for i in range(6)])),
+    "multivariate": priors.MultivariateNormal(1e6 * np.array([[0.9999999 ** abs(i - j) for j in range(6)] for i in range(6)])),
     "normal about 3": priors.Normal(1e4, loc=3.0),
 }
 
@@ -169,12 +175,11 @@ def test_float32_says_what_rounding_costs():
     assert wide.certificate.converged
 
 
-def test_quick_rows_and_careful_rows_agree():
+def test_products_and_rows_agree():
     generator = torch.Generator().manual_seed(0)
     B, t = torch.randn(40, 5, generator=generator).double(), torch.randn(40, generator=generator).double()
     found = []
-    for quick in (True, False):
-        rows = Rows(torch.ones(5, dtype=torch.float64), quick)
+    for rows in (Products(torch.ones(5, dtype=torch.float64)), Rows(torch.ones(5, dtype=torch.float64))):
         for part, target in zip(B.split(7), t.split(7), strict=True):
             rows.add(part, target)
         found.append(rows.solve())
@@ -199,3 +204,14 @@ def test_entries_are_named_by_their_share():
     layout = FlatLayout(br.BayesianModel(nn.Linear(3, 2), likelihood=likelihoods.Categorical()))
     assert entries(layout, torch.tensor([0.0, 0, 0, 0, 1.0, 0, 0.001, -1.0])) == "weight[1, 1] and bias[1]"
     assert entries(layout, torch.ones(8)) == "weight[0, 0], weight[0, 1], weight[0, 2], weight[1, 0] and 4 more"
+
+
+@pytest.mark.parametrize(("degree", "count", "scale"), [(10, 60, 1e4), (8, 5, 1e4), (12, 9, 1e2), (6, 3, 1e8)])
+def test_the_mode_is_the_same_algebra(degree, count, scale):
+    """Fewer rows than unknowns too: there the other normal equations, n × n, lose their digits."""
+    Phi, x = powers(degree, -9, -3, count)
+    mean, sd, _ = oracle(Phi, np.sin(x), np.eye(degree + 1) / scale, 0.5)
+    mode = br.fit(plain(degree + 1, priors.Normal(scale)), Phi, np.sin(x), method="map", progress=False)
+    np.testing.assert_allclose(mode.mean["weight"][0].numpy() / sd, mean / sd, rtol=0, atol=1e-3)
+    exact = br.fit(plain(degree + 1, priors.Normal(scale)), Phi, np.sin(x), method="exact", progress=False)
+    np.testing.assert_allclose(exact.std["weight"][0], sd, rtol=1e-4)

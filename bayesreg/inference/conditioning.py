@@ -97,12 +97,15 @@ class Root:
         return self.factor @ (self.lengths[:, None] * columns)
 
 
+Solution = tuple[Root, torch.Tensor, float]
+"""The root of BᵀB + LᵀL, the minimiser v of ½‖B v − t‖² + ½‖L v‖², (P,), and twice the minimum."""
+
+
 class Rows:
-    """Rows of a least-squares problem ½‖B v − t‖², taken in block by block and kept as a triangle.
+    """Rows of a least-squares problem ½‖B v − t‖² + ½‖L v‖², taken in block by block and kept as a triangle.
 
     Args:
-        root: L of the prior's ½‖L v‖², (q, P) or (P,) a diagonal; zeros where the prior is flat.
-        quick: Keep [B t]ᵀ[B t] instead, in a quarter of the time; `solve` says when that would cost digits.
+        root: L, (q, P) or (P,) a diagonal; zeros where the prior is flat.
 
     References:
         Golub and Van Loan (2013), Matrix Computations, section 5.3; Demmel et al. (2012), Communication-optimal parallel and
@@ -115,17 +118,10 @@ class Rows:
     (1.2..., 0.804..., 1.8...)
     """
 
-    def __init__(self, root: torch.Tensor, quick: bool = False) -> None:
-        size = root.shape[-1]
-        top = torch.diag(root) if root.dim() == 1 else root
-        if len(top) > size:
-            top = torch.linalg.qr(top, mode="r").R
-        self._state = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=root.device)
-        self._state[: len(top), :size] = top
-        self._held: list[torch.Tensor] = [self._state[:0]]
-        self._count, self._quick = 0, quick
-        if quick:
-            self._state = self._state.mT @ self._state
+    def __init__(self, root: torch.Tensor) -> None:
+        self._state = _start(root)
+        self._held: list[torch.Tensor] = []
+        self._count = 0
 
     def add(self, rows: torch.Tensor, target: torch.Tensor | None = None) -> None:
         """Take in rows of B.
@@ -135,12 +131,8 @@ class Rows:
             target: Their t, (n,); zeros when None.
         """
         target = rows.new_zeros(len(rows)) if target is None else target
-        both = torch.cat([rows, target[:, None]], 1)
-        if self._quick:
-            self._state.addmm_(both.mT, both)
-            return
-        self._held.append(both)
-        self._count += len(both)
+        self._held.append(torch.cat([rows, target[:, None]], 1))
+        self._count += len(rows)
         if self._count >= len(self._state):
             self._fold()
 
@@ -148,28 +140,56 @@ class Rows:
         self._state = torch.linalg.qr(torch.cat([self._state, *self._held]), mode="r").R
         self._held, self._count = [], 0
 
-    def solve(self) -> tuple[Root, torch.Tensor, float] | None:
-        """The root of BᵀB + LᵀL, the minimiser v, (P,), and twice the minimum; v is not finite where a direction is free.
+    def solve(self) -> Solution:
+        """The least-squares problem's answer; v is not finite where a direction is free."""
+        self._fold()
+        return _solution(self._state, power=1)
 
-        Returns:
-            The three; None where a quick sum of products has cost more than ten digits are left of.
-        """
-        size = len(self._state) - 1
-        if self._quick:
-            both = root_of_matrix(self._state)
-            if both is None or both.factor[size, size] < 0.01:  # what is left of t is a difference of large numbers
-                return None
-            self._state = both.factor * both.lengths
-        else:
-            self._fold()
-        factor, moment = self._state[:size, :size], self._state[:size, size]
-        lengths = factor.norm(dim=0)
-        lengths = torch.where(lengths > 0, lengths, 1.0)
-        root = Root(factor / lengths, lengths, power=2 if self._quick else 1)
-        if self._quick and root.error > 1e-11:
+
+class Products:
+    """The same from the sums of products [B t]ᵀ[B t], in a quarter of the time, where they hold ten digits.
+
+    Args:
+        root: L, as for `Rows`.
+    """
+
+    def __init__(self, root: torch.Tensor) -> None:
+        start = _start(root)
+        self._state = start.mT @ start
+
+    def add(self, rows: torch.Tensor, target: torch.Tensor) -> None:
+        """Take in rows of B, (n, P), and their targets, (n,)."""
+        both = torch.cat([rows, target[:, None]], 1)
+        self._state.addmm_(both.mT, both)
+
+    def solve(self) -> Solution | None:
+        """The answer; None where it takes `Rows`."""
+        both = root_of_matrix(self._state)
+        if both is None or both.factor[-1, -1] < 0.01:  # what v leaves of t is a difference of large numbers
             return None
-        v = torch.linalg.solve_triangular(root.factor, moment[:, None], upper=True)[:, 0] / lengths
-        return root, v, float(self._state[size, size] ** 2)
+        found = _solution(both.factor * both.lengths, power=2)
+        return found if found[0].error <= 1e-11 else None
+
+
+def _start(root: torch.Tensor) -> torch.Tensor:
+    size = root.shape[-1]
+    top = torch.diag(root) if root.dim() == 1 else root
+    if len(top) > size:
+        top = torch.linalg.qr(top, mode="r").R
+    state = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=root.device)
+    state[: len(top), :size] = top
+    return state
+
+
+def _solution(state: torch.Tensor, power: int) -> Solution:
+    """What a triangle of [B t] on top of L says."""
+    size = len(state) - 1
+    factor, moment = state[:size, :size], state[:size, size]
+    lengths = factor.norm(dim=0)
+    lengths = torch.where(lengths > 0, lengths, 1.0)
+    root = Root(factor / lengths, lengths, power)
+    v = torch.linalg.solve_triangular(root.factor, moment[:, None], upper=True)[:, 0] / lengths
+    return root, v, float(state[size, size] ** 2)
 
 
 def root_of_matrix(matrix: torch.Tensor) -> Root | None:

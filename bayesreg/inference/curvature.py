@@ -173,10 +173,8 @@ def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows 
     for x, y in data.epoch(max(1, min(1024, _ENTRIES // len(u)))):
         slopes, output = output_jacobian(log_joint, u, x)
         output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
-        curvature = model.likelihood.output_curvature(output, y, **model.noise(layout.unflatten(u)))
-        values, vectors = torch.linalg.eigh(curvature)
-        values = torch.where(values > 1e-13 * values[:, -1:].clamp_min(0), values, 0.0)  # softmax's own zero is zero
-        rows.add((values.sqrt()[:, :, None] * (vectors.mT @ slopes)).reshape(-1, len(u)))
+        root = model.likelihood.curvature_root(output, y, **model.noise(layout.unflatten(u)))
+        rows.add((root @ slopes).reshape(-1, len(u)))
         if len(noisy):
             noise = noise + _noise_curvature(log_joint, u, output, y, noisy)
     if len(noisy):

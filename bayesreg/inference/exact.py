@@ -18,7 +18,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import departure, is_rounding
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import in_double
-from bayesreg.inference.conditioning import EPS, TRUSTED, WORST, Root, Rows, entries
+from bayesreg.inference.conditioning import EPS, TRUSTED, WORST, Products, Root, Rows, entries
 from bayesreg.inference.curvature import output_jacobian
 from bayesreg.layers.batchnorm import stateless, untrained
 from bayesreg.likelihoods import Gaussian as GaussianLikelihood
@@ -60,28 +60,32 @@ class Exact(AbstractMethod):
             raise ValueError(
                 f"Exact stores a {size:,} × {size:,} matrix and takes at most {MAX_PARAMETERS:,} unknowns; take MeanField."
             )
-        log_joint, origin, data = in_double(log_joint, torch.zeros(size, dtype=model.like.dtype, device=model.like.device), data)
+        log_joint, origin, data = in_double(
+            log_joint, torch.zeros(size, dtype=model.like.dtype, device=model.like.device), data
+        )
         loc0, prior_root = _prior_moments(log_joint)
         sigma = float(model.noise({})["noise_scale"])
 
-        def solved(quick: bool) -> tuple[tuple[Root, torch.Tensor, float] | None, int, float]:
-            rows, count, offset = Rows(prior_root, quick), 0, 0.0
+        def passed(into: Rows | Products) -> tuple[int, float]:
+            count, offset = 0, 0.0
             for x, y in data.epoch(1024):
                 jacobian, output = output_jacobian(log_joint, origin, x)
                 _check_affine(log_joint, jacobian, output, x)
                 design = jacobian.double().reshape(-1, size)
                 residual = (y.double() - output.double().reshape(y.shape)).reshape(-1) - design @ loc0
-                rows.add(design / sigma, residual / sigma)
+                into.add(design / sigma, residual / sigma)
                 offset = offset or _offset(design)  # of the first rows
                 count += len(residual)
-            return rows.solve(), count, offset
+            return count, offset
 
-        found, count, offset = solved(quick=True)
+        quick, careful = Products(prior_root), Rows(prior_root)
+        count, offset = passed(quick)
+        found = quick.solve()
         if found is None:
-            found, count, offset = solved(quick=False)
-        root, shift, rest = found
+            passed(careful)
+        root, shift, rest = found or careful.solve()
         if not root.error < WORST:
-            raise _undetermined(log_joint, root, offset)
+            raise ValueError(_undetermined(log_joint, root, offset))
         evidence = None
         if all(latent.prior.proper for latent in model.latents.values()):
             # log N(loc0 | loc0, Λ⁻¹) is ½ log|Λ| − P/2 log 2π, to the last digit
@@ -98,7 +102,9 @@ def _certificate(root: Root, loc: torch.Tensor, dtype: torch.dtype) -> Certifica
     """What the condition number and the module's type leave of the closed form."""
     cast = root.cast_error(loc, dtype)
     details: dict[str, float | str] = {"condition number": root.condition, "digits": root.digits, "rounding in sds": cast}
-    said = f"closed form of the linear-Gaussian posterior; condition number {root.condition:.2g}, about {root.digits} digits hold"
+    said = (
+        f"closed form of the linear-Gaussian posterior; condition number {root.condition:.2g}, about {root.digits} digits hold"
+    )
     if root.error > TRUSTED:
         sentence = f"Not certified: {said}; centre or standardise the inputs (standardize=True), or drop collinear ones."
         return Certificate(False, sentence, details)
@@ -116,20 +122,20 @@ def _offset(design: torch.Tensor) -> float:
     return max(offset[(spread > EPS * mean) | (mean > 1e8)].tolist(), default=0.0)
 
 
-def _undetermined(log_joint: LogJoint, root: Root, offset: float) -> ValueError:
+def _undetermined(log_joint: LogJoint, root: Root, offset: float) -> str:
     """What to say where double precision does not hold the posterior, or nothing holds a direction of it."""
     where = entries(log_joint.layout, root.weakest)
     if offset > 1e6:
-        return ValueError(
+        return (
             f"Exact must tell {where} apart, but an input is {offset:.1g} times as large as its spread (condition number "
             f"{root.condition:.1g}, more than double precision holds); centre or standardise the inputs (standardize=True)."
         )
     if all(latent.prior.proper for latent in log_joint.model.latents.values()):
-        return ValueError(
+        return (
             f"Exact must tell {where} apart, but the condition number of inputs and priors together is {root.condition:.1g}, "
             "more than double precision holds; drop redundant inputs, standardise them, or narrow these priors."
         )
-    return ValueError(
+    return (
         f"the posterior must be proper, but the data do not determine every weight that has a flat prior: {where} can move "
         "together; give Normal priors to the weights, or drop inputs that are constant or repeat each other."
     )

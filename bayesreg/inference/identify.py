@@ -1,8 +1,8 @@
 """Directions that curvature leaves free: a posterior that is improper, or a coordinate that no prediction depends on.
 
 A softmax does not see a number that is added to all classes. Where the prior does not see it either (flat biases of the last
-layer), the vector has a coordinate without meaning: its covariance is taken in the complement, Σ = (I − VVᵀ) A⁺ (I − VVᵀ) with V
-the free directions, which leaves every prediction as it is for any choice of that coordinate.
+layer), the vector has a coordinate without meaning: its covariance is taken in the complement, Σ = (I − VVᵀ) A⁺ (I − VVᵀ) with
+V the free directions, which leaves every prediction as it is for any choice of that coordinate.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.conditioning import EPS, WORST, Root, Rows, entries, root_of_matrix
+from bayesreg.inference.curvature import output_jacobian
+from bayesreg.inference.training import gradient_of
 
 _ROWS = 64
 _NULL = 1e-13  # a singular value, in columns of length one, that is zero up to rounding
@@ -91,28 +93,66 @@ def from_rows(rows: Rows, log_joint: LogJoint, u: torch.Tensor, data: Data) -> P
     free = torch.linalg.qr(null / root.lengths[:, None]).Q
     seen = _seen(log_joint, u, data, free)
     if seen is not None:
-        raise undetermined(log_joint, root.lengths * seen, root.condition)
+        raise Undetermined(undetermined(log_joint, root.lengths * seen, root.condition))
     level = (free * root.lengths[:, None]).norm(dim=0).max()
     rows.add(level * free.mT)
     root = rows.solve()[0]
     if not root.error < WORST:
-        raise undetermined(log_joint, root.weakest, root.condition)
+        raise Undetermined(undetermined(log_joint, root.weakest, root.condition))
     return Precision(root, free, entries(log_joint.layout, free.norm(dim=1)))
 
 
-def undetermined(log_joint: LogJoint, direction: torch.Tensor, condition: float) -> Undetermined:
+def undetermined(log_joint: LogJoint, direction: torch.Tensor, condition: float) -> str:
     """What to say where the curvature at a mode leaves a direction, (P,) in units of its columns, to nobody."""
     where = entries(log_joint.layout, direction)
     if all(latent.prior.proper for latent in log_joint.model.latents.values()):
-        return Undetermined(
+        return (
             f"the curvature at the mode must tell {where} apart, but its condition number is {condition:.1g}, more than double "
             "precision holds; drop redundant inputs, standardise them, or narrow these priors."
         )
-    return Undetermined(
+    separated = "" if log_joint.model.likelihood.kind == "regression" else ", tell a class from the others without error"
+    return (
         f"the posterior must be proper, but the curvature at its mode is singular: the data do not determine {where} (flat "
-        "priors, and inputs that are constant, repeat each other or are large beside their spread); give these weights Normal "
-        "priors, drop redundant inputs, or standardise them."
+        f"priors, and inputs that are constant, repeat each other{separated} or are large beside their spread); give these "
+        "weights Normal priors, drop redundant inputs, or standardise them."
     )
+
+
+def check_separated(log_joint: LogJoint, u: torch.Tensor, data: Data, precision: Precision) -> None:
+    """Refuse a mode at infinity: flat priors, and inputs that tell a class from the others without error.
+
+    There the curvature vanishes with the gradient: the sd of a row's logit is far above the logit, and however far a search has
+    gone, the next Newton step adds one to it.
+
+    Args:
+        log_joint: The objective.
+        u: The mode, (P,).
+        data: Prepared rows.
+        precision: The precision there.
+
+    Raises:
+        Undetermined: If so.
+    """
+    flat = torch.zeros(len(u), dtype=torch.bool, device=u.device)
+    for s in log_joint.layout.in_order:
+        flat[s.slice] = not s.latent.prior.proper
+    if log_joint.model.likelihood.kind == "regression" or not bool(flat.any()):
+        return
+    x, _ = next(data.epoch(1024))
+    slopes, output = output_jacobian(log_joint, u, x)
+    slopes, factor = slopes.double(), precision.factor
+    if output.shape[1] > 1:  # softmax sees differences alone
+        slopes, output = slopes - slopes.mean(1, keepdim=True), output - output.mean(1, keepdim=True)
+    loose = (slopes @ factor).norm(dim=-1) > 30 * (1 + output.abs())
+    if not bool(loose.any()):
+        return
+    step = factor @ (factor.mT @ gradient_of(log_joint, u, data, jacobian=True)[1].double())
+    if bool(((slopes @ step).abs()[loose] > 0.1).any()):
+        size = torch.where(flat, factor.norm(dim=1) * slopes.square().sum((0, 1)).sqrt(), 0.0)
+        raise Undetermined(
+            "the posterior must be proper, but the inputs tell a class from the others without error, and flat priors let "
+            f"{entries(log_joint.layout, size)} run to infinity; give them Normal priors."
+        )
 
 
 def _seen(log_joint: LogJoint, u: torch.Tensor, data: Data, free: torch.Tensor) -> torch.Tensor | None:

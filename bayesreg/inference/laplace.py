@@ -14,11 +14,12 @@ import torch
 from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.conditioning import TRUSTED
 from bayesreg.inference.curvature import full_hessian, gauss_newton, gauss_newton_rows
-from bayesreg.inference.identify import Precision, from_matrix, from_rows, undetermined
+from bayesreg.inference.identify import Precision, Undetermined, check_separated, from_matrix, from_rows, undetermined
 from bayesreg.inference.map import MAP
 from bayesreg.inference.training import check_has_mode
 from bayesreg.layers.batchnorm import batchnorms, stateless
@@ -80,8 +81,10 @@ class LaplaceApproximation(AbstractMethod):
                 "averages that the mode's training left; at another objective's mode there is no evidence."
             )
         log_joint = LogJoint(model)
-        precision, taken = self._precision(*in_double(log_joint, u, data))
+        wide = in_double(log_joint, u, data)
+        precision, taken = precision_at(*wide, self.curvature)
         root = precision.root
+        check_separated(*wide, precision)
         u = precision.project(u.double()).to(u)
         evidence = None
         if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not normalised:
@@ -118,52 +121,64 @@ class LaplaceApproximation(AbstractMethod):
                     "whose mode sits on its kink; take a Normal prior, or MeanField."
                 )
 
-    def _precision(self, log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[Precision, str]:
-        """The precision at the mode, in float64, and the name of what it was made from.
 
-        Raises:
-            ValueError: If the matrix is not positive definite.
-        """
-        why, curved, matrix = "", None, None
-        if self.curvature in ("auto", "hessian"):
-            curved = full_hessian(log_joint, u, data, jacobian=True).double()
-            found = from_matrix(curved, log_joint, u, data)
-            if found is not None and found.root.error <= _GOOD:
-                return found, "Hessian"
-            matrix = gauss_newton(log_joint, u, data, jacobian=True).double()
-            if _same(curved, matrix):  # as for a linear network: then the rows of its root say it with more digits
-                return self._gauss_newton(matrix, log_joint, u, data), "Hessian"
-            if found is not None and found.root.error <= TRUSTED:
-                return found, "Hessian"
-            smallest = f"{float(torch.linalg.eigvalsh(curved)[0]):.2g}"
-            if self.curvature == "hessian":
-                raise ValueError(
-                    f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
-                    "take curvature='ggn', or fit the mode longer."
-                )
-            why = f" (the Hessian's smallest eigenvalue is {smallest})"
-        if matrix is None:
-            matrix = gauss_newton(log_joint, u, data, jacobian=True).double()
-        return self._gauss_newton(matrix, log_joint, u, data), f"Gauss–Newton matrix{why}"
+def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: str = "auto") -> tuple[Precision, str]:
+    """The precision at the mode of the unconstrained density, and the name of what it was made from.
 
-    def _gauss_newton(self, matrix: torch.Tensor, log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision:
+    Args:
+        log_joint: The objective, best in float64.
+        u: The mode, (P,).
+        data: Prepared rows.
+        curvature: As for `LaplaceApproximation`.
+
+    Raises:
+        ValueError: If the Hessian was asked for and is not positive definite.
+        Undetermined: If a direction is free.
+    """
+    if curvature != "ggn" and _is_gauss_newton(log_joint, data):
+        return _gauss_newton(log_joint, u, data), "Hessian"
+    why = ""
+    if curvature != "ggn":
+        matrix = full_hessian(log_joint, u, data, jacobian=True).double()
         found = from_matrix(matrix, log_joint, u, data)
-        if found is not None and found.root.error <= _GOOD:
-            return found
-        rows = gauss_newton_rows(log_joint, u, data)
-        if rows is not None:
-            return from_rows(rows, log_joint, u, data)
-        if found is not None:
-            return found
-        lengths = matrix.diagonal().abs().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-        values, vectors = torch.linalg.eigh(matrix / lengths[:, None] / lengths)
-        raise undetermined(log_joint, vectors[:, 0], float((values[-1] / values[0].abs()).sqrt()))
+        if found is not None and found.root.error <= TRUSTED:
+            return found, "Hessian"
+        smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
+        if curvature == "hessian":
+            raise ValueError(
+                f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
+                "take curvature='ggn', or fit the mode longer."
+            )
+        why = f" (the Hessian's smallest eigenvalue is {smallest})"
+    return _gauss_newton(log_joint, u, data), f"Gauss–Newton matrix{why}"
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two symmetric matrices are one, up to rounding in columns of length one."""
-    lengths = other.diagonal().abs().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-    return bool(((one - other).abs() <= 1e-10 * lengths[:, None] * lengths).all())
+def _is_gauss_newton(log_joint: LogJoint, data: Data) -> bool:
+    """Whether the Gauss–Newton matrix is the Hessian: a network linear in its weights, and nothing unknown beside it."""
+    model = log_joint.model
+    if model.outputs or model.likelihood.latents or model.likelihood.heteroscedastic or data.x is None:
+        return False
+    return data.x.is_floating_point() and is_affine(log_joint, data)
+
+
+def _gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision:
+    """The precision by Gauss–Newton: from the matrix, and from the rows of its root where the matrix loses digits.
+
+    Raises:
+        Undetermined: If it leaves a direction free.
+    """
+    matrix = gauss_newton(log_joint, u, data, jacobian=True).double()
+    found = from_matrix(matrix, log_joint, u, data)
+    if found is not None and found.root.error <= _GOOD:
+        return found
+    rows = gauss_newton_rows(log_joint, u, data)
+    if rows is not None:
+        return from_rows(rows, log_joint, u, data)
+    if found is not None:
+        return found
+    lengths = matrix.diagonal().abs().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    values, vectors = torch.linalg.eigh(matrix / lengths[:, None] / lengths)
+    raise Undetermined(undetermined(log_joint, vectors[:, 0], float((values[-1] / values[0].abs()).sqrt())))
 
 
 def _certificate(mode: Certificate, precision: Precision, taken: str) -> Certificate:

@@ -59,7 +59,7 @@ class AbstractPrior(abc.ABC):
             if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
                 value = value.item()  # so that the text can be read back
                 object.__setattr__(self, field.name, value)
-            if isinstance(field.default, bool) and not isinstance(value, bool):
+            if field.type == "bool" and not isinstance(value, bool):
                 raise ValueError(f"{field.name} must be True or False, but {value!r} came; write it without quotes.")
         if self.tag is not None and not (isinstance(self.tag, str) and self.tag):
             raise ValueError(f"tag must be a text, but {self.tag!r} came; pass for example tag='inputs'.")

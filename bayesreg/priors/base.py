@@ -137,11 +137,7 @@ class AbstractPrior(abc.ABC):
         return None
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor | None:
-        """A root L of that precision, LᵀL = Λ, with the digits that Λ loses: (n,) a diagonal or (q, n), float64.
-
-        Args:
-            shape: The tensor's shape.
-        """
+        """A root L of that precision, LᵀL = Λ, with the digits that Λ loses: (n,) a diagonal or (q, n), float64."""
         _, precision = self.gaussian(shape) or (0.0, None)
         if precision is None or precision.dim() == 1:
             return None if precision is None else precision.sqrt()
@@ -287,7 +283,8 @@ class AbstractElementwisePrior(AbstractPrior):
             Scalar, in nats, summed over entries; zero at the mode.
         """
         prior: Any = self.at(value.shape)
-        return prior.energy(value).sum()
+        x = wide(value)  # NaN is neither inside a support nor outside
+        return torch.where(x.isnan(), x, prior.energy(x)).sum().to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
         """Sum of `log_constant` over the entries."""
@@ -297,7 +294,7 @@ class AbstractElementwisePrior(AbstractPrior):
     def penalty_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """`energy_gradient`."""
         prior: Any = self.at(value.shape)
-        return prior.energy_gradient(value)
+        return prior.energy_gradient(wide(value)).to(value.dtype)
 
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """argmin_z step·energy(z) + ½(z − value)² of each entry, found numerically between the mode and the value.
@@ -391,6 +388,11 @@ def replaced(prior: AbstractPrior, **values: Any) -> Any:
     for field in dataclasses.fields(prior):
         object.__setattr__(made, field.name, values.get(field.name, getattr(prior, field.name)))
     return made
+
+
+def wide(value: torch.Tensor) -> torch.Tensor:
+    """In float64, whose range holds squares and ratios of any float32."""
+    return value if value.device.type == "mps" else value.double()  # which has none
 
 
 def log(value: Any) -> Any:

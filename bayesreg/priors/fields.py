@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown, wide
 from bayesreg.priors.grouped import GROUPS
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 
@@ -128,10 +128,10 @@ class Smooth(AbstractFieldPrior):
             Scalar, in nats.
         """
         prior = self.at(value.shape)
-        fields = prior._fields(value)
-        squares = sum(fields.diff(self.order, axis).square().sum() for axis in range(1, fields.dim()))
-        total = squares * (0.5 / (prior.scale * prior.scale))
-        return total if self.level_scale is None else total + value.square().sum() * (0.5 / self.level_scale**2)
+        fields = prior._fields(wide(value))
+        squares = sum((fields.diff(self.order, axis) / prior.scale).square().sum() for axis in range(1, fields.dim()))
+        level = 0.0 if self.level_scale is None else (wide(value) / self.level_scale).square().sum()
+        return (0.5 * (squares + level)).to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
         """½ log|Q| − (rank/2) log 2π."""

@@ -215,10 +215,10 @@ def _settled(prior: Any, sigma: float) -> Any:
                 f"{name} must be one number to be a penalty in another tool, but {value!r} came; pass the number that is to be "
                 f"compared, {example}."
             )
-        if value is True and name in ("fan_in", "autoscale"):
+        if value and name in ("fan_in", "autoscale"):
             raise ValueError(
-                f"the scale must be one number to be a penalty in another tool, but {name}=True came, which makes it depend on "
-                f"the tensor; read it in model.prior_table() and pass it, {example}."
+                f"the scale must be one number to be a penalty in another tool, but {name}={value!r} came, which makes it "
+                f"depend on the tensor; read it in model.prior_table() and pass it, {example}."
             )
         if name == "loc" and value != 0:
             raise ValueError(

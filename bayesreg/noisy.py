@@ -128,15 +128,16 @@ class Noisy(AbstractPosterior):
         return u.detach()
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The point, and each weight's standard deviation under its noise, both (P,)."""
+        """Each weight's mean and standard deviation under its noise, both (P,)."""
         values = self.layout.unflatten(self.loc)
         flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
         sd = torch.zeros_like(flat)
         probe = self.network.effective(values, flat.new_zeros(self.network.size))
         for name in probe:
             layer = self.network.layers[self.network.weights[name]]
-            sd[self.layout.segments[name].slice] = layer.spread(values[name]).reshape(-1)
-        return flat, sd.detach()
+            where = self.layout.segments[name].slice
+            flat[where], sd[where] = layer.average(values[name]).reshape(-1), layer.spread(values[name]).reshape(-1)
+        return flat.detach(), sd.detach()
 
     def predict(
         self,

@@ -22,6 +22,7 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg.layers import DropConnect, VariationalDropout, noise_layers
+from bayesreg.layers.fan_in import fan_ins, stored_note
 from bayesreg.layers.invariance import SCALE_NOTE, SHIFT_NOTE, scale_invariant
 from bayesreg.layers.structure import dotted
 from bayesreg.prior_table import PriorRow, PriorTable, dimensions
@@ -74,6 +75,8 @@ class Resolved:
         specified: The prior as written in the rule.
         prior: The prior with every scale worked out for this tensor.
         source: Which rule it was, in words.
+        inputs: How many a unit sums over through this tensor, see `layers.fan_in`; None for a vector.
+        note: What `fan_in` takes for granted about it.
     """
 
     name: str
@@ -81,6 +84,8 @@ class Resolved:
     specified: AbstractPrior
     prior: AbstractPrior
     source: str
+    inputs: float | None = None
+    note: str = ""
 
     @property
     def flat_by_default(self) -> bool:
@@ -126,7 +131,7 @@ class PriorSpec:
         Raises:
             ValueError: If a rule matches no tensor, or a prior does not fit its tensor's shape.
         """
-        tensors = list(trainable(module))
+        tensors, inputs = list(trainable(module)), fan_ins(module)
         used: set[int] = set()
         resolved = []
         for tensor in tensors:
@@ -138,11 +143,13 @@ class PriorSpec:
                 used.add(i)
                 if found[0] >= rank:
                     (rank, prior), source = found, describe(pattern)
+            number = inputs.get(id(tensor.parameter))
             try:
-                concrete = prior.resolve(tensor.parameter.shape)
+                concrete = settled(prior, tensor.parameter.shape, number)
             except ValueError as error:
                 raise ValueError(f"{tensor.name}, {source}: {error}") from None
-            resolved.append(Resolved(tensor.name, tensor.parameter.shape, prior, concrete, source))
+            note = stored_note(tensor.owner) if isinstance(prior, AbstractScaledPrior) and prior.fan_in is True else ""
+            resolved.append(Resolved(tensor.name, tensor.parameter.shape, prior, concrete, source, number, note))
         for i, pattern in enumerate(self.rules):
             if i not in used:
                 raise ValueError(_unmatched(pattern, tensors))
@@ -249,6 +256,11 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
                 yield Tensor(name, parameter, owner)
 
 
+def settled(prior: AbstractPrior, shape: torch.Size, inputs: float | None) -> AbstractPrior:
+    """The prior with every number worked out for a tensor of this shape through which a unit sums over so many inputs."""
+    return (prior.counted(inputs) if isinstance(prior, AbstractScaledPrior) else prior).resolve(shape)
+
+
 def noise_notes(module: nn.Module) -> dict[str, str]:
     """What layers that wrap a weight with noise have to say about its prior, by the weight's name.
 
@@ -303,7 +315,7 @@ def row(resolved: Resolved, note: str = "") -> PriorRow:
         scale=prior.scale_text(resolved.shape, resolved.name) if scaled else "–",
         penalty=prior.penalty_text,
         source=resolved.source,
-        note="; ".join(text for text in (own, note) if text),
+        note="; ".join(text for text in (own, resolved.note, note) if text),
     )
 
 

@@ -277,3 +277,35 @@ class TestWhatARefreshedFitSays:
         made = br.report(fits, np.asarray(x), np.asarray(y), num_samples=20)
         assert made.data["dropout"]["dropout"]["layers"][0]["rate"] == 0.2
         assert "each draw's own statistics" in made.data["batchnorm"]["dropout"]["finding"]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1e-12, 1e-4, 5e-3, 0.1, None])
+def test_statistics_that_a_momentum_never_takes_are_warned_about(momentum):
+    X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 5
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=momentum), nn.ReLU(), nn.Linear(4, 1)).double()
+    post = br.fit(br.BayesianModel(net), X, X[:, 0], method=MAP("adam", num_steps=40), progress=False)
+    if momentum is None or momentum == 0.1:
+        post.predict(X[:5])
+    else:
+        with pytest.warns(
+            UserWarning, match=r"predicts by mean 0 and variance 1, or nearly: momentum="
+        ):
+            post.predict(X[:5])
+        assert "or nearly: momentum=" in post.batch_statistics
+    br.refresh_batchnorm(post, X).predict(X[:5])  # which has them, and warns no more
+
+
+def test_statistics_from_elsewhere_are_believed_whatever_the_momentum():
+    net = nn.Sequential(nn.BatchNorm1d(3, momentum=0.0), nn.BatchNorm1d(3, momentum=1e-9)).double()
+    for layer in net:
+        layer.running_mean += 2.0
+        layer.running_var *= 0.3
+        layer.num_batches_tracked += 1000
+    assert batchnorm.untrained(net) == []
+
+
+def test_one_layer_among_trained_ones_is_found():
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, momentum=0.0)).train()
+    net(torch.randn(8, 3))
+    with pytest.warns(UserWarning, match="batch normalisation at 1 has no statistics yet"):
+        batchnorm.check_statistics(net)

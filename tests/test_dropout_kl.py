@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, stats
+from scipy import integrate, special, stats
+from torch import nn
 
+import bayesreg as br
 from bayesreg import layers, priors
 from bayesreg.equivalents import dropout_decay, equivalents
+from bayesreg.inference import MCDropout
 from bayesreg.layers.base import bernoulli_entropy, normal_energy, normal_entropy, two_points
+from bayesreg.layers.dropout import relaxed_moments
 from bayesreg.layers.variational import log_uniform_kl
 from bayesreg.priors import Flat, Horseshoe, Laplace, Normal, StudentT
 
@@ -246,3 +250,46 @@ def test_the_decay_at_rate_0_is_that_of_the_table():
 def test_a_decay_that_is_none(arguments, message):
     with pytest.raises(ValueError, match=message):
         dropout_decay(*arguments)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("temperature", [1e-4, 0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("rate", [0.05, 0.4, 0.9])
+def test_concrete_dropout_s_moments_are_those_of_its_draws(rate, temperature, seed):
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), layers.ConcreteDropout(rate, temperature), nn.Linear(4, 1)).double()
+    X = torch.randn(20, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    post = br.fit(br.BayesianModel(net), X, X[:, 0], method=MCDropout(num_steps=2), seed=seed, progress=False)
+    count = 20_000
+    drawn = post.sample(count, seed=seed)["3.weight"]
+    error = drawn.std(0) / count**0.5
+    assert bool(((post.mean["3.weight"] - drawn.mean(0)).abs() <= 5 * error + 1e-12).all())
+    fourth = (drawn - drawn.mean(0)).pow(4).mean(0)
+    error_of_sd = ((fourth - drawn.var(0).square()) / count).clamp_min(0).sqrt() / (2 * drawn.std(0))
+    assert bool(((post.std["3.weight"] - drawn.std(0)).abs() <= 5 * error_of_sd + 1e-12).all())
+
+
+@pytest.mark.parametrize("temperature", [0.03, 0.7, 1.0, 1.3, 20.0])
+def test_relaxed_moments_by_adaptive_quadrature(temperature):
+    logit = math.log(0.3 / 0.7)
+    z = lambda x: special.expit((x - logit) / temperature) / 0.7  # noqa: E731
+    density = lambda x: special.expit(x) * special.expit(-x)  # noqa: E731
+    first, second = (
+        integrate.quad(lambda x, k=k: z(x) ** k * density(x), -60, 60, points=[logit], limit=500, epsabs=1e-13)[0]
+        for k in (1, 2)
+    )
+    mean, sd = relaxed_moments(logit, temperature)
+    assert mean == pytest.approx(first, rel=1e-9)
+    assert sd == pytest.approx(math.sqrt(second - first**2), rel=1e-8)
+
+
+def test_what_gaussian_dropout_leaves_out_of_its_kl_is_the_length_of_a_column():
+    """One entry a column: W ~ N(M, α M²), and KL = E[−log p] − ½ log 2πeα − log|M| by quadrature."""
+    layer, prior = layers.GaussianDropout(0.4), priors.StudentT(4.0, 0.7)
+    for m in (0.05, 0.8, 3.0):
+        sd = math.sqrt(layer.alpha) * m
+        q = stats.norm(m, sd)
+        log_p = lambda w: float(prior.log_prob(torch.tensor(w, dtype=torch.float64)))  # noqa: E731
+        whole = integrate.quad(lambda w: q.pdf(w) * (q.logpdf(w) - log_p(w)), m - 12 * sd, m + 12 * sd, limit=400)[0]  # noqa: B023
+        taken = float(layer.expected_energy(prior, torch.tensor([m], dtype=torch.float64)))
+        assert whole == pytest.approx(taken - 0.5 * math.log(2 * math.pi * math.e * layer.alpha) - math.log(m), abs=2e-3)
+    assert "log‖M_column‖" in str(type(layer).__doc__)

@@ -10,6 +10,7 @@ from torch.func import grad, hessian, jacrev, jvp, vmap
 from bayesreg import activity
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.inference.conditioning import Rows
 from bayesreg.layers.batchnorm import ByBatch
 from bayesreg.priors import AbstractElementwisePrior
 
@@ -132,26 +133,88 @@ def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: 
     """
     total = prior_hessian(log_joint, u, jacobian=jacobian)
     model, layout = log_joint.model, log_joint.layout
-    noisy = [i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)]
+    noisy = torch.tensor([i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)], dtype=torch.int64)
     rows = max(1, min(1024, _ENTRIES // len(u)))
     for x, y in data.epoch(rows):
         slopes, output = output_jacobian(log_joint, u, x)
         output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
         curvature = model.likelihood.output_curvature(output, y, **model.noise(layout.unflatten(u)))
         total = total + torch.einsum("bkp,bkl,blq->pq", slopes, curvature, slopes)
-        if noisy:
-
-            def loss(v: torch.Tensor, output: torch.Tensor = output, y: torch.Tensor = y) -> torch.Tensor:
-                full = u.clone()
-                full[noisy] = v
-                return -model.likelihood.log_prob_sum(output, y, **model.noise(layout.unflatten(full)))
-
-            block = hessian(loss)(u[noisy])
-            index = torch.tensor(noisy, device=u.device)
-            total[index[:, None], index] += block
+        if len(noisy):
+            total[noisy[:, None], noisy] += _noise_curvature(log_joint, u, output, y, noisy)
     for output in model.outputs:
         total = total + activity_curvature(log_joint, u, data, output)
     return 0.5 * (total + total.mT)
+
+
+def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows | None:
+    """`gauss_newton` as a triangle made from the rows of its root, Hᵢ^½ Jᵢ on top of the prior's: no digit is lost to squares.
+
+    Args:
+        log_joint: The model's flat log-joint, in float64.
+        u: (P,).
+        data: Prepared rows.
+
+    Returns:
+        The rows taken in; None where a part of the matrix has no root (a prior that is concave at u, priors on activations,
+        scales or intervals).
+    """
+    model, layout = log_joint.model, log_joint.layout
+    if model.outputs or log_joint.linked or any(s.transform is not None and not s.latent.is_positive for s in layout.in_order):
+        return None
+    noisy = torch.tensor([i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)], dtype=torch.int64)
+    found, diagonal = _prior_rows(log_joint, u)
+    noise = torch.diag(diagonal[noisy])
+    diagonal[noisy] = 0.0
+    if found is None or bool((diagonal < 0).any()):
+        return None
+    found = [torch.diag(diagonal.sqrt()), *found]
+    rows = Rows(torch.cat(found) if len(found) > 1 else diagonal.sqrt())
+    for x, y in data.epoch(max(1, min(1024, _ENTRIES // len(u)))):
+        slopes, output = output_jacobian(log_joint, u, x)
+        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
+        root = model.likelihood.curvature_root(output, y, **model.noise(layout.unflatten(u)))
+        rows.add((root @ slopes).reshape(-1, len(u)))
+        if len(noisy):
+            noise = noise + _noise_curvature(log_joint, u, output, y, noisy)
+    if len(noisy):
+        factor, info = torch.linalg.cholesky_ex(noise)
+        if int(info) != 0:
+            return None
+        last = torch.zeros(len(noisy), len(u)).to(u)
+        last[:, noisy] = factor.mT
+        rows.add(last)
+    return rows
+
+
+def _prior_rows(log_joint: LogJoint, u: torch.Tensor) -> tuple[list[torch.Tensor] | None, torch.Tensor]:
+    """Roots of the curvature of priors whose entries depend on each other, None where one has none; the others' diagonal."""
+    blocks, diagonal = [], torch.zeros_like(u)
+    for group in log_joint.groups:
+        if group.elementwise:
+            diagonal[group.slice] = group.curvature(u[group.slice])
+            continue
+        root = group.prior.gaussian_root(group.shape)
+        if root is None:
+            return None, diagonal
+        block = torch.zeros(len(root), len(u)).to(u)
+        block[:, group.slice] = root.to(u)
+        blocks.append(block)
+    return blocks, diagonal
+
+
+def _noise_curvature(
+    log_joint: LogJoint, u: torch.Tensor, output: torch.Tensor, y: torch.Tensor, noisy: torch.Tensor
+) -> torch.Tensor:
+    """−∂² log p(y | f)/∂u∂uᵀ in the noise's own unknowns."""
+    model, layout = log_joint.model, log_joint.layout
+
+    def loss(v: torch.Tensor) -> torch.Tensor:
+        full = u.clone()
+        full[noisy] = v
+        return -model.likelihood.log_prob_sum(output, y, **model.noise(layout.unflatten(full)))
+
+    return hessian(loss)(u[noisy])
 
 
 def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output: activity.Output) -> torch.Tensor:

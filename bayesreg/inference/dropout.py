@@ -2,8 +2,11 @@
 
     ELBO = N/B Σ_batch E_z log p(yᵢ | f(xᵢ; M, z))  −  Σ_weights E_z[−log p(M ∘ z)]  +  Σ_layers H(z)      in nats
 
-A point has no density, so that its KL to a prior is known up to a constant only, the same for every M and rate (Hron, Matthews
-and Ghahramani 2018); the constant is left out. Where σ is learned for each weight (VariationalDropout) the KL is whole.
+A point has no density, so that the KL of masks to a prior is known up to a constant only, the same for every M and rate (Hron,
+Matthews and Ghahramani 2018); the constant is left out. A normal z (GaussianDropout) spreads a whole column along one line: its
+KL there is E_z[−log p] − H(z) − log‖M_column‖, whose last term is no constant, but none of dropout as it is trained; it is left
+out too, so that the sum is an expected penalty and no bound. Where σ is learned for each weight (VariationalDropout) the KL is
+whole.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from bayesreg.inference.replica_buffers import ReplicaBuffers
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
 from bayesreg.inference.training import resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
+from bayesreg.layers import GaussianDropout
 from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.layers.structure import dotted
 from bayesreg.model import BayesianModel
@@ -39,7 +43,7 @@ class MCDropout(AbstractVariational):
     Any network will do that has layers of `bayesreg.layers` or torch's own dropout layers. The weights M are at the mode of the
     ELBO, whose KL is, layer by layer:
 
-    | layer | KL to the declared prior, up to a constant | source |
+    | layer | KL to the declared prior, up to a constant (GaussianDropout: and − Σ log‖M_column‖) | source |
     |---|---|---|
     | Dropout, ChannelDropout, DropConnect | Σ (1−p)·E(w/(1−p)) + p·E(0), E = −log p(w) | Gal and Ghahramani 2016 |
     | ConcreteDropout | the same, − K·H(p) for K units; p is learned | Gal, Hron and Kendall 2017 |
@@ -241,7 +245,10 @@ class DropoutBound:
             f"{name or 'the network'}: {self.network.layers[name].text}, on {', '.join(site.weights) or 'no weight directly'}."
             for name, site in self.network.sites.items()
         ]
-        return [*said, "the KL of a point times noise is known up to a constant, which is left out of the ELBO."]
+        said.append("the KL of a point times noise is known up to a constant, which is left out of the ELBO.")
+        if any(isinstance(self.network.layers[name], GaussianDropout) for name in self.network.sites):
+            said.append("under Gaussian dropout −log‖M_column‖ is left out of the KL too, which is no constant: no bound.")
+        return said
 
     def no_compiling(self, warmup: float) -> str:
         """Why a whole step cannot be compiled, or an empty text."""

@@ -12,7 +12,7 @@ import torch
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.curvature import output_jacobian, prior_hessian
-from bayesreg.inference.laplace import LaplaceApproximation
+from bayesreg.inference.laplace import precision_at
 from bayesreg.inference.training import gradient_of
 from bayesreg.layers.batchnorm import has_batchnorm
 
@@ -79,11 +79,11 @@ def log_evidence(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
         ValueError: If the curvature is singular.
     """
     value, gradient = gradient_of(log_joint, u, data, jacobian=True)
-    factor, _ = LaplaceApproximation()._factor(log_joint, u, data)
-    gain = 0.5 * float(gradient.double() @ torch.cholesky_solve(gradient.double()[:, None], factor)[:, 0])
+    precision, _ = precision_at(log_joint, u, data)
+    gain = 0.5 * float((precision.factor.mT @ gradient.double()).square().sum())
     if gain > max(_ENOUGH, 0.005 * len(u)):
         return math.nan
-    return value + 0.5 * len(u) * math.log(2 * math.pi) - float(factor.diagonal().log().sum())
+    return value + 0.5 * len(u) * math.log(2 * math.pi) - precision.root.half_log_det
 
 
 def no_evidence(log_joint: LogJoint, most: int) -> str:

@@ -14,9 +14,12 @@ import torch
 from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import in_double
-from bayesreg.inference.curvature import full_hessian, gauss_newton
+from bayesreg.inference.conditioning import TRUSTED
+from bayesreg.inference.curvature import full_hessian, gauss_newton, gauss_newton_rows
+from bayesreg.inference.identify import Precision, Undetermined, check_separated, from_matrix, from_rows, undetermined
 from bayesreg.inference.map import MAP
 from bayesreg.inference.training import check_has_mode
 from bayesreg.layers.batchnorm import batchnorms, stateless
@@ -24,12 +27,17 @@ from bayesreg.model import BayesianModel
 from bayesreg.posterior import Gaussian
 from bayesreg.record import Certificate, FitRecord
 
+_GOOD = 1e-9  # a relative error of the standard deviations below which nobody asks for more
+
 
 class LaplaceApproximation(AbstractMethod):
     """A Gaussian around the mode of the unconstrained density, with a full covariance.
 
     Predictions are made by the network linearised at the mode, without which the Gaussian's draws leave the region
     where a network's curvature is known.
+
+    Softmax does not see a number that is added to all classes: where the last layer's prior is flat there, this number is held
+    at zero, and `std` is that of the differences from the classes' mean. No prediction depends on it.
 
     Args:
         curvature: "hessian" (exact second derivatives; refused where they are not positive definite), "ggn" (Gauss–Newton,
@@ -73,19 +81,20 @@ class LaplaceApproximation(AbstractMethod):
                 "averages that the mode's training left; at another objective's mode there is no evidence."
             )
         log_joint = LogJoint(model)
-        factor, taken = self._factor(*in_double(log_joint, u, data))
-        root = torch.linalg.solve_triangular(factor.mT, torch.eye(len(u)).to(factor), upper=True)
+        wide = in_double(log_joint, u, data)
+        precision, taken = precision_at(*wide, self.curvature)
+        root = precision.root
+        check_separated(*wide, precision)
+        u = precision.project(u.double()).to(u)
         evidence = None
         if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not normalised:
             at_mode = float(mode.certificate.details["log joint"])
-            evidence = at_mode + 0.5 * len(u) * math.log(2 * math.pi) - float(factor.diagonal().log().sum())
-        found = mode.certificate
-        sentence = f"{found.sentence} Covariance from the {taken}."
-        certificate = Certificate(found.converged, sentence, {**found.details, "curvature": taken})
+            evidence = at_mode + 0.5 * len(u) * math.log(2 * math.pi) - root.half_log_det
+        certificate = _certificate(mode.certificate, precision, taken)
         mode.history.notes.append(f"curvature: {taken}.")
         elapsed = time.perf_counter() - started
         record = FitRecord(self.name, seed, mode.history, certificate, elapsed, "unconstrained", evidence)
-        return Gaussian(model, record, u, root.to(u), linearize=True)
+        return Gaussian(model, record, u, precision.factor.to(u), linearize=True)
 
     def _check(self, model: BayesianModel) -> None:
         if model.num_parameters > self.max_parameters:
@@ -112,29 +121,78 @@ class LaplaceApproximation(AbstractMethod):
                     "whose mode sits on its kink; take a Normal prior, or MeanField."
                 )
 
-    def _factor(self, log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Tensor, str]:
-        """Cholesky factor of the precision, float64, and the name of what it was made from.
 
-        Raises:
-            ValueError: If the matrix is not positive definite.
-        """
-        smallest = ""
-        if self.curvature in ("auto", "hessian"):
-            matrix = full_hessian(log_joint, u, data, jacobian=True).double()
-            factor, info = torch.linalg.cholesky_ex(matrix)
-            if int(info) == 0:
-                return factor, "Hessian"
-            smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
-            if self.curvature == "hessian":
-                raise ValueError(
-                    f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
-                    "take curvature='ggn', or fit the mode longer."
-                )
-        factor, info = torch.linalg.cholesky_ex(gauss_newton(log_joint, u, data, jacobian=True).double())
-        if int(info) != 0:
+def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: str = "auto") -> tuple[Precision, str]:
+    """The precision at the mode of the unconstrained density, and the name of what it was made from.
+
+    Args:
+        log_joint: The objective, best in float64.
+        u: The mode, (P,).
+        data: Prepared rows.
+        curvature: As for `LaplaceApproximation`.
+
+    Raises:
+        ValueError: If the Hessian was asked for and is not positive definite.
+        Undetermined: If a direction is free.
+    """
+    if curvature != "ggn" and _is_gauss_newton(log_joint, data):
+        return _gauss_newton(log_joint, u, data), "Hessian"
+    why = ""
+    if curvature != "ggn":
+        matrix = full_hessian(log_joint, u, data, jacobian=True).double()
+        found = from_matrix(matrix, log_joint, u, data)
+        if found is not None and found.root.error <= TRUSTED:
+            return found, "Hessian"
+        smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
+        if curvature == "hessian":
             raise ValueError(
-                "the posterior must be proper, but the curvature at its mode is singular: the data do not determine every "
-                "weight whose prior is flat or nearly so; give the weights Normal priors, or drop redundant inputs."
+                f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
+                "take curvature='ggn', or fit the mode longer."
             )
-        why = f" (the Hessian's smallest eigenvalue is {smallest})" if smallest else ""
-        return factor, f"Gauss–Newton matrix{why}"
+        why = f" (the Hessian's smallest eigenvalue is {smallest})"
+    return _gauss_newton(log_joint, u, data), f"Gauss–Newton matrix{why}"
+
+
+def _is_gauss_newton(log_joint: LogJoint, data: Data) -> bool:
+    """Whether the Gauss–Newton matrix is the Hessian: a network linear in its weights, and nothing unknown beside it."""
+    model = log_joint.model
+    if model.outputs or model.likelihood.latents or model.likelihood.heteroscedastic or data.x is None:
+        return False
+    return data.x.is_floating_point() and is_affine(log_joint, data)
+
+
+def _gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision:
+    """The precision by Gauss–Newton: from the matrix, and from the rows of its root where the matrix loses digits.
+
+    Raises:
+        Undetermined: If it leaves a direction free.
+    """
+    matrix = gauss_newton(log_joint, u, data, jacobian=True).double()
+    found = from_matrix(matrix, log_joint, u, data)
+    if found is not None and found.root.error <= _GOOD:
+        return found
+    rows = gauss_newton_rows(log_joint, u, data)
+    if rows is not None:
+        return from_rows(rows, log_joint, u, data)
+    if found is not None:
+        return found
+    lengths = matrix.diagonal().abs().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    values, vectors = torch.linalg.eigh(matrix / lengths[:, None] / lengths)
+    raise Undetermined(undetermined(log_joint, vectors[:, 0], float((values[-1] / values[0].abs()).sqrt())))
+
+
+def _certificate(mode: Certificate, precision: Precision, taken: str) -> Certificate:
+    """The mode's certificate, and what can be said of the covariance about it."""
+    root = precision.root
+    sentence = f"{mode.sentence} Covariance from the {taken}; condition number {root.condition:.2g}."
+    if precision.names:
+        sentence += (
+            f" No prediction and no prior depends on a sum over classes of {precision.names}: it is held at zero, and standard "
+            "deviations are those of the differences from it."
+        )
+    details = {**mode.details, "curvature": taken, "condition number": root.condition}
+    if root.error <= TRUSTED:
+        return Certificate(mode.converged, sentence, details)
+    sentence = f"Not certified: of the covariance about {root.digits} digits hold; standardise the inputs, or drop collinear "
+    sentence += f"ones. {mode.sentence} Covariance from the {taken}; condition number {root.condition:.2g}."
+    return Certificate(False, sentence, details)

@@ -15,6 +15,7 @@ import numpy as np
 
 Array = np.ndarray
 RANK = 1e-13  # a column whose part outside the span of the others is this small is one of them up to rounding
+_SUSPICIOUS = 1e-4  # a pivot of a matrix of squares, of columns of length one, that has lost half of its digits
 
 
 class Undetermined(Exception):
@@ -142,8 +143,8 @@ def ridge(design: Array, t: Array, mean: Array, precision: Array) -> tuple[Array
     rows, count = design.shape
     if precision.ndim == 1 and count > rows:
         free = precision == 0
-        if free.sum() < rows and not free.all():
-            return _dual_ridge(design, t, mean, precision, free)
+        if free.sum() < rows and not free.all() and (found := _dual_ridge(design, t, mean, precision, free)) is not None:
+            return found
 
     def slope(v: Array) -> Array:
         pulled = precision * (v - mean) if precision.ndim == 1 else precision @ (v - mean)
@@ -157,7 +158,7 @@ def ridge(design: Array, t: Array, mean: Array, precision: Array) -> tuple[Array
     scale = np.sqrt(np.where(gram.diagonal() > 0, gram.diagonal(), 1.0))
     try:
         factor = np.linalg.cholesky(gram / np.outer(scale, scale))
-        suspicious = factor.diagonal().min() < 1e-4
+        suspicious = factor.diagonal().min() < _SUSPICIOUS
     except np.linalg.LinAlgError:
         suspicious = True
     if suspicious:
@@ -174,8 +175,13 @@ def ridge(design: Array, t: Array, mean: Array, precision: Array) -> tuple[Array
     return found, excess
 
 
-def _dual_ridge(design: Array, t: Array, mean: Array, precision: Array, free: Array) -> tuple[Array, Callable[[Array], float]]:
-    """`ridge` in n × n, flat unknowns eliminated: w = m + Q⁻¹AᵀK⁻¹r, K = I + A Q⁻¹Aᵀ. The excess is a bound, by H ≥ Q."""
+def _dual_ridge(
+    design: Array, t: Array, mean: Array, precision: Array, free: Array
+) -> tuple[Array, Callable[[Array], float]] | None:
+    """`ridge` in n × n, flat unknowns eliminated: w = m + Q⁻¹AᵀK⁻¹r, K = I + A Q⁻¹Aᵀ. The excess is a bound, by H ≥ Q.
+
+    None where K is ill-conditioned: it is made of squares.
+    """
     flat = _flat(design, mean, free)
     held, pull = design[:, ~free], precision[~free]
     A = held if flat is None else flat.project(held)[0]
@@ -183,8 +189,15 @@ def _dual_ridge(design: Array, t: Array, mean: Array, precision: Array, free: Ar
     r = centred if flat is None else flat.target(centred)
     kernel = (A / pull) @ A.T
     kernel[np.diag_indices(len(kernel))] += 1.0
+    scale = np.sqrt(kernel.diagonal())
+    try:
+        factor = np.linalg.cholesky(kernel / np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        return None
+    if factor.diagonal().min() < _SUSPICIOUS:
+        return None
     found = mean.copy()
-    found[~free] += (A.T @ cholesky_solve(np.linalg.cholesky(kernel), r)) / pull
+    found[~free] += (A.T @ (cholesky_solve(factor, r / scale) / scale)) / pull
     if flat is not None:
         found[free] = flat.values(t - held @ found[~free])
 

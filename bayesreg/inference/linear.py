@@ -119,12 +119,14 @@ class _Penalty:
         full[self.smooth] = np.abs(direction)
         free = full > 1e-9 * full.max()
         names = [s.latent.name for s in self.segments if free[s.slice].any() and not s.latent.prior.proper]
-        name = " and ".join(names) or self.segments[0].latent.name
-        prior = self.log_joint.model.latents[names[0] if names else name].prior
+        names = names or [s.latent.name for s in self.segments if free[s.slice].any()]
+        name = " and ".join(names)
+        prior = self.log_joint.model.latents[names[0]].prior
         return ValueError(
             f"the mode must be one point, but the data do not determine {name}, whose prior {prior} leaves it free (more "
-            "weights than rows, or columns that are constant or repeat each other); give it a proper prior, for "
-            "example Normal(1.0), or drop redundant inputs."
+            "weights than rows, columns that are constant or repeat each other, or inputs so far above their spread that they "
+            "are constants in double precision); give it a narrower proper prior, for example Normal(1.0), drop redundant "
+            "inputs, or centre or standardise them."
         )
 
 

@@ -19,7 +19,7 @@ from bayesreg.latents import latents_of
 from bayesreg.model import BayesianModel
 from bayesreg.priors import ElasticNet, Normal
 from bayesreg.priors.scaled import AbstractScaledPrior
-from bayesreg.spec import PriorSpec, Resolved
+from bayesreg.spec import PriorSpec, Resolved, settled
 
 NUM_SCALES = 20
 BELOW, ABOVE = 1e-2, 10.0  # of the prior's own scale, between which a path lies when the data do not say where it begins
@@ -88,7 +88,7 @@ def _rescaled(resolved: Resolved, scale: float, model: BayesianModel) -> Resolve
         prior = dataclasses.replace(prior, l1_scale=scale, l2_scale=prior.l2_scale * math.sqrt(scale / prior.l1_scale))
     else:
         prior = dataclasses.replace(prior, scale=scale)
-    found = dataclasses.replace(resolved, specified=prior, prior=prior.resolve(resolved.shape))
+    found = dataclasses.replace(resolved, specified=prior, prior=settled(prior, resolved.shape, resolved.inputs))
     return found if model.autoscale is None else adjusted(found, model.autoscale.to(model.like))
 
 

@@ -78,6 +78,10 @@ class AbstractNoise(nn.Module, abc.ABC):
     def spread(self, weight: torch.Tensor) -> torch.Tensor:
         """Standard deviation of each entry of W, in the shape of M."""
 
+    def average(self, weight: torch.Tensor) -> torch.Tensor:
+        """Mean of each entry of W, in the shape of M: M itself, where z has mean 1."""
+        return weight
+
     @abc.abstractmethod
     def expected_energy(self, prior: AbstractPrior, weight: torch.Tensor) -> torch.Tensor:
         """E_z[−log p(M ∘ z)], a scalar in nats, for the prior of a weight under this noise.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import warnings
 from collections.abc import Callable
 
@@ -190,12 +191,33 @@ def normalising(module: nn.Module) -> nn.Module:
 
 
 def untrained(module: nn.Module) -> list[str]:
-    """Names of the batch normalisations whose running statistics nobody has written.
+    """Names of the batch normalisations whose running statistics nobody has written, or hardly, see `share_of_start`.
 
     Where some layers of a network are trained and others are not, it may be that no pass meets those, or that they are new.
     """
-    counts = {name: layer.num_batches_tracked for name, layer in batchnorms(module).items()}
-    return [name for name, count in counts.items() if count is not None and int(count) == 0]
+    return [name for name, layer in batchnorms(module).items() if share_of_start(layer) > 0.5]
+
+
+def share_of_start(layer: _Norm) -> float:
+    """How much of mean 0 and variance 1, which a layer is made with, its running statistics still are: (1 − η)ⁿ, 0 … 1.
+
+    A momentum η of 0 or nearly so leaves them after any number n of steps. What came from elsewhere (a file, `carry`) is told
+    by its values, which that sum cannot reach. A step at torch's own momentum counts as taken.
+
+    >>> layer = nn.BatchNorm1d(1, momentum=1e-4).train()
+    >>> share_of_start(layer), round(share_of_start((layer(torch.randn(8, 1)), layer)[1]), 4)
+    (1.0, 0.9999)
+    """
+    mean, variance, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
+    if mean is None or variance is None or count is None:
+        return 0.0
+    if int(count) == 0:
+        return 1.0
+    if layer.momentum is None or layer.momentum >= 0.1:
+        return 0.0
+    share = (1 - layer.momentum) ** int(count)
+    reached = bool((mean == 0).all() and (variance == 1).all()) if share == 1 else bool((variance >= 0.999 * share).all())
+    return share if reached else 0.0
 
 
 def stateless(module: nn.Module) -> list[str]:
@@ -207,9 +229,10 @@ def _lacking(module: nn.Module) -> tuple[str, str] | None:
     """What a prediction lacks, "statistics" or "training", and the first layer that lacks it; None where nothing is missing."""
     if names := stateless(module):
         return "statistics", names[0] or "the network"
-    names = untrained(module)
-    # where other layers are trained, these may stand beside the pass
-    return ("training", names[0] or "the network") if names and len(names) == len(batchnorms(module)) else None
+    layers, names = batchnorms(module), untrained(module)
+    met = [name for name in names if int(layers[name].num_batches_tracked or 0) > 0]
+    # where other layers are trained, those that no pass has met may stand beside it
+    return ("training", (met or names)[0] or "the network") if met or (names and len(names) == len(layers)) else None
 
 
 def described(module: nn.Module) -> str | None:
@@ -225,8 +248,15 @@ def described(module: nn.Module) -> str | None:
         return AVERAGES
     return {
         "statistics": "the statistics of the rows beside it: the network keeps none",
-        "training": "mean 0 and variance 1: no training step has written any",
+        "training": _unwritten(module),
     }[lacking[0]]
+
+
+def _unwritten(module: nn.Module) -> str:
+    for layer in batchnorms(module).values():
+        if int(layer.num_batches_tracked or 0) > 0 and share_of_start(layer) > 0.5:
+            return f"mean 0 and variance 1, or nearly: momentum={layer.momentum:g} keeps {share_of_start(layer):.0%} of them"
+    return "mean 0 and variance 1: no training step has written any"
 
 
 def check_statistics(module: nn.Module) -> None:
@@ -250,8 +280,8 @@ def check_statistics(module: nn.Module) -> None:
         )
     if lacking == "training":
         warnings.warn(
-            f"batch normalisation at {where} has no statistics yet, so that it predicts by mean 0 and variance 1; take those "
-            "of the training rows: bayesreg.refresh_batchnorm(posterior, X).",
+            f"batch normalisation at {where} has no statistics yet, so that it predicts by {_unwritten(module)}; take those of "
+            "the training rows: bayesreg.refresh_batchnorm(posterior, X).",
             UserWarning,
             stacklevel=3,
         )
@@ -370,5 +400,6 @@ def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:
             made.get_buffer(name).copy_(value)
         for layer in batchnorms(made).values():
             if layer.num_batches_tracked is not None:
-                layer.num_batches_tracked.clamp_(min=1)
+                small = 0 < (layer.momentum or 0.0) < 0.1  # as many steps as take them, see `share_of_start`
+                layer.num_batches_tracked.clamp_(min=math.ceil(math.log(0.5) / math.log1p(-layer.momentum)) + 1 if small else 1)  # pyright: ignore
     return made

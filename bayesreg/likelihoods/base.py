@@ -70,6 +70,11 @@ class AbstractLikelihood(abc.ABC):
         Where the second derivative can be indefinite it is that derivative's mean over y, the Fisher information.
         """
 
+    def curvature_root(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
+        """S with SᵀS = `output_curvature`, (N, K, K); a class writes its own where a square would lose digits."""
+        values, vectors = torch.linalg.eigh(self.output_curvature(output, y, **noise))
+        return values.clamp_min(0).sqrt()[:, :, None] * vectors.mT
+
     def start(self, output: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """A first guess of the noise's own unknowns from a few rows."""
         return {}

@@ -105,7 +105,13 @@ class Categorical(AbstractLikelihood):
     def output_curvature(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """diag(p) − p pᵀ."""
         p = output.softmax(-1)
-        return torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+        return torch.diag_embed(p * _others(p)) - _without_diagonal(p[:, :, None] * p[:, None, :])
+
+    def curvature_root(self, output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(I − √p √pᵀ) diag(√p): its rows sum to zero, because softmax does not see a number added to all classes."""
+        p = output.softmax(-1)
+        root = p.sqrt()
+        return torch.diag_embed(root * _others(p)) - _without_diagonal(root[:, :, None] * p[:, None, :])
 
     def mean(self, output: torch.Tensor) -> torch.Tensor:
         """Class probabilities, (..., N, K)."""
@@ -150,3 +156,12 @@ class Categorical(AbstractLikelihood):
                 f"Categorical needs class numbers below the number of logits, {output.shape[1]}, but class "
                 f"{int(y.max())} came; number the classes from 0 and give the last layer {int(y.max()) + 1} outputs."
             )
+
+
+def _without_diagonal(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix - torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1))
+
+
+def _others(p: torch.Tensor) -> torch.Tensor:
+    """1 − pₖ as the sum of the other probabilities: near p = 1 the difference would be rounding."""
+    return _without_diagonal(p[:, None, :].expand(*p.shape, p.shape[-1])).sum(-1)

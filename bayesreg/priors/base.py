@@ -59,7 +59,7 @@ class AbstractPrior(abc.ABC):
             if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
                 value = value.item()  # so that the text can be read back
                 object.__setattr__(self, field.name, value)
-            if isinstance(field.default, bool) and not isinstance(value, bool):
+            if field.type == "bool" and not isinstance(value, bool):
                 raise ValueError(f"{field.name} must be True or False, but {value!r} came; write it without quotes.")
         if self.tag is not None and not (isinstance(self.tag, str) and self.tag):
             raise ValueError(f"tag must be a text, but {self.tag!r} came; pass for example tag='inputs'.")
@@ -135,6 +135,14 @@ class AbstractPrior(abc.ABC):
             prior is not Gaussian; zero precision where it is flat.
         """
         return None
+
+    def gaussian_root(self, shape: Shape) -> torch.Tensor | None:
+        """A root L of that precision, LᵀL = Λ, with the digits that Λ loses: (n,) a diagonal or (q, n), float64."""
+        _, precision = self.gaussian(shape) or (0.0, None)
+        if precision is None or precision.dim() == 1:
+            return None if precision is None else precision.sqrt()
+        values, vectors = torch.linalg.eigh(precision)
+        return values.clamp_min(0).sqrt()[:, None] * vectors.mT
 
     @property
     def weight_decay(self) -> float | None:
@@ -275,7 +283,8 @@ class AbstractElementwisePrior(AbstractPrior):
             Scalar, in nats, summed over entries; zero at the mode.
         """
         prior: Any = self.at(value.shape)
-        return prior.energy(value).sum()
+        x = wide(value)  # NaN is neither inside a support nor outside
+        return torch.where(x.isnan(), x, prior.energy(x)).sum().to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
         """Sum of `log_constant` over the entries."""
@@ -285,7 +294,7 @@ class AbstractElementwisePrior(AbstractPrior):
     def penalty_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """`energy_gradient`."""
         prior: Any = self.at(value.shape)
-        return prior.energy_gradient(value)
+        return prior.energy_gradient(wide(value)).to(value.dtype)
 
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """argmin_z step·energy(z) + ½(z − value)² of each entry, found numerically between the mode and the value.
@@ -379,6 +388,11 @@ def replaced(prior: AbstractPrior, **values: Any) -> Any:
     for field in dataclasses.fields(prior):
         object.__setattr__(made, field.name, values.get(field.name, getattr(prior, field.name)))
     return made
+
+
+def wide(value: torch.Tensor) -> torch.Tensor:
+    """In float64, whose range holds squares and ratios of any float32."""
+    return value if value.device.type == "mps" else value.double()  # which has none
 
 
 def log(value: Any) -> Any:

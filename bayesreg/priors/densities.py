@@ -179,11 +179,17 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """(w − loc)²/(2 scale²) for each entry."""
-        return _centred(value, self.loc).square() * self._half_precision
+        return 0.5 * (_centred(value, self.loc) / self.scale).square()  # a square of the scale may leave float32's range
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """(w − loc)/scale²."""
+        if self._extreme:
+            return _centred(value, self.loc) / self.scale / self.scale
         return _centred(value, self.loc) * self._precision
+
+    @cached_property
+    def _extreme(self) -> bool:
+        return isinstance(self.scale, float | int) and not 1e-15 < self.scale < 1e15
 
     @property
     def weight_decay(self) -> float | None:
@@ -345,11 +351,11 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """|w|/l1_scale + w²/(2 l2_scale²) for each entry."""
-        return value.abs() / self.l1_scale + value.square() * (0.5 / (self.l2_scale * self.l2_scale))
+        return value.abs() / self.l1_scale + 0.5 * (value / self.l2_scale).square()
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """sign(w)/l1_scale + w/l2_scale², zero at zero."""
-        return value.sign() / self.l1_scale + value / (self.l2_scale * self.l2_scale)
+        return value.sign() / self.l1_scale + value / self.l2_scale / self.l2_scale
 
     @property
     def log_constant(self) -> Any:

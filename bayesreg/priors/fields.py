@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown, wide
 from bayesreg.priors.grouped import GROUPS
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 
@@ -128,10 +128,10 @@ class Smooth(AbstractFieldPrior):
             Scalar, in nats.
         """
         prior = self.at(value.shape)
-        fields = prior._fields(value)
-        squares = sum(fields.diff(self.order, axis).square().sum() for axis in range(1, fields.dim()))
-        total = squares * (0.5 / (prior.scale * prior.scale))
-        return total if self.level_scale is None else total + value.square().sum() * (0.5 / self.level_scale**2)
+        fields = prior._fields(wide(value))
+        squares = sum((fields.diff(self.order, axis) / prior.scale).square().sum() for axis in range(1, fields.dim()))
+        level = 0.0 if self.level_scale is None else (wide(value) / self.level_scale).square().sum()
+        return (0.5 * (squares + level)).to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
         """½ log|Q| − (rank/2) log 2π."""
@@ -174,6 +174,21 @@ class Smooth(AbstractFieldPrior):
         eye = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
         columns = torch.vmap(torch.func.grad(self.penalty))(eye)
         return 0.0, columns.reshape(math.prod(shape), -1)
+
+    def gaussian_root(self, shape: Shape) -> torch.Tensor:
+        """The differences themselves over scale, and the level's ridge.
+
+        Args:
+            shape: The tensor's shape.
+
+        Returns:
+            (q, n) in float64.
+        """
+        prior, size = self.at(shape), math.prod(shape)
+        fields = torch.stack([prior._fields(part) for part in torch.eye(size, dtype=torch.float64).reshape(-1, *shape)])
+        rows = [fields.diff(self.order, axis).reshape(size, -1).mT / prior.scale for axis in range(2, fields.dim())]
+        level = [] if self.level_scale is None else [torch.eye(size, dtype=torch.float64) / self.level_scale]
+        return torch.cat(rows + level)
 
     def _roots(self, inner: tuple[int, ...]) -> torch.Tensor:
         """Eigenvalues of Σ_axes DᵀD over the field, in its shape; those of its null space are exactly zero."""

@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown, wide
+from bayesreg.priors.numeric import NEAR, STEP, beside_the_pole, nodes_for
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
-from bayesreg.priors.sparse import STEP, half_cauchy, nodes_like
+from bayesreg.priors.sparse import half_cauchy
 
 GROUPS = ("row", "column", "tensor")
 NEWTON_STEPS = 6  # of the group lasso's prox: enough for sixteen digits where steps differ by 10⁶ within a group
@@ -69,7 +70,7 @@ class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
             Scalar, in nats, summed over groups.
         """
         prior = self.at(value.shape)
-        return prior._energy(prior._norms(value), group_size(value.shape, self._per)).sum()
+        return prior._energy(prior._norms(wide(value)), group_size(value.shape, self._per)).sum().to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
         """The log-density where the penalty is zero."""
@@ -198,9 +199,14 @@ class GroupHorseshoe(AbstractGroupPrior):
 
     def _log_density(self, norm: torch.Tensor, size: int) -> torch.Tensor:
         """Log-density of a group of sd 1 at this norm; see `priors.sparse`."""
-        v = nodes_like(norm)
+        least = NEAR if size == 1 else torch.finfo(norm.dtype).tiny ** 0.4
+        reached = norm.clamp_min(least)
+        v = nodes_for(reached)
+        if size > 1:  # λ is then near ‖w‖, however small that is
+            v = v - (reached.detach().clamp_max(NEAR) / NEAR).log()[..., None]
         weights = math.log(2 * STEP / math.pi) - size * HALF_LOG_2PI + (size + 1) * v - torch.log1p((2 * v).exp())
-        return torch.logsumexp(weights - 0.5 * norm.square()[..., None] * (2 * v).exp(), -1)
+        found = torch.logsumexp(weights - 0.5 * reached.square()[..., None] * (2 * v).exp(), -1)
+        return beside_the_pole(norm, found, NEAR) if size == 1 else found
 
     def _energy(self, norm: torch.Tensor, size: int) -> torch.Tensor:
         return self._log_density(norm.new_ones(()), size) - self._log_density(norm / self.scale, size)
@@ -327,8 +333,8 @@ class MultivariateNormal(AbstractTensorPrior):
             Scalar, in nats.
         """
         self.resolve(value.shape)
-        shift = grouped(value, self.per) - self.loc
-        return 0.5 * (shift @ self._precision.to(shift) * shift).sum()
+        shift = grouped(wide(value), self.per) - self.loc
+        return (0.5 * (shift @ self._precision.to(shift) * shift).sum()).to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> float:
         """−½ log|2πC| for each group."""
@@ -366,6 +372,23 @@ class MultivariateNormal(AbstractTensorPrior):
         for group in order:
             full[group[:, None], group] = self._precision
         return self.loc, full
+
+    def gaussian_root(self, shape: Shape) -> torch.Tensor:
+        """The inverse of C's Cholesky factor, in each group.
+
+        Args:
+            shape: The tensor's shape.
+
+        Returns:
+            (n, n) in float64.
+        """
+        self.resolve(shape)
+        size, d = math.prod(shape), len(self._matrix)
+        root = torch.linalg.solve_triangular(self._factor, torch.eye(d, dtype=torch.float64), upper=False)
+        full = torch.zeros(size, size, dtype=torch.float64)
+        for g, group in enumerate(grouped(torch.arange(size).reshape(torch.Size(shape)), self.per)):
+            full[g * d : (g + 1) * d, group] = root
+        return full
 
     @property
     def penalty_text(self) -> str:

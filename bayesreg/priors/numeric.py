@@ -14,6 +14,10 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 
 _GRID = 200
 _HALVINGS = 70
+# Nodes of the trapezoidal rule in log(1/λ). The integrands are analytic in a strip of half-width π/4, so that the error is
+# exp(−2π · (π/4)/step) ≈ 4e-14; the range serves |w|/scale from NEAR to 1, and moves with the logarithm of what is larger.
+STEP, _FIRST, _COUNT = 0.16, -25.0, 395
+NEAR = 1e-13  # below, the density is that of the logarithmic pole: each unit of log(1/λ) adds the same
 _NEAREST, _FARTHEST, _PANEL = -45.0, 45.0, 0.25  # logarithms of the distances from a mode that quadrature sees
 
 
@@ -56,10 +60,10 @@ def prox(
         step: The step, > 0.
 
     Returns:
-        Same shape.
+        Same shape; NaN for NaN.
     """
     low, high = ends(support)
-    z = value.detach()
+    z = value.detach().double()  # whose range holds the squares of any float32
     start = torch.as_tensor(mode, dtype=z.dtype, device=z.device).expand_as(z)
     end = z.clamp(low, high)
 
@@ -82,7 +86,8 @@ def prox(
             left, right = torch.where(rising, left, middle), torch.where(rising, middle, right)
         candidates.append(0.5 * (left + right))
     found = torch.stack(candidates)
-    return found.gather(0, torch.stack([cost(c) for c in candidates]).argmin(0, keepdim=True))[0]
+    best = found.gather(0, torch.stack([cost(c) for c in candidates]).argmin(0, keepdim=True))[0]
+    return torch.where(z.isfinite(), best, end).to(value)
 
 
 def cdf(log_density: Function, support: Any, mode: float, points: torch.Tensor) -> torch.Tensor:
@@ -169,3 +174,17 @@ class _Side:
 
         v = right if excess(right) <= 0 else float(brentq(excess, left, right, xtol=1e-13))  # pyright: ignore
         return self.reach / (1 + math.exp(-v)) if math.isfinite(self.reach) else math.exp(v)
+
+
+def nodes_for(size: torch.Tensor) -> torch.Tensor:
+    """The nodes log(1/λ) of the rule for |w|/scale of this size, in its type, with a last axis of their own."""
+    nodes = _FIRST + STEP * torch.arange(_COUNT, dtype=size.dtype, device=size.device)
+    return nodes - size.detach().clamp_min(1).log()[..., None]
+
+
+def beside_the_pole(z: torch.Tensor, found: torch.Tensor, near: float) -> torch.Tensor:
+    """The log-density where |z| may be below `near`, from that at max(|z|, near): p grows by (2/π)/√(2π) · log(near/|z|)."""
+    below = z.abs() < near
+    ratio = (torch.where(below, z.abs().clamp_min(torch.finfo(z.dtype).tiny), near) / near).log()
+    at = torch.where(below, found, 0.0)
+    return found + torch.log1p(-ratio * torch.exp(math.log(2 / math.pi) - 0.5 * math.log(2 * math.pi) - at))

@@ -12,13 +12,13 @@ import torch
 from torch.distributions import constraints
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors, wide
 from bayesreg.priors.heavy_tailed import log_student
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval, positive_interval
 
 
 def _above_zero(value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
-    return torch.where(value >= 0, energy, math.inf)
+    return torch.where(value < 0, math.inf, energy)  # NaN stays NaN
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,11 +48,11 @@ class HalfNormal(AbstractScaledElementwisePrior):
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """s²/(2 scale²) for each entry, ∞ below zero."""
-        return _above_zero(value, value.square() * (0.5 / (self.scale * self.scale)))
+        return _above_zero(value, 0.5 * (value / self.scale).square())
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """s/scale²."""
-        return value / (self.scale * self.scale)
+        return value / self.scale / self.scale
 
     @property
     def log_constant(self) -> Any:
@@ -114,7 +114,8 @@ class HalfCauchy(AbstractScaledElementwisePrior):
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """2 s/(s² + scale²)."""
-        return 2 * value / (value.square() + self.scale * self.scale)
+        z = value / self.scale
+        return 2 * z / (1 + z.square()) / self.scale
 
     @property
     def log_constant(self) -> Any:
@@ -123,21 +124,6 @@ class HalfCauchy(AbstractScaledElementwisePrior):
 
     def _element(self, options: dict[str, Any]) -> Any:
         return dist.HalfCauchy(tensors(options, self.scale)[0])
-
-    def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
-        """The best non-negative root of z³ − s z² + (scale² + 2 step) z − s scale² = 0."""
-        flat = value.reshape(-1)
-        scale = torch.as_tensor(self.at(value.shape).scale, dtype=value.dtype, device=value.device)
-        variance = scale.square().expand_as(value).reshape(-1)
-        companion = flat.new_zeros(flat.numel(), 3, 3)
-        companion[:, 1, 0] = companion[:, 2, 1] = 1
-        companion[:, 0, 2] = flat * variance
-        companion[:, 1, 2] = -(variance + 2 * step)
-        companion[:, 2, 2] = flat
-        roots = torch.linalg.eigvals(companion).real.clamp_min(0)  # a complex root's real part never beats the true one
-        roots = torch.cat([roots, torch.zeros_like(roots[:, :1])], 1)
-        cost = step * torch.log1p(roots.square() / variance[:, None]) + 0.5 * (roots - flat[:, None]).square()
-        return roots.gather(1, cost.argmin(1, keepdim=True)).reshape(value.shape)
 
     @property
     def penalty_text(self) -> str:
@@ -184,7 +170,8 @@ class HalfStudentT(AbstractScaledElementwisePrior):
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """(df+1) s/(df scale² + s²)."""
-        return (self.df + 1) * value / (self.df * self.scale * self.scale + value.square())
+        z = value / self.scale
+        return (self.df + 1) * z / (self.df + z.square()) / self.scale
 
     @property
     def log_constant(self) -> Any:
@@ -353,7 +340,8 @@ class Gamma(AbstractElementwisePrior):
         mode = torch.as_tensor(self.mode, dtype=value.dtype, device=value.device)
         positive = value.clamp_min(0)
         logs = torch.xlogy(torch.as_tensor(shape, dtype=value.dtype, device=value.device), positive)
-        return _above_zero(value, self.rate * (positive - mode) - logs + torch.xlogy(mode * self.rate, mode))
+        energy = self.rate * (positive - mode) - logs + torch.xlogy(mode * self.rate, mode)
+        return _above_zero(value, torch.where(value == math.inf, math.inf, energy))
 
     @property
     def log_constant(self) -> Any:
@@ -374,11 +362,12 @@ class Gamma(AbstractElementwisePrior):
 
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """The positive root of z² + (step·rate − s) z − step (c−1) = 0."""
-        half = 0.5 * (value - step * self.rate)
-        product = step * (self.concentration - 1)
-        root = (half.square() + product).sqrt()
+        half = 0.5 * (wide(value) - step * self.rate)
+        product = torch.as_tensor(step * (self.concentration - 1), dtype=half.dtype, device=half.device)
+        root = torch.hypot(half, product.sqrt())
         # the two forms are equal; each is used where it does not cancel
-        return torch.where(half >= 0, half + root, product / (root - half).clamp_min(torch.finfo(value.dtype).tiny))
+        found = torch.where(half >= 0, half + root, product / (root - half).clamp_min(torch.finfo(half.dtype).tiny))
+        return found.to(value)
 
     @classmethod
     def from_interval(cls, lower: float, upper: float, mass: float = 0.9) -> Gamma:

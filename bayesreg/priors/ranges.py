@@ -13,7 +13,7 @@ import torch
 from torch.distributions import constraints
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors, wide
 from bayesreg.priors.positive import gamma_through
 from bayesreg.priors.scaled import interval, positive_interval
 
@@ -150,6 +150,20 @@ class LogNormal(AbstractElementwisePrior):
     def log_constant(self) -> Any:
         """The log-density at the mode: −log(scale √2π) − loc + scale²/2."""
         return -log(self.scale) - HALF_LOG_2PI - self.loc + 0.5 * self.scale * self.scale
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Log-density of the whole tensor, without the detour by the mode, which a wide scale puts at e^(−scale²).
+
+        Args:
+            value: Tensor of the parameter's whole shape.
+
+        Returns:
+            Scalar, in nats, −∞ at and below zero.
+        """
+        s = wide(value)
+        logs = torch.where(s > 0, s, 1.0).log()
+        found = -0.5 * ((logs - self.loc) / self.scale).square() - logs - log(self.scale) - HALF_LOG_2PI
+        return torch.where(s.isnan(), s, torch.where(s > 0, found, -math.inf)).sum().to(value.dtype)
 
     def _element(self, options: dict[str, Any]) -> Any:
         loc, scale = tensors(options, self.loc, self.scale)

@@ -79,14 +79,15 @@ class AbstractScaledPrior(AbstractPrior):
     """A prior with a field `scale` that may be more than a number. `None` stands for 1, or 2.5 with `autoscale`.
 
     Attributes:
-        fan_in: Divide the scale by √(inputs of a unit), so that a layer's output has about unit variance.
+        fan_in: Divide the scale by √(inputs of a unit), so that a layer's output has about unit variance. A model counts the
+            inputs of torch's own layers (`layers.fan_in`); elsewhere they are all axes but the first, or this number.
         autoscale: For a linear model: multiply the scale by sd(y)/sd(x) of each column when the model meets its data.
         centered: How an unknown scale is searched: True in the entries themselves, False in entries over scale, which
             decouples the two where the data say little. It is the same model either way.
         relative_to_noise: The scale is in units of the likelihood's `noise_scale`, also where that is unknown.
     """
 
-    fan_in: bool = False
+    fan_in: bool | float = False
     autoscale: bool = False
     centered: bool = True
     relative_to_noise: bool = False
@@ -95,6 +96,11 @@ class AbstractScaledPrior(AbstractPrior):
         if self._scale is None:
             object.__setattr__(self, "scale", AUTOSCALE if self.autoscale else 1.0)
         super().__post_init__()
+        if not isinstance(self.fan_in, (bool, int, float)) or (not isinstance(self.fan_in, bool) and not self.fan_in > 0):
+            raise ValueError(
+                f"fan_in must be True or False, but {self.fan_in!r} came; write it without quotes, or give the number of "
+                "inputs that a unit sums over."
+            )
         if self.autoscale and (self.fan_in or self.hyperprior is not None):
             raise ValueError(
                 f"autoscale=True must stand alone, but {self} came; it already says what the scale is: leave out fan_in and "
@@ -143,7 +149,21 @@ class AbstractScaledPrior(AbstractPrior):
 
     def factor(self, shape: Shape) -> float:
         """What the shape multiplies the scale by: 1/√fan_in, or 1."""
-        return 1 / math.sqrt(fan_in(shape)) if self.fan_in else 1.0
+        return 1 / math.sqrt(self._inputs(shape)) if self.fan_in else 1.0
+
+    def _inputs(self, shape: Shape) -> float:
+        return fan_in(shape) if self.fan_in is True else self.fan_in
+
+    def counted(self, inputs: float | None) -> Self:
+        """The same prior with its `fan_in=True` as a number, where a layer knows it.
+
+        >>> from bayesreg.priors import Normal
+        >>> Normal(1.0, fan_in=True).counted(576).resolve((64, 1, 3, 3)).scale == 1 / 24
+        True
+        """
+        if self.fan_in is not True or inputs is None:
+            return self
+        return dataclasses.replace(self, fan_in=inputs)
 
     def resolve(self, shape: Shape) -> Self:
         """The same prior with `fan_in` worked out, scale / √fan_in; an unknown scale keeps it for later.
@@ -215,7 +235,7 @@ class AbstractScaledPrior(AbstractPrior):
             "0.25", "w.scale / √10", "2.5 · sd(y)/sd(x)", "0.5 · noise_scale".
         """
         if self.hyperprior is not None:
-            parts = f"{name}.scale" + (f" / √{fan_in(shape)}" if self.fan_in else "")
+            parts = f"{name}.scale" + (f" / √{self._inputs(shape):g}" if self.fan_in else "")
         else:
             parts = shown(self._scale)
         return parts + (" · sd(y)/sd(x)" if self.autoscale else "") + (" · noise_scale" if self.relative_to_noise else "")

@@ -16,14 +16,11 @@ import torch
 
 from bayesreg import _check
 from bayesreg.priors import numeric
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown
+from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, wide
 from bayesreg.priors.densities import Normal
+from bayesreg.priors.numeric import NEAR, STEP, beside_the_pole, nodes_for
 from bayesreg.priors.positive import HalfCauchy
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
-
-# Nodes of the trapezoidal rule in log(1/λ). The integrands are analytic in a strip of half-width π/4, so that the error is
-# exp(−2π · (π/4)/step) ≈ 4e-14; the range serves |w|/scale from 1e-16 to 1e10.
-STEP, _FIRST, _COUNT = 0.16, -25.0, 395
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,9 +89,8 @@ class ScaleMixture(AbstractMixture):
 
     def _parts(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logarithms of the two weighted densities, without √2π."""
-        square = value.square()
-        slab = log(self.weight) - log(self.wide) - square * (0.5 / (self.wide * self.wide))
-        spike = log(1 - self.weight) - log(self.narrow) - square * (0.5 / (self.narrow * self.narrow))
+        slab = log(self.weight) - log(self.wide) - 0.5 * (value / self.wide).square()
+        spike = log(1 - self.weight) - log(self.narrow) - 0.5 * (value / self.narrow).square()
         return slab, spike
 
     @property
@@ -200,15 +196,32 @@ class AbstractHorseshoe(AbstractScaledElementwisePrior):
     bounded: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def _nodes(self, z: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Log-weights of the rule over log(1/λ), and what is added to 1/λ² for the precision of z = w/scale."""
+    def _nodes(self, v: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Log-weights of the rule at nodes v of log(1/λ), and what is added to 1/λ² for the precision of z = w/scale."""
 
     def _log_density(self, z: torch.Tensor) -> torch.Tensor:
         """Log-density of z, one number an entry."""
-        weights, extra = self._nodes(z)
-        square = z.square()
-        half = (2 * nodes_like(z)).exp() * 0.5
-        return torch.logsumexp(weights - square[..., None] * half, -1) - square * extra * 0.5
+        size = z.abs().clamp_min(NEAR)
+        v = nodes_for(size)
+        weights, extra = self._nodes(v)
+        square = size.square()
+        found = torch.logsumexp(weights - square[..., None] * (2 * v).exp() * 0.5, -1) - square * extra * 0.5
+        return beside_the_pole(z, found, NEAR)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Log-density of the whole tensor, without the detour by the penalty, whose zero may be far out in a slab's tail.
+
+        Args:
+            value: Tensor of the parameter's whole shape.
+
+        Returns:
+            Scalar, in nats.
+        """
+        prior: Any = self.at(value.shape)
+        scale = torch.as_tensor(prior.scale, dtype=wide(value).dtype, device=value.device)
+        z = wide(value) / scale
+        found = prior._log_density(torch.where(z.isinf(), 1.0, z)) - scale.log()
+        return torch.where(z.isinf(), -math.inf, found).sum().to(value.dtype)
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """−log density of each entry above that at |w| = scale."""
@@ -254,8 +267,7 @@ class Horseshoe(AbstractHorseshoe):
 
     regulariser: ClassVar[str] = "horseshoe"
 
-    def _nodes(self, z: torch.Tensor) -> tuple[torch.Tensor, float]:
-        v = nodes_like(z)
+    def _nodes(self, v: torch.Tensor) -> tuple[torch.Tensor, float]:
         return math.log(2 * STEP / math.pi) - HALF_LOG_2PI + 2 * v - torch.log1p((2 * v).exp()), 0.0
 
     def draw(self, shape: Shape, num_samples: int, options: Mapping[str, Any]) -> torch.Tensor:
@@ -321,9 +333,8 @@ class RegularizedHorseshoe(AbstractHorseshoe):
         _check.positive("slab_scale", self.slab_scale)
         super().check()
 
-    def _nodes(self, z: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        v = nodes_like(z)
-        extra = torch.as_tensor((self._scale / self.slab_scale) ** 2, dtype=z.dtype, device=z.device)
+    def _nodes(self, v: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        extra = torch.as_tensor((self._scale / self.slab_scale) ** 2, dtype=v.dtype, device=v.device)
         precision = (2 * v).exp() + extra[..., None]
         logs = 0.5 * precision.log() + v - torch.log1p((2 * v).exp())
         return math.log(2 * STEP / math.pi) - HALF_LOG_2PI + logs, extra
@@ -418,11 +429,6 @@ class RegularizedHorseshoe(AbstractHorseshoe):
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
         return f"horseshoe of {shown(self.scale)} + Σ w² / (2·{shown(self.slab_scale)}²)"
-
-
-def nodes_like(z: torch.Tensor) -> torch.Tensor:
-    """The nodes log(1/λ) of the rule, on the device and in the type of `z`."""
-    return _FIRST + STEP * torch.arange(_COUNT, dtype=z.dtype, device=z.device)
 
 
 def half_cauchy(size: Shape) -> torch.Tensor:

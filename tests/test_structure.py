@@ -39,7 +39,7 @@ ORDER = [
     ["compare"],
     ["plots"],
     ["report"],
-    ["_cli_job", "_cli_screen", "cli"],
+    ["_cli_start", "_cli_setup", "_cli_job", "_cli_screen", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -235,6 +236,21 @@ def read(
     return read_table(file, target, kind=wanted, drop_columns=drop, drop_missing=drop_missing, max_levels=max_levels)
 
 
+def _check_units(table: Table) -> None:
+    """Refuse data whose squares are no numbers: in other units they are.
+
+    Raises:
+        ValueError: If so.
+    """
+    for name, column in zip(table.feature_names, table.X.T, strict=True):
+        if (largest := float(np.abs(column).max())) > 1:
+            _check.in_range(f"the largest entry of {name!r}", largest, torch.float64, power=2)
+    if table.classes is None:
+        largest = float(np.abs(table.y).max())
+        for what, size in (("largest entry", largest), ("sd", largest * float(np.std(table.y / largest)))):
+            _check.in_range(f"the {what} of target {table.target!r}", size, torch.get_default_dtype(), power=2)
+
+
 def model(table: Table, network: Network, rules: RulesFile, likelihood: str | None, seed: int) -> br.BayesianModel:
     """The model of a table: the network's last layer and the likelihood follow the target.
 
@@ -258,6 +274,7 @@ def model(table: Table, network: Network, rules: RulesFile, likelihood: str | No
         what = "numbers (regression)" if table.kind == "regression" else f"{len(table.classes or ())} classes"
         came = f"--likelihood {type(noise).__name__} is for {noise.kind} and {table.target!r} holds {what}"
         raise ValueError(f"the likelihood must suit the target, but {came}; leave it out, or say --kind.")
+    _check_units(table)
     outputs = len(table.classes or ()) if noise.kind == "multiclass" else 2 if noise.heteroscedastic else 1
     module = network.build(table.X.shape[1], outputs, seed)
     return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)

@@ -33,6 +33,7 @@ ORDER = [
     ["path_result"],
     ["path"],
     ["stability"],
+    ["_encoding"],
     ["io", "datasets"],
     ["_readings"],
     ["metrics"],

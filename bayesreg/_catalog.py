@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -121,19 +122,19 @@ def _build(node: ast.expr, classes: dict[str, type], form: str, inner: tuple[typ
     if name not in classes:
         known = ", ".join(classes)
         raise ValueError(f"{form}: {_check.said(name)} is unknown{_check.closest(name, classes)}; known: {known}.")
-    words = [keyword.arg for keyword in node.keywords]
-    for word in words:
-        if word is None or words.count(word) > 1:
-            came = "two stars" if word is None else f"{word!r} twice"
+    for word, times in Counter(keyword.arg for keyword in node.keywords).items():
+        if word is None or times > 1:
+            came = "two stars" if word is None else f"{_check.said(word)} twice"
             raise ValueError(f"{form}: {name} has {came} among its arguments; name each once.")
+    signature = inspect.signature(classes[name])
+    try:
+        signature.bind(*node.args, **{str(keyword.arg): keyword.value for keyword in node.keywords})
+    except TypeError as error:
+        raise ValueError(f"{form}: {name} has {error}; its arguments are {signature}.") from None
     nested = any(isinstance(value, (ast.Call, ast.Name)) for value in (*node.args, *(word.value for word in node.keywords)))
     known = {cls.__name__: cls for base in inner for cls in concrete(base)} if nested else {}
     positional = [_build(arg, known, form, inner) for arg in node.args]
     named = {str(keyword.arg): _build(keyword.value, known, form, inner) for keyword in node.keywords}
-    try:
-        inspect.signature(classes[name]).bind(*positional, **named)
-    except TypeError as error:
-        raise ValueError(f"{form}: {name} has {error}; its arguments are {inspect.signature(classes[name])}.") from None
     return classes[name](*positional, **named)
 
 

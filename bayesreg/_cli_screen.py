@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException, which Typer does not name: it carries its own Click, or did not
 _WHOLE = 13  # characters: a shorter cell is not broken
 _UNBROKEN = 1000  # columns; a pipe has no edge to break lines at
-_WIDTHS = range(20, 10_001)  # columns that COLUMNS may say; with fewer nothing would be readable, with more no line end
+_SIZES = range(20, 10_001)  # columns that COLUMNS may say; with fewer nothing would be readable, with more no line end
 _LONGEST = 300  # characters of a word in a message, of which the middle is left out: a number of 400 digits, a cell, a path
 _TWICE = (  # where a message has both words, or another than the argument's
     ("leave kind=None", "leave --kind out"),
@@ -59,9 +59,9 @@ class Commands(typer.core.TyperGroup):
 
 @contextlib.contextmanager
 def _terminal() -> Iterator[None]:
-    """Forget for a while what the environment says about the terminal's width where it can be no width."""
-    said = {name: os.environ[name] for name in ("COLUMNS", "TERMINAL_WIDTH") if name in os.environ}
-    wrong = {name: text for name, text in said.items() if not (text.isdecimal() and len(text) < 9 and int(text) in _WIDTHS)}
+    """Forget for a while what the environment says about the terminal's size where it can be none."""
+    said = {name: os.environ[name] for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH") if name in os.environ}
+    wrong = {name: text for name, text in said.items() if not (text.isdecimal() and len(text) < 9 and int(text) in _SIZES)}
     for name in wrong:
         del os.environ[name]
     try:

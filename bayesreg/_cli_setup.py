@@ -20,6 +20,7 @@ from bayesreg._files import probe
 from bayesreg.datasets import Table, load_diabetes, read_table
 from bayesreg.inference import MAP, AbstractMethod
 from bayesreg.inference.base import resolve
+from bayesreg.inference.training import FULL_BATCH_ROWS
 from bayesreg.layers.mlp import ACTIVATIONS, MLP
 from bayesreg.propagate import MAX_MEMORY
 from bayesreg.rules_file import MAX_RULES, RulesFile, too_many
@@ -63,6 +64,25 @@ class Network:
         """The hidden layers' widths; none for a linear model."""
         return tuple(width for width in self.hidden if width)
 
+    def check_memory(self, rows: int, inputs: int, outputs: int) -> None:
+        """Refuse a network before it is made whose fit would not go into memory.
+
+        Args:
+            rows: N.
+            inputs: D.
+            outputs: K.
+
+        Raises:
+            ValueError: If so.
+        """
+        sizes = (inputs, *self.widths, outputs)
+        weights = sum((one + 1) * other for one, other in itertools.pairwise(sizes))
+        units = min(rows, FULL_BATCH_ROWS) * sum(sizes)
+        if _BYTES_A_WEIGHT * weights + 4 * units > MAX_MEMORY:
+            layers = " → ".join(map(_check.said, sizes))
+            came = f"{_check.said(weights)} weights came of the layers {layers}, for {rows:,} rows"
+            raise ValueError(f"the network must fit into {MAX_MEMORY:.1e} bytes, but {came}; take a smaller --hidden.")
+
     def build(self, inputs: int, outputs: int, seed: int) -> nn.Sequential:
         """The module, with seeded weights; torch's global random state is left as it was.
 
@@ -73,16 +93,7 @@ class Network:
 
         Returns:
             The module.
-
-        Raises:
-            ValueError: If a fit of it would not go into memory.
         """
-        sizes = (inputs, *self.widths, outputs)
-        weights = sum((one + 1) * other for one, other in itertools.pairwise(sizes))
-        if _BYTES_A_WEIGHT * weights > MAX_MEMORY:
-            came = f"{_check.said(weights)} weights came of the layers {' → '.join(map(_check.said, sizes))}"
-            most = MAX_MEMORY // _BYTES_A_WEIGHT
-            raise ValueError(f"the network must have at most {most:,} weights, but {came}; take smaller widths for --hidden.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return MLP(inputs, self.widths, outputs, self.activation, self.batchnorm, self.dropout)
@@ -276,5 +287,6 @@ def model(table: Table, network: Network, rules: RulesFile, likelihood: str | No
         raise ValueError(f"the likelihood must suit the target, but {came}; leave it out, or say --kind.")
     _check_units(table)
     outputs = len(table.classes or ()) if noise.kind == "multiclass" else 2 if noise.heteroscedastic else 1
+    network.check_memory(len(table.y), table.X.shape[1], outputs)
     module = network.build(table.X.shape[1], outputs, seed)
     return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)

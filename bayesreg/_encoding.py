@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bayesreg import _check
+from bayesreg.propagate import MAX_MEMORY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +90,9 @@ def encode_feature(column: pd.Series, max_levels: int) -> tuple[np.ndarray, list
         came = f"{len(levels):,} came in {counted(len(codes), 'row')} (an identifier column?{mixed})"
         advice = f"leave it out by drop_columns=[{name!r}], or raise max_levels"
         raise ValueError(f"column {name!r} must have at most {max_levels} levels, but {came}; {advice}.")
+    if 8 * len(codes) * len(levels) > MAX_MEMORY:
+        came = f"{len(levels):,} levels in {counted(len(codes), 'row')} came"
+        raise ValueError(f"column {name!r} must go into memory one-hot, but {came}; leave it out by drop_columns=[{name!r}].")
     names = [f"{name}={level}" for level in levels]
     number = counted(len(levels), "level") + (", constant" if len(levels) == 1 else "")
     return np.eye(len(levels))[codes], names, f"{name}: categorical, {number}, one-hot ({some(names)}){mixed}"

@@ -232,9 +232,10 @@ def priors(
     rules = job.rules(prior or [], priors_file)
     network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation, batchnorm, dropout)
     table = job.read(file, target, kind, drop or [], drop_missing, max_levels)
+    model = job.model(table, network, rules, likelihood, seed=0)
     screen = console()
     job.say_data(screen, table)
-    job.say_priors(screen, {"": job.model(table, network, rules, likelihood, seed=0)})
+    job.say_priors(screen, {"": model})
 
 
 @app.command()

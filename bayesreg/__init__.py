@@ -7,13 +7,12 @@ A name is loaded when it is first used, so that `import bayesreg` costs millisec
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
-import types
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers read it; `typing` itself would take half of the time that this import takes
 if TYPE_CHECKING:
+    from typing import Any
+
     from bayesreg import inference, layers, likelihoods, metrics, priors
     from bayesreg.batch_statistics import refresh_batchnorm
     from bayesreg.compare import Comparison, compare
@@ -77,10 +76,12 @@ _HOMES = {  # where what is no module of its own comes from
 }
 
 
-class _Package(types.ModuleType):
+class _Package(type(sys)):
     """This package: its names on first use, and a function kept where a file has the same name."""
 
     def __getattr__(self, name: str) -> Any:
+        import importlib.util
+
         home = _HOMES.get(name)
         if home is not None:
             found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
@@ -92,7 +93,7 @@ class _Package(types.ModuleType):
         return found
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOMES and isinstance(value, types.ModuleType):
+        if name in _HOMES and isinstance(value, type(sys)):
             return  # importing the file `compare` would put itself where the function is looked for
         super().__setattr__(name, value)
 

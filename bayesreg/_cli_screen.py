@@ -32,6 +32,7 @@ _TWICE = (  # where a message has both words, or another than the argument's
     ("drop_missing=True or --drop-missing", "--drop-missing"),
     ("force=True (--force)", "--force"),
     ("pass another fraction", "pass another --test-fraction"),
+    (", or pass standardize=False", ""),
 )
 # Python's words for what has an option of its own here, with the value that an error shows, if any
 _PYTHON = re.compile(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 
@@ -28,6 +27,8 @@ def loaded() -> None:
 
 def _stop(*_: object) -> None:
     """While modules are being loaded an exception would be turned into another, or lost, somewhere in their C parts."""
-    with contextlib.suppress(OSError):  # stderr may be closed
+    try:  # noqa: SIM105 (an import in here could meet the same one half done)
         os.write(2, f"{STOPPED}\n".encode())
+    except OSError:  # stderr is closed
+        pass
     os._exit(130)

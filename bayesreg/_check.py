@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+MAX_COUNT = 2**63 - 1  # what a machine counts with
 MAX_STEPS = 10**8  # half a day of the fastest ones
 
 
@@ -58,14 +59,16 @@ def finite(name: str, value: Any) -> float:
     return number
 
 
-def count(name: str, value: Any) -> int:
-    """Return `value` as an int that is >= 1.
+def count(name: str, value: Any, most: int = MAX_COUNT) -> int:
+    """Return `value` as an int that is >= 1 and at most what a machine counts with, or less.
 
     Raises:
         ValueError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a whole number >= 1, but {said(value)} came; pass for example {name}=100.")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:,}, but {said(value)} came; pass for example {name}=100.")
     return int(value)
 
 
@@ -75,9 +78,7 @@ def steps(name: str, value: Any) -> int:
     Raises:
         ValueError: If it is not.
     """
-    if count(name, value) > MAX_STEPS:
-        raise ValueError(f"{name} must be at most {MAX_STEPS:,}, but {said(value)} came; pass for example {name}=10000.")
-    return int(value)
+    return count(name, value, MAX_STEPS)
 
 
 def in_range(name: str, value: float, dtype: torch.dtype, *, power: int = 1) -> float:
@@ -97,6 +98,15 @@ def in_range(name: str, value: float, dtype: torch.dtype, *, power: int = 1) -> 
             f"{dtype} number, but {value:g} came; take another unit."
         )
     return value
+
+
+def squared(name: str, value: Any) -> float:
+    """Return `value` as a float that is > 0, as its square and one over its square are.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return in_range(name, positive(name, value), torch.float64, power=2)
 
 
 def one_of(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -260,7 +260,7 @@ def equivalents(
     if num_data is not None:
         _check.count("--num-data", num_data)
     if noise_scale is not None:
-        _check.positive("--noise-scale", noise_scale)
+        _check.squared("--noise-scale", noise_scale)
     _check.count("--num-outputs", num_outputs)
     table = table_of(parse(prior), num_data=num_data, noise_scale=noise_scale, num_outputs=num_outputs)
     screen = console()

@@ -140,7 +140,7 @@ def equivalents(
             f"prior must be a prior, but {prior!r} came; pass for example priors.Normal(0.5), or priors.parse('Normal(0.5)')."
         )
     N = math.nan if num_data is None else _check.count("num_data", num_data)
-    sigma = math.nan if noise_scale is None else _check.positive("noise_scale", noise_scale)
+    sigma = math.nan if noise_scale is None else _check.squared("noise_scale", noise_scale)
     K = _check.count("num_outputs", num_outputs)
     if isinstance(prior, GeneralizedNormal) and prior.beta in (1, 2) and prior.hyperprior is None:
         exact = Laplace(prior.scale, prior.loc) if prior.beta == 1 else Normal(prior.scale / math.sqrt(2), prior.loc)
@@ -192,7 +192,7 @@ def dropout_decay(rate: float, length_scale: float, num_data: int, noise_scale: 
     [0.4, 0.1]
     """
     p, precision = checked_rate(rate), _check.positive("length_scale", length_scale) ** 2
-    sigma = _check.positive("noise_scale", noise_scale)
+    sigma = _check.squared("noise_scale", noise_scale)
     return sigma**2 * precision / (2 * _check.count("num_data", num_data)) * ((1 - p) ** -1 if inverted else 1 - p)
 
 

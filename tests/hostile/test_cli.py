@@ -5,6 +5,9 @@ What takes long or has no end is held by a timeout, what was found too late by a
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import inspect
 import os
 import signal
 import subprocess
@@ -17,6 +20,7 @@ import torch
 import bayesreg as br
 from bayesreg import _check, likelihoods, priors, rules_file
 from bayesreg import _cli_job as job
+from bayesreg._catalog import concrete
 from bayesreg.equivalents import equivalents
 from tests.test_cli import PROCESS, QUICK, houses_in, invoke, refused, written
 
@@ -137,16 +141,16 @@ EQUIVALENTS = [
     (["Laplace(1e-310)"], "must fit into floating point"),
     (["ElasticNet(1e-200, 1e-200)"], "must fit into floating point"),
     (["ElasticNet(1, 1e200)"], "must fit into floating point"),
-    (["Normal(1)", "--noise-scale", "1e-200"], "must fit into floating point"),
-    (["Laplace(1)", "--noise-scale", "1e200"], "must fit into floating point"),
-    (["Normal(1)", "--noise-scale", "1e-320"], "must fit into floating point"),
-    (
-        ["Laplace(1e-200)", "--noise-scale", "1e-200", "--num-data", "9"],
-        "must fit into floating point",
-    ),
-    (["Normal(1)", "--num-data", DIGITS], "must fit into floating point"),
-    (["Normal(1)", "--num-outputs", DIGITS], "must fit into floating point"),
+    (["Laplace(1e200)", "--noise-scale", "1e-100", "--num-data", "9"], "must fit into floating point"),  # alpha=0 is no lasso
+    (["Normal(1)", "--noise-scale", "1e-200"], "--noise-scale must lie between 1e-154 and 1e+154 in size"),
+    (["Laplace(1)", "--noise-scale", "1e200"], "--noise-scale must lie between 1e-154 and 1e+154 in size"),
+    (["Normal(1)", "--noise-scale", "1e-320"], "--noise-scale must lie between 1e-154 and 1e+154 in size"),
     (["Normal(1)", "--noise-scale", DIGITS], "--noise-scale must be a finite number > 0, but inf came"),
+    (
+        ["Normal(1)", "--num-data", DIGITS],
+        "--num-data must be at most 9,223,372,036,854,775,807, but a whole number of some 400",
+    ),
+    (["Normal(1)", "--num-outputs", DIGITS], "--num-outputs must be at most 9,223,372,036,854,775,807, but a whole number"),
     ([f"Normal({DIGITS})"], TOO_LARGE),
 ]
 
@@ -169,6 +173,50 @@ def test_whole_numbers_beyond_floating_point_in_python(value):
             make(value)
     with pytest.raises(ValueError, match="must be at most 100,000,000, but a whole number of some"):
         br.inference.MAP(num_steps=abs(value))
+
+
+STRANGE = [
+    1e-320,
+    1e-200,
+    1e200,
+    1e308,
+    10**400,
+    16**6000,
+    b"1",
+    "1",
+    True,
+    None,
+    float("nan"),
+    float("inf"),
+    {},
+    [],
+    (),
+    [[1], [1, 2]],
+]
+
+
+@pytest.mark.parametrize("kind", concrete(priors.AbstractPrior))
+def test_every_argument_of_every_prior_is_taken_or_refused(kind):
+    """No error but one of ours, whatever an argument is; what is taken can be shown and met by a tensor."""
+    for field in dataclasses.fields(kind):
+        for value in STRANGE:
+            with contextlib.suppress(ValueError):
+                made = kind(**{field.name: value})
+                assert str(made)
+                assert made.penalty_text
+                made.resolve((4, 4))
+
+
+@pytest.mark.parametrize("kind", [priors.Normal, priors.Laplace, priors.ElasticNet])
+def test_every_way_back_from_another_tool_takes_or_refuses_its_arguments(kind):
+    for name in filter(lambda name: name.startswith("from_"), dir(kind)):
+        way = getattr(kind, name)
+        needed = [p.name for p in inspect.signature(way).parameters.values() if p.default is p.empty]
+        defaults = {name: 10 if "num" in name else 0.5 for name in needed}
+        for argument in inspect.signature(way).parameters:
+            for value in STRANGE:
+                with contextlib.suppress(ValueError):
+                    assert isinstance(way(**{**defaults, argument: value}), kind)
 
 
 @pytest.mark.parametrize("value", [b"1", bytearray(b"1")])

@@ -6,12 +6,16 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import sys
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from bayesreg import _check
 
 T = TypeVar("T")
+MAX_DEPTH = 30  # brackets inside one another, in a text or a file: no prior needs five
+_ADVICE = "write a class name and numbers in brackets"
 
 
 def concrete(base: type[T]) -> list[type[T]]:
@@ -84,15 +88,25 @@ def parse(text: str, base: type[T], what: str, example: str, *inner: type) -> T:
     Raises:
         ValueError: If the text is not of that form, a name unknown (the closest are named) or an argument wrong.
     """
-    form = f"{what} must read like {example}, but {text!r} came"
+    form = f"{what} must read like {example}, but {_check.said(text)} came"
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, AttributeError):
-        raise ValueError(f"{form}; write a class name and numbers in brackets.") from None
+    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):  # the last two for what is nested too deep
+        raise ValueError(f"{form}; {_ADVICE}.") from None
+    if _depth(node) > MAX_DEPTH:
+        raise ValueError(f"{form}, nested more than {MAX_DEPTH} deep; {_ADVICE}.")
     built = _build(node, {cls.__name__: cls for cls in concrete(base)}, form, inner)
     if not isinstance(built, base):
-        raise ValueError(f"{form}; write a class name and numbers in brackets.")
+        raise ValueError(f"{form}; {_ADVICE}.")
     return built
+
+
+def _depth(node: ast.AST) -> int:
+    """How deep an expression is nested."""
+    deepest, layer = 0, [node]
+    while layer:
+        deepest, layer = deepest + 1, [child for parent in layer for child in ast.iter_child_nodes(parent)]
+    return deepest
 
 
 def _build(node: ast.expr, classes: dict[str, type], form: str, inner: tuple[type, ...]) -> Any:
@@ -100,17 +114,56 @@ def _build(node: ast.expr, classes: dict[str, type], form: str, inner: tuple[typ
         node = ast.Call(func=node, args=[], keywords=[])
     if not isinstance(node, ast.Call):
         try:
-            return ast.literal_eval(node)
-        except (ValueError, TypeError):
-            raise ValueError(f"{form}; write a class name and numbers in brackets.") from None
+            return plain(ast.literal_eval(node))
+        except (ValueError, TypeError) as error:
+            why = f": {error}" if isinstance(error, NotPlainError) else ""
+            raise ValueError(f"{form}{why}; {_ADVICE}.") from None
     name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
     if name not in classes:
-        raise ValueError(f"{form}: {name!r} is unknown{_check.closest(name, classes)}; known: {', '.join(classes)}.")
-    known = {cls.__name__: cls for base in inner for cls in concrete(base)}
+        known = ", ".join(classes)
+        raise ValueError(f"{form}: {_check.said(name)} is unknown{_check.closest(name, classes)}; known: {known}.")
+    for word, times in Counter(keyword.arg for keyword in node.keywords).items():
+        if word is None or times > 1:
+            came = "two stars" if word is None else f"{_check.said(word)} twice"
+            raise ValueError(f"{form}: {name} has {came} among its arguments; name each once.")
+    signature = inspect.signature(classes[name])
+    try:
+        signature.bind(*node.args, **{str(keyword.arg): keyword.value for keyword in node.keywords})
+    except TypeError as error:
+        raise ValueError(f"{form}: {name} has {error}; its arguments are {signature}.") from None
+    nested = any(isinstance(value, (ast.Call, ast.Name)) for value in (*node.args, *(word.value for word in node.keywords)))
+    known = {cls.__name__: cls for base in inner for cls in concrete(base)} if nested else {}
     positional = [_build(arg, known, form, inner) for arg in node.args]
     named = {str(keyword.arg): _build(keyword.value, known, form, inner) for keyword in node.keywords}
-    try:
-        inspect.signature(classes[name]).bind(*positional, **named)
-    except TypeError as error:
-        raise ValueError(f"{form}: {name} has {error}; its arguments are {inspect.signature(classes[name])}.") from None
     return classes[name](*positional, **named)
+
+
+class NotPlainError(ValueError):
+    """A value in a text or a file is none that a prior could have."""
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value as text or a file may give it: a number that fits into floating point, True, False, None, a text, a list.
+
+    Args:
+        value: What was read.
+        depth: How many lists are around it.
+
+    Returns:
+        The same, lists as tuples.
+
+    Raises:
+        NotPlainError: If it is anything else, or nested too deep.
+
+    >>> plain([1, [2.5, "a"]])
+    (1, (2.5, 'a'))
+    """
+    if isinstance(value, (list, tuple)) and depth < MAX_DEPTH:
+        return tuple(plain(entry, depth + 1) for entry in value)
+    if isinstance(value, (bool, float, str)) or value is None:
+        return value
+    if isinstance(value, int):
+        if abs(value) > sys.float_info.max:
+            raise NotPlainError(f"{_check.said(value)} is beyond {sys.float_info.max:.2g}, the largest number there is")
+        return value
+    raise NotPlainError(f"{_check.said(value)} is neither a number nor a text")

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+
+MAX_COUNT = 2**63 - 1  # what a machine counts with
+MAX_STEPS = 10**8  # half a day of the fastest ones
+
+
+class _Said(reprlib.Repr):
+    """The text of a value in an error, short whatever came: a number of 400 digits, a list of lists a thousand deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 120
+        self.maxlong = 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()  # Python itself refuses to write out a number of more than 4,300 digits
+        return super().repr_int(x, level) if bits < 1100 else f"a whole number of some {bits * math.log10(2):.0f} digits"
+
+
+said = _Said().repr
 
 
 def positive(name: str, value: Any) -> float:
@@ -22,7 +43,7 @@ def positive(name: str, value: Any) -> float:
     """
     number = _number(name, value)
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{name} must be a finite number > 0, but {value!r} came; pass for example {name}=1.0.")
+        raise ValueError(f"{name} must be a finite number > 0, but {said(value)} came; pass for example {name}=1.0.")
     return number
 
 
@@ -34,19 +55,58 @@ def finite(name: str, value: Any) -> float:
     """
     number = _number(name, value)
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, but {value!r} came; pass for example {name}=0.0.")
+        raise ValueError(f"{name} must be a finite number, but {said(value)} came; pass for example {name}=0.0.")
     return number
 
 
-def count(name: str, value: Any) -> int:
-    """Return `value` as an int that is >= 1.
+def count(name: str, value: Any, most: int = MAX_COUNT) -> int:
+    """Return `value` as an int that is >= 1 and at most what a machine counts with, or less.
 
     Raises:
         ValueError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1, but {value!r} came; pass for example {name}=100.")
+        raise ValueError(f"{name} must be a whole number >= 1, but {said(value)} came; pass for example {name}=100.")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:,}, but {said(value)} came; pass for example {name}=100.")
     return int(value)
+
+
+def steps(name: str, value: Any) -> int:
+    """Return `value` as a number of steps, each of which leaves a number behind: an int from 1 to `MAX_STEPS`.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return count(name, value, MAX_STEPS)
+
+
+def in_range(name: str, value: float, dtype: torch.dtype, *, power: int = 1) -> float:
+    """Return `value` when its power is a number of this floating type, neither infinite nor, where it is squared, zero.
+
+    Raises:
+        ValueError: If it is not.
+
+    >>> in_range("noise_scale", 0.5, torch.float32, power=2)
+    0.5
+    """
+    limits = torch.finfo(dtype)
+    low, high = 0.0 if power == 1 else limits.tiny ** (1 / power), limits.max ** (1 / power)
+    if not low <= abs(value) <= high:
+        raise ValueError(
+            f"{name} must lie between {low:.0e} and {high:.0e} in size, or its {'square' if power == 2 else 'value'} is no "
+            f"{dtype} number, but {value:g} came; take another unit."
+        )
+    return value
+
+
+def squared(name: str, value: Any) -> float:
+    """Return `value` as a float that is > 0, as its square and one over its square are.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return in_range(name, positive(name, value), torch.float64, power=2)
 
 
 def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
@@ -58,7 +118,7 @@ def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
     choices = list(choices)
     if value not in choices:
         raise ValueError(
-            f"{name} must be one of {', '.join(map(repr, choices))}, but {value!r} came{closest(str(value), choices)}."
+            f"{name} must be one of {', '.join(map(repr, choices))}, but {said(value)} came{closest(str(value), choices)}."
         )
     return value
 
@@ -69,7 +129,7 @@ def closest(name: str, choices: Iterable[str]) -> str:
     >>> closest("Laplase", ["Normal", "Laplace"])
     "; did you mean 'Laplace'"
     """
-    found = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    found = difflib.get_close_matches(name[:200], list(choices), n=3, cutoff=0.5)
     return "; did you mean " + " or ".join(map(repr, found)) if found else ""
 
 
@@ -94,9 +154,14 @@ def all_finite(name: str, values: torch.Tensor) -> torch.Tensor:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, (str, bool)) or value is None:
-        raise ValueError(f"{name} must be a number, but {value!r} came; pass for example {name}=1.0.")
+    if isinstance(value, (str, bytes, bytearray, bool)) or value is None:
+        raise ValueError(f"{name} must be a number, but {said(value)} came; pass for example {name}=1.0.")
     try:
         return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be a number that a computer's floating point holds, up to {sys.float_info.max:.2g}, but "
+            f"{said(value)} came; pass for example {name}=1.0."
+        ) from None
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a number, but {type(value).__name__} came; pass for example {name}=1.0.") from None

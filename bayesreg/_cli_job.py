@@ -3,105 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 import bayesreg as br
-from bayesreg import _check, likelihoods
-from bayesreg import priors as prior_classes
+from bayesreg import _check
 from bayesreg._cli_screen import columns, console, in_options, progress, say
-from bayesreg.datasets import Split, Table, load_diabetes, read_table
-from bayesreg.inference import MAP, AbstractMethod
-from bayesreg.inference.base import resolve
+from bayesreg._cli_setup import DEMO, Network, Settings, check, methods, model, read, rules
+from bayesreg.datasets import Split, Table, load_diabetes
+from bayesreg.inference import AbstractMethod
 from bayesreg.inference.training import FULL_BATCH_ROWS
-from bayesreg.layers.mlp import ACTIVATIONS, MLP
 from bayesreg.propagate import MAX_MEMORY
-from bayesreg.rules_file import RulesFile
-from bayesreg.rules_file import read as read_rules
-from bayesreg.spec import PriorSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bayesreg.compare import Comparison
 
-
-@dataclass(frozen=True)
-class Network:
-    """A multilayer perceptron.
-
-    Attributes:
-        hidden: Widths of the hidden layers; (0,) is a linear model.
-        activation: Its name.
-        batchnorm: Normalise before each activation.
-        dropout: Rate of the units dropped after each activation.
-    """
-
-    hidden: tuple[int, ...]
-    activation: str = "relu"
-    batchnorm: bool = False
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check.one_of("--activation", self.activation, ACTIVATIONS)
-        if min(self.hidden) < 0 or (0 in self.hidden and len(self.hidden) > 1):
-            came = " ".join(f"--hidden {width}" for width in self.hidden)
-            raise ValueError(f"--hidden must be a width >= 1, or 0 by itself for a linear model, but {came} came; correct it.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"--dropout must be a rate, 0 <= RATE < 1, but {self.dropout:g} came; pass for example 0.05.")
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """The hidden layers' widths; none for a linear model."""
-        return tuple(width for width in self.hidden if width)
-
-    def build(self, inputs: int, outputs: int, seed: int) -> nn.Sequential:
-        """The module, with seeded weights; torch's global random state is left as it was.
-
-        Args:
-            inputs: D.
-            outputs: K.
-            seed: Of the first weights.
-
-        Returns:
-            The module.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return MLP(inputs, self.widths, outputs, self.activation, self.batchnorm, self.dropout)
-
-
-DEMO = Network((20,))
+__all__ = ["DEMO", "Fit", "Network", "Settings", "check", "load_diabetes", "methods", "model", "read", "rules", "run"]
 _SMALL = 10**7  # rows × parameters of a step: one thread takes about a millisecond for them
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a job is done.
-
-    Attributes:
-        out: Where the report goes.
-        force: Replace one that is there.
-        test_fraction: Share of the rows held out.
-        seed: Of the split, the first weights, the fits and the draws.
-        num_samples: Draws from each posterior for its predictions.
-    """
-
-    out: Path
-    force: bool
-    test_fraction: float = 0.2
-    seed: int = 0
-    num_samples: int = 1000
 
 
 @dataclass(frozen=True)
@@ -119,145 +45,6 @@ class Fit:
 
 class _Begun(Exception):
     """A rehearsed fit has taken its first step."""
-
-
-def check(settings: Settings) -> None:
-    """Refuse what is wrong whatever the data are.
-
-    Args:
-        settings: How the job is to be done.
-
-    Raises:
-        ValueError: If the report cannot be written where it is to go, or a number is out of its range.
-    """
-    if settings.seed < 0:
-        raise ValueError(f"--seed must be a whole number >= 0, but {settings.seed} came; pass for example --seed 0.")
-    if settings.num_samples < 1:
-        raise ValueError(f"--num-samples must be a whole number >= 1, but {settings.num_samples} came; pass for example 1000.")
-    out = settings.out
-    if out.suffix != ".html":
-        raise ValueError(f"--out must end in .html, but {str(out)!r} came; the numbers go beside it as .json.")
-    if not out.parent.is_dir():
-        raise ValueError(f"the folder of --out must exist, but {str(out)!r} came; make {str(out.parent)!r} first.")
-    for path in (out, out.with_suffix(".json")):
-        if path.is_dir() or (path.exists() and not settings.force):
-            raise ValueError(f"{str(path)!r} must not exist yet; pass --force to replace it, or another name by --out.")
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"the folder of --out must be writable, but {error.strerror} came; choose another place.") from error
-
-
-def rules(texts: Sequence[str], file: Path | None = None) -> RulesFile:
-    """Rules from `--prior` texts and a `--priors` file.
-
-    Args:
-        texts: PATTERN=PRIOR each.
-        file: A TOML file, whose rules come first.
-
-    Returns:
-        The rules of both.
-
-    Raises:
-        ValueError: If a text is not of that form, names no prior, or repeats a pattern; or the file is refused.
-
-    >>> rules(["*.weight=Laplace(scale=0.1)"]).priors
-    PriorSpec({'*.weight': Laplace(scale=0.1)})
-    """
-    given = RulesFile(PriorSpec()) if file is None else read_rules(file)
-    found: dict[str, prior_classes.AbstractPrior] = {}
-    for text in texts:
-        pattern, equals, prior = (part.strip() for part in text.partition("="))
-        if not (pattern and equals and prior) or "(" in pattern:
-            example = "for example '*.weight=Laplace(scale=0.1)'"
-            raise ValueError(f"--prior must read PATTERN=PRIOR, {example}, but {text!r} came; write both sides of the '='.")
-        if pattern == "noise_scale":
-            raise ValueError(
-                f"the noise's prior is a part of the likelihood; write --likelihood 'Gaussian(noise_scale={prior})'."
-            )
-        if pattern in found:
-            raise ValueError(f"each --prior must have a pattern of its own, but {pattern!r} came twice; leave one out.")
-        found[pattern] = prior_classes.parse(prior)
-    return RulesFile(given.priors & found, given.outputs)
-
-
-def methods(names: Sequence[str], settings: Mapping[str, float | None] | None = None) -> dict[str, AbstractMethod]:
-    """Methods by name, with the settings that they take.
-
-    Args:
-        names: What the methods are called.
-        settings: num_steps, batch_size, learning_rate, for those that take them; None where nothing was said.
-
-    Returns:
-        Name to method, in the order given.
-
-    Raises:
-        ValueError: If a name is unknown or repeated, or a setting is out of its range or taken by none.
-    """
-    given: dict[str, Any] = {key: value for key, value in (settings or {}).items() if value is not None}
-    found: dict[str, AbstractMethod] = {}
-    unused = set(given)
-    for name in names:
-        made = type(resolve(name))
-        if name in found:
-            raise ValueError(f"each --method must be given once, but {name!r} came twice; leave one out.")
-        takes = inspect.signature(made).parameters
-        options: dict[str, Any] = {key: value for key, value in given.items() if key in takes}
-        unused -= options.keys()
-        if given and "mode" in takes:  # it starts from a mode, and finding that is what takes steps
-            options["mode"], unused = MAP(**given), set()
-        found[name] = made(**options)
-    if unused:
-        came = f"{', '.join(sorted(unused))} came for {', '.join(found)}"
-        raise ValueError(f"a setting must be one that a method takes, but {came}; leave it out.")
-    return found
-
-
-def read(
-    file: Path | None, target: str | None, kind: str | None, drop: Sequence[str], drop_missing: bool, max_levels: int
-) -> Table:
-    """The file's table, or the demo's where there is no file; see `datasets.read_table`.
-
-    Raises:
-        ValueError: If a file comes without its target, or the other way round, or the file is refused.
-    """
-    if file is None:
-        if target is not None or kind is not None or drop or drop_missing:
-            raise ValueError("options about the data need a FILE, but none came; write: bayesreg priors FILE --target NAME.")
-        return load_diabetes()
-    if target is None:
-        raise ValueError("a FILE needs the column to predict, but none was said; add --target NAME.")
-    wanted: Any = kind  # read_table checks it
-    return read_table(file, target, kind=wanted, drop_columns=drop, drop_missing=drop_missing, max_levels=max_levels)
-
-
-def model(table: Table, network: Network, rules: RulesFile, likelihood: str | None, seed: int) -> br.BayesianModel:
-    """The model of a table: the network's last layer and the likelihood follow the target.
-
-    Args:
-        table: The data.
-        network: What kind of network.
-        rules: Over tensors and outputs.
-        likelihood: Its text, or None for what suits the target.
-        seed: Of the first weights.
-
-    Returns:
-        The model, not fitted.
-
-    Raises:
-        ValueError: If the likelihood does not suit the target, or a rule matches nothing.
-    """
-    suits = {"regression": likelihoods.Gaussian, "binary": likelihoods.Bernoulli, "multiclass": likelihoods.Categorical}
-    noise = suits[table.kind]() if likelihood is None else likelihoods.parse(likelihood)
-    fits = noise.kind == table.kind or (table.kind == "binary" and noise.kind == "multiclass")
-    if not fits:
-        what = "numbers (regression)" if table.kind == "regression" else f"{len(table.classes or ())} classes"
-        came = f"--likelihood {type(noise).__name__} is for {noise.kind} and {table.target!r} holds {what}"
-        raise ValueError(f"the likelihood must suit the target, but {came}; leave it out, or say --kind.")
-    outputs = len(table.classes or ()) if noise.kind == "multiclass" else 2 if noise.heteroscedastic else 1
-    module = network.build(table.X.shape[1], outputs, seed)
-    return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)
 
 
 def run(table: Table, fits: Mapping[str, Fit], settings: Settings) -> None:
@@ -336,7 +123,7 @@ def _check_memory(fits: Mapping[str, Fit], split: Split, num_samples: int) -> No
     width = max(fit.model.module[-1].out_features for fit in fits.values())  # pyright: ignore
     if 4 * num_samples * rows * width > MAX_MEMORY:
         most = MAX_MEMORY // (4 * rows * width)
-        came = f"{num_samples:,} draws for {rows:,} rows"
+        came = f"{_check.said(num_samples)} draws for {rows:,} rows"
         raise ValueError(f"the predictions must fit into memory, but {came} came; pass at most --num-samples {most}.")
 
 
@@ -367,6 +154,11 @@ def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.Abstr
             return br.fit(fit.model, split.X_train, split.y_train, method=fit.method, seed=seed, progress=update)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    except ArithmeticError as error:  # of Python's own numbers, which do not run to infinity as tensors do
+        must = "every number of the fit must stay within what floating point holds"
+        raise ValueError(
+            f"{name}: {must}, but {error} came; take scales of --prior and --likelihood nearer to one, or another unit."
+        ) from error
 
 
 def say_data(screen: Console, table: Table, split: Split | None = None) -> None:

@@ -17,12 +17,23 @@ from typing import TYPE_CHECKING, Any
 import typer
 import typer.core
 
+from bayesreg._cli_start import STOPPED
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 _USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException, which Typer does not name: it carries its own Click, or did not
 _WHOLE = 13  # characters: a shorter cell is not broken
 _UNBROKEN = 1000  # columns; a pipe has no edge to break lines at
+_SIZES = range(20, 10_001)  # columns that COLUMNS may say; with fewer nothing would be readable, with more no line end
+_LONGEST = 300  # characters of a word in a message, of which the middle is left out: a number of 400 digits, a cell, a path
+_TWICE = (  # where a message has both words, or another than the argument's
+    ("leave kind=None", "leave --kind out"),
+    ("drop_missing=True or --drop-missing", "--drop-missing"),
+    ("force=True (--force)", "--force"),
+    ("pass another fraction", "pass another --test-fraction"),
+    (", or pass standardize=False", ""),
+)
 # Python's words for what has an option of its own here, with the value that an error shows, if any
 _PYTHON = re.compile(
     r"(?<![\w'\".-])(?P<word>drop_columns|drop_missing|max_levels|kind|test_fraction|num_steps|batch_size|learning_rate|num_samples"
@@ -35,7 +46,7 @@ class Commands(typer.core.TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command's name."""
-        with _one_line():
+        with _terminal(), _one_line():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -43,8 +54,21 @@ class Commands(typer.core.TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal without σ shows a question mark and goes on
-        with _one_line():
+        with _terminal(), _one_line():
             return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[None]:
+    """Forget for a while what the environment says about the terminal's size where it can be none."""
+    said = {name: os.environ[name] for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH") if name in os.environ}
+    wrong = {name: text for name, text in said.items() if not (text.isdecimal() and len(text) < 9 and int(text) in _SIZES)}
+    for name in wrong:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(wrong)
 
 
 @contextlib.contextmanager
@@ -54,7 +78,7 @@ def _one_line() -> Iterator[None]:
     except BrokenPipeError:
         raise  # whoever read the output has gone: Typer ends quietly
     except KeyboardInterrupt:
-        _complain("Stopped; no report was written.")
+        _complain(STOPPED)
         raise typer.Exit(130) from None
     except _USAGE as error:
         context = getattr(error, "ctx", None)
@@ -64,10 +88,16 @@ def _one_line() -> Iterator[None]:
         about = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
         _complain(f"Error: {in_options(about)}")
         raise typer.Exit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # what torch raises in its place
+            raise
+        _complain("Error: all that is computed must fit into memory, but it does not; take fewer --hidden, rows or draws.")
+        raise typer.Exit(2) from None
 
 
 def _complain(message: str) -> None:
-    console(stderr=True).print(printable(" ".join(message.split())), style="red", soft_wrap=True)
+    words = (word if len(word) <= _LONGEST else f"{word[:60]}…{word[-20:]}" for word in message.split())
+    console(stderr=True).print(printable(" ".join(words)), style="red", soft_wrap=True)
 
 
 def _full_stop(sentence: str) -> str:
@@ -88,9 +118,8 @@ def in_options(message: str) -> str:
     >>> in_options("raise num_steps; the column 'num_steps' stays, and so does what is kind.")
     "raise --num-steps; the column 'num_steps' stays, and so does what is kind."
     """
-    message = message.replace("leave kind=None", "leave --kind out").replace(
-        "drop_missing=True or --drop-missing", "--drop-missing"
-    )
+    for said, option in _TWICE:
+        message = message.replace(said, option)
     return _PYTHON.sub(lambda found: _as_option(found["word"], found["value"]), message)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
 from bayesreg import __version__
 from bayesreg._cli_screen import Commands, columns, console, say
+from bayesreg._cli_start import loaded
 
 app = typer.Typer(
     cls=Commands,
@@ -27,7 +29,8 @@ _DATA, _MODEL, _FITS, _REPORT = "Data", "Model", "Fits", "Report"
 
 
 def _option(help: str, panel: str, *names: str, metavar: str | None = None, show_default: bool = False) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, show_default=show_default)
+    text = help.replace("[", r"\[")  # a section [priors] is no markup
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, show_default=show_default)
 
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A CSV or Parquet file with named columns.")]
@@ -173,8 +176,7 @@ def report(
     force: Force = False,
 ) -> None:
     """Fit a network to a file by several methods, compare them on held-out rows, and write a report."""
-    from bayesreg import _cli_job as job
-
+    job = _job()
     settings = job.Settings(out, force, test_fraction, seed, num_samples)
     job.check(settings)
     network = job.Network(tuple(hidden or [50]), activation, batchnorm, dropout)
@@ -189,12 +191,10 @@ def report(
 @app.command()
 def demo(out: Out = Path("report.html"), force: Force = False, seed: Seed = 0) -> None:
     """Fit one network to the diabetes data under two priors and by three methods, and write a report: under a minute."""
-    from bayesreg import _cli_job as job
-    from bayesreg import datasets
-
+    job = _job()
     settings = job.Settings(out, force, seed=seed)
     job.check(settings)
-    table = datasets.load_diabetes()
+    table = job.load_diabetes()
     normal, laplace = (
         job.model(table, job.DEMO, rules, None, seed) for rules in (job.rules([]), job.rules(["*.weight=Laplace(0.1)"]))
     )
@@ -225,17 +225,17 @@ def priors(
     list_all: List = False,
 ) -> None:
     """Show what would be assumed about every tensor, before any fit; takes the model options of `bayesreg report`."""
-    from bayesreg import _cli_job as job
-
     if list_all:
         _list_priors()
         return
+    job = _job()
     rules = job.rules(prior or [], priors_file)
     network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation, batchnorm, dropout)
     table = job.read(file, target, kind, drop or [], drop_missing, max_levels)
+    model = job.model(table, network, rules, likelihood, seed=0)
     screen = console()
     job.say_data(screen, table)
-    job.say_priors(screen, {"": job.model(table, network, rules, likelihood, seed=0)})
+    job.say_priors(screen, {"": model})
 
 
 @app.command()
@@ -260,7 +260,7 @@ def equivalents(
     if num_data is not None:
         _check.count("--num-data", num_data)
     if noise_scale is not None:
-        _check.positive("--noise-scale", noise_scale)
+        _check.squared("--noise-scale", noise_scale)
     _check.count("--num-outputs", num_outputs)
     table = table_of(parse(prior), num_data=num_data, noise_scale=noise_scale, num_outputs=num_outputs)
     screen = console()
@@ -270,6 +270,14 @@ def equivalents(
     say(screen, "")
     columns(screen, HEADS, table.cells())
     say(screen, "", *(re.sub(r"num_data|noise_scale|num_outputs", _as_option, note) for note in table.notes))
+
+
+def _job() -> ModuleType:
+    """What does the work, which takes seconds to load."""
+    from bayesreg import _cli_job
+
+    loaded()
+    return _cli_job
 
 
 def _as_option(word: re.Match[str]) -> str:

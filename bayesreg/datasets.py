@@ -8,9 +8,8 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,18 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from bayesreg import _check
+from bayesreg._encoding import counted, encode_feature, encode_target, some
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
-_USABLE = {"integer", "floating", "mixed-integer-float", "decimal", "boolean", "string"}  # as pandas calls contents
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_COMMA = re.compile(r"[+-]?\d[\d.]*(,[\d.,]+)?")
-_DATE = re.compile(
-    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}/\d{1,2}/\d{2})([T ]+\d{1,2}:.*)?"
-    r"|\d{8}T\d{4,6}Z?|\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
-)
 
 
 class Split(NamedTuple):
@@ -68,7 +61,7 @@ class Table:
     num_dropped: int
 
     def __repr__(self) -> str:
-        rows, features = _count(len(self.y), "row"), _count(self.X.shape[1], "feature")
+        rows, features = counted(len(self.y), "row"), counted(self.X.shape[1], "feature")
         return f"Table({self.source}: {rows}, {features}, {self.kind} on {self.target!r})"
 
     def train_test_split(self, test_fraction: float = 0.2, seed: int = 0) -> Split:
@@ -95,7 +88,7 @@ class Table:
         num_rows = len(self.y)
         num_test = round(test_fraction * num_rows) if 0.0 < test_fraction < 1.0 else 0
         if min(num_test, num_rows - num_test) < 2:
-            came = f"test_fraction={test_fraction} of {_count(num_rows, 'row')} came"
+            came = f"test_fraction={test_fraction} of {counted(num_rows, 'row')} came"
             raise ValueError(f"each part must have at least 2 rows, but {came}; pass another fraction or more rows.")
         order = np.random.default_rng(seed).permutation(num_rows)
         chosen = order[:num_test]
@@ -108,6 +101,10 @@ class Table:
             chosen = np.concatenate([order[self.y[order] == k][:n] for k, n in enumerate(number)])
         test = np.zeros(num_rows, dtype=bool)
         test[chosen] = True
+        if min(test.sum(), (~test).sum()) < 2:  # a class with a single row is trained on
+            single = counted(int((np.bincount(self.y) == 1).sum()), "class", "es")
+            came = f"{single} of one row each came among {counted(num_rows, 'row')}, which leaves {test.sum()} to hold out"
+            raise ValueError(f"each part must have at least 2 rows, but {came}; join rare classes, or leave them out.")
         return Split(self.X[~test], self.y[~test], self.X[test], self.y[test])
 
 
@@ -169,15 +166,15 @@ def read_table(
     frame = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
     frame = _select(frame, target, drop_columns)
     num_rows, (frame, missing) = len(frame), _without_missing(frame, drop_missing)
-    y, classes, sentence = _encode_target(frame.pop(target), kind, max_levels)
-    parts, names, sentences = zip(*(_encode_feature(column, max_levels) for _, column in frame.items()), strict=True)
+    y, classes, sentence = encode_target(frame.pop(target), kind, max_levels)
+    parts, names, sentences = zip(*(encode_feature(column, max_levels) for _, column in frame.items()), strict=True)
     unchanged = sentences.count("")
-    encoding = [sentence, *([f"{_count(unchanged, 'numeric column')}, unchanged"] if unchanged else [])]
+    encoding = [sentence, *([f"{counted(unchanged, 'numeric column')}, unchanged"] if unchanged else [])]
     encoding += [*filter(None, sentences), *missing]
     names = _distinct([*itertools.chain(*names)], "feature names after one-hot encoding")
     found = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
-    dropped = num_rows - len(frame)
-    return Table(np.concatenate(parts, axis=1), y, names, target, found, classes, encoding, file.name, dropped)
+    dropped, source = num_rows - len(frame), file.name.encode("utf-8", "replace").decode()  # a name may be no UTF-8
+    return Table(np.concatenate(parts, axis=1), y, names, target, found, classes, encoding, source, dropped)
 
 
 def load_diabetes() -> Table:
@@ -270,6 +267,8 @@ def _read_csv(file: Path) -> pd.DataFrame:
             first = records(delimiter)
         if not first:
             raise csv.Error("no line with text")
+        if any("\0" in name for name in first[0]):
+            raise csv.Error("NUL bytes in its first line")
         names = [name.strip() or f"Unnamed: {i}" for i, name in enumerate(first[0])]
         if len(first[-1]) > len(names):  # pandas would take the first column for row labels, and shift the names
             raise csv.Error(f"{len(first[-1])} fields in row 1, {len(names)} in the header")
@@ -299,13 +298,15 @@ def _select(frame: pd.DataFrame, target: str, drop_columns: Sequence[str]) -> pd
     left = [name for name in columns if name not in drop]
     for what, name, choices in [*(("drop_columns", name, columns) for name in drop), ("target", target, left)]:
         if name not in choices:
-            came = f"{name!r} came{_check.closest(str(name), choices)}; its columns are {_some(map(repr, choices))}"
+            near = _check.closest(str(name), choices) if len(columns) > 1 else ""
+            alone = "" if len(columns) > 1 else ", one only: fields must be apart by commas, semicolons or tabs"
+            came = f"{name!r} came{near}; its columns are {some(map(_check.said, choices))}{alone}"
             raise ValueError(f"{what} must name a column of the file, but {came}.")
     if unnamed := [name for name in left if name.startswith(("Unnamed: ", "__index_level_"))]:
-        came = f"{_some(map(repr, unnamed))} came without one, as row numbers and trailing delimiters do"
+        came = f"{some(map(repr, unnamed))} came without one, as row numbers and trailing delimiters do"
         raise ValueError(f"every column must have a name, but {came}; name it, or pass drop_columns={unnamed}.")
     if len(left) < 2 or len(frame) == 0:
-        came = f"{_count(len(frame), 'row')} of {_some(map(repr, left))} came"
+        came = f"{counted(len(frame), 'row')} of {some(map(repr, left))} came"
         raise ValueError(f"a feature beside the target, and rows of data, must be left, but {came}; add some.")
     return frame.drop(columns=drop)
 
@@ -316,94 +317,13 @@ def _without_missing(frame: pd.DataFrame, drop_missing: bool) -> tuple[pd.DataFr
     if number == 0:
         return frame, []
     per_column = missing.sum().sort_values(ascending=False, kind="stable")
-    detail = _some(f"{name} {count:,}" for name, count in per_column.items() if count)
-    share = f"{number:,} of {_count(len(frame), 'row')}"
+    detail = some(f"{name} {count:,}" for name, count in per_column.items() if count)
+    share = f"{number:,} of {counted(len(frame), 'row')}"
     if not drop_missing or number == len(frame):
         must = "a row without missing values must be left" if drop_missing else "every cell must have a value"
         advice = "leave out the emptiest columns" if drop_missing else "pass drop_missing=True or --drop-missing"
         raise ValueError(f"{must}, but {share} came with missing ones ({detail}); fill them in, or {advice}.")
     return frame.dropna(), [f"{share} dropped for missing values ({detail})"]
-
-
-def _content(column: pd.Series) -> Literal["numbers", "booleans", "text"]:
-    import pandas as pd
-
-    values = column.cat.categories if column.dtype == "category" else column
-    word = pd.api.types.infer_dtype(values, skipna=True)
-    if word not in _USABLE:
-        raise _unusable(column.name, f"{word} values came")
-    return "text" if word == "string" else "booleans" if word == "boolean" else "numbers"
-
-
-def _unusable(name: Any, came: str) -> ValueError:
-    advice = f"convert it (dates to days since a start, commas to points), or leave it out by drop_columns=[{name!r}]"
-    return ValueError(f"column {name!r} must hold numbers, booleans or text, but {came}; {advice}.")
-
-
-def _numbers(column: pd.Series) -> np.ndarray:
-    values = column.to_numpy().astype(np.float64)
-    rows = column.index.to_numpy()[~np.isfinite(values)] + 1
-    if len(rows):
-        came = f"{len(rows):,} of {_count(len(values), 'value')} came infinite, the first in row {rows[0]:,}"
-        raise ValueError(f"column {column.name!r} must be finite, but {came}; correct them or leave these rows out.")
-    return values
-
-
-def _levels(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    if column.dtype == "category":
-        column = column.astype(column.cat.categories.dtype)  # a category's own order may differ
-    codes, found = column.factorize(sort=True)
-    levels = [str(level) for level in found]
-    if all(map(_DATE.fullmatch, levels)):
-        raise _unusable(column.name, f"dates or times came ({levels[0]!r})")
-    if any("," in level for level in levels) and all(map(_COMMA.fullmatch, levels)):
-        raise _unusable(column.name, f"numbers with a comma came ({levels[0]!r})")
-    return codes.astype(np.int64), levels
-
-
-def _encode_feature(column: pd.Series, max_levels: int) -> tuple[np.ndarray, list[str], str]:
-    name, content = str(column.name), _content(column)
-    if content != "text":
-        values = _numbers(column)
-        what = "boolean, 0/1" if content == "booleans" else "numeric"
-        constant = f", constant ({values[0]:g}), kept" if np.ptp(values) == 0 else ""
-        return values[:, None], [name], f"{name}: {what}{constant}" if constant or content == "booleans" else ""
-    codes, levels = _levels(column)
-    words = [level for level in levels if not _NUMBER.fullmatch(level)]
-    mixed = f"; all are numbers but {_some(map(repr, words), 3)}" if 2 * len(words) < len(levels) and words else ""
-    if len(levels) > max_levels:
-        came = f"{len(levels):,} came in {_count(len(codes), 'row')} (an identifier column?{mixed})"
-        advice = f"leave it out by drop_columns=[{name!r}], or raise max_levels"
-        raise ValueError(f"column {name!r} must have at most {max_levels} levels, but {came}; {advice}.")
-    names = [f"{name}={level}" for level in levels]
-    number = _count(len(levels), "level") + (", constant" if len(levels) == 1 else "")
-    return np.eye(len(levels))[codes], names, f"{name}: categorical, {number}, one-hot ({_some(names)}){mixed}"
-
-
-def _encode_target(column: pd.Series, kind: str | None, max_levels: int) -> tuple[np.ndarray, list[str] | None, str]:
-    must, content = f"target {column.name!r} must", _content(column)
-    if column.nunique() < 2:
-        raise ValueError(f"{must} vary, but {column.iloc[0]} came in every row; choose another target.")
-    if content == "text":
-        y, classes = _levels(column)
-        if kind == "regression":
-            raise ValueError(f"{must} hold numbers for regression, but text came ({classes[0]!r}); leave kind=None.")
-    else:
-        values = _numbers(column)
-        found, y = np.unique(values, return_inverse=True)
-        whole = np.array_equal(found, np.rint(found))
-        if kind == "regression" or (kind is None and content == "numbers"):
-            what = "boolean as 0/1" if content == "booleans" else "integer" if whole else "numeric"
-            note = " (kind='classification' takes its values as classes)" if whole and kind is None else ""
-            return values, None, f"{column.name}: target, {what}, regression{note}"
-        if not whole:
-            raise ValueError(f"{must} hold text or whole numbers for classes, but fractions came; leave kind=None.")
-        classes = ["False", "True"] if content == "booleans" else [f"{value:.0f}" for value in found]
-    if len(classes) > max_levels:
-        raise ValueError(f"{must} have at most {max_levels} classes, but {len(classes):,} came; raise max_levels.")
-    what = "binary" if len(classes) == 2 else f"{len(classes)} classes"
-    sentence = f"{column.name}: target, {what}, {_some(f'{name} = {k}' for k, name in enumerate(classes))}"
-    return y.astype(np.int64), classes, sentence
 
 
 def _bundled(name: str, target: str, classes: list[str] | None) -> Table:
@@ -436,14 +356,5 @@ def _read_numbers(file: Path, size: int | None = None) -> np.ndarray:
 
 def _distinct(names: list[str], what: str) -> list[str]:
     if repeated := [name for name, number in Counter(names).items() if number > 1]:
-        raise ValueError(f"{what} must differ, but {_some(map(repr, repeated))} came more than once; rename them.")
+        raise ValueError(f"{what} must differ, but {some(map(repr, repeated))} came more than once; rename them.")
     return names
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _some(words: Iterable[str], limit: int = 20) -> str:
-    words = list(words)
-    return ", ".join(words[:limit]) + (f" and {len(words) - limit:,} more" if len(words) > limit else "")

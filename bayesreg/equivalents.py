@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ def equivalents(
             f"prior must be a prior, but {prior!r} came; pass for example priors.Normal(0.5), or priors.parse('Normal(0.5)')."
         )
     N = math.nan if num_data is None else _check.count("num_data", num_data)
-    sigma = math.nan if noise_scale is None else _check.positive("noise_scale", noise_scale)
+    sigma = math.nan if noise_scale is None else _check.squared("noise_scale", noise_scale)
     K = _check.count("num_outputs", num_outputs)
     if isinstance(prior, GeneralizedNormal) and prior.beta in (1, 2) and prior.hyperprior is None:
         exact = Laplace(prior.scale, prior.loc) if prior.beta == 1 else Normal(prior.scale / math.sqrt(2), prior.loc)
@@ -152,11 +153,17 @@ def equivalents(
             "and ElasticNet.",
             (),
         )
-    a, c = _settled(prior, sigma).strengths
-    given = _Given(a, c, N, sigma, K)
-    rows = tuple(rule.row(given) for rule in (_BOTH if a and c else _L1 if a else _L2))
-    symbols = {"β": 1 / a if a else math.nan, "τ": 1 / math.sqrt(c) if c else math.nan, "N": N, "σ": sigma, "K": K}
-    shown = [f"{letter} = {number:.6g}" for letter, number in symbols.items() if not math.isnan(number)]
+    try:
+        a, c = _settled(prior, sigma).strengths
+        given = _Given(a, c, N, sigma, K)
+        rows = tuple(rule.row(given) for rule in (_BOTH if a and c else _L1 if a else _L2))
+        symbols = {"β": a and 1 / a, "τ": c and 1 / math.sqrt(c), "N": N, "σ": sigma, "K": K}
+        shown = [f"{letter} = {number:.6g}" for letter, number in symbols.items() if number and not math.isnan(number)]
+        held = all(sys.float_info.min <= n <= sys.float_info.max for row in rows for n in row.numbers.values())
+    except ArithmeticError:  # Python's numbers do not run to infinity: they raise
+        held = False
+    if not held:
+        raise ValueError(f"tools' numbers must fit into floating point, but one of {prior!r} does not; take another unit.")
     return Equivalents(f"{prior!r}: {', '.join(shown)}", rows, tuple(_notes(rows)))
 
 
@@ -185,7 +192,7 @@ def dropout_decay(rate: float, length_scale: float, num_data: int, noise_scale: 
     [0.4, 0.1]
     """
     p, precision = checked_rate(rate), _check.positive("length_scale", length_scale) ** 2
-    sigma = _check.positive("noise_scale", noise_scale)
+    sigma = _check.squared("noise_scale", noise_scale)
     return sigma**2 * precision / (2 * _check.count("num_data", num_data)) * ((1 - p) ** -1 if inverted else 1 - p)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg import layers, likelihoods
+from bayesreg import batch_statistics, layers, likelihoods, noisy  # noqa: F401 (the kinds of posterior that a file may hold)
 from bayesreg.data import Standardization
 from bayesreg.layers.batchnorm import tracking
 from bayesreg.model import BayesianModel

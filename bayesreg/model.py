@@ -104,9 +104,14 @@ class BayesianModel(AbstractBinding):
         }
         self.latents: dict[str, Latent] = latents_of(self.resolved, self.likelihood)
         like = self.like
-        self._known_noise = {name: like.new_tensor(value) for name, value in self.likelihood.fixed.items()}
+        self._known_noise = {
+            name: like.new_tensor(_check.in_range(name, value, like.dtype, power=2))
+            for name, value in self.likelihood.fixed.items()
+        }
         self.constants: dict[str, torch.Tensor] = {  # tensors that are certain
-            r.name: like.new_full(r.shape, r.prior.value) for r in self.resolved if isinstance(r.prior, Fixed)
+            r.name: like.new_full(r.shape, _check.in_range(r.name, r.prior.value, like.dtype))
+            for r in self.resolved
+            if isinstance(r.prior, Fixed)
         }
         if not self.latents:
             raise ValueError("a model must have something to learn, but every parameter is fixed.")

@@ -115,7 +115,7 @@ def path(
     names = matched(model, rule)
     check_has_mode(model)
     given = None if scales is None else _checked_scales(scales)
-    steps = None if num_steps is None else _check.count("num_steps", num_steps)
+    steps = None if num_steps is None else _check.steps("num_steps", num_steps)
     rate = LEARNING_RATE if learning_rate is None else _check.positive("learning_rate", learning_rate)
     batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
     if evidence not in (True, False, "auto"):

@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,9 @@ from bayesreg.priors import AbstractPrior
 from bayesreg.spec import PriorSpec
 
 SECTIONS = ("priors", "outputs")
+MAX_BYTES = 10**6  # of a file
+MAX_RULES = 2000  # more than a network has tensors that need telling apart; each is held against each tensor
+MAX_DOTS = 100  # of a dotted key, whose reading costs its square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,22 +79,36 @@ def loads(text: str) -> RulesFile:
         The rules.
 
     Raises:
-        ValueError: If the text is no TOML, or holds an unknown key, an unknown prior or a number out of its range.
+        ValueError: If the text is no TOML, or holds an unknown key, an unknown prior, a number out of its range, or more rules
+            than a file may.
 
     >>> loads('[priors]\n"*.weight" = { prior = "Laplace", scale = 0.1 }').priors
     PriorSpec({'*.weight': Laplace(scale=0.1)})
     """
+    text = text.removeprefix("\ufeff")
+    if max(part.count(".") for part in re.split(r"[,=\[\]{}\n]", re.sub(r"(?m)^\s*#.*", "", text))) > MAX_DOTS:
+        raise ValueError(f"a file of rules must have keys of at most {MAX_DOTS} dots, but one has more; put it in quotes.")
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"a file of rules must be TOML, but it cannot be read: {error}.") from None
+    except RecursionError:
+        raise ValueError("a file of rules must be TOML, but brackets are nested a hundred deep in it; write priors.") from None
+    except ValueError as error:  # TOML's own, and Python's of a number with thousands of digits
+        raise ValueError(f"a file of rules must be TOML, but it cannot be read: {str(error).partition(';')[0]}.") from None
     for key, rules in content.items():
         if key not in SECTIONS:
             near = _check.closest(key, SECTIONS)
             raise ValueError(f"a file of rules must have sections [priors] and [outputs] only, but {key!r} came{near}.")
         if not isinstance(rules, Mapping):
-            raise ValueError(f'[{key}] must hold lines of the form "pattern" = "prior", but {rules!r} came.')
+            raise ValueError(f'[{key}] must hold lines of the form "pattern" = "prior", but {_check.said(rules)} came.')
+    number = sum(map(len, content.values()))
+    if number > MAX_RULES:
+        raise ValueError(too_many(number))
     return RulesFile(*(_section(name, content.get(name, {})) for name in SECTIONS))
+
+
+def too_many(number: int) -> str:
+    """The sentence that refuses so many rules."""
+    return f"there must be at most {MAX_RULES:,} rules, but {number:,} came; say several by one glob, such as '*.weight'."
 
 
 def read(path: str | os.PathLike[str]) -> RulesFile:
@@ -102,16 +121,30 @@ def read(path: str | os.PathLike[str]) -> RulesFile:
         The rules.
 
     Raises:
-        ValueError: If the file is not there, is no UTF-8 text, or is refused by `loads`; the message names the file.
+        ValueError: If the file is not there or no ordinary one, is no UTF-8 text, is too large, or is refused by `loads`; the
+            message names the file.
     """
+    name = os.fspath(path)
     try:
-        return loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"there must be a file of rules, but {os.fspath(path)!r} does not exist; check the path.") from None
+        about = Path(path).stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe or a device may have no end
+            raise ValueError(
+                f"{name!r} must be an ordinary file of rules, but a folder, pipe or device came; save it as a file."
+            )
+        if about.st_size > MAX_BYTES:
+            came = f"it has {about.st_size:,}"
+            raise ValueError(f"{name!r} must be a file of rules of at most {MAX_BYTES:,} bytes, but {came}; is it the data?")
+        text = Path(path).read_bytes().decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"{os.fspath(path)!r} must be a text file in UTF-8, but it holds other bytes; save it anew.") from None
+        raise ValueError(f"{name!r} must be a text file in UTF-8, but it holds other bytes; save it anew.") from None
+    except FileNotFoundError:
+        raise ValueError(f"there must be a file of rules, but {name!r} does not exist; check the path.") from None
+    except OSError as error:
+        raise ValueError(f"there must be a file of rules, but {name!r} cannot be read: {error.strerror}.") from None
+    try:
+        return loads(text)
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _section(name: str, rules: Mapping[str, Any]) -> Any:

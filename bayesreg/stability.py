@@ -143,7 +143,7 @@ def stability(
         raise ValueError(f"model must be a BayesianModel, but {type(model).__name__} came; wrap it: BayesianModel(net, ...).")
     check_has_mode(model)
     count = _check.count("num_bootstraps", num_bootstraps)
-    steps = None if num_steps is None else _check.count("num_steps", num_steps)
+    steps = None if num_steps is None else _check.steps("num_steps", num_steps)
     rate, seed = _check.positive("learning_rate", learning_rate), checked_seed(seed)
     came = rows_of(X, y)
     if not isinstance(came, tuple):

@@ -1,6 +1,7 @@
 """The shape of the package: imports point one way, files stay small, `import bayesreg` stays light."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from lines above its own only
 ORDER = [
-    ["_check", "record", "moments"],
+    ["_check", "_files", "record", "moments"],
     ["_catalog"],
     ["priors"],
     ["layers"],
@@ -33,13 +34,14 @@ ORDER = [
     ["path_result"],
     ["path"],
     ["stability"],
+    ["_encoding"],
     ["io", "datasets"],
     ["_readings"],
     ["metrics"],
     ["compare"],
     ["plots"],
     ["report"],
-    ["_cli_job", "_cli_screen", "cli"],
+    ["_cli_start", "_cli_setup", "_cli_job", "_cli_screen", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
@@ -75,9 +77,52 @@ def test_files_stay_small_and_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(text)), "the first lines say the file's idea"
 
 
+EVERYTHING = "[getattr(bayesreg, name) for name in bayesreg.__all__]"  # which loads what `import bayesreg` names
+
+
+def test_names_load_when_they_are_used():
+    code = "import sys, bayesreg; dir(bayesreg); print([m for m in ('torch', 'numpy', 'pyro') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("first", ["compare", "path", "report.build", "equivalents", "stability"])
+def test_a_function_stands_before_the_file_of_its_name(first):
+    name = first.partition(".")[0]
+    code = f"import bayesreg.{first}, bayesreg as br; print(callable(br.{name}), br.{name} is br.{name}, 'br.{name}')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"True True br.{name}\n"
+
+
+def test_every_name_comes_from_where_type_checkers_see_it():
+    import bayesreg
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    imports = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesreg")
+    ]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert sorted(seen) == sorted(bayesreg.__all__)
+    for name, home in seen.items():
+        assert getattr(bayesreg, name) is getattr(importlib.import_module(home), name)
+        assert name in dir(bayesreg)
+    with pytest.raises(AttributeError, match="module 'bayesreg' has no attribute 'fti'"):
+        _ = bayesreg.fti
+
+
+def test_a_file_is_read_back_by_whoever_loads_only_the_reader():
+    kinds = "sorted(c.__name__ for c in concrete(AbstractPosterior))"
+    head = "from bayesreg._catalog import concrete; from bayesreg.posterior import AbstractPosterior; import bayesreg"
+    code = (
+        f"{head}; import bayesreg.io; few = {kinds}; {EVERYTHING}; assert few == {kinds}, (few, {kinds}); print(len(few) > 4)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_import_is_light():
     heavy = ["matplotlib", "arviz", "scipy.stats", "sklearn", "pandas", "jinja2", "typer", "rich", "pyarrow"]
-    code = f"import sys, bayesreg; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, bayesreg; {EVERYTHING}; print([m for m in {heavy} if m in sys.modules])"
     base = f"import sys, torch, pyro, pyro.infer, pyro.optim; print([m for m in {heavy} if m in sys.modules])"
     ours, theirs = (
         ast.literal_eval(subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True).stdout)
@@ -90,6 +135,7 @@ def test_nothing_is_printed_or_configured_at_import():
     code = (
         "import warnings, torch, sys; f = list(warnings.filters); d = torch.get_default_dtype(); s = torch.get_rng_state();"
         "import pyro, pyro.infer; f = list(warnings.filters); import bayesreg;"
+        f"{EVERYTHING};"
         "assert list(warnings.filters) == f and torch.get_default_dtype() == d and torch.get_rng_state().equal(s)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -125,7 +125,7 @@ class MAP(AbstractMethod):
                 "Normal.from_weight_decay."
             )
         self.optimizer = _check.one_of("optimizer", optimizer, OPTIMIZERS)
-        self.num_steps = None if num_steps is None else _check.count("num_steps", num_steps)
+        self.num_steps = None if num_steps is None else _check.steps("num_steps", num_steps)
         self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
         self.jacobian = bool(jacobian)

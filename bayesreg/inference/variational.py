@@ -27,7 +27,7 @@ class AbstractVariational(AbstractMethod):
     """
 
     def __init__(self, num_steps: int | None, learning_rate: float | None, batch_size: int | None) -> None:
-        self.num_steps = None if num_steps is None else _check.count("num_steps", num_steps)
+        self.num_steps = None if num_steps is None else _check.steps("num_steps", num_steps)
         self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
 

@@ -73,7 +73,7 @@ class Gaussian(AbstractLikelihood):
                     f"write {_BY_ROW!r} where the network has further outputs that say the noise."
                 )
         else:
-            noise_scale = _check.positive("noise_scale", noise_scale)
+            noise_scale = _check.squared("noise_scale", noise_scale)
         self.noise_scale = noise_scale
 
     @property

@@ -108,30 +108,37 @@ def from_dict(values: str | Mapping[str, Any]) -> AbstractPrior:
     >>> from_dict({"prior": "Normal", "scale": {"prior": "HalfCauchy", "scale": 1.0}, "per": "column"})
     Normal(scale=HalfCauchy(scale=1.0), per='column')
     """
+    return _from_dict(values, 0)
+
+
+def _from_dict(values: Any, depth: int) -> AbstractPrior:
     if isinstance(values, AbstractPrior):
         return values
     if isinstance(values, str):
         return parse(values)
-    if not isinstance(values, Mapping) or not isinstance(values.get("prior"), str):
+    if not isinstance(values, Mapping) or not isinstance(values.get("prior"), str) or depth > _catalog.MAX_DEPTH:
         raise ValueError(
-            f"a prior must be a text or a mapping with its class under 'prior', but {values!r} came; write for example "
-            "'Normal(scale=0.5)' or {'prior': 'Normal', 'scale': 0.5}."
+            f"a prior must be a text or a mapping with its class under 'prior', nested at most {_catalog.MAX_DEPTH} deep, but "
+            f"{_check.said(values)} came; write for example 'Normal(scale=0.5)' or {{'prior': 'Normal', 'scale': 0.5}}."
         )
     classes: dict[str, Any] = {cls.__name__: cls for cls in _catalog.concrete(AbstractPrior)}
     name = _check.one_of("a prior", values["prior"], classes)
     known = list(inspect.signature(classes[name]).parameters)
-    for key in values:
+    fields = {}
+    for key, value in values.items():
         if key != "prior" and key not in known:
             near = _check.closest(str(key), known)
-            raise ValueError(f"{name} must have keys among {', '.join(known)}, but {key!r} came{near}; correct it.")
-    fields = {key: value for key, value in values.items() if key != "prior"}
-    nested = (Mapping, list)
-    return classes[name](**{key: _plain(value) if isinstance(value, nested) else value for key, value in fields.items()})
+            raise ValueError(f"{name} must have keys among {', '.join(known)}, but {_check.said(key)} came{near}; correct it.")
+        if key != "prior":
+            fields[key] = _from_dict(value, depth + 1) if isinstance(value, Mapping) else _plain(name, key, value)
+    return classes[name](**fields)
 
 
-def _plain(value: Any) -> Any:
-    """A mapping as a prior, a list as a tuple."""
-    return from_dict(value) if isinstance(value, Mapping) else tuple(_plain(v) if isinstance(v, list) else v for v in value)
+def _plain(name: str, key: str, value: Any) -> Any:
+    try:
+        return _catalog.plain(value) if not isinstance(value, AbstractPrior) else value
+    except _catalog.NotPlainError as error:
+        raise ValueError(f"{key} of {name} must be a number, a text or a list of numbers, but {error}; correct it.") from None
 
 
 _catalog.load_files(__name__, __path__)

@@ -65,7 +65,7 @@ class NormalTools(AbstractTools):
         >>> prior, float(prior.penalty(w)) == 4.0 * (1 + 4) / (2 * 1.0**2)
         (Normal(scale=0.5), True)
         """
-        return cls(_check.positive("noise_scale", noise_scale) / math.sqrt(strength("alpha", alpha)))
+        return cls(_check.squared("noise_scale", noise_scale) / math.sqrt(strength("alpha", alpha)))
 
     @classmethod
     def from_damp(cls, damp: float, noise_scale: float) -> Self:
@@ -92,7 +92,7 @@ class NormalTools(AbstractTools):
         >>> Normal.from_damp(2.0, noise_scale=3.0) == Normal.from_ridge(2.0**2, noise_scale=3.0)
         True
         """
-        return cls(_check.positive("noise_scale", noise_scale) / strength("damp", damp))
+        return cls(_check.squared("noise_scale", noise_scale) / strength("damp", damp))
 
     @classmethod
     def from_logistic(cls, C: float) -> Self:
@@ -318,7 +318,7 @@ def mean_loss(loss: str, log_loss: str, num_data: int, noise_scale: float | None
                 "noise_scale must be given with loss='mse', whose squares become nats only when divided by 2σ², but None came; "
                 "pass the noise sd, for example noise_scale=1.0."
             )
-        return terms / (2 * _check.positive("noise_scale", noise_scale) ** 2)
+        return terms / (2 * _check.squared("noise_scale", noise_scale) ** 2)
     if noise_scale is not None:
         raise ValueError(
             f"noise_scale must be left out with loss={log_loss!r}, which is in nats already, but {noise_scale!r} came; leave "
@@ -337,4 +337,4 @@ def half_mean_square(num_data: int, noise_scale: float) -> float:
     Returns:
         The factor.
     """
-    return _check.count("num_data", num_data) / _check.positive("noise_scale", noise_scale) ** 2
+    return _check.count("num_data", num_data) / _check.squared("noise_scale", noise_scale) ** 2

@@ -269,7 +269,13 @@ class MultivariateNormal(AbstractTensorPrior):
     convex: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        matrix = torch.as_tensor(self.covariance, dtype=torch.float64)
+        try:
+            matrix = torch.as_tensor(self.covariance, dtype=torch.float64)
+        except (TypeError, ValueError, ArithmeticError):  # torch's words for a text, a ragged list, a number of 400 digits
+            raise ValueError(
+                f"covariance must be a square matrix of numbers, but {_check.said(self.covariance)} came; pass for example "
+                "((1.0, 0.5), (0.5, 1.0))."
+            ) from None
         object.__setattr__(self, "covariance", tuple(map(tuple, matrix.tolist())) if matrix.dim() == 2 else self.covariance)
         super().__post_init__()
 

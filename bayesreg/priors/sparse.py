@@ -422,7 +422,7 @@ class RegularizedHorseshoe(AbstractHorseshoe):
             raise ValueError(
                 f"num_relevant must be below num_inputs, but {num_relevant} of {num_inputs} came; if all are, take Normal."
             )
-        noise = _check.positive("noise_scale", noise_scale) / math.sqrt(_check.count("num_data", num_data))
+        noise = _check.squared("noise_scale", noise_scale) / math.sqrt(_check.count("num_data", num_data))
         return cls(relevant / (inputs - relevant) * noise, slab_scale)
 
     @property

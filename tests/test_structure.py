@@ -14,6 +14,7 @@ ORDER = [
     ["_catalog"],
     ["priors"],
     ["layers"],
+    ["behaviour"],
     ["prior_table"],
     ["spec"],
     ["equivalents"],

@@ -11,15 +11,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bayesreg.behaviour import PIECEWISE, Operations, first_line
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
+from bayesreg.inference.optimality import Curvature, climb, is_negative, measure, neighbouring, value_of
 from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
 from bayesreg.inference.variational import Trend
@@ -30,9 +29,6 @@ from bayesreg.record import Certificate
 
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
-PIECEWISE = {"relu", "relu_", "leaky_relu", "prelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "abs", "maximum"}
-PIECEWISE |= {"minimum", "clamp", "clamp_min", "clamp_max", "max_pool2d_with_indices", "softshrink", "hardshrink", "max", "min"}
-
 
 def has_kinks(log_joint: LogJoint) -> bool:
     """True where a mode may sit on a kink out of a proximal step's reach: a ReLU network's, an activation prior's."""
@@ -42,27 +38,15 @@ def has_kinks(log_joint: LogJoint) -> bool:
     )
 
 
-class _Operations(TorchDispatchMode):
-    """Hears the names of the operations that run inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 def _has_pieces(model: BayesianModel) -> bool:
     """True where a forward takes a piecewise linear operation by itself (`torch.relu`), which no layer tells."""
     if model.row_shape is None or all(type(module).__module__.startswith("torch.nn") for module in model.module.modules()):
         return False
     rows = torch.zeros(2, *model.row_shape, dtype=model.like.dtype, device=model.like.device)
     try:
-        with torch.no_grad(), _Operations() as heard:
+        with torch.no_grad(), Operations() as heard:
             model.forward(model.weights(), rows)
-    except (RuntimeError, ValueError, TypeError, IndexError):  # indices of an embedding, for example
+    except Exception:  # indices of an embedding, for example
         return False
     return bool(heard.names & PIECEWISE)
 
@@ -86,7 +70,7 @@ def in_double(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[LogJoin
     x, y = (v.double() if v.is_floating_point() else v for v in (data.x, data.y))
     try:
         gradient_of(wide, u.double(), dataclasses.replace(data, num_data=2, x=x[:2], y=y[:2]))
-    except RuntimeError:
+    except Exception:  # a module that mixes types may raise anything
         return log_joint, u, data
     return wide, u.double(), dataclasses.replace(data, x=x, y=y)
 
@@ -171,7 +155,10 @@ def certify(
         details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
         candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
         alike = log_joint.model.is_deterministic
-        found = _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
+        try:
+            found = _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
+        except Exception as error:  # a fit that is done is never lost: the network may lack whatever is asked of it here
+            found = Certificate(False, f"Not certified: {_because(log_joint, error)}", details)
     return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
 
 
@@ -282,7 +269,7 @@ def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: 
 def _leaves(at: _Candidate, curvature: Curvature, details: dict[str, float | str]) -> bool:
     """True where a piecewise linear network rises along a direction of negative curvature beside the candidate."""
     beside, found = neighbouring(at.log_joint, at.u, at.data, curvature.metric, jacobian=at.jacobian)
-    if found.smallest >= -1e-6 * found.largest:
+    if not is_negative(found, max(1e-6, at.log_joint.model.behaviour.curvature_error(at.u.dtype))):
         return False
     rise = climb(at.log_joint, beside, found.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
     few = 0.005 * min(len(at.u), at.data.num_data)
@@ -381,6 +368,14 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
             )
             return why, True
     return "", False
+
+
+def _because(log_joint: LogJoint, error: Exception) -> str:
+    """Why there is no certificate, and what to do."""
+    return (
+        f"the curvature of {type(log_joint.model.module).__name__} could not be found ({first_line(error)}); judge this fit by "
+        "held-out rows, or by whether more steps raise the log-joint."
+    )
 
 
 def _nats(value: float) -> str:

@@ -123,7 +123,7 @@ class LaplaceApproximation(AbstractMethod):
             matrix = full_hessian(log_joint, u, data, jacobian=True).double()
             factor, info = torch.linalg.cholesky_ex(matrix)
             if int(info) == 0:
-                return factor, "Hessian"
+                return factor, f"Hessian{log_joint.model.behaviour.approximately}"
             smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
             if self.curvature == "hessian":
                 raise ValueError(

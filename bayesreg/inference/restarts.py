@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bayesreg.flat import LogJoint
+from bayesreg.layers.copying import copied
 from bayesreg.model import BayesianModel
 
 
@@ -30,7 +31,7 @@ def starts(log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, count: int) ->
 def _anew(model: BayesianModel) -> BayesianModel:
     """The same model with weights as `reset_parameters` draws them; other ones are shuffled, with random signs."""
     fresh = copy.copy(model)
-    fresh.module = copy.deepcopy(model.module)
+    fresh.module = copied(model.module)
     drawn: set[int] = set()
     for module in fresh.module.modules():
         reset = getattr(module, "reset_parameters", None)

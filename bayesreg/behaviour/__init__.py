@@ -1,0 +1,37 @@
+"""What a module stands: which ways of differentiating it, found out before a fit, and the ways round what it does not stand."""
+
+from bayesreg.behaviour.base import DOUBLE, FORWARD, PIECEWISE, VMAP, Behaviour, Model, Operations, first_line
+from bayesreg.behaviour.derivatives import (
+    coupled_jacobian,
+    each,
+    hessian,
+    output_jacobian,
+    product,
+    pulled_back,
+    pushed_forward,
+    together,
+)
+from bayesreg.behaviour.outputs import UnlikeTensor, one_column
+from bayesreg.behaviour.recompute import recomputed
+
+__all__ = [
+    "DOUBLE",
+    "FORWARD",
+    "PIECEWISE",
+    "VMAP",
+    "Behaviour",
+    "Model",
+    "Operations",
+    "UnlikeTensor",
+    "coupled_jacobian",
+    "each",
+    "first_line",
+    "hessian",
+    "one_column",
+    "output_jacobian",
+    "product",
+    "pulled_back",
+    "pushed_forward",
+    "recomputed",
+    "together",
+]

@@ -242,7 +242,8 @@ class AbstractBinding(abc.ABC):
         except Exception as error:  # a module may raise anything
             advice = "check the first layer's number of inputs" if isinstance(error, RuntimeError) else "see module(X[:2])"
             raise ValueError(
-                f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {first_line(error)}; {advice}."
+                f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {first_line(error)}; "
+                f"{advice}."
             ) from error
         if len(output) != len(x[:2]):
             raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")

@@ -85,8 +85,8 @@ class BayesianModel(AbstractBinding):
         module = bare(module)
         if next(module.parameters(), None) is None:
             raise ValueError(
-                "a model must have something to learn, but the module has no parameter (a quantised layer has none); give it a "
-                "layer with weights."
+                "a model must have something to learn, but the module has no parameter; give it a layer with weights, which a "
+                "quantised one has not."
             )
         self.spec = PriorSpec(priors)
         self.likelihood = likelihood or Gaussian()

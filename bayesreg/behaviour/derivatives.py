@@ -245,6 +245,6 @@ def _graph(f: Loss, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _by_output(output: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """The derivative of each entry, one backward pass each."""
     with torch.enable_grad():
-        entries = output.reshape(-1)
+        entries = output.reshape(-1).unbind()
     slopes = [pulled_back(entry, w) for entry in entries]
     return torch.stack(slopes).view(*output.shape, len(w))

@@ -7,6 +7,7 @@ computes from the module's own weights, and nothing says so: the gradient is ano
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -41,8 +42,13 @@ class _Recomputing(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         leaves = [t.detach().requires_grad_(wants) for t, wants in zip(tensors, wanted, strict=True)]
         inside = {f"inner.{name}": leaf for name, leaf in zip(ctx.names, leaves, strict=True)}
-        with torch.enable_grad():
-            functional_call(_Backward(ctx.module), inside, (x, slope), tie_weights=False)
+
+        def run() -> None:
+            with torch.enable_grad():
+                functional_call(_Backward(ctx.module), inside, (x, slope), tie_weights=False)
+
+        with ThreadPoolExecutor(1) as own:  # a reentrant checkpoint refuses to run in the thread of an outer autograd.grad
+            own.submit(run).result()
         return None, None, None, *(leaf.grad for leaf in leaves)
 
 

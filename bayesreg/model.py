@@ -16,11 +16,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from bayesreg import _check, activity, prior_predictive
 from bayesreg.autoscale import adjusted
-from bayesreg.behaviour import Behaviour, one_column, recomputed
+from bayesreg.behaviour import Behaviour, called, one_column
 from bayesreg.binding import AbstractBinding
 from bayesreg.latents import Latent, check_sites, inside, latents_of, root_mean_square, rows_of_scales
 from bayesreg.layers import batchnorm
@@ -230,9 +229,8 @@ class BayesianModel(AbstractBinding):
         tensors = {place: known[name] for place, name in self._places.items()} | dict(buffers or {})
         for place, dtype in self._types.items():
             tensors[place] = tensors[place].to(dtype)
-        if self.behaviour.recomputes and torch.is_grad_enabled():
-            return one_column(recomputed(module or self.module, tensors, x))
-        return one_column(functional_call(module or self.module, tensors, (x,), tie_weights=False))
+        output = called(module or self.module, tensors, x, recomputes=self.behaviour.recomputes)
+        return one_column(output).to(self.like.dtype)
 
     def forward_with_activity(
         self, values: Values, x: torch.Tensor, module: nn.Module | None = None

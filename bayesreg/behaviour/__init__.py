@@ -12,7 +12,7 @@ from bayesreg.behaviour.derivatives import (
     together,
 )
 from bayesreg.behaviour.outputs import UnlikeTensor, one_column
-from bayesreg.behaviour.recompute import recomputed
+from bayesreg.behaviour.recompute import called
 
 __all__ = [
     "DOUBLE",
@@ -23,6 +23,7 @@ __all__ = [
     "Model",
     "Operations",
     "UnlikeTensor",
+    "called",
     "coupled_jacobian",
     "each",
     "first_line",
@@ -32,6 +33,5 @@ __all__ = [
     "product",
     "pulled_back",
     "pushed_forward",
-    "recomputed",
     "together",
 ]

@@ -149,11 +149,13 @@ class Behaviour:
             A new one, which knows whether the backward pass runs the network again; the rest is found when it is asked for.
 
         Raises:
-            ValueError: If the output has no gradient with respect to any weight, or the backward pass fails.
+            ValueError: If the output has no gradient with respect to any weight, the backward pass fails, or the network
+                fails on another number of rows.
         """
         found = Behaviour(model.module)
         found._model, found._rows = model, x[:2]
         if not found.known:
+            _check_rows(model, x)
             found.recomputes = _check_backward(model, x[:2])
         return found
 
@@ -215,6 +217,8 @@ class Behaviour:
 def is_known(layer: nn.Module) -> bool:
     """True for a layer of a type that stands everything, as it left its factory: without hooks or a forward of its own."""
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    if isinstance(layer, nn.Embedding) and (layer.sparse or layer.max_norm is not None):
+        return False
     return (type(layer) in KNOWN or isinstance(layer, AbstractNoise)) and not hooks and "forward" not in vars(layer)
 
 
@@ -242,11 +246,29 @@ def _moved(model: Model) -> dict[str, torch.Tensor]:
     return {name: near(value) for name, value in model.weights().items()}
 
 
+def _check_rows(model: Model, x: torch.Tensor) -> None:
+    """Refuse a network that takes so many rows and no more, as one does that keeps a state from pass to pass.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    own = copied(model.module)
+    for count in (2, 3):
+        try:
+            with torch.no_grad():
+                model.forward(model.weights(), x[:count], own)
+        except Exception as error:  # a module may raise anything
+            raise ValueError(
+                f"the module must take any number of rows, but {type(model.module).__name__} failed on {count} "
+                f"({first_line(error)}); let its forward read the number from x, and keep no state from one pass to the next."
+            ) from error
+
+
 def _check_backward(model: Model, x: torch.Tensor) -> bool:
     """Whether a backward pass must happen while the weights are in the module, since parts of it are computed again.
 
     Raises:
-        ValueError: If there is no gradient, or no backward pass.
+        ValueError: If there is no gradient, or no backward pass, or the forward pass changes a weight.
     """
     name, values, own = type(model.module).__name__, _moved(model), copied(model.module)
     with torch.no_grad():
@@ -273,18 +295,28 @@ def _check_backward(model: Model, x: torch.Tensor) -> bool:
             "out what cuts it (torch.no_grad, detach, .item(), argmax, NumPy, a quantised layer), or give such a step a "
             "backward pass."
         )
-    leaves = [value.requires_grad_() for value in values.values()]
+    changed = [key for key, value in values.items() if not torch.equal(own.get_parameter(key).to(value.dtype), value)]
+    if changed:
+        raise ValueError(
+            f"a forward must leave the weights as they are, but that of {name} changes {changed[0]} (max_norm of an "
+            "embedding?); put a prior on the weight in its place."
+        )
+    flat = torch.cat([value.reshape(-1) for value in values.values()]).requires_grad_()
     try:
         with torch.enable_grad():  # in a module that has other weights by itself
-            model.forward(values, x, copied(model.module)).sum().backward()
+            parts = zip(values.items(), flat.split([value.numel() for value in values.values()]), strict=True)
+            pieces = {key: part.view(value.shape) for (key, value), part in parts}
+            model.forward(pieces, x, copied(model.module)).sum().backward()
     except Exception:  # outside it cannot be had: it is had inside
         return True
-    eps = max(torch.finfo(value.dtype).eps for value in leaves)
-    return not all(_alike(leaf.grad, slope, 1e4 * eps) for leaf, slope in zip(leaves, slopes, strict=True))
+    mine = [None] * len(slopes) if flat.grad is None else flat.grad.split([value.numel() for value in values.values()])
+    eps = torch.finfo(flat.dtype).eps
+    return not all(_alike(a, b, 1e4 * eps) for a, b in zip(mine, slopes, strict=True))
 
 
 def _alike(a: torch.Tensor | None, b: torch.Tensor | None, tolerance: float) -> bool:
     """Equal up to a part of the larger one's size; no gradient is a gradient of zero."""
+    a, b = (v if v is None else (v.to_dense() if v.is_sparse else v).reshape(-1) for v in (a, b))
     if a is None or b is None:
         other = b if a is None else a
         return other is None or not bool(other.any())

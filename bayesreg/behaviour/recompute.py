@@ -49,18 +49,22 @@ class _Recomputing(torch.autograd.Function):
 
         with ThreadPoolExecutor(1) as own:  # a reentrant checkpoint refuses to run in the thread of an outer autograd.grad
             own.submit(run).result()
-        return None, None, None, *(leaf.grad for leaf in leaves)
+        slopes = (leaf.grad for leaf in leaves)
+        return None, None, None, *(s.to_dense() if s is not None and s.is_sparse else s for s in slopes)
 
 
-def recomputed(module: nn.Module, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> Any:
-    """As `functional_call`, of a module that computes again in its backward pass; the output can be differentiated once.
+def called(module: nn.Module, tensors: Mapping[str, torch.Tensor], x: torch.Tensor, *, recomputes: bool) -> Any:
+    """`functional_call`: a pass through a module with other weights.
 
     Args:
         module: The module.
         tensors: Parameters and buffers by dotted name; each place of a tied tensor.
         x: The input.
+        recomputes: Whether the module computes again in its backward pass; the output can be differentiated once then.
 
     Returns:
         The output.
     """
-    return _Recomputing.apply(module, x, tuple(tensors), *tensors.values())
+    if recomputes and torch.is_grad_enabled():
+        return _Recomputing.apply(module, x, tuple(tensors), *tensors.values())
+    return functional_call(module, dict(tensors), (x,), tie_weights=False)

@@ -125,19 +125,40 @@ def certify(
     Returns:
         The certificate.
     """
-    moved = not bool((u == start).all())
+    enough = 0.005 * len(u)
+    details: dict[str, float | str] = {
+        "log joint": math.nan,
+        "tolerance": enough,
+        "space": "unconstrained" if jacobian else "constrained",
+    }
+    try:
+        found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, details)
+    except Exception as error:  # a fit that is done is never lost: the network may lack whatever is asked of it here
+        found = Certificate(False, f"Not certified: {because(log_joint, error)}", details)
+    return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
+
+
+def _certified(
+    log_joint: LogJoint,
+    u: torch.Tensor,
+    start: torch.Tensor,
+    data: Data,
+    jacobian: bool,
+    probe: Callable[[], torch.Tensor],
+    gap: float | None,
+    held: Sequence[Rows],
+    trend: Trend | None,
+    details: dict[str, float | str],
+) -> Certificate:
+    """`certify` without restarts; the numbers found go into `details`."""
+    moved, enough = not bool((u == start).all()), float(details["tolerance"])
     log_joint, u, data = in_double(log_joint, u, data)
     if held:
         log_joint = fixed = HeldLogJoint(log_joint, held, u)
         start, further = fixed.at_length(start.to(u)), probe
         probe = lambda: fixed.at_length(further().to(u))  # noqa: E731
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
-    enough = 0.005 * len(u)
-    details: dict[str, float | str] = {
-        "log joint": value,
-        "tolerance": enough,
-        "space": "unconstrained" if jacobian else "constrained",
-    }
+    details["log joint"] = value
     if gap is not None:
         details["duality gap"] = float(gap)
     if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
@@ -145,21 +166,16 @@ def certify(
             "Not a mode: the log-joint or its gradient is not a finite number where the search ended; standardise the data, or "
             "lower learning_rate and raise num_steps."
         )
-        found = Certificate(False, sentence, details)
-    elif gap is not None and gap <= enough and not _unbounded(log_joint, u, data, False)[0]:
+        return Certificate(False, sentence, details)
+    if gap is not None and gap <= enough and not _unbounded(log_joint, u, data, False)[0]:
         sentence = (
             f"Converged to a mode: by the duality gap at most {_nats(gap)} are left to gain, below {enough:.2g} (1 % of P/2)."
         )
-        found = Certificate(True, sentence, details)
-    else:
-        details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
-        candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
-        alike = log_joint.model.is_deterministic
-        try:
-            found = _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
-        except Exception as error:  # a fit that is done is never lost: the network may lack whatever is asked of it here
-            found = Certificate(False, f"Not certified: {_because(log_joint, error)}", details)
-    return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
+        return Certificate(True, sentence, details)
+    details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
+    candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
+    alike = log_joint.model.is_deterministic
+    return _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,11 +386,11 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
     return "", False
 
 
-def _because(log_joint: LogJoint, error: Exception) -> str:
-    """Why there is no certificate, and what to do."""
+def because(log_joint: LogJoint, error: Exception) -> str:
+    """Why there is no certificate, and what to do instead."""
     return (
-        f"the curvature of {type(log_joint.model.module).__name__} could not be found ({first_line(error)}); judge this fit by "
-        "held-out rows, or by whether more steps raise the log-joint."
+        f"{type(log_joint.model.module).__name__} could not be judged ({first_line(error)}); judge this fit by held-out rows, "
+        "or by whether more steps raise its objective."
     )
 
 

@@ -188,6 +188,11 @@ def autocast(self: Any, x: torch.Tensor) -> torch.Tensor:
         return self.b(torch.tanh(self.a(x)))
 
 
+def single(self: Any, x: torch.Tensor) -> torch.Tensor:
+    h = functional.linear(x.float(), self.a.weight.float(), self.a.bias.float())
+    return functional.linear(torch.tanh(h), self.b.weight.float(), self.b.bias.float())
+
+
 def indices(self: Any, x: torch.Tensor) -> torch.Tensor:
     return self.b(self.table((x > 0).long() + torch.arange(3, device=x.device) * 2).flatten(1))
 
@@ -295,6 +300,8 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "buffers": Buffered,
     "tied weights": Tied,
     "Embedding of computed indices": lambda: Wrapped(indices, table=nn.Embedding(6, 2), b=nn.Linear(6, 1)),
+    "Embedding with sparse gradients": lambda: Wrapped(indices, table=nn.Embedding(6, 2, sparse=True), b=nn.Linear(6, 1)),
+    "float32 inside, whatever comes": lambda: two(single),
     "Fourier transform": lambda: Wrapped(fourier, a=nn.Linear(3, 4), phase=nn.Parameter(torch.ones(3)), b=nn.Linear(4, 1)),
     "float32 with a float64 head": float64_head,
     "autocast inside": lambda: two(autocast),

@@ -24,7 +24,7 @@ from bayesreg.binding import AbstractBinding
 from bayesreg.latents import Latent, check_sites, inside, latents_of, root_mean_square, rows_of_scales
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import has_batchnorm
-from bayesreg.layers.copying import bare, copied
+from bayesreg.layers.copying import bare, copied, evaluated
 from bayesreg.layers.structure import dotted, has_dropout
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.predictive import Predictive
@@ -93,7 +93,7 @@ class BayesianModel(AbstractBinding):
         self.resolved: list[Resolved] = self.spec.resolve(module)
         self.outputs = activity.resolve(outputs, module)
         self.autoscale: torch.Tensor | None = None
-        self.module = copied(module).eval()
+        self.module = evaluated(module)
         self.behaviour = Behaviour(self.module)
         # every place where a tensor stands: torch's own tying of weights swaps a module that is used twice two times
         names = {id(module.get_parameter(r.name)): r.name for r in self.resolved}

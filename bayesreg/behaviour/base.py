@@ -135,6 +135,7 @@ class Behaviour:
     def __init__(self, module: nn.Module) -> None:
         self.known = all(is_known(layer) for layer in module.modules())
         self.recomputes = False
+        self._reasons: dict[str, str | None] = {}
         self._model: Model | None = None
         self._rows: torch.Tensor | None = None
 
@@ -160,7 +161,7 @@ class Behaviour:
         return found
 
     def why_not(self, feature: str) -> str | None:
-        """Why the network does not stand a transform, in words, or None where it does.
+        """Why the network does not stand a transform, in words, or None where it does; tried when it is first asked.
 
         Args:
             feature: One of `FEATURES`.
@@ -168,20 +169,34 @@ class Behaviour:
         Returns:
             The reason.
         """
-        return self.transforms[feature]
+        if feature not in self._reasons:
+            self._reasons[feature] = self._tried(feature)
+        return self._reasons[feature]
 
     def stands(self, *features: str) -> bool:
         """True where the network stands all of them."""
-        return all(self.transforms[feature] is None for feature in features)
+        return all(self.why_not(feature) is None for feature in features)
 
-    @cached_property
+    @property
     def transforms(self) -> dict[str, str | None]:
         """Each transform with the reason why the network does not stand it, or None."""
+        return {feature: self.why_not(feature) for feature in FEATURES}
+
+    @property
+    def traceable(self) -> bool:
+        """True where gradients can be taken by a transform, as a compiled step takes them."""
+        return not self.recomputes and (self.stands(VMAP) or self.stands(FORWARD))
+
+    def _tried(self, feature: str) -> str | None:
         if self.known:
-            return dict.fromkeys(FEATURES)
+            return None
+        return "the network has not met any rows yet" if self._trial is None else self._trial.why_not(feature)
+
+    @cached_property
+    def _trial(self) -> _Trial | None:
         if self._model is None or self._rows is None:
-            return dict.fromkeys(FEATURES, "the network has not met any rows yet")
-        return _Trial(self._model, self._rows, self._eps, bool(self._heard.names & PIECEWISE)).reasons
+            return None
+        return _Trial(self._model, self._rows, self._eps, bool(self._heard.names & PIECEWISE))
 
     @cached_property
     def _heard(self) -> Operations:
@@ -349,11 +364,10 @@ class _Trial:
         self.w = torch.cat([value.reshape(-1) for value in self.values.values()])
         self.eps = max(eps, torch.finfo(self.w.dtype).eps)
         self.generator = torch.Generator().manual_seed(1)
-        self.reasons = {
-            VMAP: self._why(self._vmap),
-            FORWARD: self._why(self._forward_mode),
-            DOUBLE: self._why(self._double_backward),
-        }
+
+    def why_not(self, feature: str) -> str | None:
+        """The reason, or None."""
+        return self._why({VMAP: self._vmap, FORWARD: self._forward_mode, DOUBLE: self._double_backward}[feature])
 
     def f(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """The output as (B, K), at a flat vector of weights."""

@@ -251,6 +251,8 @@ class DropoutBound:
             return "the rows are streamed by a loader"
         if has_batchnorm(self.module):
             return "batch normalisation changes its buffers at each step"
+        if not self.log_joint.model.behaviour.traceable:
+            return f"{type(self.log_joint.model.module).__name__} has steps that cannot be traced"
         return "the KL's weight changes from step to step" if warmup else ""
 
     def start(self) -> torch.Tensor:

@@ -145,6 +145,8 @@ def no_compiling(log_joint: LogJoint, data: Data) -> str:
         return "the rows are streamed by a loader"
     if not log_joint.model.is_deterministic:
         return "batch normalisation or dropout change or draw something at each step"
+    if not log_joint.model.behaviour.traceable:
+        return f"{type(log_joint.model.module).__name__} has steps that cannot be traced"
     whole = [group.prior for group in log_joint.kinked if not group.prior.prox_by_entry]
     if whole:
         return f"the prox of {whole[0]} is found outside of torch"

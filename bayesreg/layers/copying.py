@@ -73,6 +73,25 @@ def copied(module: M) -> M:
     return copy.deepcopy(module, known)
 
 
+def evaluated(module: M) -> M:
+    """A copy in evaluation mode.
+
+    Recurrent layers without dropout are the same in both modes, and stay in that of training: cuDNN has a backward pass of
+    them in no other.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The copy.
+    """
+    made = copied(module).eval()
+    for layer in made.modules():
+        if isinstance(layer, nn.RNNBase) and not layer.dropout:
+            layer.train()
+    return made
+
+
 def _is_plain(tensor: torch.Tensor) -> bool:
     return tensor.is_leaf and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -50,7 +50,7 @@ def lacking(model: br.BayesianModel, *features: str) -> br.BayesianModel:
     """The same model, whose network is taken to lack some transforms."""
     model = copy.copy(model)
     model.behaviour = copy.copy(model.behaviour)
-    model.behaviour.__dict__["transforms"] = {f: "off" if f in features else None for f in base.FEATURES}
+    model.behaviour._reasons = {f: "off" if f in features else None for f in base.FEATURES}
     return model
 
 

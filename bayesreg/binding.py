@@ -236,7 +236,7 @@ class AbstractBinding(abc.ABC):
         values = self.weights()
         try:
             with torch.no_grad():
-                output, _ = self.forward_with_activity(values, x[:2])
+                output = self.forward(values, x[:2])
         except UnlikeTensor:
             raise
         except Exception as error:  # a module may raise anything
@@ -245,6 +245,8 @@ class AbstractBinding(abc.ABC):
                 f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {first_line(error)}; "
                 f"{advice}."
             ) from error
+        if self.outputs:
+            self.forward_with_activity(values, x[:2])
         if len(output) != len(x[:2]):
             raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")
         self.likelihood.check_output(output, y)

@@ -47,6 +47,7 @@ def outputs(
     Raises:
         ValueError: If the result would be larger than `max_memory`.
     """
+    model.behaviour.meet(model, x)
     f = forward or _forward(model, layout)
     with torch.no_grad():
         first = f(u[0], x[:1])

@@ -154,11 +154,29 @@ class Behaviour:
                 fails on another number of rows.
         """
         found = Behaviour(model.module)
-        found._model, found._rows = model, x[:2]
         if not found.known:
             _check_rows(model, x)
-            found.recomputes = _check_backward(model, x[:2])
+        found.meet(model, x)
         return found
+
+    def meet(self, model: Model, x: torch.Tensor) -> None:
+        """Take these rows to find the network out on, where there were none yet, as in a model that was loaded.
+
+        Args:
+            model: The model that the network is in.
+            x: Prepared rows; two of them are kept.
+
+        Raises:
+            ValueError: As for `met`.
+        """
+        if self.known or self._rows is not None:
+            return
+        self.recomputes = _check_backward(model, x[:2])
+        self._reasons.clear()
+        self._model, self._rows = model, x[:2]
+        vars(self).pop("_trial", None)
+        vars(self).pop("_heard", None)
+        vars(self).pop("_eps", None)
 
     def why_not(self, feature: str) -> str | None:
         """Why the network does not stand a transform, in words, or None where it does; tried when it is first asked.

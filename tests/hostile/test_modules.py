@@ -107,7 +107,9 @@ def test_table_of_modules_and_methods():
                 cells.append(notes.setdefault(said, chr(ord("a") + len(notes))))
         stands = model_of(zoo.made(name)).bind(*rows(10)).behaviour
         lacks = ", ".join(f for f in base.FEATURES if stands.why_not(f)) or "–"
-        lines.append(f"| {name} | {' | '.join(cells)} | {'its checkpoints run again; ' if stands.recomputes else ''}{lacks} |")
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {'its backward pass runs inside; ' if stands.recomputes else ''}{lacks} |"
+        )
     head = [f"| module | {' | '.join(names)} | lacks |", "|" + "---|" * (len(names) + 2)]
     text = "\n".join(
         [
@@ -531,6 +533,17 @@ def test_parameters_named_as_the_sites_of_the_program(name):
 
 
 # --- what comes after a fit ---
+
+
+@pytest.mark.parametrize("name", ["checkpointed", "custom function", "buffers"])
+def test_a_loaded_posterior_is_linearised_as_it_was(name, tmp_path):
+    x, y = rows(20)
+    post = br.fit(model_of(zoo.made(name)), x, y, method=quick("laplace"), progress=False)
+    br.save(post, tmp_path / "post.pt")
+    again = br.load(tmp_path / "post.pt", module=zoo.made(name))
+    torch.testing.assert_close(again.predict(x, num_samples=4).output, post.predict(x, num_samples=4).output)
+    assert again.model.behaviour.recomputes == (name == "checkpointed")
+    assert (again.model.behaviour.why_not("vmap") is None) == (name == "buffers")
 
 
 @pytest.mark.parametrize("name", ["weight_norm, the old hook", pytest.param("checkpointed", marks=pytest.mark.slow)])

@@ -1,6 +1,6 @@
 """What a module stands: which ways of differentiating it, found out before a fit, and the ways round what it does not stand."""
 
-from bayesreg.behaviour.base import DOUBLE, FORWARD, PIECEWISE, VMAP, Behaviour, Model, Operations, first_line
+from bayesreg.behaviour.base import PIECEWISE, Behaviour, Operations
 from bayesreg.behaviour.derivatives import (
     coupled_jacobian,
     each,
@@ -13,6 +13,7 @@ from bayesreg.behaviour.derivatives import (
 )
 from bayesreg.behaviour.outputs import UnlikeTensor, one_column
 from bayesreg.behaviour.recompute import called
+from bayesreg.behaviour.trial import DOUBLE, FORWARD, VMAP, Model, first_line
 
 __all__ = [
     "DOUBLE",

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.func import grad, jacrev, jvp, vmap
 
-from bayesreg.behaviour.base import DOUBLE, FORWARD, VMAP, Behaviour, difference_step
+from bayesreg.behaviour.base import Behaviour
+from bayesreg.behaviour.trial import DOUBLE, FORWARD, VMAP, difference_step
 
 _ROWS = 16  # rows that one graph holds where each output has a backward pass of its own
 

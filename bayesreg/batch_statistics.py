@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from bayesreg import _check, propagate
+from bayesreg.behaviour import VMAP
 from bayesreg.data import rows_of, unpack
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
@@ -269,8 +270,8 @@ def _statistics_of(
             else:
                 rows = torch.stack([x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for _ in part])
                 axis = 0
-            if together == 1:
-                done.append(one(part[0], rows if axis is None else rows[0])[None])
+            if together == 1 or not base.model.behaviour.stands(VMAP):
+                done.append(torch.stack([one(own, rows if axis is None else rows[s]) for s, own in enumerate(part)]))
             else:
                 done.append(torch.vmap(one, in_dims=(0, axis))(part, rows))
     return torch.cat(done)

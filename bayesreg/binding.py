@@ -11,10 +11,12 @@ from typing import Any, Literal, Self
 import torch
 from torch import nn
 
-from bayesreg import _check
+from bayesreg import _check, reach
 from bayesreg.autoscale import ratio_of
+from bayesreg.behaviour import Behaviour, UnlikeTensor, first_line
 from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
 from bayesreg.layers import MLP, Standardize
+from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dropouts, is_norm
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.link import normaliser
@@ -26,6 +28,9 @@ class AbstractBinding(abc.ABC):
 
     Attributes:
         module: The network, a private copy.
+        behaviour: What the network stands; it knows once the model is bound.
+        constants: Weights that are certain, by name.
+        outputs: Layers whose output has a prior.
         likelihood: What is assumed about the noise.
         standardize: Whether the model works on standardised data; "auto" until the data have decided it.
         unit_notes: What was decided about units, and why, a sentence each, once the model is bound.
@@ -35,6 +40,9 @@ class AbstractBinding(abc.ABC):
     """
 
     module: nn.Module
+    behaviour: Behaviour
+    constants: dict[str, torch.Tensor]
+    outputs: tuple[Any, ...]
     likelihood: AbstractLikelihood
     standardize: bool | Literal["auto"]
     standardization: Standardization | None = None
@@ -42,10 +50,6 @@ class AbstractBinding(abc.ABC):
     num_data: int | None = None
     row_shape: torch.Size | None = None
     differs_in_training: bool = False  # found when the model is bound; `is_deterministic` counts it in
-
-    @abc.abstractmethod
-    def out_of_reach(self, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
-        """Why raw rows lie outside of what the priors can reach."""
 
     @property
     @abc.abstractmethod
@@ -72,6 +76,10 @@ class AbstractBinding(abc.ABC):
     @abc.abstractmethod
     def forward(self, values: Mapping[str, torch.Tensor], x: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
         """The network's output."""
+
+    @abc.abstractmethod
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same model with its module on another device, or in another floating type."""
 
     @abc.abstractmethod
     def weights(self) -> dict[str, torch.Tensor]:
@@ -136,6 +144,7 @@ class AbstractBinding(abc.ABC):
         first = bound.prepare(*unpack(batch))
         bound.row_shape = first[0].shape[1:]
         output = bound._check_forward(*first)
+        bound.behaviour = bound._met(first[0])
         bound._check_link(first[0][:8])
         bound.differs_in_training = bound._check_training(first[0])
         if streamed:
@@ -162,7 +171,7 @@ class AbstractBinding(abc.ABC):
         plain.standardize, plain.standardization, plain.row_shape = False, None, None
         x, y = plain.prepare(*unpack(batch))
         plain._check_forward(x, y)
-        about_y, about_x = plain.out_of_reach(x, y)
+        about_y, about_x = reach.out_of_reach(plain, x, y)  # pyright: ignore[reportArgumentType]
         if self.standardize == "auto" and self.likelihood.location_scale and bool((y == y[:1]).all()):
             self.standardize = False  # what does not vary has no sd
             if about_y:
@@ -264,12 +273,17 @@ class AbstractBinding(abc.ABC):
         values = self.weights()
         try:
             with torch.no_grad():
-                output, _ = self.forward_with_activity(values, x[:2])
-        except RuntimeError as error:
+                output = self.forward(values, x[:2])
+        except UnlikeTensor:
+            raise
+        except Exception as error:  # a module may raise anything
+            advice = "check the first layer's number of inputs" if isinstance(error, RuntimeError) else "see module(X[:2])"
             raise ValueError(
-                f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {error}; "
-                "check the first layer's number of inputs."
+                f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {first_line(error)}; "
+                f"{advice}."
             ) from error
+        if self.outputs:
+            self.forward_with_activity(values, x[:2])
         if len(output) != len(x[:2]):
             raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")
         self.likelihood.check_output(output, y)
@@ -295,6 +309,20 @@ class AbstractBinding(abc.ABC):
                 f"that they would be squeezed twice; leave the last {found if found in ('softmax', 'sigmoid') else 'step'} out."
             )
 
+    def _met(self, x: torch.Tensor) -> Behaviour:
+        """The network's behaviour, to be found out on two of these rows.
+
+        Raises:
+            ValueError: If its output has no gradient, or computes its hidden layers again where these have priors.
+        """
+        found = self.behaviour.met(self, x)
+        if found.recomputes and self.outputs:
+            raise ValueError(
+                f"a prior on outputs needs activations that stay, but {type(self.module).__name__} computes parts of itself "
+                "again in its backward pass (activation checkpointing); take the checkpoints out, or leave `outputs` out."
+            )
+        return found
+
     def _check_training(self, x: torch.Tensor) -> bool:
         """True where the module gives something else in training mode, or changes a buffer, though no layer of torch's does.
 
@@ -305,11 +333,11 @@ class AbstractBinding(abc.ABC):
         """
         if dropouts(self.module) or all(type(layer) in _PLAIN or is_norm(layer) for layer in self.module.modules()):
             return False
-        values, rows, module = self.weights(), x[:8], copy.deepcopy(self.module).train()
+        values, rows, module = self.weights(), x[:8], copied(self.module).train()
         for layer in filter(is_norm, module.modules()):
             layer.eval()
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        if draws_numbers(lambda: self.forward(values, rows, copy.deepcopy(module)), x.device):
+        if draws_numbers(lambda: self.forward(values, rows, copied(module)), x.device):
             raise ValueError(
                 f"randomness in training must be that of a layer (nn.Dropout), but the forward of {type(self.module).__name__} "
                 "draws numbers of its own (functional dropout?), which no fit could switch; put an nn.Dropout in its place."

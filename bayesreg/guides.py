@@ -16,6 +16,7 @@ import torch
 from pyro.infer import ELBO
 from torch import nn
 
+from bayesreg.behaviour import each
 from bayesreg.flat import FlatLayout, LogJoint
 from bayesreg.model import BayesianModel
 from bayesreg.priors.base import HALF_LOG_2PI
@@ -220,7 +221,7 @@ class MeanFieldGuide(AbstractGuide):
             return at(torch.addcmul(loc, scale, noise[0]))
         half = noise[: len(noise) // 2]
         draws = torch.addcmul(loc, scale, torch.cat([half, -half, noise[2 * len(half) :]]))
-        return torch.vmap(at)(draws).mean()
+        return each(log_joint.model.behaviour, at, draws).mean()
 
     def divergence(
         self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor, log_scale: torch.Tensor, u: torch.Tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import os
 import tempfile
@@ -18,6 +17,7 @@ from torch import nn
 from bayesreg import batch_statistics, layers, likelihoods, noisy  # noqa: F401 (the kinds of posterior that a file may hold)
 from bayesreg.data import Standardization
 from bayesreg.layers.batchnorm import tracking
+from bayesreg.layers.copying import copied
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior, restored
 from bayesreg.priors import parse
@@ -179,7 +179,7 @@ def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel
                 "this posterior's network is not a Sequential of ordinary layers; pass it: load(path, module=net)."
             )
         module = _build(content["architecture"])
-    module = copy.deepcopy(module).to(device="cpu", dtype=getattr(torch, content["dtype"]))
+    module = copied(module).to(device="cpu", dtype=getattr(torch, content["dtype"]))
     missing = content["constants"].keys() - module.state_dict().keys()
     if any(name.endswith("running_mean") for name in missing):  # refreshed: they were made to keep statistics
         module = tracking(module)

@@ -157,6 +157,24 @@ def _chain(name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: Abst
     yield Latent(name, shape, prior, kind, tuple(parents), factor, tag)
 
 
+def check_sites(latents: Iterable[str], own: Iterable[str]) -> None:
+    """Refuse a Pyro program in which a parameter would share its name with one of the program's own sites.
+
+    Args:
+        latents: Names of the unknowns.
+        own: Names of the program's own sites.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    taken = sorted(set(latents) & set(own))
+    if taken:
+        raise ValueError(
+            f"each site of pyro_model must have a name of its own, but {taken[0]!r} is a parameter's name and that of the "
+            "targets, their plate or their factor too; rename the module's parameter (fit and predict do without the program)."
+        )
+
+
 def rows_of_scales(name: str, latents: Mapping[str, Latent]) -> Iterator[PriorRow]:
     """The prior table's lines for the unknown scales above one tensor.
 

@@ -16,14 +16,15 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
-from torch.func import functional_call
 
-from bayesreg import _check, activity, prior_predictive, reach
+from bayesreg import _check, activity, prior_predictive
 from bayesreg.autoscale import adjusted
+from bayesreg.behaviour import Behaviour, called, one_column
 from bayesreg.binding import AbstractBinding
-from bayesreg.latents import Latent, inside, latents_of, root_mean_square, rows_of_scales
+from bayesreg.latents import Latent, check_sites, inside, latents_of, root_mean_square, rows_of_scales
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import has_batchnorm
+from bayesreg.layers.copying import bare, copied, evaluated
 from bayesreg.layers.structure import dotted, has_dropout
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.predictive import Predictive
@@ -81,6 +82,12 @@ class BayesianModel(AbstractBinding):
                 f"likelihood must be one of bayesreg.likelihoods, but {likelihood!r} came; write for example "
                 "likelihoods.Gaussian(noise_scale=priors.HalfNormal(1.0))."
             )
+        module = bare(module)
+        if next(module.parameters(), None) is None:
+            raise ValueError(
+                "a model must have something to learn, but the module has no parameter; give it a layer with weights, which a "
+                "quantised one has not."
+            )
         self.spec = PriorSpec(priors)
         self.likelihood = likelihood or Gaussian()
         if standardize not in (True, False, "auto"):
@@ -89,11 +96,8 @@ class BayesianModel(AbstractBinding):
         self.resolved: list[Resolved] = self.spec.resolve(module)
         self.outputs = activity.resolve(outputs, module)
         self.autoscale: torch.Tensor | None = None
-        if next(module.parameters(), None) is None:
-            raise ValueError(
-                "a model must have something to learn, but the module has no parameter; give it a layer with weights."
-            )
-        self.module = copy.deepcopy(module).eval()
+        self.module = evaluated(module)
+        self.behaviour = Behaviour(self.module)
         # every place where a tensor stands: torch's own tying of weights swaps a module that is used twice two times
         names = {id(module.get_parameter(r.name)): r.name for r in self.resolved}
         self._places: dict[str, str] = {
@@ -104,6 +108,8 @@ class BayesianModel(AbstractBinding):
         }
         self.latents: dict[str, Latent] = latents_of(self.resolved, self.likelihood)
         like = self.like
+        types = {place: self.module.get_parameter(place).dtype for place in self._places}
+        self._types = {place: dtype for place, dtype in types.items() if dtype != like.dtype}  # of a module with several
         self._known_noise = {
             name: like.new_tensor(_check.in_range(name, value, like.dtype, power=2))
             for name, value in self.likelihood.fixed.items()
@@ -157,7 +163,8 @@ class BayesianModel(AbstractBinding):
             A new model; this one is unchanged.
         """
         moved = copy.copy(self)
-        moved.module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
+        moved.module = copied(self.module).to(device=device, dtype=dtype)
+        moved._types = self._types if dtype is None else {}
         vars(moved).pop("like", None)
         moved._known_noise = {name: value.to(moved.like) for name, value in self._known_noise.items()}
         moved.constants = {name: value.to(moved.like) for name, value in self.constants.items()}
@@ -177,7 +184,7 @@ class BayesianModel(AbstractBinding):
         found = dict(module.named_buffers())
         if not found:
             return self
-        made = copy.deepcopy(self.module)
+        made = copied(self.module)
         for name, buffer in made.named_buffers():
             buffer.copy_(found[name])
         return self.with_module(made)
@@ -187,10 +194,6 @@ class BayesianModel(AbstractBinding):
         changed = copy.copy(self)
         changed.module = module
         return changed
-
-    def out_of_reach(self, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
-        """Why rows in their own units lie outside of what the priors can reach; see `reach.out_of_reach`."""
-        return reach.out_of_reach(self, x, y)
 
     @property
     def waits_for_scale(self) -> bool:
@@ -232,7 +235,10 @@ class BayesianModel(AbstractBinding):
         """
         known = {**self.constants, **values}
         tensors = {place: known[name] for place, name in self._places.items()} | dict(buffers or {})
-        return one_column(functional_call(module or self.module, tensors, (x,), tie_weights=False))
+        for place, dtype in self._types.items():
+            tensors[place] = tensors[place].to(dtype)
+        output = called(module or self.module, tensors, x, recomputes=self.behaviour.recomputes)
+        return one_column(output).to(self.like.dtype)
 
     def forward_with_activity(
         self, values: Values, x: torch.Tensor, module: nn.Module | None = None
@@ -390,6 +396,7 @@ class BayesianModel(AbstractBinding):
         Returns:
             The targets, observed or drawn, in their own units.
         """
+        check_sites(self.latents, ("y", "data", *(["outputs"] if self.outputs else [])))
         options = {"dtype": self.like.dtype, "device": self.like.device}
         values: dict[str, torch.Tensor] = {}
         for name, latent in self.latents.items():
@@ -416,7 +423,8 @@ class BayesianModel(AbstractBinding):
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The module's present weights that are unknowns, by name, detached."""
-        return {r.name: self.module.get_parameter(r.name).detach() for r in self.resolved if r.name in self.latents}
+        dtype = self.like.dtype
+        return {r.name: self.module.get_parameter(r.name).detach().to(dtype) for r in self.resolved if r.name in self.latents}
 
     def start(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """Where a fit starts: the module's own weights, scales that suit them, and the noise that the residuals show.
@@ -438,10 +446,3 @@ class BayesianModel(AbstractBinding):
             if latent.kind == "scale":
                 values[name] = inside(latent.prior, root_mean_square(values[name.removesuffix(".scale")], latent.shape))
         return {name: values[name] for name in self.latents}
-
-
-def one_column(output: torch.Tensor) -> torch.Tensor:
-    """(B, 1) as (B,), and the () that a module's own squeeze makes of one row as (1,)."""
-    if output.dim() == 0:
-        return output[None]
-    return output.squeeze(-1) if output.dim() == 2 and output.shape[1] == 1 else output

@@ -6,7 +6,6 @@ noise multiplies, or single entries.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 from bayesreg import _check, propagate
 from bayesreg.layers import batchnorm
 from bayesreg.layers.base import AbstractNoise
+from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dotted, effective, noise_layers, noisy, sampling, sites
 from bayesreg.layers.variational import PRUNED, VariationalDropout
 from bayesreg.model import BayesianModel
@@ -251,7 +251,7 @@ class Noisy(AbstractPosterior):
         Returns:
             A module of torch's own layers, for inputs in the units that the model works in.
         """
-        module = copy.deepcopy(self.network.module)
+        module = copied(self.network.module)
         _fill(module, self.layout.unflatten(self.prune(log_alpha).loc))
         if isinstance(module, VariationalDropout):
             return module.layer

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.func import jvp, vmap
 
+from bayesreg.behaviour import FORWARD, VMAP, Behaviour, output_jacobian
 from bayesreg.flat import FlatLayout
 from bayesreg.model import BayesianModel
 
@@ -46,6 +47,7 @@ def outputs(
     Raises:
         ValueError: If the result would be larger than `max_memory`.
     """
+    model.behaviour.meet(model, x)
     f = forward or _forward(model, layout)
     with torch.no_grad():
         first = f(u[0], x[:1])
@@ -57,8 +59,8 @@ def outputs(
             )
         result = first.new_empty(len(u), len(x), *first.shape[1:])
         if linearize_at is not None:
-            _fill_linear(f, u, x, linearize_at, result)
-        elif len(x) <= _VMAP_ROWS:
+            _fill_linear(model.behaviour, f, u, x, linearize_at, result)
+        elif len(x) <= _VMAP_ROWS and model.behaviour.stands(VMAP):
             chunk = max(1, min(len(u), 20_000 // len(x)))
             for rows in torch.arange(len(u), device=u.device).split(chunk):
                 result[rows] = vmap(f, in_dims=(0, None), randomness="different")(u[rows], x)
@@ -77,8 +79,13 @@ def _forward(model: BayesianModel, layout: FlatLayout) -> Callable[[torch.Tensor
     return f
 
 
-def _fill_linear(f: Callable, u: torch.Tensor, x: torch.Tensor, centre: torch.Tensor, result: torch.Tensor) -> None:
-    """Directional derivatives, vmapped over draws: the Jacobian itself is never stored."""
+def _fill_linear(
+    behaviour: Behaviour, f: Callable, u: torch.Tensor, x: torch.Tensor, centre: torch.Tensor, result: torch.Tensor
+) -> None:
+    """Directional derivatives, vmapped over draws: the Jacobian itself is never stored, unless the network lacks them."""
+    if not behaviour.stands(VMAP, FORWARD):
+        _fill_by_rows(behaviour, f, u, x, centre, result)
+        return
     block = 2048
     for start in range(0, len(x), block):
         part = x[start : start + block]
@@ -90,3 +97,13 @@ def _fill_linear(f: Callable, u: torch.Tensor, x: torch.Tensor, centre: torch.Te
         chunk = max(1, min(len(u), 200_000 // len(part)))
         for rows in torch.arange(len(u), device=u.device).split(chunk):
             result[rows, start : start + block] = base + vmap(push)(u[rows] - centre)
+
+
+def _fill_by_rows(
+    behaviour: Behaviour, f: Callable, u: torch.Tensor, x: torch.Tensor, centre: torch.Tensor, result: torch.Tensor
+) -> None:
+    """The same from the Jacobian of a few rows at a time."""
+    block = max(1, _BLOCK_ENTRIES // max(1, len(centre) * result[0, 0].numel()))
+    for start in range(0, len(x), block):
+        slopes, base = output_jacobian(behaviour, f, centre, x[start : start + block])
+        result[:, start : start + block] = base + torch.einsum("sp,b...p->sb...", u - centre, slopes)

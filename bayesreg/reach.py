@@ -10,7 +10,6 @@ A linear model has no bends that its inputs could miss, so that only its targets
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from torch import nn
 
 from bayesreg import prior_predictive
 from bayesreg.layers import Standardize, batchnorm
+from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import is_norm
 from bayesreg.priors import AbstractScaledPrior
 
@@ -66,7 +66,7 @@ def out_of_reach(model: BayesianModel, x: torch.Tensor, y: torch.Tensor) -> tupl
     values = prior_predictive.sample(drawn, model.like, count, 0)
     values |= {name: w.expand(count, *w.shape) for name, w in model.weights().items() if name in improper}
     module = batchnorm.by_batch(model.module) if batchnorm.untrained(model.module) else model.module
-    first = _FirstLayer(copy.deepcopy(module))
+    first = _FirstLayer(copied(module))
     with torch.no_grad():
         draws = ({k: v[s] for k, v in values.items()} for s in range(count))
         output = torch.stack([model.forward(draw, x.clone(), first.module) for draw in draws])

@@ -233,7 +233,7 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
     """Every parameter of `module` that is to be learned, each once, in the module's order.
 
     Raises:
-        ValueError: If a parameter is not real floating-point.
+        ValueError: If a parameter is not real floating-point, or holds no numbers.
     """
     seen: set[int] = set()
     for prefix, owner in module.named_modules():
@@ -241,6 +241,11 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
             name = dotted(prefix, leaf)
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise ValueError(f"every parameter must have its shape, but {name} is lazy; run one batch through first.")
+            if parameter.is_meta:
+                raise ValueError(
+                    f"every parameter must hold numbers, but {name} is on the meta device; module.to_empty(device='cpu') "
+                    "and load or draw its weights first."
+                )
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
                     f"every parameter must be float32 or float64, but {name} is {parameter.dtype}, whose three digits cannot "

@@ -7,7 +7,6 @@ and the prior is one expression a class.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from bayesreg.behaviour import one_column
 from bayesreg.flat import LogJoint
-from bayesreg.model import one_column
+from bayesreg.layers.copying import copied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +62,11 @@ class TrainingCopy:
         self.rows_a_batch = rows_a_batch
         self.flat = nn.Parameter(start.detach().clone())
         self.flat.grad = torch.zeros_like(self.flat)
-        self.module = copy.deepcopy(log_joint.model.module).train(training)
+        self.module = copied(log_joint.model.module).train(training)
         segments = log_joint.layout.segments
         weights = {name: s for name, s in segments.items() if s.latent.kind == "weight"}
         # a weight that is no plain stretch of the vector (transformed, non-centred) is written into the module at each step
-        self.in_place = all(s.transform is None and s.latent.centered for s in weights.values())
+        self.in_place = all(s.transform is None and s.latent.centered for s in weights.values()) and not log_joint.model._types
         with torch.no_grad():
             for name, value in log_joint.model.constants.items():
                 self.module.get_parameter(name).copy_(value)

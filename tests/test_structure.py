@@ -15,6 +15,7 @@ ORDER = [
     ["_catalog"],
     ["priors"],
     ["layers"],
+    ["behaviour"],
     ["prior_table"],
     ["spec"],
     ["equivalents"],

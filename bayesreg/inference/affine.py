@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bayesreg.behaviour import VMAP
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint, Segment
 from bayesreg.inference.certificate import in_double
@@ -126,6 +127,9 @@ def _design(log_joint: LogJoint, x: torch.Tensor, factor: float) -> tuple[np.nda
         for name, segment in layout.segments.items():
             np.multiply(x.cpu().numpy() if name == "weight" else 1.0, factor, out=design[:, segment.slice])
         return design, offset
+    # where each row takes a backward pass of its own, two forward passes on a few tell first
+    if not model.behaviour.stands(VMAP) and not is_affine(log_joint, Data(len(x), x[:16], x[:16])):
+        return None
     rows, done = max(1, min(1024, _BLOCK // design.shape[1] // offset.shape[1])), 0
     for part in x.split(rows):
         jacobian, _ = output_jacobian(log_joint, origin, part)

@@ -11,16 +11,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bayesreg.behaviour import PIECEWISE, Operations, first_line
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
-from bayesreg.inference.optimality import Curvature, climb, measure, neighbouring, value_of
+from bayesreg.inference.optimality import Curvature, climb, is_negative, measure, neighbouring, value_of
 from bayesreg.inference.scale_free import HeldLogJoint, Rows
 from bayesreg.inference.training import gradient_of
 from bayesreg.inference.variational import Trend
@@ -31,9 +30,6 @@ from bayesreg.record import Certificate
 
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
-PIECEWISE = {"relu", "relu_", "leaky_relu", "prelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "abs", "maximum"}
-PIECEWISE |= {"minimum", "clamp", "clamp_min", "clamp_max", "max_pool2d_with_indices", "softshrink", "hardshrink", "max", "min"}
-
 
 def has_kinks(log_joint: LogJoint) -> bool:
     """True where a mode may sit on a kink out of a proximal step's reach: a ReLU network's, an activation prior's."""
@@ -43,27 +39,15 @@ def has_kinks(log_joint: LogJoint) -> bool:
     )
 
 
-class _Operations(TorchDispatchMode):
-    """Hears the names of the operations that run inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 def _has_pieces(model: BayesianModel) -> bool:
     """True where a forward takes a piecewise linear operation by itself (`torch.relu`), which no layer tells."""
     if model.row_shape is None or all(type(module).__module__.startswith("torch.nn") for module in model.module.modules()):
         return False
     rows = torch.zeros(2, *model.row_shape, dtype=model.like.dtype, device=model.like.device)
     try:
-        with torch.no_grad(), _Operations() as heard:
+        with torch.no_grad(), Operations() as heard:
             model.forward(model.weights(), rows)
-    except (RuntimeError, ValueError, TypeError, IndexError):  # indices of an embedding, for example
+    except Exception:  # indices of an embedding, for example
         return False
     return bool(heard.names & PIECEWISE)
 
@@ -87,7 +71,7 @@ def in_double(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[LogJoin
     x, y = (v.double() if v.is_floating_point() else v for v in (data.x, data.y))
     try:
         gradient_of(wide, u.double(), dataclasses.replace(data, num_data=2, x=x[:2], y=y[:2]))
-    except RuntimeError:
+    except Exception:  # a module that mixes types may raise anything
         return log_joint, u, data
     return wide, u.double(), dataclasses.replace(data, x=x, y=y)
 
@@ -142,19 +126,40 @@ def certify(
     Returns:
         The certificate.
     """
-    moved = not bool((u == start).all())
+    enough = 0.005 * len(u)
+    details: dict[str, float | str] = {
+        "log joint": math.nan,
+        "tolerance": enough,
+        "space": "unconstrained" if jacobian else "constrained",
+    }
+    try:
+        found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, details)
+    except Exception as error:  # a fit that is done is never lost: the network may lack whatever is asked of it here
+        found = Certificate(False, f"Not certified: {because(log_joint, error)}", details)
+    return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
+
+
+def _certified(
+    log_joint: LogJoint,
+    u: torch.Tensor,
+    start: torch.Tensor,
+    data: Data,
+    jacobian: bool,
+    probe: Callable[[], torch.Tensor],
+    gap: float | None,
+    held: Sequence[Rows],
+    trend: Trend | None,
+    details: dict[str, float | str],
+) -> Certificate:
+    """`certify` without restarts; the numbers found go into `details`."""
+    moved, enough = not bool((u == start).all()), float(details["tolerance"])
     log_joint, u, data = in_double(log_joint, u, data)
     if held:
         log_joint = fixed = HeldLogJoint(log_joint, held, u)
         start, further = fixed.at_length(start.to(u)), probe
         probe = lambda: fixed.at_length(further().to(u))  # noqa: E731
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
-    enough = 0.005 * len(u)
-    details: dict[str, float | str] = {
-        "log joint": value,
-        "tolerance": enough,
-        "space": "unconstrained" if jacobian else "constrained",
-    }
+    details["log joint"] = value
     if gap is not None:
         details["duality gap"] = float(gap)
     if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
@@ -162,18 +167,16 @@ def certify(
             "Not a mode: the log-joint or its gradient is not a finite number where the search ended; standardise the data, or "
             "lower learning_rate and raise num_steps."
         )
-        found = Certificate(False, sentence, details)
-    elif gap is not None and gap <= enough and not _unbounded(log_joint, u, data, False)[0]:
+        return Certificate(False, sentence, details)
+    if gap is not None and gap <= enough and not _unbounded(log_joint, u, data, False)[0]:
         sentence = (
             f"Converged to a mode: by the duality gap at most {_nats(gap)} are left to gain, below {enough:.2g} (1 % of P/2)."
         )
-        found = Certificate(True, sentence, details)
-    else:
-        details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
-        candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
-        alike = log_joint.model.is_deterministic
-        found = _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
-    return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
+        return Certificate(True, sentence, details)
+    details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
+    candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
+    alike = log_joint.model.is_deterministic
+    return _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +287,7 @@ def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: 
 def _leaves(at: _Candidate, curvature: Curvature, details: dict[str, float | str]) -> bool:
     """True where a piecewise linear network rises along a direction of negative curvature beside the candidate."""
     beside, found = neighbouring(at.log_joint, at.u, at.data, curvature.metric, jacobian=at.jacobian)
-    if found.smallest >= -1e-6 * found.largest:
+    if not is_negative(found, max(1e-6, at.log_joint.model.behaviour.curvature_error(at.u.dtype))):
         return False
     rise = climb(at.log_joint, beside, found.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
     few = 0.005 * min(len(at.u), at.data.num_data)
@@ -377,6 +380,14 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
             )
             return why, True
     return "", False
+
+
+def because(log_joint: LogJoint, error: Exception) -> str:
+    """Why there is no certificate, and what to do instead."""
+    return (
+        f"{type(log_joint.model.module).__name__} could not be judged ({first_line(error)}); judge this fit by held-out rows, "
+        "or by whether more steps raise its objective."
+    )
 
 
 def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> tuple[str, bool]:

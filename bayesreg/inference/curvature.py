@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch.func import grad, hessian, jacrev, jvp, vmap
+from torch.func import hessian
 
-from bayesreg import activity
+from bayesreg import activity, behaviour
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.conditioning import Rows
@@ -29,25 +27,14 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
         (B, K, P) and (B, K), with K = 1 for a scalar output.
     """
 
-    def row(v: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        output = log_joint.model.forward(log_joint.layout.unflatten(v), inputs[None])[0].reshape(-1)
-        return output, output
+    def outputs(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return log_joint.model.forward(log_joint.layout.unflatten(v), rows).reshape(len(rows), -1)
 
+    stands = log_joint.model.behaviour
     if any(isinstance(layer, ByBatch) for layer in log_joint.model.module.modules()):
-        return _coupled_jacobian(log_joint, u, x)
-    jacobian, output = vmap(jacrev(row, has_aux=True), in_dims=(None, 0))(u, x)
-    return jacobian.detach(), output.detach()
-
-
-def _coupled_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same with one pass of all rows for each unknown."""
-
-    def outputs(v: torch.Tensor) -> torch.Tensor:
-        return log_joint.model.forward(log_joint.layout.unflatten(v), x).reshape(len(x), -1)
-
-    columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))
-    along = vmap(lambda direction: jvp(outputs, (u,), (direction,))[1], chunk_size=columns)
-    return along(torch.eye(len(u)).to(u)).permute(1, 2, 0).detach(), outputs(u).detach()
+        columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))
+        return behaviour.coupled_jacobian(stands, outputs, u, x, columns), outputs(u, x).detach()
+    return behaviour.output_jacobian(stands, outputs, u, x)
 
 
 def prior_hessian(log_joint: LogJoint, u: torch.Tensor, *, jacobian: bool = False) -> torch.Tensor:
@@ -101,11 +88,8 @@ def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: 
         def loss(v: torch.Tensor, x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
             return -log_joint.row_terms(log_joint.layout.unflatten(v), x, y, len(x))
 
-        def column(direction: torch.Tensor, loss: Callable = loss) -> torch.Tensor:
-            return jvp(grad(loss), (u,), (direction,))[1]
-
         columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))  # more at once leave the processor's cache
-        total = total + vmap(column, chunk_size=columns)(torch.eye(len(u)).to(u)).detach()
+        total = total + behaviour.hessian(log_joint.model.behaviour, loss, u, columns)
     return 0.5 * (total + total.mT)
 
 
@@ -232,15 +216,14 @@ def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output:
     model, layout = log_joint.model, log_joint.layout
     total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
 
-    def row(v: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def activations(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         with activity.captured(model.module, (output,)) as found:
-            model.forward(layout.unflatten(v), inputs[None])
-        value = torch.stack([part[0] for part in found[output.name]])
-        return value, value
+            model.forward(layout.unflatten(v), rows)
+        return torch.stack(list(found[output.name]), 1)
 
     rows = max(1, min(256, _ENTRIES // len(u)))
     for x, _ in data.epoch(rows):
-        jacobian, values = vmap(jacrev(row, has_aux=True), in_dims=(None, 0))(u, x)
+        jacobian, values = behaviour.output_jacobian(model.behaviour, activations, u, x)
         for call in range(values.shape[1]):
             value, slope = values[:, call].detach(), jacobian[:, call].detach().reshape(len(x), -1, len(u))
             if isinstance(output.prior, AbstractElementwisePrior):

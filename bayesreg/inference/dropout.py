@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
+from bayesreg.behaviour import together
 from bayesreg.binding import draws_numbers
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
@@ -31,6 +32,7 @@ from bayesreg.inference.training import resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
 from bayesreg.layers import GaussianDropout
 from bayesreg.layers.batchnorm import has_batchnorm
+from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dotted
 from bayesreg.model import BayesianModel
 from bayesreg.noisy import Noisy, NoisyNetwork
@@ -233,7 +235,7 @@ class DropoutBound:
                 network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
         noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
         values, buffers = model.weights(), network.named_by_row(noise, len(x))
-        if draws_numbers(lambda: model.forward(values, x, copy.deepcopy(self.module), buffers), x.device):
+        if draws_numbers(lambda: model.forward(values, x, copied(self.module), buffers), x.device):
             raise ValueError(
                 f"randomness must be that of a layer, but the forward of {type(model.module).__name__} draws numbers of its "
                 "own (functional dropout?), which no posterior could repeat; put an nn.Dropout in its place."
@@ -256,6 +258,8 @@ class DropoutBound:
             return "the rows are streamed by a loader"
         if has_batchnorm(self.module):
             return "batch normalisation changes its buffers at each step"
+        if not self.log_joint.model.behaviour.traceable:
+            return f"{type(self.log_joint.model.module).__name__} has steps that cannot be traced"
         return "the KL's weight changes from step to step" if warmup else ""
 
     def start(self) -> torch.Tensor:
@@ -360,7 +364,7 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
     losses: list[torch.Tensor] = []
     noises = [dotted(name, leaf) for name, layer in first.network.layers.items() for leaf in layer._buffers]
     statistics = ReplicaBuffers([bound.module for bound in bounds], count, noises)
-    loss_of = torch.vmap(first.loss, in_dims=(0, 0, 0, 0, None, statistics.axes))
+    loss_of = together(first.log_joint.model.behaviour, first.loss, (0, 0, 0, 0, None, statistics.axes))
 
     def members(flat: torch.Tensor) -> torch.Tensor:
         return torch.cat([flat[: count * size].view(count, size), flat[count * size :].view(count, -1)], 1)

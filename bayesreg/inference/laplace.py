@@ -142,7 +142,7 @@ def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: st
         matrix = full_hessian(log_joint, u, data, jacobian=True).double()
         found = from_matrix(matrix, log_joint, u, data)
         if found is not None and found.root.error <= TRUSTED:
-            return found, "Hessian"
+            return found, f"Hessian{log_joint.model.behaviour.approximately}"
         smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
         if curvature == "hessian":
             raise ValueError(

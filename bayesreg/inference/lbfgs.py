@@ -8,6 +8,7 @@ import math
 import numpy as np
 import torch
 
+from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
@@ -18,6 +19,7 @@ from bayesreg.record import History
 from bayesreg.training_copy import TrainingCopy
 
 NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
+LOOPED_PARAMETERS = 100  # the same where its columns cannot be found side by side
 NUM_STEPS = 2000
 
 
@@ -90,7 +92,8 @@ def lbfgs(
     found = minimize(loss_and_gradient, start.cpu().numpy(), jac=True, method="L-BFGS-B", callback=heard, options=options)
     history.record(found.nit + 1, -best * data.num_data)
     history.notes.append(f"L-BFGS: {found.nit} steps, {found.nfev} evaluations; it stopped with {found.message!r}.")
-    if log_joint.layout.size <= NEWTON_PARAMETERS:
+    together = log_joint.model.behaviour.stands(VMAP, FORWARD)
+    if log_joint.layout.size <= (NEWTON_PARAMETERS if together else LOOPED_PARAMETERS):
         kept = newton(log_joint, kept, data, jacobian)
     return kept.to(dtype)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
@@ -224,7 +225,7 @@ def finish(replicas: Replicas, u: torch.Tensor, *, newton: bool, num_steps: int 
     Returns:
         (R, P), never a worse point in any fit.
     """
-    if not newton:
+    if not newton or not replicas.model.behaviour.stands(VMAP, FORWARD):
         return accelerate(replicas, u, POLISH_STEPS)
     going = torch.arange(len(u), device=u.device)
     u = u.clone()

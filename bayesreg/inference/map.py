@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import os
@@ -271,8 +270,7 @@ class MAP(AbstractMethod):
         options: dict[str, Any] = {"restarts": restarts, "trend": trend}
         if rows.coupled:
             probe = lambda: self.further(whole, u, rows, batch_size)  # noqa: E731
-            with contextlib.suppress(NotImplementedError):  # a layer without forward derivatives
-                return certify(whole, u, start, rows, self.jacobian, probe, held=invariant, **options)
+            return certify(whole, u, start, rows, self.jacobian, probe, held=invariant, **options)
         probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
         return certify(log_joint, u, start, data, self.jacobian, probe, **options)
 

@@ -14,6 +14,7 @@ from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.base import Report
+from bayesreg.inference.certificate import because
 from bayesreg.inference.loop import run
 from bayesreg.inference.stepper import checked_compile, make_stepper
 from bayesreg.inference.training import no_compiling, of_rows, resolve_batch
@@ -129,11 +130,17 @@ class MeanField(AbstractVariational):
             objective=lambda loss, phi: constant - num_data * float(loss),
         )
         guide.phi.data.copy_(stepper.parameter.detach())
-        gain, gain_error = nats_to_gain(guide, pure, data, batches)
-        certificate = certify(constant - num_data * losses, gain, gain_error, enough=0.02 * len(start))
+        certificate = _judged(constant - num_data * losses, guide, pure, data, batches)
         certificate = _of_batches(certificate) if normalised and batch_size is not None else certificate
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
+
+
+def _judged(elbos: torch.Tensor, guide: MeanFieldGuide, log_joint: LogJoint, data: Data, batches: Iterator) -> Certificate:
+    try:
+        return certify(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.01 * len(guide.phi))
+    except Exception as error:  # a fit that is done is never lost
+        return Certificate(False, f"Not certified: {because(log_joint, error)}", rise(elbos).details)
 
 
 def _of_batches(certificate: Certificate) -> Certificate:

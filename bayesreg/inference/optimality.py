@@ -13,6 +13,7 @@ import dataclasses
 
 import torch
 
+from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data import Data
 from bayesreg.flat import Group, LogJoint
 from bayesreg.inference.curvature import full_hessian, gauss_newton
@@ -29,6 +30,7 @@ from bayesreg.inference.products import (
 from bayesreg.priors.grouped import AbstractGroupPrior, grouped
 
 FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above, products with it
+LOOPED_CURVATURE = 200  # the same where its columns cannot be found side by side
 WORK = 2**31  # rows × unknowns × products
 MATRIX = 2**31  # the same for the matrix itself, which takes P products: cheaper ones, side by side
 PRODUCTS = 100  # for the smallest eigenvalue; twice as many where they are cheap
@@ -161,8 +163,10 @@ def measure(
     free = _free(log_joint, u, residual)
     if not bool(free.any()):
         return Curvature(0.0, "none needed: kinks hold every unknown", None, 0.0, None, False, metric), broken
-    kind = "Gauss–Newton matrix" if kinks else "Hessian"
-    if len(u) <= FULL_CURVATURE and data.num_data * len(u) ** 2 <= MATRIX:
+    behaviour = log_joint.model.behaviour
+    kind = "Gauss–Newton matrix" if kinks else f"Hessian{behaviour.approximately}"
+    most = FULL_CURVATURE if behaviour.stands(VMAP, FORWARD) else LOOPED_CURVATURE
+    if len(u) <= most and data.num_data * len(u) ** 2 <= MATRIX:
         curvature = _whole(log_joint, u, residual, data, free, metric, jacobian, kinks)
         return dataclasses.replace(curvature, source=f"{kind}, {_rows(data, data.num_data)}"), broken
 
@@ -172,11 +176,12 @@ def measure(
 
     g, at = residual[free], metric[free]
     whole = len(seen.x) >= data.num_data if seen.x is not None else False
-    low, high, v, saddle = _lowest(product, at, products)
+    rounding = _rounding(log_joint, u)
+    low, high, v, saddle = _lowest(product, at, products, rounding)
     if not whole and saddle and not kinks:  # few rows bend more than all of them: it is no saddle before these say so
         spread = _spread(v, free)
         low = float(spread @ hessian_product(log_joint, u, data, spread, jacobian=jacobian))
-        saddle = low < 0
+        saddle = low < -rounding * high if behaviour.approximately else low < 0
     source = f"{kind}, {_rows(data, data.num_data if whole else len(seen.x))}"  # pyright: ignore[reportArgumentType]
     gain = 0.5 * float((g.square() / at).sum())
     if whole and low > 0:
@@ -188,24 +193,32 @@ def measure(
     return Curvature(gain, source, low, high, direction, saddle and not kinks, metric), broken
 
 
-def _lowest(product: Product, metric: torch.Tensor, num_products: int) -> tuple[float, float, torch.Tensor, bool]:
+def _lowest(
+    product: Product, metric: torch.Tensor, num_products: int, rounding: float
+) -> tuple[float, float, torch.Tensor, bool]:
     """The lowest vᵀHv/vᵀv found, the largest eigenvalue, v, and whether it is negative beyond rounding."""
     if len(metric) <= min(SMALL, num_products):
         found = smallest_end(product, metric, num_products)
-        return found.smallest, found.largest, found.direction, _is_negative(found, metric)
+        return found.smallest, found.largest, found.direction, is_negative(found, rounding)
     own = smallest_end(product, metric, num_products // 2)
     root = metric.sqrt()
     scaled = smallest_end(lambda v: product(v / root) / root, metric, num_products // 2)
     v = scaled.direction / root
     length = float(v.square().sum())
     low = scaled.smallest / length
-    if _is_negative(scaled, metric) or low < own.smallest:
-        return low, own.largest, v / length**0.5, _is_negative(scaled, metric)
-    return own.smallest, own.largest, own.direction, _is_negative(own, metric)
+    if is_negative(scaled, rounding) or low < own.smallest:
+        return low, own.largest, v / length**0.5, is_negative(scaled, rounding)
+    return own.smallest, own.largest, own.direction, is_negative(own, rounding)
 
 
-def _is_negative(found: Ends, like: torch.Tensor) -> bool:
-    return found.smallest < -max(1e-6, 100 * torch.finfo(like.dtype).eps) * found.largest
+def is_negative(found: Ends, rounding: float) -> bool:
+    """True where the smallest eigenvalue is below zero by more than this part of the largest."""
+    return found.smallest < -rounding * found.largest
+
+
+def _rounding(log_joint: LogJoint, u: torch.Tensor) -> float:
+    """The part of the largest eigenvalue that a smallest one may be off."""
+    return max(1e-6, log_joint.model.behaviour.curvature_error(u.dtype))
 
 
 def neighbouring(
@@ -320,7 +333,7 @@ def _whole(
     gain = 0.5 * float(((vectors.mT @ g)[held].square() / values[held]).sum())
     if kinks:
         low, high = float(values[0]), float(values[-1])
-    saddle = direction is not None and _is_negative(Ends(low, direction, high), metric)
+    saddle = direction is not None and is_negative(Ends(low, direction, high), _rounding(log_joint, u))
     return Curvature(gain, "", low, high, direction, saddle, metric)
 
 

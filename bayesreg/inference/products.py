@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bayesreg import behaviour
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.curvature import output_jacobian
@@ -22,6 +23,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 _ENTRIES = 2**27  # rows × outputs × unknowns up to which the diagonal is exact
 _BLOCK = 2**24  # of them at once
+_LOOPED = 512  # outputs of which each has its own backward pass, where they cannot be had side by side
 _PROBES = 16
 _STREAMED = 1024  # rows of a loader that are kept at once
 _ROWS = 1024  # rows that one backward pass sees
@@ -81,11 +83,13 @@ def hessian_product(
         (P,).
     """
     total, seen = torch.zeros_like(v), 0
-    with torch.enable_grad():
-        for x, y in data.epoch(_ROWS):
-            w = u.detach().requires_grad_()
-            total += _again(-log_joint.row_terms(log_joint.layout.unflatten(w), x, y, len(x)), w, v)
-            seen += len(x)
+    for x, y in data.epoch(_ROWS):
+
+        def loss(w: torch.Tensor, x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
+            return -log_joint.row_terms(log_joint.layout.unflatten(w), x, y, len(x))
+
+        total += behaviour.product(log_joint.model.behaviour, loss, u, v)
+        seen += len(x)
     return total * (data.num_data / seen) + prior_product(log_joint, u, v, jacobian=jacobian)
 
 
@@ -107,18 +111,17 @@ def gauss_newton_product(
     model, layout = log_joint.model, log_joint.layout
     noise = model.noise(layout.unflatten(u.detach()))
     total, seen, width = torch.zeros_like(v), 0, 1
-    with torch.enable_grad():
-        for x, y in data.epoch(_ROWS):
-            w = u.detach().requires_grad_()
+    for x, y in data.epoch(_ROWS):
+        w = u.detach().requires_grad_()
+        with torch.enable_grad():
             output = model.forward(layout.unflatten(w), x)
-            curvature = model.likelihood.output_curvature(output.detach(), y, **noise)
             flat = output.reshape(len(x), -1)
-            ones = torch.zeros_like(flat, requires_grad=True)
-            (pulled,) = torch.autograd.grad(flat, w, ones, create_graph=True)
-            (pushed,) = torch.autograd.grad(pulled, ones, v, retain_graph=True)  # J v: the derivative of Jᵀ· is J
-            weighed = torch.einsum("bkl,bl->bk", curvature, pushed)
-            total += torch.autograd.grad(flat, w, weighed)[0]
-            seen, width = seen + len(x), flat.shape[1]
+        curvature = model.likelihood.output_curvature(output.detach(), y, **noise)
+        pushed = behaviour.pushed_forward(
+            model.behaviour, lambda p, x=x: model.forward(layout.unflatten(p), x).reshape(len(x), -1), u, v, (w, flat)
+        )
+        total += behaviour.pulled_back(flat, w, torch.einsum("bkl,bl->bk", curvature, pushed))
+        seen, width = seen + len(x), flat.shape[1]
     total = total * (data.num_data / seen) + prior_product(log_joint, u, v, jacobian=jacobian)
     for segment in layout.in_order:
         if segment.latent.is_noise:
@@ -145,6 +148,8 @@ def diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Te
     with torch.no_grad():
         width = model.forward(layout.unflatten(u), x[:2]).numel() // len(x[:2])
     rows = _ENTRIES // (width * len(u))
+    if not model.behaviour.stands(behaviour.VMAP):  # each row has a backward pass of its own
+        rows = min(rows, max(64, _LOOPED // width))
     exact = rows >= data.num_data and len(u) <= _COUPLED if data.coupled else rows >= 64
     total = _exact(log_joint, u, sample(data, rows), width) if exact else _probed(log_joint, u, data)
     for segment in layout.in_order:

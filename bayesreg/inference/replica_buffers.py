@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from bayesreg.layers.copying import copied
 from bayesreg.model import BayesianModel
 
 
@@ -68,7 +69,7 @@ class ReplicaBuffers:
         """A model with the buffers of one fit; the model itself, which is never changed, where there are none."""
         if not self.values:
             return model
-        module = copy.deepcopy(model.module)
+        module = copied(model.module)
         self.write(index, module)
         return model.with_module(module)
 

@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from bayesreg.behaviour import FORWARD, VMAP, hessian, together
 from bayesreg.flat import LogJoint
 from bayesreg.inference.replica_buffers import ReplicaBuffers, batch_norm
 from bayesreg.inference.replica_groups import ReplicaGroup, stacked
 from bayesreg.layers import MLP
 from bayesreg.layers.batchnorm import has_batchnorm
+from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dropouts
 from bayesreg.model import BayesianModel
 
@@ -100,12 +102,12 @@ class Replicas:
         def one(values: Any, x: torch.Tensor, buffers: Any) -> torch.Tensor:
             return self.model.forward(values, x, module, buffers)
 
-        return torch.vmap(one, in_dims=(0, 0 if self.own_rows else None, self.buffers.axes))
+        return together(self.model.behaviour, one, (0, 0 if self.own_rows else None, self.buffers.axes))
 
     @cached_property
     def _trained_outputs(self) -> Callable[..., torch.Tensor]:
         """The same in training mode; each tensor that is written there is one of `buffers`."""
-        return self._vmapped(copy.deepcopy(self.model.module).train())
+        return self._vmapped(copied(self.model.module).train())
 
     @property
     def smooth(self) -> bool:
@@ -332,9 +334,12 @@ class Replicas:
 
         dims = 0 if self.own_rows else None
         axes = (0, 0, dims, dims, None if self.weights is None else 0, self.buffers.axes)
-        found = torch.vmap(torch.func.hessian(one), in_dims=axes, chunk_size=chunk)(
-            u.detach(), [group.fields for group in groups], self.x, self.y, self.weights, self.buffers.values
-        )
+        stands, rest = self.model.behaviour, ([g.fields for g in groups], self.x, self.y, self.weights, self.buffers.values)
+        if stands.stands(VMAP, FORWARD):
+            found = torch.vmap(torch.func.hessian(one), in_dims=axes, chunk_size=chunk)(u.detach(), *rest)
+        else:
+            each = together(stands, lambda v, *own: hessian(stands, lambda w: one(w, *own), v), axes)
+            found = each(u.detach(), *rest)
         return 0.5 * (found + found.mT).detach()
 
 

@@ -14,6 +14,7 @@ from bayesreg.inference.base import Report
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.training import gradient_of
+from bayesreg.layers.copying import copied
 from bayesreg.model import BayesianModel
 from bayesreg.record import History
 
@@ -97,7 +98,7 @@ def best_of_many(
 def _anew(model: BayesianModel) -> BayesianModel:
     """The same model with weights as `reset_parameters` draws them; other ones are shuffled, with random signs."""
     fresh = copy.copy(model)
-    fresh.module = copy.deepcopy(model.module)
+    fresh.module = copied(model.module)
     drawn: set[int] = set()
     for module in fresh.module.modules():
         reset = getattr(module, "reset_parameters", None)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.layers.batchnorm import batchnorms, by_batch, normalising
+from bayesreg.layers.copying import copied
 from bayesreg.model import BayesianModel
 
 FULL_BATCH_ROWS = 10_000  # up to here a fit sees all rows at each step unless a batch size is given
@@ -102,7 +101,7 @@ def _check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> 
     x, _ = next(data.epoch(1))
     try:
         with torch.no_grad():
-            model.forward(model.weights(), x[:1], normalising(copy.deepcopy(model.module)))
+            model.forward(model.weights(), x[:1], normalising(copied(model.module)))
     except ValueError:
         raise ValueError(
             "a training batch must have two rows at least where batch normalisation sees one value a row, since one row has no "
@@ -146,6 +145,8 @@ def no_compiling(log_joint: LogJoint, data: Data) -> str:
         return "the rows are streamed by a loader"
     if not log_joint.model.is_deterministic:
         return "batch normalisation or dropout change or draw something at each step"
+    if not log_joint.model.behaviour.traceable:
+        return f"{type(log_joint.model.module).__name__} has steps that cannot be traced"
     whole = [group.prior for group in log_joint.kinked if not group.prior.prox_by_entry]
     if whole:
         return f"the prox of {whole[0]} is found outside of torch"

@@ -13,7 +13,6 @@ References:
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dotted, is_norm
 from bayesreg.moments import Moments
 
@@ -87,7 +87,7 @@ def batchnorms(module: nn.Module) -> dict[str, _Norm]:
     """
     found = {name: layer for name, layer in module.named_modules() if isinstance(layer, _Norm)}
     if found and any(type(layer).train is not nn.Module.train for layer in module.modules()):
-        trained = dict(copy.deepcopy(module).train().named_modules())
+        trained = dict(copied(module).train().named_modules())
         return {name: layer for name, layer in found.items() if trained[name].training or layer.running_mean is None}
     return found
 
@@ -111,8 +111,8 @@ def unlike_torch(module: nn.Module) -> list[str]:
 def _replaced(module: nn.Module, make: Callable[[_Norm], nn.Module]) -> nn.Module:
     """A deep copy with another layer in each one's place, also where one layer stands twice."""
     if isinstance(module, _Norm):
-        return make(copy.deepcopy(module)).train(module.training)
-    found = copy.deepcopy(module)
+        return make(copied(module)).train(module.training)
+    found = copied(module)
     own = set(batchnorms(found).values())
     made: dict[int, nn.Module] = {}
     for parent in list(found.modules()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
+from bayesreg.layers.copying import copied
 from bayesreg.layers.dropout import AlphaDropout, of_torch
 
 _THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
@@ -33,7 +33,7 @@ def noisy(module: nn.Module) -> nn.Module:
     made = of_torch(module)
     if made is not None:
         return made.train(module.training)
-    found = copy.deepcopy(module)
+    found = copied(module)
     for parent in list(found.modules()):
         for name, child in list(parent._modules.items()):  # a layer that stands at two places becomes two
             replacement = None if child is None else of_torch(child)
@@ -106,7 +106,7 @@ def sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site
     Raises:
         ValueError: If a layer with noise is met twice in one pass, or a weight is under two noises.
     """
-    probe = copy.deepcopy(module).eval()
+    probe = copied(module).eval()
     layers, names = noise_layers(probe), {id(layer): name for name, layer in probe.named_modules()}
     found: dict[str, Site] = {}
     flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors that carry a unit noise; kept alive, so that ids stay theirs

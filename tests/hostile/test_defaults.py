@@ -130,8 +130,8 @@ def test_auto_draws_nothing_from_the_global_state_and_refuses_other_words():
 @pytest.mark.parametrize(("value", "method"), [(3.0, "map"), (0.0, "map"), (-1e-5, "map"), (3.0, "mean-field")])
 def test_a_constant_target_sends_the_noise_to_zero(value, method):
     model = br.BayesianModel(nn.Linear(10, 1).double(), likelihood=likelihoods.Gaussian())
+    found = inference.MeanField(num_steps=800, learning_rate=0.05) if method == "mean-field" else method
     with pytest.warns(br.ConvergenceWarning, match="runs to zero, since all targets are"):
-        found = inference.MeanField(num_steps=800, learning_rate=0.05) if method == "mean-field" else method
         post = br.fit(model, Z, np.full(len(Z), value), method=found)
     assert not post.certificate.converged
     assert all(math.isfinite(float(v.sum())) for v in post.mean.values())

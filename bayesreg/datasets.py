@@ -125,6 +125,8 @@ def read_table(
 
     A numeric target, integers too, means regression; a boolean, text or categorical one means classification, with
     class indices in sorted order (numbers by size): two classes are binary, 0 and 1, more are multiclass.
+    A text target of which more than half of the rows hold numbers is refused, unless `kind` says "classification": a mark for
+    a missing value among numbers makes no classes.
 
     CSV is UTF-8 with the names in its first line; the delimiter is whichever of comma, semicolon and tab splits that
     line into most fields. Missing are empty cells and marks such as NA, NaN, null and None, in Parquet nulls and NaN.

@@ -17,6 +17,7 @@ from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.report.build import Report, comparison_table, report
+from bayesreg.report.calibration import findings
 from bayesreg.report.pairs import pair_facts
 from bayesreg.report.rows import worst_rows
 from tests.report_cases import D, N, compared, data, draws_of, normal, posteriors
@@ -114,7 +115,8 @@ def test_worst_rows_are_those_of_lowest_density():
 
 def test_comparison_table_marks_the_best_in_its_direction():
     y = draws_of(1.0, 300)
-    table = comparison_table(compared({"good": normal(np.zeros(300), 1.0), "poor": normal(np.ones(300), 0.3)}, y))
+    comparison = compared({"good": normal(np.zeros(300), 1.0), "poor": normal(np.ones(300), 0.3)}, y)
+    table = comparison_table(comparison, findings(comparison, y))
     good, poor = ({h: c["mark"] for h, c in zip(table["heads"], row[1:], strict=True)} for row in table["rows"])
     for head in ("log density ↑", "RMSE ↓", "CRPS ↓"):
         assert (good[head], poor[head]) == ("best", "")

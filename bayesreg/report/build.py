@@ -16,7 +16,7 @@ from bayesreg.io import replacing
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
 from bayesreg.report.batchnorm import batchnorm_facts
-from bayesreg.report.calibration import calibration_facts
+from bayesreg.report.calibration import Confidence, Finding, calibration_facts, confidences, findings
 from bayesreg.report.glossary import GLOSSARY, READS
 from bayesreg.report.noise import noise_facts
 from bayesreg.report.pairs import pair_facts
@@ -139,6 +139,7 @@ def report(
         classes=classes,
         notes=notes,
     )
+    found = (findings if comparison.kind == "regression" else confidences)(comparison, y, seed=seed)
     uncertainty = uncertainty_facts(comparison)
     dropout, normalised = noise_facts(posteriors, uncertainty), batchnorm_facts(posteriors, uncertainty)
     noises = {name: part["finding"] for name, part in dropout.items()}
@@ -150,7 +151,7 @@ def report(
         "versions": facts.versions(),
         "num_samples": num_samples,
         "seed": seed,
-        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, noises, seed=seed)],
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises)],
         "data": described,
         "models": facts.model_facts(posteriors, described["features"]),
         "priors": facts.prior_facts(posteriors),
@@ -159,16 +160,19 @@ def report(
         "batchnorm": normalised,
         "comparison": comparison.to_dict(),
         "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
-        "calibration": calibration_facts(comparison, y, seed=seed),
+        "calibration": calibration_facts(comparison, y, found),
         "uncertainty": uncertainty,
         "worst_rows": worst_rows(comparison, y, classes=described["classes"]),
     }
     data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved
     drawn = figures.draw_all(posteriors, comparison, y, data)
-    return Report(_render(data, drawn, comparison), data, comparison)
+    return Report(_render(data, drawn, comparison, found), data, comparison)
 
 
-def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison) -> str:
+Found = Mapping[str, Finding] | Mapping[str, Confidence]
+
+
+def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison, found: Found) -> str:
     shown = {metric for metric in comparison.scores[comparison.best] if METRICS[metric].headline}
     return (
         _environment()
@@ -178,7 +182,7 @@ def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison)
             drawn=drawn,
             theme=THEME,
             words=WORDS,
-            table=comparison_table(comparison),
+            table=comparison_table(comparison, found),
             reads={key: line for key, line in READS.items() if key == "difference" or key in shown},
             metrics=METRICS,
             glossary=GLOSSARY,
@@ -188,11 +192,12 @@ def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison)
     )
 
 
-def comparison_table(comparison: Comparison) -> dict[str, Any]:
+def comparison_table(comparison: Comparison, found: Found) -> dict[str, Any]:
     """The comparison as heads and cells, the best of each column marked.
 
     Args:
         comparison: What `compare` found.
+        found: What the verdict says of the coverage.
 
     Returns:
         "heads", and "rows" with a name and cells of "text" and "mark" ("best", "off" or "").
@@ -208,13 +213,14 @@ def comparison_table(comparison: Comparison) -> dict[str, Any]:
         top = max(values) if goal == "higher" else min(values) if goal == "lower" else None
         marks = ["best" if value == top and len(names) > 1 else "" for value in values]
         if goal == "level":
-            marks = ["" if comparison.scores[name].coverages[-1].consistent else "off" for name in names]
+            marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
         heads.append(METRICS[metric].head)
         columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
         if metric == "mlpd":
-            found = [comparison.differences[name] for name in names]
+            differences = [comparison.differences[name] for name in names]
             cells = [
-                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se) for n, d in zip(names, found, strict=True)
+                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se)
+                for n, d in zip(names, differences, strict=True)
             ]
             heads.append("Δ ± se")
             columns.append([{"text": cell, "mark": ""} for cell in cells])

@@ -43,6 +43,7 @@ class Finding:
         sure: Whether the 95 % coverage would be so far out in a tenth as many test sets.
         shift: Where the truths lie on average.
         shifted: Whether that is more than chance does.
+        by_shift: Whether the 95 % coverage is right once all truths are moved by what they are off on average.
         output: Number of the output where it is; None where there is one.
     """
 
@@ -50,6 +51,7 @@ class Finding:
     sure: bool
     shift: Shift
     shifted: bool
+    by_shift: bool
     output: int | None
 
     @property
@@ -93,9 +95,16 @@ def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Find
             for c in comparison.scores[name].coverages
         }
         sure, shifted = p_adjusted[name, 0.95] <= _SURE * CALIBRATION, p_adjusted[name, "shift"] <= CALIBRATION
+        by_shift = shifted and _right_but_moved(comparison.predictives[name], y, seed)
         several = num_outputs(comparison.predictives[name]) > 1
-        out[name] = Finding(judged, sure, shift, shifted, shift.tails.output if several else None)
+        out[name] = Finding(judged, sure, shift, shifted, by_shift, shift.tails.output if several else None)
     return out
+
+
+def _right_but_moved(predictive: Predictive, y: Any, seed: int) -> bool:
+    target = predictive.target(y)
+    _, covered = regression_tails(predictive, target - (target - predictive.mean).mean(0), seed=seed)
+    return covered[0.95].p > _WEIGHTS[0.95] * CALIBRATION
 
 
 def judge(coverage: Coverage) -> Judgement:

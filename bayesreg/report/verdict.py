@@ -116,7 +116,8 @@ def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
     judged: dict[str, Judgement] = {name: part.judgement for name, part in found.items()}
     for name, part in found.items():
         covered = {c.level: c for c in comparison.scores[name].coverages}
-        lines.append(Line(_STATES[judged[name]], f"{name}: {coverage_sentence(covered[0.95], values, judged[name])}."))
+        cause = ", because of a shift" if part.by_shift and judged[name] == "overconfident" else ""
+        lines.append(Line(_STATES[judged[name]], f"{name}: {coverage_sentence(covered[0.95], values, judged[name])}{cause}."))
         if part.shifted:
             lines.append(Line("bad", f"{name}: {shift_sentence(part)}"))
         if part.uneven:
@@ -134,6 +135,7 @@ def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
     shifts = [
         f"{listing(n)} {'predicts' if len(n) == 1 else 'predict'} too {side} on average." for side, n in sides.items() if n
     ]
+    judged = {name: said for name, said in judged.items() if not found[name].by_shift}  # the shift has been said
     worst = _worst(judged)
     state = "bad" if shifts else "neutral" if uneven and worst == "good" else worst
     off = {"overconfident", "cautious"} & set(judged.values())

@@ -297,7 +297,7 @@ class Comparison:
         lines.append("log density: mean log predictive density, in nats a row.")
         lines.append("Δ: log density summed over the rows minus that of the best, ± its standard error, paired by row.")
         if any(not coverage.consistent for scores in self.scores.values() for coverage in scores.coverages[-1:]):
-            lines.append("!: the 95% interval of the observed coverage leaves the level out.")
+            lines.append("!: fewer than one calibrated test set in twenty has a coverage as far from its level.")
         return lines
 
 

@@ -17,7 +17,6 @@ from bayesreg.report.chance import (
     Shift,
     Tails,
     adjusted,
-    binomial_tails,
     num_draws,
     ranked,
     regression_tails,
@@ -90,7 +89,7 @@ def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Find
     p_adjusted = adjusted(p)
     out = {}
     for name, (shift, covered) in found.items():
-        judged = {
+        judged: dict[float, Judgement] = {
             c.level: _judgement(c, covered[c.level], p_adjusted[name, c.level] <= CALIBRATION)
             for c in comparison.scores[name].coverages
         }
@@ -107,23 +106,8 @@ def _right_but_moved(predictive: Predictive, y: Any, seed: int) -> bool:
     return covered[0.95].p > _WEIGHTS[0.95] * CALIBRATION
 
 
-def judge(coverage: Coverage) -> Judgement:
-    """What one observed coverage says by itself, by the exact tails of the binomial, two-sided at 5 %.
-
-    Args:
-        coverage: Observed coverage of one level.
-
-    Returns:
-        "too few" when chance explains it, but would also hide a level that is wrong by ten points.
-
-    >>> judge(Coverage(0.95, 74, 100, 0.74, 0.65, 0.82)), judge(Coverage(0.95, 9, 10, 0.9, 0.60, 0.98))
-    ('overconfident', 'too few')
-    """
-    tails = binomial_tails(coverage.hits, coverage.num_data, coverage.level)
-    return _judgement(coverage, tails, tails.p < 0.05)
-
-
 def _judgement(coverage: Coverage, tails: Tails, off: bool) -> Judgement:
+    """Of one count; "too few" when chance explains it, but would also hide a level that is wrong by ten points."""
     if off:
         return "overconfident" if tails.low < tails.high else "cautious"
     return "too few" if coverage.lower < coverage.level - _BLIND else "consistent"

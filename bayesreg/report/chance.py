@@ -132,7 +132,8 @@ def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[
         made = _drawn(predictive, seed)
         z = (seen[0] - 0.5) / np.maximum(made[:, 0].std(0), 1e-12)
         pairs = list(zip(_ranked(seen, made), _ranked(-seen, -made), strict=True))
-    pairs[0] = tuple(np.maximum(*both) for both in zip(pairs[0], _own_error(u), strict=True))
+    (low, high), (own_low, own_high) = pairs[0], _own_error(u)
+    pairs[0] = np.maximum(low, own_low), np.maximum(high, own_high)
     tails = [_rarest(*pair) for pair in pairs]
     k = tails[0].output
     return Shift(tails[0], float(seen[0, k]), float(z[k])), dict(zip(LEVELS, tails[1:], strict=True))

@@ -84,7 +84,7 @@ def verdict(
     convergence = convergence_card(posteriors)
     calibration = calibration_card(comparison, found)
     epistemic = epistemic_card(comparison.predictives)
-    lines = (Line("neutral", f"{name}: {found}") for name, found in (noises or {}).items())
+    lines = (Line("neutral", f"{name}: {words}") for name, words in (noises or {}).items())
     cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *lines))]
     noise = noise_card(posteriors, comparison, y, found)
     if noise is not None:
@@ -128,7 +128,10 @@ def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
         lines.append(
             Line("neutral", f"A row's {several} values are counted as independent; if they are not, the CIs are too narrow.")
         )
-    uneven, good = [name for name, part in found.items() if part.uneven], "The 95 % intervals hold what they say."
+    uneven, good = (
+        [name for name, part in found.items() if part.uneven and not part.by_shift],
+        "The 95 % intervals hold what they say.",
+    )
     if uneven:
         good = f"The 95 % intervals hold what they say, but other levels of {listing(uneven)} do not."
     sides = {side: [n for n, part in found.items() if part.shifted and part.side == side] for side in ("low", "high")}

@@ -163,23 +163,23 @@ def test_ece_limit_is_passed_by_one_in_twenty_calibrated_test_sets(seed):
 def test_best_says_whether_the_difference_exceeds_its_error():
     y = draws_of(1.0, 200)
     good, same, poor = normal(np.zeros(200), 1.0), normal(np.full(200, 0.02), 1.0), normal(np.zeros(200), 0.3)
-    card = best_card(compared({"good": good, "poor": poor}, y))
+    card = best_card(compared({"good": good, "poor": poor}, y), y)
     assert (card.state, card.headline) == ("good", "good predicts best.")
     d = paired_difference(poor.log_prob(y), good.log_prob(y))
     assert f"{d.sum / d.sum_se:.1f}".lstrip("-") + " times its standard error, more than chance explains." in texts(card)[1]
     comparison = compared({"good": good, "same": same}, y)
-    card, (other,) = best_card(comparison), {"good", "same"} - {comparison.best}
+    card, (other,) = best_card(comparison, y), {"good", "same"} - {comparison.best}
     assert (card.state, card.headline) == ("neutral", f"{comparison.best} is ahead, but 200 rows cannot tell it from {other}.")
     assert texts(card)[1].endswith("which chance may explain.")
     comparison = compared({"good": good, "same": same, "poor": poor}, y)
     wanted = f"{comparison.best} predicts better than poor; it cannot be told apart from {other}."
-    assert best_card(comparison).headline == wanted
-    assert best_card(compared({"good": good}, y)).headline == "Only good is here: nothing to compare it with."
+    assert best_card(comparison, y).headline == wanted
+    assert best_card(compared({"good": good}, y), y).headline == "Only good is here: nothing to compare it with."
     assert (
         "one row gives no standard error"
-        in texts(best_card(compared({"a": normal([0.0], 1.0), "b": normal([0.0], 2.0)}, [0.0])))[1]
+        in texts(best_card(compared({"a": normal([0.0], 1.0), "b": normal([0.0], 2.0)}, [0.0]), [0.0]))[1]
     )
-    assert "it predicts the same" in texts(best_card(compared({"a": good, "b": good}, y)))[1]
+    assert "it predicts the same" in texts(best_card(compared({"a": good, "b": good}, y), y))[1]
 
 
 def test_names_that_a_sentence_would_take_apart_are_quoted():
@@ -187,9 +187,9 @@ def test_names_that_a_sentence_would_take_apart_are_quoted():
     made = {f"MAP, {i}": normal(np.full(100, 0.01 * i), 1.0) for i in range(2)}
     comparison = compared(made, y)
     (other,) = set(made) - {comparison.best}
-    assert best_card(comparison).headline == f"“{comparison.best}” is ahead, but 100 rows cannot tell it from “{other}”."
+    assert best_card(comparison, y).headline == f"“{comparison.best}” is ahead, but 100 rows cannot tell it from “{other}”."
     many = compared({f"m{i}": normal(np.full(100, 0.01 * i), 1.0) for i in range(5)}, y)
-    assert best_card(many).headline.endswith("cannot tell it from the others.")
+    assert best_card(many, y).headline.endswith("cannot tell it from the others.")
 
 
 def test_epistemic_share_is_of_the_variance_and_of_the_tenth_that_is_least_sure():

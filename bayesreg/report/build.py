@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from bayesreg._files import replacing
 from bayesreg._readings import number
 from bayesreg.compare import METRICS, Comparison, compare
-from bayesreg.io import replacing
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
 from bayesreg.report.batchnorm import batchnorm_facts
@@ -63,20 +63,10 @@ class Report:
         beside = page.with_suffix(".json")
         if beside.is_dir():
             raise ValueError(f"{os.fspath(beside)!r} must be free for the facts, but it is a folder; choose another name.")
-        before = beside.read_bytes() if force and beside.exists() else None
-        written = False
-        try:
-            with replacing(page, force) as temporary:
-                temporary.write_text(self.html, encoding="utf-8")
-                with replacing(beside, force) as other:
-                    other.write_text(json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-                written = True
-        except BaseException:
-            if written and before is None:
-                beside.unlink()
-            elif written and before is not None:
-                beside.write_bytes(before)
-            raise
+        facts = json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False)
+        with replacing([page, beside], force=force) as files:
+            for file, content in zip(files, (self.html, facts), strict=True):
+                file.write(content.encode(errors="backslashreplace"))  # half a character, as from a file name
         return page, beside
 
     def _repr_html_(self) -> str:
@@ -151,7 +141,7 @@ def report(
         "versions": facts.versions(),
         "num_samples": num_samples,
         "seed": seed,
-        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises)],
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises, seed=seed)],
         "data": described,
         "models": facts.model_facts(posteriors, described["features"]),
         "priors": facts.prior_facts(posteriors),

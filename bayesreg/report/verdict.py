@@ -68,6 +68,8 @@ def verdict(
     y: Any,
     found: Mapping[str, Finding] | Mapping[str, Confidence],
     noises: Mapping[str, str] | None = None,
+    *,
+    seed: int = 0,
 ) -> list[Card]:
     """The cards of a report, those that cast doubt on all the others first.
 
@@ -77,6 +79,7 @@ def verdict(
         y: The targets that it scored.
         found: What `findings` or `confidences` found for it.
         noises: By name, what the noise of dropout or of random batches makes, in words.
+        seed: Seed of what is drawn.
 
     Returns:
         Three to five cards.
@@ -85,7 +88,7 @@ def verdict(
     calibration = calibration_card(comparison, found)
     epistemic = epistemic_card(comparison.predictives)
     lines = (Line("neutral", f"{name}: {words}") for name, words in (noises or {}).items())
-    cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *lines))]
+    cards = [calibration, best_card(comparison, y, seed=seed), replace(epistemic, lines=(*epistemic.lines, *lines))]
     noise = noise_card(posteriors, comparison, y, found)
     if noise is not None:
         cards.insert(0 if noise.state == "bad" else len(cards), noise)
@@ -195,11 +198,13 @@ def confidence_sentence(found: Confidence) -> str:
     )
 
 
-def best_card(comparison: Comparison) -> Card:
+def best_card(comparison: Comparison, y: Any, *, seed: int = 0) -> Card:
     """Which posterior predicts best, and whether that is more than chance makes among so many.
 
     Args:
         comparison: What `compare` found.
+        y: The targets that it scored.
+        seed: Seed of the test sets that are drawn to see what chance does.
 
     Returns:
         The card.
@@ -209,7 +214,7 @@ def best_card(comparison: Comparison) -> Card:
     shown = [text.format(_point(key, scores[best][key])) for key, text in point.items() if key in scores[best]]
     lines = [Line("neutral", f"{best}: log density {number(scores[best]['mlpd'], 3)} nats a row, {', '.join(shown)}.")]
     others = sorted((n for n in scores if n != best), key=lambda n: -comparison.differences[n].sum)
-    found = leads(comparison)
+    found = leads(comparison, y, seed=seed)
     lines += [Line("neutral", lead.sentence) for lead in (found[name] for name in others)]
     kinds = {kind: [n for n in others if found[n].kind == kind] for kind in ("same", "clear", "unclear", "few rows", "mixed")}
     return Card("Prediction", *_best_headline(comparison, others, kinds), tuple(lines), "comparison")

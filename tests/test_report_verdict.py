@@ -70,14 +70,14 @@ def test_wide_intervals_are_cautious_and_a_narrow_miss_only_looks_so():
     y = draws_of(1.0, 400)
     card = coverage({"wide": normal(np.zeros(400), 3.0)}, y)
     assert (card.state, card.headline) == ("neutral", "wide is too cautious.")
-    away = np.linspace(-1, 1, 92)
+    away = stats.norm.ppf((np.arange(92) + 0.5) / 92).clip(-1.9, 1.9)
     missed = np.where(np.arange(92) % 8 == 0, np.sign(away) * 5.0, away)  # 80 of 92: 0.3 % of calibrated test sets do so
     card = coverage({"MAP": normal(np.zeros(92), 1.0)}, missed)
     assert card.headline == "MAP looks overconfident."
 
 
 def test_what_three_in_a_hundred_calibrated_test_sets_do_is_chance_and_the_sentence_agrees_with_its_bounds():
-    away = np.linspace(-1.9, 1.9, 92)
+    away = stats.norm.ppf((np.arange(92) + 0.5) / 92).clip(-1.9, 1.9)
     missed = np.where(np.arange(92) % 11 == 0, np.sign(away) * 5.0, away)  # 83 of 92
     card = coverage({"MAP": normal(np.zeros(92), 1.0)}, missed)
     assert card.headline == "Too few test rows to judge the intervals by."

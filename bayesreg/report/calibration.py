@@ -67,7 +67,7 @@ class Finding:
     def uneven(self) -> list[float]:
         """Levels that are off while 95 % is not."""
         off = [level for level, said in self.judgements.items() if said in ("overconfident", "cautious")]
-        return off if self.judgement == "consistent" else []
+        return off if self.judgement in ("consistent", "too few") else []
 
 
 def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Finding]:

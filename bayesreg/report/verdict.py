@@ -131,28 +131,26 @@ def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
         lines.append(
             Line("neutral", f"A row's {several} values are counted as independent; if they are not, the CIs are too narrow.")
         )
-    uneven, good = (
-        [name for name, part in found.items() if part.uneven and not part.by_shift],
-        "The 95 % intervals hold what they say.",
-    )
-    if uneven:
-        good = f"The 95 % intervals hold what they say, but other levels of {listing(uneven)} do not."
+    shifts, state, rest = _coverage_headline(found)
+    return Card("Calibration", state, " ".join([*shifts, *rest]), tuple(lines), "calibration")
+
+
+def _coverage_headline(found: Mapping[str, Finding]) -> tuple[list[str], State, list[str]]:
+    """What leans to one side, the card's state, and what is said of the intervals beside that."""
     sides = {side: [n for n, part in found.items() if part.shifted and part.side == side] for side in ("low", "high")}
-    shifts = [
-        f"{listing(n)} {'predicts' if len(n) == 1 else 'predict'} too {side} on average." for side, n in sides.items() if n
-    ]
-    judged = {name: said for name, said in judged.items() if not found[name].by_shift}  # the shift has been said
-    worst = _worst(judged)
+    shifts = [f"{listing(n)} predict{'' if len(n) > 1 else 's'} too {side} on average." for side, n in sides.items() if n]
+    left = {name: part for name, part in found.items() if not part.by_shift}  # of the others the shift has been said
+    judged: dict[str, Judgement] = {name: part.judgement for name, part in left.items()}
+    uneven, worst = [name for name, part in left.items() if part.uneven], _worst(judged)
     state = "bad" if shifts else "neutral" if uneven and worst == "good" else worst
-    off = {"overconfident", "cautious"} & set(judged.values())
-    said = (
-        ""
-        if shifts and not off and not uneven
-        else _calibration_headline(
-            judged, {n: part.sure for n, part in found.items()}, good, "Too few test rows to judge the intervals by."
-        )
-    )
-    return Card("Calibration", state, " ".join([*shifts, *([said] if said else [])]), tuple(lines), "calibration")
+    if shifts and not uneven and not {"overconfident", "cautious"} & set(judged.values()):
+        return shifts, state, []
+    but = f", but other levels of {listing(uneven)} do not" if uneven else ""
+    good = f"The 95 % intervals hold what they say{but}."
+    few = "Too few test rows to judge the intervals by."
+    if uneven:
+        few = f"Too few test rows to judge the 95 % intervals by, but other levels of {listing(uneven)} are off."
+    return shifts, state, [_calibration_headline(judged, {n: part.sure for n, part in left.items()}, good, few)]
 
 
 def confidence_card(found: Mapping[str, Confidence]) -> Card:

@@ -344,6 +344,8 @@ def _check_posteriors(posteriors: Any) -> None:
         came = "an empty one" if isinstance(posteriors, Mapping) else type(posteriors).__name__
         raise ValueError(f"posteriors must be a mapping with one entry or more, but {came} came; {advice}")
     for name, value in posteriors.items():
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"each posterior must have a name, a text, but {name!r} came; {advice}")
         if not isinstance(value, AbstractPosterior):
             raise ValueError(f"posteriors[{name!r}] must be a posterior, but {type(value).__name__} came; {advice}")
     kinds = {name: posterior.model.likelihood.kind for name, posterior in posteriors.items()}

@@ -21,6 +21,7 @@ from bayesreg.report.glossary import GLOSSARY, READS
 from bayesreg.report.noise import noise_facts
 from bayesreg.report.pairs import pair_facts
 from bayesreg.report.rows import MAX_OUTPUTS, uncertainty_facts, worst_rows
+from bayesreg.report.rows import row_names as rows_of
 from bayesreg.report.svg import THEME
 from bayesreg.report.verdict import WORDS, verdict
 
@@ -89,6 +90,8 @@ def report(
     feature_names: Sequence[str] | None = None,
     target_name: str | None = None,
     classes: Sequence[str] | None = None,
+    row_names: Sequence[str | int] | None = None,
+    missing: Mapping[str, str] | None = None,
 ) -> Report:
     """One page that says in plain words, and shows, what several posteriors are worth on held-out rows.
 
@@ -105,12 +108,15 @@ def report(
         feature_names: Names of the D inputs; a data frame brings its own.
         target_name: Name of the target.
         classes: Names of the classes, in label order.
+        row_names: What the rows are called where they come from; a data frame brings its index, and else they are 1 … N.
+        missing: Fits that could not be had, by name, each with the reason.
 
     Returns:
         The report; `.save("report.html")` writes it.
 
     Raises:
-        ValueError: If the posteriors or the data do not fit (see `compare`), or the names are not as many as what they name.
+        ValueError: If the posteriors or the data do not fit (see `compare`), or names are no list, not as many as what they
+            name, or given twice.
 
     >>> import torch, bayesreg as br
     >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -120,6 +126,7 @@ def report(
     (Report('What the mode hid', exact; 40 rows), True, True)
     """
     comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed)
+    named_rows, rows_are = rows_of(X, comparison.num_data, row_names)
     described = facts.data_facts(
         X,
         comparison,
@@ -139,10 +146,11 @@ def report(
         "title": str(title),
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": facts.versions(),
+        "missing": facts.missing_facts(missing, posteriors),
         "num_samples": num_samples,
         "seed": seed,
-        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises, seed=seed)],
-        "data": described,
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises, missing, seed=seed)],
+        "data": described | {"rows_are": rows_are},
         "models": facts.model_facts(posteriors, described["features"]),
         "priors": facts.prior_facts(posteriors),
         "fits": facts.fit_facts(posteriors),
@@ -152,7 +160,9 @@ def report(
         "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
         "calibration": calibration_facts(comparison, y, found),
         "uncertainty": uncertainty,
-        "worst_rows": worst_rows(comparison, y, classes=described["classes"]),
+        "worst_rows": worst_rows(
+            comparison, y, classes=described["classes"], X=X, names=named_rows, features=described["features"]
+        ),
     }
     data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved
     drawn = figures.draw_all(posteriors, comparison, y, data)

@@ -68,6 +68,7 @@ def verdict(
     y: Any,
     found: Mapping[str, Finding] | Mapping[str, Confidence],
     noises: Mapping[str, str] | None = None,
+    missing: Mapping[str, str] | None = None,
     *,
     seed: int = 0,
 ) -> list[Card]:
@@ -79,12 +80,13 @@ def verdict(
         y: The targets that it scored.
         found: What `findings` or `confidences` found for it.
         noises: By name, what the noise of dropout or of random batches makes, in words.
+        missing: Fits that could not be had, by name, each with the reason.
         seed: Seed of what is drawn.
 
     Returns:
         Three to five cards.
     """
-    convergence = convergence_card(posteriors)
+    convergence = convergence_card(posteriors, missing or {})
     calibration = calibration_card(comparison, found)
     epistemic = epistemic_card(comparison.predictives)
     lines = (Line("neutral", f"{name}: {words}") for name, words in (noises or {}).items())
@@ -265,25 +267,29 @@ def epistemic_card(predictives: Mapping[str, Predictive]) -> Card:
     return Card("Epistemic part", "neutral", head, tuple(lines), "uncertainty")
 
 
-def convergence_card(posteriors: Mapping[str, AbstractPosterior]) -> Card:
-    """Whether every fit passed its own check.
+def convergence_card(posteriors: Mapping[str, AbstractPosterior], missing: Mapping[str, str] | None = None) -> Card:
+    """Whether every fit passed its own check, and which could not be had.
 
     Args:
         posteriors: By name.
+        missing: Fits that could not be had, by name, each with the reason.
 
     Returns:
         The card.
     """
     failed = {name: p.certificate.sentence for name, p in posteriors.items() if not p.certificate.converged}
-    if not failed:
-        head = {1: "The fit converged.", 2: "Both fits converged."}.get(
-            len(posteriors), f"All {len(posteriors)} fits converged."
-        )
-        text = f"{listing(list(posteriors))}: passed the check that each method makes of itself."
-        return Card("Convergence", "good", head, (Line("good", text),), "convergence")
-    head = f"{listing(list(failed))} cannot be trusted: the fit did not pass its check."
-    lines = tuple(Line("bad", f"{name}: {sentence}") for name, sentence in failed.items())
-    return Card("Convergence", "bad", head, lines, "convergence")
+    lines = [Line("bad", f"{name}: {sentence}") for name, sentence in failed.items()]
+    lines += [Line("neutral", f"{name} could not be fitted: {reason}") for name, reason in (missing or {}).items()]
+    without = f" {listing(list(missing))} could not be fitted." if missing else ""
+    if failed:
+        head = f"{listing(list(failed))} cannot be trusted: the fit did not pass its check.{without}"
+        return Card("Convergence", "bad", head, tuple(lines), "convergence")
+    few = {1: "The fit converged.", 2: "Both fits converged."}
+    head = few.get(len(posteriors), f"All {len(posteriors)} fits converged.")
+    passed = Line("good", f"{listing(list(posteriors))}: passed the check that each method makes of itself.")
+    if without:
+        return Card("Convergence", "neutral", f"{head}{without}", (passed, *lines), "convergence")
+    return Card("Convergence", "good", head, (passed,), "convergence")
 
 
 def noise_card(

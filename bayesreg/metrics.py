@@ -55,15 +55,11 @@ class Coverage:
 
     @property
     def consistent(self) -> bool:
-        """True when chance explains the count: by the binomial's exact tails, two-sided at 5 %.
-
-        >>> Coverage(0.95, 2, 3, 0.67, 0.21, 0.94).consistent  # one miss of three: one calibrated test set in seven has it
-        True
-        """
+        """True when chance explains the count, by the binomial's exact tails, two-sided at 5 %."""
         from scipy.stats import binom
 
-        n, hits = self.num_data, self.hits
-        return bool(min(binom.cdf(hits, n, self.level), binom.sf(hits - 1, n, self.level)) >= 0.025)
+        below, above = binom.cdf(self.hits, self.num_data, self.level), binom.sf(self.hits - 1, self.num_data, self.level)
+        return bool(min(below, above) >= 0.025)
 
 
 @final

@@ -241,8 +241,8 @@ def test_noise_that_is_known_has_no_card():
     (0.5, 0.0, r"(3\d|4\d) % of the values lie in the outermost 10 % of their predictive, more than chance: too narrow\."),
     (3.0, 0.0, r"(0|under 0\.1) % of the .* predictive, fewer than chance: too wide\."),
     (1.0, 0.0, r".* as chance allows\."),
-    (1.0, 1.0, r".* Predictions are too low on average: the truths' mean place in their predictives is 7\d %, 1\d\.\d standard "
-               r"errors from 50 %\."),
+    (1.0, 1.0, r".* Predictions are too low on average: the truths lie at the 7\d % point of their predictives, "
+               r"1\d\.\d standard errors from the middle\."),
 ])  # fmt: skip
 def test_pit_in_words_says_what_the_verdict_says(scale, shift, wanted):
     y = shift + stats.norm.ppf((np.arange(200) + 0.5) / 200)

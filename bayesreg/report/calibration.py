@@ -311,8 +311,8 @@ def shift_sentence(found: Finding) -> str:
     """
     where = "" if found.output is None else f" (output {found.output})"
     return (
-        f"Predictions are too {found.side} on average{where}: the truths' mean place in their predictives is "
-        f"{percent(found.shift.mean)}, {abs(found.shift.distance):.1f} standard errors from 50 %."
+        f"Predictions are too {found.side} on average{where}: the truths lie at the {percent(found.shift.mean)} point of their "
+        f"predictives, {abs(found.shift.distance):.1f} standard errors from the middle."
     )
 
 

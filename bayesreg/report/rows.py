@@ -104,9 +104,7 @@ def row_names(X: Any, num_rows: int, given: Sequence[Any] | None = None) -> tupl
     if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, np.ndarray, pd.Index, pd.Series)):
         raise ValueError(f"row_names must be a sequence of one name a row, but {given!r} came; pass for example [3, 17, 20].")
     if len(given) != num_rows:
-        raise ValueError(
-            f"row_names must name each row, but {len(given):,} came for {num_rows:,} rows; name all of them."
-        )
+        raise ValueError(f"row_names must name each row, but {len(given):,} came for {num_rows:,} rows; name all of them.")
     whole = (int, np.integer)
     return [int(name) if isinstance(name, whole) and not isinstance(name, bool) else str(name) for name in given], sentence
 

@@ -277,9 +277,7 @@ def test_long_names_get_a_legend_of_more_rows_and_the_axes_keep_their_place():
 def test_no_legend_is_cut_or_leaves_its_figure():
     """The whole of each name, however many and long, inside the figure by the widths of the font it was laid out with."""
     posteriors, x, y = fits()
-    long = (
-        "A name that says which prior, which likelihood, how many hidden layers of which width, and when it was fitted, no. {}"
-    )
+    long = "A name that says which prior, which likelihood, how many hidden layers of which width, and when, no. {}"
     many = compare({long.format(i): posteriors["mode"] for i in range(9)}, x, y)
     drawn = [plots.coverage(many, y), plots.variance_parts(many.predictives[long.format(0)]), plots.coverage(many)]
     drawn.append(plots.predictions(many.predictives[long.format(0)], y))

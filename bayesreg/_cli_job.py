@@ -90,11 +90,7 @@ def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings
             num_samples=settings.num_samples,
             seed=settings.seed,
             title=f"{table.target}, from {table.source}",
-            notes=[
-                *map(in_options, table.encoding),
-                _setting(split, settings),
-                "Row numbers count the file's rows of data from 1.",
-            ],
+            notes=[*map(in_options, table.encoding), *_setting(split, settings)],
             source=table.source,
             feature_names=table.feature_names,
             target_name=table.target,

@@ -12,7 +12,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.inference import MAP
+from bayesreg.inference import MAP, LaplaceApproximation, MeanField
 from bayesreg.report.calibration import findings
 from bayesreg.report.noise_scale import noise_scale
 from bayesreg.report.verdict import noise_card
@@ -98,7 +98,7 @@ class _Small:
         self.model, self.record, self.mean = posterior.model, posterior.record, {"noise_scale": torch.tensor(0.01)}
 
 
-@pytest.mark.parametrize("method", ["map", "mean-field", "laplace"])
+@pytest.mark.parametrize("method", [MAP(), MeanField(num_steps=50), LaplaceApproximation()], ids=repr)
 @pytest.mark.parametrize("standardize", [False, True])
 def test_training_rows_are_missed_by_what_a_prediction_of_them_misses(method, standardize):
     x, y = linear(0, 80)

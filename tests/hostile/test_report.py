@@ -145,7 +145,11 @@ def test_worst_rows_have_the_numbers_of_the_file(tmp_path):
     file, x, y = table(tmp_path, 2, blank=(1, 2, 30))
     result = command(file, tmp_path, "--drop-missing", "--hidden", "0", "--method", "map")
     assert result.exit_code == 0, result.output
-    worst = json.loads((tmp_path / "r.json").read_text())["worst_rows"]
+    facts = json.loads((tmp_path / "r.json").read_text())
+    assert facts["data"]["notes"][-2:] == [
+        "46 rows to fit, 11 held out at random; seed 0.", "Row numbers count the file's rows of data from 1."
+    ]  # fmt: skip
+    worst = facts["worst_rows"]
     assert len(worst) == 5
     for row in worst:
         at = row["row"] - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,8 @@ def figure_legend(figure: Figure, handles: list[Any], loc: Any = "outside upper 
     columns = next(fitting, 1)
     lines = [label.count("\n") + 1 for label in labels]
     rows = max(sum(part) for part in np.array_split(lines, columns))
-    figure.set_size_inches(width, height + (0.1 + 17 * max(0, rows - spare)) / 72)
+    if rows > spare:
+        figure.set_size_inches(width, height + (0.1 + 17 * (rows - spare)) / 72)
     figure.legend(handles, labels, loc=loc, ncols=columns, borderpad=0.1)
 
 
@@ -136,7 +138,8 @@ def _width(text: str) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
-    return TextToPath().get_text_width_height_descent(text, FontProperties(size=STYLE["legend.fontsize"]), ismath=False)[0]
+    plain = re.sub("[^ -~]", "W", text)  # a letter that the font lacks is as wide as its widest
+    return TextToPath().get_text_width_height_descent(plain, FontProperties(size=STYLE["legend.fontsize"]), ismath=False)[0]
 
 
 def ticks() -> Any:

@@ -28,8 +28,8 @@ GLOSSARY: dict[str, str] = {
     "the 95 % CI (Wilson) says by how much.",
     "PIT": "probability integral transform, where the truth fell inside its own predictive distribution, from lowest to "
     "highest; evenly spread when the predictive is calibrated.",
-    "Chance": "what the verdict rules out before it speaks. It says something wrong of calibrated predictions, over all that it "
-    "says together, on at most one test set in twenty; an error of the function, which their rows share, is chance too.",
+    "Chance": "what the verdict rules out before it speaks. It says something wrong of calibrated predictions, over all that "
+    "it says together, on at most one test set in twenty; an error of the function, which their rows share, is chance too.",
     "Calibrated": "of all statements made with 80 % confidence, 80 % come true.",
     "Calibration error": "mean distance between nominal and observed coverage over 19 levels. It is never zero: calibrated "
     "predictions give about 0.3/√n by chance, with n values.",

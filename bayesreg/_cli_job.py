@@ -77,7 +77,7 @@ def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings
 
     def fitted(name: str, fit: Fit) -> br.AbstractPosterior:
         posterior = done[name] or _fit(name, fit, split, settings.seed)
-        posterior.predict(split.X_test, num_samples=min(20, settings.num_samples), seed=settings.seed)  # or it is left out
+        posterior.predict(split.X_test, num_samples=20, seed=settings.seed)  # or it is left out
         _say_fit(screen, name, posterior, table.target)
         return posterior
 

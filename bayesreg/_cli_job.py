@@ -6,15 +6,16 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 import bayesreg as br
 from bayesreg import _check
-from bayesreg._cli_screen import columns, console, in_options, progress, say
+from bayesreg._cli_screen import columns, console, in_options, progress, say, warn
 from bayesreg._cli_setup import DEMO, Network, Settings, check, methods, model, read, rules
 from bayesreg.datasets import Split, Table, load_diabetes
 from bayesreg.inference import AbstractMethod
@@ -68,14 +69,19 @@ def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings
     from bayesreg.report.build import report
 
     started, screen = time.perf_counter(), console()
-    done = {name: _rehearse(name, fit, split, settings.seed) for name, fit in fits.items()}
+    missing: dict[str, str] = {}
+    done = _each(fits, lambda name, fit: _rehearse(name, fit, split, settings.seed), missing)
     say_data(screen, table, split)
-    say_priors(screen, {name: fit.model for name, fit in fits.items()})
+    say_priors(screen, {name: fits[name].model for name in done})
     say(screen, "", "The fits:")
-    posteriors: dict[str, br.AbstractPosterior] = {}
-    for name, fit in fits.items():
-        posteriors[name] = done[name] or _fit(name, fit, split, settings.seed)
-        _say_fit(screen, name, posteriors[name], table.target)
+
+    def fitted(name: str, fit: Fit) -> br.AbstractPosterior:
+        posterior = done[name] or _fit(name, fit, split, settings.seed)
+        posterior.predict(split.X_test, num_samples=20, seed=settings.seed)  # or it is left out
+        _say_fit(screen, name, posterior, table.target)
+        return posterior
+
+    posteriors = _each({name: fits[name] for name in done}, fitted, missing)
     with progress("Report"):
         made = report(
             posteriors,
@@ -84,17 +90,48 @@ def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings
             num_samples=settings.num_samples,
             seed=settings.seed,
             title=f"{table.target}, from {table.source}",
-            notes=[*map(in_options, table.encoding), _setting(split, settings)],
+            notes=[*map(in_options, table.encoding), *_setting(split, settings)],
             source=table.source,
             feature_names=table.feature_names,
             target_name=table.target,
             classes=table.classes,
+            row_names=_held_out(table, settings),
+            missing=missing,
         )
         made.save(settings.out, force=settings.force)
     _say_comparison(screen, made.comparison)
     _say_verdict(screen, made.data["verdict"])
     where = f"Report: {settings.out}, with its numbers in {settings.out.with_suffix('.json')}"
     say(screen, "", f"{where}; fits and report took {time.perf_counter() - started:.0f} s.", style="bold")
+
+
+def _each(fits: Mapping[str, Fit], do: Callable[[str, Fit], Any], missing: dict[str, str]) -> dict[str, Any]:
+    """What `do` gives for each fit; those that it refuses are told on stderr and go to `missing`, unless none is left.
+
+    Raises:
+        ValueError: If none is left, for the reason of the first.
+    """
+    found: dict[str, Any] = {}
+    refused: dict[str, ValueError] = {}
+    for name, fit in fits.items():
+        try:
+            found[name] = do(name, fit)
+        except ValueError as error:
+            refused[name] = error
+    if not found:
+        raise ValueError(str(next(iter(refused.values()))))
+    for name, error in refused.items():
+        said = in_options(str(error)).removeprefix(f"{name}: ")
+        warn(f"{name} is left out of the report: {said}")
+        missing[name] = said
+    return found
+
+
+def _held_out(table: Table, settings: Settings) -> list[int]:
+    """The file's numbers of the rows held out: the split hangs on the targets and the seed alone."""
+    rows = np.arange(1, len(table.y) + 1) if table.rows is None else table.rows
+    numbers = replace(table, X=rows[:, None]).train_test_split(settings.test_fraction, settings.seed).X_test
+    return [int(number) for number in numbers[:, 0]]
 
 
 @contextlib.contextmanager
@@ -114,8 +151,9 @@ def _threads(fits: Mapping[str, Fit], split: Split) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _setting(split: Split, settings: Settings) -> str:
-    return f"{len(split.y_train):,} rows to fit, {len(split.y_test):,} held out at random; seed {settings.seed}."
+def _setting(split: Split, settings: Settings) -> tuple[str, str]:
+    held_out = f"{len(split.y_train):,} rows to fit, {len(split.y_test):,} held out at random; seed {settings.seed}."
+    return held_out, "Row numbers count the file's rows of data from 1."
 
 
 def _check_memory(fits: Mapping[str, Fit], split: Split, num_samples: int) -> None:

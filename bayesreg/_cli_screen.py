@@ -33,11 +33,16 @@ _TWICE = (  # where a message has both words, or another than the argument's
     ("force=True (--force)", "--force"),
     ("pass another fraction", "pass another --test-fraction"),
     (", or pass standardize=False", ""),
+    ("write likelihoods.Gaussian(noise_scale=0.5)", "write --likelihood 'Gaussian(noise_scale=0.5)'"),
+    ("at most max_parameters=", "at most "),
+    (", a smaller network, or a larger max_parameters", " or a smaller network (--hidden)"),
+    ("take layers.MLP(..., batchnorm=True), add nn.BatchNorm1d, or", "add --batchnorm, or"),
+    ("add nn.Dropout(0.05) or one of bayesreg.layers, or", "add --dropout 0.05, or"),
 )
 # Python's words for what has an option of its own here, with the value that an error shows, if any
 _PYTHON = re.compile(
     r"(?<![\w'\".-])(?P<word>drop_columns|drop_missing|max_levels|kind|test_fraction|num_steps|batch_size|learning_rate|num_samples"
-    r"|seed)(?P<value>=(?:\[[^]]*\]|'[^']*'|[\w.-]*\w))?(?![\w'\"])(?=[=,;:.)]| |$)"
+    r"|seed|method)(?P<value>=(?:\[[^]]*\]|'[^']*'|[\w.-]*\w))?(?![\w'\"])(?=[=,;:.)]| |$)"
 )
 
 
@@ -100,6 +105,15 @@ def _complain(message: str) -> None:
     console(stderr=True).print(printable(" ".join(words)), style="red", soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Say on stderr, in one line, what went otherwise than asked for.
+
+    Args:
+        message: One sentence.
+    """
+    _complain(f"Warning: {message}")
+
+
 def _full_stop(sentence: str) -> str:
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
@@ -117,15 +131,28 @@ def in_options(message: str) -> str:
     "leave it out by --drop 'id', or raise --max-levels"
     >>> in_options("raise num_steps; the column 'num_steps' stays, and so does what is kind.")
     "raise --num-steps; the column 'num_steps' stays, and so does what is kind."
+    >>> in_options("it normalises; let it keep them, or take method='mean-field'")
+    'it normalises; let it keep them, or take --method mean-field'
     """
     for said, option in _TWICE:
         message = message.replace(said, option)
-    return _PYTHON.sub(lambda found: _as_option(found["word"], found["value"]), message)
+    must, mark, advice = message.rpartition(";")
+    for name, option in _methods().items():
+        advice = re.sub(rf"(?<![\w.(]){name}(?![\w(])", option, advice)
+    return _PYTHON.sub(lambda found: _as_option(found["word"], found["value"]), f"{must}{mark}{advice}")
+
+
+def _methods() -> dict[str, str]:
+    """The option that asks for a method, by its class's name; nothing while PyTorch is not loaded, for no method has spoken."""
+    loaded = sys.modules.get("bayesreg.inference.base")
+    return {} if loaded is None else {cls.__name__: f"--method {name}" for name, cls in loaded.methods().items()}
 
 
 def _as_option(word: str, value: str | None) -> str:
-    if word in ("kind", "seed") and value is None:
+    if word in ("kind", "seed", "method") and value is None:
         return word  # ordinary words
+    if word == "method" and value is not None:
+        return f"--method {value[2:-1]}"
     option = "--drop" if word == "drop_columns" else "--" + word.replace("_", "-")
     if value in (None, "=True"):
         return option

@@ -48,6 +48,7 @@ class Table:
         encoding: Plain sentences that say what was done to the columns and the rows.
         source: The file's name, without its folder.
         num_dropped: Rows left out because a value was missing.
+        rows: Row numbers in the file, from 1, (N,); `None` for 1 … N.
     """
 
     X: np.ndarray
@@ -59,6 +60,7 @@ class Table:
     encoding: list[str]
     source: str
     num_dropped: int
+    rows: np.ndarray | None = None
 
     def __repr__(self) -> str:
         rows, features = counted(len(self.y), "row"), counted(self.X.shape[1], "feature")
@@ -176,7 +178,9 @@ def read_table(
     names = _distinct([*itertools.chain(*names)], "feature names after one-hot encoding")
     found = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
     dropped, source = num_rows - len(frame), file.name.encode("utf-8", "replace").decode()  # a name may be no UTF-8
-    return Table(np.concatenate(parts, axis=1), y, names, target, found, classes, encoding, source, dropped)
+    return Table(
+        np.concatenate(parts, axis=1), y, names, target, found, classes, encoding, source, dropped, frame.index.to_numpy() + 1
+    )
 
 
 def load_diabetes() -> Table:

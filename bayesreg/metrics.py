@@ -55,8 +55,11 @@ class Coverage:
 
     @property
     def consistent(self) -> bool:
-        """True when the 95 % interval of the rate holds the level."""
-        return self.lower <= self.level <= self.upper
+        """True when chance explains the count, by the binomial's exact tails, two-sided at 5 %."""
+        from scipy.stats import binom
+
+        below, above = binom.cdf(self.hits, self.num_data, self.level), binom.sf(self.hits - 1, self.num_data, self.level)
+        return bool(min(below, above) >= 0.025)
 
 
 @final

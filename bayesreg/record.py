@@ -59,6 +59,8 @@ class FitRecord:
         space: "constrained" or "unconstrained", the space in which a mode was taken; None where there is no mode.
         log_evidence: log p(y | x) in nats, in the data's own units, where the method knows it.
         batch_statistics: By which statistics batch normalisation predicts, in words, where they are not its running averages.
+        training_rmse: By how much the predicted mean misses the training targets, output by output, from a few hundred rows;
+            only where the noise scale is learned, for which it is the first thing to compare with.
     """
 
     method: str
@@ -69,9 +71,12 @@ class FitRecord:
     space: str | None = None
     log_evidence: float | None = None
     batch_statistics: str | None = None
+    training_rmse: tuple[float, ...] | None = None
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> FitRecord:
         """The inverse of `dataclasses.asdict`."""
         history, certificate = History(**fields["history"]), Certificate(**fields["certificate"])
-        return cls(**{**fields, "history": history, "certificate": certificate})
+        found = cls(**{**fields, "history": history, "certificate": certificate})
+        missed = found.training_rmse
+        return dataclasses.replace(found, training_rmse=None if missed is None else tuple(missed))

@@ -145,8 +145,8 @@ def test_a_coverage_that_misses_its_level_is_marked():
         missed = not metrics.coverage(found.predictives[name], y).consistent
         assert cells[name].endswith("!") == missed
     assert cells["poor"].endswith("!")
-    assert "leaves the level out" in str(found)
-    assert "leaves the level out" not in str(compare({"good": given["good"]}, x, y))
+    assert "has a coverage as far from its level" in str(found)
+    assert "has a coverage as far from its level" not in str(compare({"good": given["good"]}, x, y))
 
 
 def test_dict_is_json_and_frame_has_every_metric(case):

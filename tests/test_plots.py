@@ -271,7 +271,26 @@ def test_long_names_get_a_legend_of_more_rows_and_the_axes_keep_their_place():
     svg = inline(plots.coverage(compare(many, x, y), y), "f", "l")  # would warn if no room were left for the axes
     assert svg.count("posterior number ") == 7
     height = float(svg.split('viewBox="0 0 340 ')[1].split('"')[0])
-    assert height == pytest.approx(240 + 5 * 16)
+    assert height == pytest.approx(240 + 5 * 17, abs=1)
+
+
+def test_no_legend_is_cut_or_leaves_its_figure():
+    """The whole of each name, however many and long, inside the figure by the widths of the font it was laid out with."""
+    posteriors, x, y = fits()
+    long = "A name that says which prior, which likelihood, how many hidden layers of which width, and when, no. {}"
+    many = compare({long.format(i): posteriors["mode"] for i in range(9)}, x, y)
+    drawn = [plots.coverage(many, y), plots.variance_parts(many.predictives[long.format(0)]), plots.coverage(many)]
+    drawn.append(plots.predictions(many.predictives[long.format(0)], y))
+    for figure in drawn:
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box, page = legend.get_window_extent(), figure.bbox
+        assert box.x0 >= page.x0 - 1
+        assert box.x1 <= page.x1 + 1
+        assert box.y1 <= page.y1 + 1
+        assert figure.axes[0].get_window_extent().height > 90
+    said = [text.get_text().replace("\n", " ") for text in drawn[0].legends[0].get_texts()]
+    assert said == [long.format(i) for i in range(9)]
 
 
 def luminance(colour):

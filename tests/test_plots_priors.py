@@ -442,7 +442,7 @@ def test_a_wild_draw_leaves_the_picture_and_is_counted():
     predictive.output[0] *= 1e6
     axes = plots.prior_predictive(predictive, x).axes[0]
     assert np.abs(axes.get_ylim()).max() < 100
-    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    said = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert any(re.fullmatch(r"30 draws \([1-9] cut off\)", text) for text in said)
 
 
@@ -450,7 +450,7 @@ def test_one_draw_is_a_line_without_bands():
     x, predictive = regression(S=1)
     axes = plots.prior_predictive(predictive, x).axes[0]
     assert len(axes.collections) == 1  # the interval of y
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["95 % with noise", "one draw"]
+    assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["95 % with noise", "one draw"]
 
 
 # ── manners ──

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import stat
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from bayesreg import io, priors
+from bayesreg import priors
 from bayesreg.likelihoods import Gaussian
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
 from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.report.build import Report, comparison_table, report
+from bayesreg.report.calibration import findings
 from bayesreg.report.pairs import pair_facts
 from bayesreg.report.rows import worst_rows
 from tests.report_cases import D, N, compared, data, draws_of, normal, posteriors
@@ -114,7 +117,8 @@ def test_worst_rows_are_those_of_lowest_density():
 
 def test_comparison_table_marks_the_best_in_its_direction():
     y = draws_of(1.0, 300)
-    table = comparison_table(compared({"good": normal(np.zeros(300), 1.0), "poor": normal(np.ones(300), 0.3)}, y))
+    comparison = compared({"good": normal(np.zeros(300), 1.0), "poor": normal(np.ones(300), 0.3)}, y)
+    table = comparison_table(comparison, findings(comparison, y))
     good, poor = ({h: c["mark"] for h, c in zip(table["heads"], row[1:], strict=True)} for row in table["rows"])
     for head in ("log density ↑", "RMSE ↓", "CRPS ↓"):
         assert (good[head], poor[head]) == ("best", "")
@@ -289,24 +293,44 @@ def test_save_refuses_what_is_no_place_for_a_report(small, tmp_path):
 
 @pytest.mark.parametrize("failing", [1, 2])
 @pytest.mark.parametrize("old", [False, True])
-def test_save_leaves_what_was_there_when_it_fails(small, tmp_path, monkeypatch, failing, old):
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_save_leaves_what_was_there_when_it_fails(small, tmp_path, monkeypatch, failing, old, error):
     if old:
         (tmp_path / "report.html").write_text("old page")
         (tmp_path / "report.json").write_text("old facts")
-    real, calls = io.os.replace, []
+    real, calls = os.replace, []
 
     def replace(source, target):
         calls.append(target)
         if len(calls) == failing:
-            raise OSError("disk full")
+            raise error("disk full")
         real(source, target)
 
-    monkeypatch.setattr(io.os, "replace", replace)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(error, match="disk full"):
         small.save(tmp_path / "report.html", force=old)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == (
         {"report.html": "old page", "report.json": "old facts"} if old else {}
     )
+
+
+def test_save_leaves_the_umask_alone_and_follows_it(small, tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("a umask belongs to all threads"))
+        written = small.save(tmp_path / "report.html")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in written] == [0o640, 0o640]
+
+
+def test_a_name_with_half_a_character_can_be_saved(tmp_path):
+    x, y = data()
+    made = report({"MAP": posteriors()["MAP"]}, x, y, source=b"caf\xe9.csv".decode(errors="surrogateescape"))
+    page, facts = made.save(tmp_path / "report.html")
+    assert "caf\\udce9.csv" in page.read_text(encoding="utf-8")
+    assert json.loads(facts.read_text(encoding="utf-8"))["data"]["source"] == "caf\udce9.csv"
 
 
 # ── refusals ──

@@ -17,7 +17,7 @@ from bayesreg.posterior import Dirac
 from bayesreg.predictive import Predictive
 from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.report.build import report
-from bayesreg.report.calibration import confidence, ece_limit, pit_finding
+from bayesreg.report.calibration import confidence, confidences, findings, pit_finding
 from bayesreg.report.rows import epistemic_shares
 from bayesreg.report.verdict import best_card, confidence_card, convergence_card, coverage_card, epistemic_card, noise_card
 from tests.report_cases import D, compared, data, draws_of, normal, posteriors, texts
@@ -25,9 +25,18 @@ from tests.report_cases import D, compared, data, draws_of, normal, posteriors, 
 # ── the verdict: coverage ──
 
 
+def coverage(predictives, y):
+    comparison = compared(predictives, y)
+    return coverage_card(comparison, findings(comparison, y))
+
+
+def classes(predictives, y):
+    return confidence_card(confidences(compared(predictives, y), y))
+
+
 def test_narrow_intervals_are_overconfident_in_words_and_numbers():
     y = draws_of(1.0, 200)
-    card = coverage_card(compared({"MAP": normal(np.zeros(200), 0.5), "NUTS": normal(np.zeros(200), 1.0)}, y))
+    card = coverage({"MAP": normal(np.zeros(200), 0.5), "NUTS": normal(np.zeros(200), 1.0)}, y)
     inside = np.abs(y) <= 1.959964 * 0.5
     assert (card.topic, card.state, card.headline) == ("Calibration", "bad", "MAP is overconfident.")
     found = re.fullmatch(
@@ -42,14 +51,14 @@ def test_narrow_intervals_are_overconfident_in_words_and_numbers():
 @pytest.mark.parametrize("N", [200, 2000])
 def test_calibrated_intervals_cannot_be_told_apart_from_95(N):
     y = stats.norm.ppf((np.arange(N) + 0.5) / N)  # as calibrated as can be
-    card = coverage_card(compared({"exact": normal(np.zeros(N), 1.0)}, y))
+    card = coverage({"exact": normal(np.zeros(N), 1.0)}, y)
     assert (card.state, card.headline) == ("good", "The 95 % intervals hold what they say.")
     assert texts(card)[0].endswith("cannot be told apart from 95 %.")
     assert f"the {N:,} test rows" in texts(card)[0]
 
 
 def test_few_rows_are_said_to_be_too_few():
-    card = coverage_card(compared({"exact": normal(np.zeros(12), 1.0)}, 0.1 * np.arange(12)))
+    card = coverage({"exact": normal(np.zeros(12), 1.0)}, 0.1 * np.arange(12))
     assert (card.state, card.headline) == ("neutral", "Too few test rows to judge the intervals by.")
     assert texts(card)[0] == (
         "exact: its 95 % intervals cover 100 % of the 12 test rows (95 % CI 76–100 %): "
@@ -59,18 +68,26 @@ def test_few_rows_are_said_to_be_too_few():
 
 def test_wide_intervals_are_cautious_and_a_narrow_miss_only_looks_so():
     y = draws_of(1.0, 400)
-    card = coverage_card(compared({"wide": normal(np.zeros(400), 3.0)}, y))
+    card = coverage({"wide": normal(np.zeros(400), 3.0)}, y)
     assert (card.state, card.headline) == ("neutral", "wide is too cautious.")
-    missed = np.r_[np.full(9, 5.0), np.zeros(83)]  # 83 of 92: below 95 %, but 3 % of calibrated test sets do so
-    card = coverage_card(compared({"MAP": normal(np.zeros(92), 1.0)}, missed))
+    away = stats.norm.ppf((np.arange(92) + 0.5) / 92).clip(-1.9, 1.9)
+    missed = np.where(np.arange(92) % 8 == 0, np.sign(away) * 5.0, away)  # 80 of 92: 0.3 % of calibrated test sets do so
+    card = coverage({"MAP": normal(np.zeros(92), 1.0)}, missed)
     assert card.headline == "MAP looks overconfident."
+
+
+def test_what_three_in_a_hundred_calibrated_test_sets_do_is_chance_and_the_sentence_agrees_with_its_bounds():
+    away = stats.norm.ppf((np.arange(92) + 0.5) / 92).clip(-1.9, 1.9)
+    missed = np.where(np.arange(92) % 11 == 0, np.sign(away) * 5.0, away)  # 83 of 92
+    card = coverage({"MAP": normal(np.zeros(92), 1.0)}, missed)
+    assert card.headline == "Too few test rows to judge the intervals by."
     assert "(95 % CI 82–94.8 %)" in texts(card)[0]  # not "95 %", from which it differs
 
 
 def test_other_levels_are_named_when_they_are_clearly_off():
     """Heavy-tailed errors under a normal: 95 % may be right while the middle is far too wide."""
     y = np.r_[np.full(25, 2.5), np.linspace(-0.3, 0.3, 475)]
-    card = coverage_card(compared({"m": normal(np.zeros(500), 1.0)}, y))
+    card = coverage({"m": normal(np.zeros(500), 1.0)}, y)
     assert card.state == "neutral"
     assert card.headline == "The 95 % intervals hold what they say, but other levels of m do not."
     assert texts(card)[0].endswith("cannot be told apart from 95 %.")
@@ -79,7 +96,7 @@ def test_other_levels_are_named_when_they_are_clearly_off():
 
 def test_values_of_several_outputs_are_counted_with_their_assumption():
     y = np.random.default_rng(0).normal(size=(60, 3))
-    card = coverage_card(compared({"exact": normal(np.zeros((60, 3)), 1.0)}, y))
+    card = coverage({"exact": normal(np.zeros((60, 3)), 1.0)}, y)
     assert "of the 180 test values" in texts(card)[0]
     assert texts(card)[-1] == "A row's 3 values are counted as independent; if they are not, the CIs are too narrow."
 
@@ -103,11 +120,11 @@ def test_confidence_against_accuracy(kind):
         (0.6, "m is too cautious.", "neutral"),
         (0.8, "Classes are right as often as they are said to be.", "good"),
     ):
-        card = confidence_card(compared({"m": sure(p, 300, kind)}, y), y)
+        card = classes({"m": sure(p, 300, kind)}, y)
         assert (card.headline, card.state) == (head, state)
         assert texts(card)[0].startswith("m: right on 80 % of 300 test rows (95 % CI 75–84 %), ")
         assert f"{100 * p:.0f} % by its own probabilities" in texts(card)[0]
-    card = confidence_card(compared({"m": sure(0.8, 10, kind)}, y[232:242]), y[232:242])
+    card = classes({"m": sure(0.8, 10, kind)}, y[232:242])
     assert (card.headline, card.state) == ("Too few test rows to judge the probabilities by.", "neutral")
 
 
@@ -115,7 +132,7 @@ def test_right_on_average_but_not_at_every_level_is_said():
     """Half of the rows said 0.95 and right on 0.75, half said 0.65 and right on 0.85: right in sum, wrong in each."""
     predictive = Predictive(Bernoulli(), torch.tensor(np.r_[np.full(400, 0.95), np.full(400, 0.65)]).logit()[None])
     y = np.r_[np.arange(400) < 300, np.arange(400) < 340].astype(int)
-    card = confidence_card(compared({"m": predictive}, y), y)
+    card = classes({"m": predictive}, y)
     assert card.state == card.lines[0].state == "neutral"
     assert card.headline == "m: right as often as said over all rows, but not at every level of confidence."
 
@@ -134,10 +151,10 @@ def test_ece_limit_is_passed_by_one_in_twenty_calibrated_test_sets(seed):
     rng = np.random.default_rng(seed)
     stated = rng.uniform(0.05, 0.95, size=150)
     predictive = Predictive(Bernoulli(), torch.tensor(stated).logit()[None])
-    limit = ece_limit(stated, seed=seed)
+    limit = confidence(predictive, np.zeros(150, int), 0.0, seed=seed).ece_limit
     errors = [evaluate(predictive, (rng.random(150) < stated).astype(int))["ece"] for _ in range(400)]
     share = np.mean(np.array(errors) > limit)
-    assert abs(share - 0.05) < 4 * math.sqrt(0.05 * 0.95 * (1 / 400 + 1 / 400))  # both are estimates from 400
+    assert abs(share - 0.05) < 4 * math.sqrt(0.05 * 0.95 * (1 / 400 + 1 / 4000))  # both are estimates
 
 
 # ── the verdict: the others ──
@@ -146,23 +163,23 @@ def test_ece_limit_is_passed_by_one_in_twenty_calibrated_test_sets(seed):
 def test_best_says_whether_the_difference_exceeds_its_error():
     y = draws_of(1.0, 200)
     good, same, poor = normal(np.zeros(200), 1.0), normal(np.full(200, 0.02), 1.0), normal(np.zeros(200), 0.3)
-    card = best_card(compared({"good": good, "poor": poor}, y))
+    card = best_card(compared({"good": good, "poor": poor}, y), y)
     assert (card.state, card.headline) == ("good", "good predicts best.")
     d = paired_difference(poor.log_prob(y), good.log_prob(y))
     assert f"{d.sum / d.sum_se:.1f}".lstrip("-") + " times its standard error, more than chance explains." in texts(card)[1]
     comparison = compared({"good": good, "same": same}, y)
-    card, (other,) = best_card(comparison), {"good", "same"} - {comparison.best}
+    card, (other,) = best_card(comparison, y), {"good", "same"} - {comparison.best}
     assert (card.state, card.headline) == ("neutral", f"{comparison.best} is ahead, but 200 rows cannot tell it from {other}.")
     assert texts(card)[1].endswith("which chance may explain.")
     comparison = compared({"good": good, "same": same, "poor": poor}, y)
     wanted = f"{comparison.best} predicts better than poor; it cannot be told apart from {other}."
-    assert best_card(comparison).headline == wanted
-    assert best_card(compared({"good": good}, y)).headline == "Only good is here: nothing to compare it with."
+    assert best_card(comparison, y).headline == wanted
+    assert best_card(compared({"good": good}, y), y).headline == "Only good is here: nothing to compare it with."
     assert (
         "one row gives no standard error"
-        in texts(best_card(compared({"a": normal([0.0], 1.0), "b": normal([0.0], 2.0)}, [0.0])))[1]
+        in texts(best_card(compared({"a": normal([0.0], 1.0), "b": normal([0.0], 2.0)}, [0.0]), [0.0]))[1]
     )
-    assert "it predicts the same" in texts(best_card(compared({"a": good, "b": good}, y)))[1]
+    assert "it predicts the same" in texts(best_card(compared({"a": good, "b": good}, y), y))[1]
 
 
 def test_names_that_a_sentence_would_take_apart_are_quoted():
@@ -170,9 +187,9 @@ def test_names_that_a_sentence_would_take_apart_are_quoted():
     made = {f"MAP, {i}": normal(np.full(100, 0.01 * i), 1.0) for i in range(2)}
     comparison = compared(made, y)
     (other,) = set(made) - {comparison.best}
-    assert best_card(comparison).headline == f"“{comparison.best}” is ahead, but 100 rows cannot tell it from “{other}”."
+    assert best_card(comparison, y).headline == f"“{comparison.best}” is ahead, but 100 rows cannot tell it from “{other}”."
     many = compared({f"m{i}": normal(np.full(100, 0.01 * i), 1.0) for i in range(5)}, y)
-    assert best_card(many).headline.endswith("cannot tell it from the others.")
+    assert best_card(many, y).headline.endswith("cannot tell it from the others.")
 
 
 def test_epistemic_share_is_of_the_variance_and_of_the_tenth_that_is_least_sure():
@@ -215,12 +232,21 @@ def test_noise_that_is_known_has_no_card():
     model = BayesianModel(nn.Linear(D, 1).double(), likelihood=Gaussian(0.5)).bind(x, y)
     record = FitRecord("map", 0, History(), Certificate(True, "as made"), 0.1)
     only = {"MAP": Dirac(model, record, torch.zeros(D + 1, dtype=torch.float64))}
-    assert noise_card(only, compared({"MAP": only["MAP"].predict(x)}, y), y) is None
+    comparison = compared({"MAP": only["MAP"].predict(x)}, y)
+    assert noise_card(only, comparison, y, findings(comparison, y)) is None
     assert len(report(only, x, y).data["verdict"]) == 4
 
 
-def test_pit_in_words():
-    assert pit_finding(0.30, 0.5, 200).endswith("more than chance: too narrow.")
-    assert pit_finding(0.01, 0.5, 200).endswith("fewer than chance: too wide.")
-    assert pit_finding(0.10, 0.5, 200).endswith("as chance allows.")
-    assert pit_finding(0.10, 0.7, 200).endswith("Predictions are too low on average (9.8 standard errors).")
+@pytest.mark.parametrize(("scale", "shift", "wanted"), [
+    (0.5, 0.0, r"(3\d|4\d) % of the values lie in the outermost 10 % of their predictive, more than chance: too narrow\."),
+    (3.0, 0.0, r"(0|under 0\.1) % of the .* predictive, fewer than chance: too wide\."),
+    (1.0, 0.0, r".* as chance allows\."),
+    (1.0, 1.0, r".* Predictions are too low on average: the truths lie at the 7\d % point of their predictives, "
+               r"1\d\.\d standard errors from the middle\."),
+])  # fmt: skip
+def test_pit_in_words_says_what_the_verdict_says(scale, shift, wanted):
+    y = shift + stats.norm.ppf((np.arange(200) + 0.5) / 200)
+    comparison = compared({"m": normal(np.zeros(200), scale)}, y)
+    (found,) = findings(comparison, y).values()
+    u = stats.norm.cdf(y / scale)
+    assert re.fullmatch(wanted, pit_finding(float(((u < 0.05) | (u > 0.95)).mean()), found))

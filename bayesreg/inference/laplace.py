@@ -100,7 +100,8 @@ class LaplaceApproximation(AbstractMethod):
         if model.num_parameters > self.max_parameters:
             raise ValueError(
                 f"LaplaceApproximation takes at most max_parameters={self.max_parameters:,} unknowns, but the model has "
-                f"{model.num_parameters:,}, a matrix of {8e-9 * model.num_parameters**2:.1f} GB; take MeanField, or raise it."
+                f"{model.num_parameters:,}, a matrix of {8e-9 * model.num_parameters**2:.1f} GB; take MeanField, a smaller "
+                "network, or a larger max_parameters."
             )
         if names := stateless(model.module):
             raise ValueError(

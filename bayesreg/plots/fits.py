@@ -36,7 +36,6 @@ from bayesreg.plots.style import (
     one_panel,
     percent_axes,
     series_color,
-    short,
     styled,
     ticks,
 )
@@ -106,7 +105,7 @@ def coverage(comparison: Comparison, y: Any = None) -> Figure:
     axes.fill_between(LEVELS, low, high, color=GRID, linewidth=0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
     for i, (name, predictive) in enumerate(comparison.predictives.items()):
-        style: dict[str, Any] = {"color": series_color(i), "linestyle": DASHES[i % len(DASHES)], "label": short(name)}
+        style: dict[str, Any] = {"color": series_color(i), "linestyle": DASHES[i % len(DASHES)], "label": name}
         if y is not None:
             axes.plot(LEVELS, coverage_curve(predictive, y), linewidth=1.8, **style)
             continue

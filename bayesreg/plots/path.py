@@ -9,7 +9,20 @@ import numpy as np
 import torch
 
 from bayesreg.path_result import Path
-from bayesreg.plots.style import DASHES, GRID, INK, MARKERS, MUTED, PAPER, every, panels, series_color, short, styled
+from bayesreg.plots.style import (
+    DASHES,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    every,
+    figure_legend,
+    panels,
+    series_color,
+    short,
+    styled,
+)
 from bayesreg.priors import GroupLasso
 from bayesreg.priors.grouped import grouped
 
@@ -163,4 +176,4 @@ def _name_marks(figure: Figure, marks: dict[str, int]) -> None:
         for i, rule in enumerate(marks)
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(2, len(handles)))
+        figure_legend(figure, handles, "outside lower center")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -103,14 +105,41 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
     return figure, found
 
 
-def figure_legend(figure: Figure, handles: list[Any]) -> None:
-    """One legend for all panels, above them, in as many columns as fit; the figure grows for its rows."""
-    labels = [short(str(handle.get_label()), 80) for handle in handles]
+def figure_legend(figure: Figure, handles: list[Any], loc: Any = "outside upper left", spare: int = 0) -> None:
+    """One legend beside all panels, in as many columns as fit; the figure grows for its rows, and no name is cut.
+
+    Args:
+        figure: The figure, laid out by constraints.
+        handles: What stands for each line, with its label.
+        loc: Where, "outside" the panels.
+        spare: Rows for which the figure has room as it is.
+    """
     width, height = figure.get_size_inches()
-    fitting = (c for c in range(len(labels), 1, -1) if sum(_widths(labels, c)) <= 72 * width - 20)
+    room = 72 * width - 12
+    labels = [_wrapped(str(handle.get_label()), room - 40) for handle in handles]
+    sizes = [max(map(_width, label.split("\n"))) + 40 for label in labels]
+    fitting = (c for c in range(len(labels), 1, -1) if sum(max(part) for part in np.array_split(sizes, c)) <= room)
     columns = next(fitting, 1)
-    figure.set_size_inches(width, height + (0.1 + 17 * -(-len(labels) // columns)) / 72)
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderpad=0.1)
+    lines = [label.count("\n") + 1 for label in labels]
+    rows = max(sum(part) for part in np.array_split(lines, columns))
+    if rows > spare:
+        figure.set_size_inches(width, height + (0.1 + 17 * (rows - spare)) / 72)
+    figure.legend(handles, labels, loc=loc, ncols=columns, borderpad=0.1)
+
+
+def _wrapped(label: str, room: float) -> str:
+    """The label in as many lines as it takes, and whole."""
+    characters = max(8, int(room / max(_width(label) / max(len(label), 1), 1)))
+    return "\n".join(textwrap.wrap(label, characters)) or " "
+
+
+def _width(text: str) -> float:
+    """In points, by the font that the figure is laid out with; a page's own fonts are narrower."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    plain = re.sub("[^ -~]", "W", text)  # a letter that the font lacks is as wide as its widest
+    return TextToPath().get_text_width_height_descent(plain, FontProperties(size=STYLE["legend.fontsize"]), ismath=False)[0]
 
 
 def ticks() -> Any:
@@ -131,20 +160,8 @@ def percent_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """Above the axes, in as many columns as fit; a figure with many lines grows for them."""
-    handles, labels = axes.get_legend_handles_labels()
-    fitting = (c for c in range(len(labels), 1, -1) if sum(_widths(labels, c)) <= 310)  # pixels of 340
-    columns = next(fitting, 1)
-    rows = -(-len(labels) // columns)
-    if rows > 2:
-        figure = axes.figure.get_figure(root=True)
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height + (rows - 2) * 16 / 72)
-    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0.1)
-
-
-def _widths(labels: list[str], columns: int) -> list[float]:
-    return [6.2 * max(map(len, part)) + 34 for part in np.array_split(labels, columns)]
+    """Above the axes, see `figure_legend`."""
+    figure_legend(axes.figure.get_figure(root=True), axes.get_legend_handles_labels()[0], spare=2)
 
 
 def series_color(series: int) -> str:

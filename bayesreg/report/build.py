@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from bayesreg._files import replacing
 from bayesreg._readings import number
 from bayesreg.compare import METRICS, Comparison, compare
-from bayesreg.io import replacing
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
 from bayesreg.report.batchnorm import batchnorm_facts
-from bayesreg.report.calibration import calibration_facts
+from bayesreg.report.calibration import Confidence, Finding, calibration_facts, confidences, findings
 from bayesreg.report.glossary import GLOSSARY, READS
 from bayesreg.report.noise import noise_facts
 from bayesreg.report.pairs import pair_facts
 from bayesreg.report.rows import MAX_OUTPUTS, uncertainty_facts, worst_rows
+from bayesreg.report.rows import row_names as rows_of
 from bayesreg.report.svg import THEME
 from bayesreg.report.verdict import WORDS, verdict
 
@@ -63,20 +64,10 @@ class Report:
         beside = page.with_suffix(".json")
         if beside.is_dir():
             raise ValueError(f"{os.fspath(beside)!r} must be free for the facts, but it is a folder; choose another name.")
-        before = beside.read_bytes() if force and beside.exists() else None
-        written = False
-        try:
-            with replacing(page, force) as temporary:
-                temporary.write_text(self.html, encoding="utf-8")
-                with replacing(beside, force) as other:
-                    other.write_text(json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-                written = True
-        except BaseException:
-            if written and before is None:
-                beside.unlink()
-            elif written and before is not None:
-                beside.write_bytes(before)
-            raise
+        facts = json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False)
+        with replacing([page, beside], force=force) as files:
+            for file, content in zip(files, (self.html, facts), strict=True):
+                file.write(content.encode(errors="backslashreplace"))  # half a character, as from a file name
         return page, beside
 
     def _repr_html_(self) -> str:
@@ -99,6 +90,8 @@ def report(
     feature_names: Sequence[str] | None = None,
     target_name: str | None = None,
     classes: Sequence[str] | None = None,
+    row_names: Sequence[str | int] | None = None,
+    missing: Mapping[str, str] | None = None,
 ) -> Report:
     """One page that says in plain words, and shows, what several posteriors are worth on held-out rows.
 
@@ -115,12 +108,15 @@ def report(
         feature_names: Names of the D inputs; a data frame brings its own.
         target_name: Name of the target.
         classes: Names of the classes, in label order.
+        row_names: What the rows are called where they come from; a data frame brings its index, and else they are 1 … N.
+        missing: Fits that could not be had, by name, each with the reason.
 
     Returns:
         The report; `.save("report.html")` writes it.
 
     Raises:
-        ValueError: If the posteriors or the data do not fit (see `compare`), or the names are not as many as what they name.
+        ValueError: If the posteriors or the data do not fit (see `compare`), or names are no list, not as many as what they
+            name, or given twice.
 
     >>> import torch, bayesreg as br
     >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -130,6 +126,7 @@ def report(
     (Report('What the mode hid', exact; 40 rows), True, True)
     """
     comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed)
+    named_rows, rows_are = rows_of(X, comparison.num_data, row_names)
     described = facts.data_facts(
         X,
         comparison,
@@ -139,6 +136,7 @@ def report(
         classes=classes,
         notes=notes,
     )
+    found = (findings if comparison.kind == "regression" else confidences)(comparison, y, seed=seed)
     uncertainty = uncertainty_facts(comparison)
     dropout, normalised = noise_facts(posteriors, uncertainty), batchnorm_facts(posteriors, uncertainty)
     noises = {name: part["finding"] for name, part in dropout.items()}
@@ -148,10 +146,11 @@ def report(
         "title": str(title),
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": facts.versions(),
+        "missing": facts.missing_facts(missing, posteriors),
         "num_samples": num_samples,
         "seed": seed,
-        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, noises, seed=seed)],
-        "data": described,
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises, missing, seed=seed)],
+        "data": described | {"rows_are": rows_are},
         "models": facts.model_facts(posteriors, described["features"]),
         "priors": facts.prior_facts(posteriors),
         "fits": facts.fit_facts(posteriors),
@@ -159,16 +158,21 @@ def report(
         "batchnorm": normalised,
         "comparison": comparison.to_dict(),
         "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
-        "calibration": calibration_facts(comparison, y, seed=seed),
+        "calibration": calibration_facts(comparison, y, found),
         "uncertainty": uncertainty,
-        "worst_rows": worst_rows(comparison, y, classes=described["classes"]),
+        "worst_rows": worst_rows(
+            comparison, y, classes=described["classes"], X=X, names=named_rows, features=described["features"]
+        ),
     }
     data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved
     drawn = figures.draw_all(posteriors, comparison, y, data)
-    return Report(_render(data, drawn, comparison), data, comparison)
+    return Report(_render(data, drawn, comparison, found), data, comparison)
 
 
-def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison) -> str:
+Found = Mapping[str, Finding] | Mapping[str, Confidence]
+
+
+def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison, found: Found) -> str:
     shown = {metric for metric in comparison.scores[comparison.best] if METRICS[metric].headline}
     return (
         _environment()
@@ -178,7 +182,7 @@ def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison)
             drawn=drawn,
             theme=THEME,
             words=WORDS,
-            table=comparison_table(comparison),
+            table=comparison_table(comparison, found),
             reads={key: line for key, line in READS.items() if key == "difference" or key in shown},
             metrics=METRICS,
             glossary=GLOSSARY,
@@ -188,11 +192,12 @@ def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison)
     )
 
 
-def comparison_table(comparison: Comparison) -> dict[str, Any]:
+def comparison_table(comparison: Comparison, found: Found) -> dict[str, Any]:
     """The comparison as heads and cells, the best of each column marked.
 
     Args:
         comparison: What `compare` found.
+        found: What the verdict says of the coverage.
 
     Returns:
         "heads", and "rows" with a name and cells of "text" and "mark" ("best", "off" or "").
@@ -208,13 +213,14 @@ def comparison_table(comparison: Comparison) -> dict[str, Any]:
         top = max(values) if goal == "higher" else min(values) if goal == "lower" else None
         marks = ["best" if value == top and len(names) > 1 else "" for value in values]
         if goal == "level":
-            marks = ["" if comparison.scores[name].coverages[-1].consistent else "off" for name in names]
+            marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
         heads.append(METRICS[metric].head)
         columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
         if metric == "mlpd":
-            found = [comparison.differences[name] for name in names]
+            differences = [comparison.differences[name] for name in names]
             cells = [
-                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se) for n, d in zip(names, found, strict=True)
+                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se)
+                for n, d in zip(names, differences, strict=True)
             ]
             heads.append("Δ ± se")
             columns.append([{"text": cell, "mark": ""} for cell in cells])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -50,29 +51,75 @@ def data_facts(
         Plain values.
 
     Raises:
-        ValueError: If the names are not as many as what they name, or notes is one text.
+        ValueError: If the names are no list, not as many as what they name or not different, or notes is one text.
     """
     shape = tuple(as_tensor("X", X).shape[1:])
-    names = _names(X) if feature_names is None else [str(name) for name in feature_names]
     width = shape[0] if shape else 1
-    if names is not None and (len(shape) > 1 or len(names) != width):
-        raise ValueError(
-            f"feature_names must name each input once, but {len(names)} names came for inputs of shape {shape or (1,)}; "
-            "give one name a column, or leave them out."
-        )
-    if isinstance(notes, str):
-        raise ValueError(f"notes must be a sequence of sentences, but one text came; write notes=[{notes[:30]!r}].")
+    names = _names(X)
+    if feature_names is not None:
+        names = listed("feature_names", feature_names, 'one name a column, for example ["age", "dose"]')
+        if len(shape) > 1 or len(names) != width:
+            raise ValueError(
+                f"feature_names must name each input once, but {len(names)} names came for inputs of shape {shape or (1,)}; "
+                "give one name a column, or leave them out."
+            )
+        distinct("feature_names", names)
+    said = listed("notes", notes, "sentences")
     return {
-        "source": source,
+        "source": None if source is None else str(source),
         "kind": comparison.kind,
         "num_test": comparison.num_data,
         "input_shape": list(shape) or [1],
         "features": names,
-        "target": target_name,
+        "target": None if target_name is None else str(target_name),
         "num_outputs": _outputs(comparison),
         "classes": _classes(comparison, classes),
-        "notes": [str(note) for note in notes],
+        "notes": said,
     }
+
+
+def missing_facts(missing: Mapping[str, str] | None, posteriors: Mapping[str, AbstractPosterior]) -> dict[str, str]:
+    """Fits that could not be had, by name, each with the reason.
+
+    Raises:
+        ValueError: If these are no names with reasons, or one of them is there.
+    """
+    for name, reason in ({} if missing is None else missing).items():
+        if not isinstance(name, str) or not isinstance(reason, str) or name in posteriors:
+            came = f"{name!r}: {reason!r} came" + " beside a posterior of that name" * (name in posteriors)
+            raise ValueError(f"missing must hold names of fits that are not there, each with a reason, but {came}; correct it.")
+    return dict(missing or {})
+
+
+def listed(what: str, values: Any, of: str) -> list[str]:
+    """A person's list of names or sentences; one text is none, though Python would take it letter by letter.
+
+    Args:
+        what: The argument's name.
+        values: What came.
+        of: What it must hold.
+
+    Returns:
+        The texts.
+
+    Raises:
+        ValueError: If it is no list.
+    """
+    if isinstance(values, (str, bytes)):
+        raise ValueError(f"{what} must be a sequence of {of}, but one text came; write {what}=[{values[:30]!r}].")
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        raise ValueError(f"{what} must be a sequence of {of}, but {type(values).__name__} came; pass a list.")
+    return [str(value) for value in values]
+
+
+def distinct(what: str, names: Sequence[str]) -> None:
+    """Refuse a name that comes twice.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{what} must differ, but {twice[0]!r} came more than once; rename one of them.")
 
 
 def model_facts(posteriors: Mapping[str, AbstractPosterior], features: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -195,6 +242,8 @@ def _classes(comparison: Comparison, classes: Sequence[str] | None) -> list[str]
     width = 2 if comparison.kind == "binary" else _outputs(comparison)
     if classes is None:
         return [str(k) for k in range(width)]
-    if isinstance(classes, str) or len(classes) != width:
+    names = listed("classes", classes, "one name a class, in label order")
+    if len(names) != width:
         raise ValueError(f"classes must name each of the {width} classes, but {classes!r} came; give them in label order.")
-    return [str(name) for name in classes]
+    distinct("classes", names)
+    return names

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 READS: dict[str, str] = {
     "mlpd": "mean log probability (density) given to what happened, in nats a row; the one score that sees everything.",
-    "difference": "log density summed over the rows, minus that of the best, ± its standard error, paired by row; below about "
-    "two standard errors it may be chance.",
+    "difference": "log density summed over the rows, minus that of the best, ± its standard error, paired by row; the verdict "
+    "says where it may be chance.",
     "rmse": "root mean squared error of the predicted mean, in target units; says nothing about the intervals.",
     "crps": "a distance between the predicted distribution and what happened, in target units; for a prediction without any "
     "spread it is the absolute error.",
@@ -28,6 +28,8 @@ GLOSSARY: dict[str, str] = {
     "the 95 % CI (Wilson) says by how much.",
     "PIT": "probability integral transform, where the truth fell inside its own predictive distribution, from lowest to "
     "highest; evenly spread when the predictive is calibrated.",
+    "Chance": "what the verdict rules out before it speaks. It says something wrong of calibrated predictions, over all that "
+    "it says together, on at most one test set in twenty; an error of the function, which their rows share, is chance too.",
     "Calibrated": "of all statements made with 80 % confidence, 80 % come true.",
     "Calibration error": "mean distance between nominal and observed coverage over 19 levels. It is never zero: calibrated "
     "predictions give about 0.3/√n by chance, with n values.",

@@ -10,10 +10,11 @@ import numpy as np
 
 from bayesreg import _readings
 from bayesreg.compare import Comparison
+from bayesreg.data import as_tensor
 from bayesreg.metrics import plain
 from bayesreg.predictive import Predictive
 
-MAX_OUTPUTS = 6
+MAX_OUTPUTS, MAX_INPUTS = 6, 6
 
 
 def num_outputs(predictive: Predictive) -> int:
@@ -76,7 +77,71 @@ def uncertainty_facts(comparison: Comparison) -> list[dict[str, Any]]:
     return found
 
 
-def worst_rows(comparison: Comparison, y: Any, *, count: int = 5, classes: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def row_names(X: Any, num_rows: int, given: Sequence[Any] | None = None) -> tuple[list[str | int], str]:
+    """What the rows are called where they came from.
+
+    Args:
+        X: Test inputs; a data frame's index names its rows.
+        num_rows: N.
+        given: Names by a person, or by who has read them from a file.
+
+    Returns:
+        N names, 1 … N where there are none; and a sentence that says which these are.
+
+    Raises:
+        ValueError: If the names are no list, or not as many as the rows.
+
+    >>> row_names([[0.5], [1.5]], 2)
+    ([1, 2], 'Rows are numbered from 1, in the order in which they were given.')
+    """
+    import pandas as pd
+
+    sentence = "Rows are called by the names that came with them."
+    if given is None and isinstance(X, pd.DataFrame):
+        given, sentence = list(X.index), "Rows are called as in the data frame's index."
+    elif given is None:
+        given, sentence = range(1, num_rows + 1), "Rows are numbered from 1, in the order in which they were given."
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, np.ndarray, pd.Index, pd.Series)):
+        raise ValueError(f"row_names must be a sequence of one name a row, but {given!r} came; pass for example [3, 17, 20].")
+    if len(given) != num_rows:
+        raise ValueError(f"row_names must name each row, but {len(given):,} came for {num_rows:,} rows; name all of them.")
+    whole = (int, np.integer)
+    return [int(name) if isinstance(name, whole) and not isinstance(name, bool) else str(name) for name in given], sentence
+
+
+def inputs_of(X: Any, rows: Sequence[int], names: Sequence[str] | None) -> list[list[list[Any]]]:
+    """The inputs of some rows: all of them where there are few, else those farthest from the middle of all rows.
+
+    Args:
+        X: Test inputs (N, D); others, images say, have no inputs to be listed.
+        rows: Which.
+        names: Names of the D inputs.
+
+    Returns:
+        A row's pairs of name and value; empty where a row is no list of inputs.
+    """
+    values = as_tensor("X", X)
+    values = values[:, None] if values.dim() == 1 else values
+    if values.dim() != 2:
+        return [[] for _ in rows]
+    table = values.detach().cpu().double().numpy()
+    middle, spread = np.median(table, 0), table.std(0)
+    far = np.abs(table[list(rows)] - middle) / np.where(spread > 0, spread, 1)
+    chosen = [np.sort(np.argsort(-each, kind="stable")[:MAX_INPUTS]) for each in far]
+    named = [str(k) for k in range(1, table.shape[1] + 1)] if names is None else names
+    return [[[named[k], plain(float(table[row, k]))] for k in each] for row, each in zip(rows, chosen, strict=True)]
+
+
+def worst_rows(
+    comparison: Comparison,
+    y: Any,
+    *,
+    count: int = 5,
+    classes: Sequence[str] | None = None,
+    X: Any = None,
+    names: Sequence[str | int] | None = None,
+    features: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
     """The rows with the lowest log density under the best posterior, the worst first.
 
     Args:
@@ -84,10 +149,13 @@ def worst_rows(comparison: Comparison, y: Any, *, count: int = 5, classes: Seque
         y: The targets that it scored.
         count: How many.
         classes: Names of the classes.
+        X: Test inputs, where they are to be shown.
+        names: Of the rows; 1 … N where None.
+        features: Names of the inputs.
 
     Returns:
-        Plain values: "row" from 0, "log_density" in nats, and what was observed and predicted. With K outputs it is the
-        output that is most sds away.
+        Plain values: "row", its name where it came from, "log_density" in nats, "inputs", and what was observed and
+        predicted. With K outputs it is the output that is most sds away.
     """
     predictive = comparison.predictives[comparison.best]
     target = predictive.target(y)
@@ -95,7 +163,12 @@ def worst_rows(comparison: Comparison, y: Any, *, count: int = 5, classes: Seque
     chosen = log_density.argsort(stable=True)[:count]
     part = _readings.take(predictive, chosen)
     truth, mean = target[chosen.to(target.device)].cpu(), part.mean.cpu().double()
-    found = [{"row": int(row), "log_density": plain(float(log_density[row]))} for row in chosen]
+    rows = [int(row) for row in chosen]
+    inputs = [[] for _ in rows] if X is None else inputs_of(X, rows, features)
+    found: list[dict[str, Any]] = [
+        {"row": row + 1 if names is None else names[row], "log_density": plain(float(log_density[row])), "inputs": shown}
+        for row, shown in zip(rows, inputs, strict=True)
+    ]
     if predictive.kind != "regression":
         for i, record in enumerate(found):
             p = [1 - float(mean[i]), float(mean[i])] if mean.dim() == 1 else mean[i].tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
@@ -11,17 +10,23 @@ from bayesreg._readings import number
 from bayesreg.compare import Comparison
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
-from bayesreg.report.calibration import Confidence, Judgement, clearly_off, confidence, counted, coverage_sentence, judge
+from bayesreg.report.calibration import (
+    Confidence,
+    Finding,
+    Judgement,
+    counted,
+    coverage_sentence,
+    ece_words,
+    shift_sentence,
+)
+from bayesreg.report.leads import leads
+from bayesreg.report.noise_scale import noise_scale
 from bayesreg.report.rows import epistemic_shares
-from bayesreg.report.text import bounds, listing, name_of, percent, plural, plus_minus
+from bayesreg.report.text import bounds, listing, name_of, percent, plural
 
 State = Literal["good", "neutral", "bad"]
 WORDS: dict[State, tuple[str, str]] = {"good": ("✓", "Good"), "neutral": ("i", "Note"), "bad": ("!", "Caution")}
 _STATES: dict[Judgement, State] = {"overconfident": "bad", "cautious": "neutral", "consistent": "good", "too few": "neutral"}
-CLEAR = 2.0  # standard errors
-SAME = 0.01  # nats over all rows
-COLLAPSED, SMALL = 0.1, 0.5  # noise scale over test error
-_FEW = 10
 
 
 @final
@@ -61,7 +66,9 @@ def verdict(
     posteriors: Mapping[str, AbstractPosterior],
     comparison: Comparison,
     y: Any,
+    found: Mapping[str, Finding] | Mapping[str, Confidence],
     noises: Mapping[str, str] | None = None,
+    missing: Mapping[str, str] | None = None,
     *,
     seed: int = 0,
 ) -> list[Card]:
@@ -71,80 +78,101 @@ def verdict(
         posteriors: By name.
         comparison: What `compare` found for them.
         y: The targets that it scored.
+        found: What `findings` or `confidences` found for it.
         noises: By name, what the noise of dropout or of random batches makes, in words.
+        missing: Fits that could not be had, by name, each with the reason.
         seed: Seed of what is drawn.
 
     Returns:
         Three to five cards.
     """
-    convergence = convergence_card(posteriors)
-    calibration = coverage_card(comparison) if comparison.kind == "regression" else confidence_card(comparison, y, seed=seed)
+    convergence = convergence_card(posteriors, missing or {})
+    calibration = calibration_card(comparison, found)
     epistemic = epistemic_card(comparison.predictives)
-    lines = (Line("neutral", f"{name}: {found}") for name, found in (noises or {}).items())
-    cards = [calibration, best_card(comparison), replace(epistemic, lines=(*epistemic.lines, *lines))]
-    noise = noise_card(posteriors, comparison, y)
+    lines = (Line("neutral", f"{name}: {words}") for name, words in (noises or {}).items())
+    cards = [calibration, best_card(comparison, y, seed=seed), replace(epistemic, lines=(*epistemic.lines, *lines))]
+    noise = noise_card(posteriors, comparison, y, found)
     if noise is not None:
         cards.insert(0 if noise.state == "bad" else len(cards), noise)
     return [convergence, *cards] if convergence.state == "bad" else [*cards, convergence]
 
 
-def coverage_card(comparison: Comparison) -> Card:
-    """Whether 95 % intervals hold 95 %, with the uncertainty of the count.
+def calibration_card(comparison: Comparison, found: Mapping[str, Finding] | Mapping[str, Confidence]) -> Card:
+    """The card of `found`, whichever it is."""
+    regression = {name: part for name, part in found.items() if isinstance(part, Finding)}
+    return (
+        coverage_card(comparison, regression)
+        if regression
+        else confidence_card({name: part for name, part in found.items() if isinstance(part, Confidence)})
+    )
+
+
+def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
+    """Whether 95 % intervals hold 95 %, and whether the truths lie to one side of what was predicted.
 
     Args:
         comparison: A regression's.
+        found: What `findings` found for it.
 
     Returns:
         The card.
     """
-    values = counted(comparison)
-    found = {name: scores.coverages[-1] for name, scores in comparison.scores.items()}
-    judged: dict[str, Judgement] = {name: judge(coverage) for name, coverage in found.items()}
-    lines = [Line(_STATES[judged[name]], f"{name}: {coverage_sentence(c, values)}.") for name, c in found.items()]
-    others = {
-        name: [c for c in scores.coverages[:-1] if clearly_off(c)]
-        for name, scores in comparison.scores.items()
-        if judged[name] == "consistent"
-    }
-    for name, off in others.items():
-        if off:
-            farthest = max(off, key=lambda c: abs(c.rate - c.level))
-            lines.append(Line("neutral", f"{name}: {coverage_sentence(farthest, values)}."))
-    several = found[comparison.best].num_data // comparison.num_data
+    values, lines = counted(comparison), []
+    judged: dict[str, Judgement] = {name: part.judgement for name, part in found.items()}
+    for name, part in found.items():
+        covered = {c.level: c for c in comparison.scores[name].coverages}
+        cause = ", because of a shift" if part.by_shift and judged[name] == "overconfident" else ""
+        lines.append(Line(_STATES[judged[name]], f"{name}: {coverage_sentence(covered[0.95], values, judged[name])}{cause}."))
+        if part.shifted:
+            lines.append(Line("bad", f"{name}: {shift_sentence(part)}"))
+        if part.uneven:
+            level = max(part.uneven, key=lambda level: abs(covered[level].rate - level))
+            lines.append(Line("neutral", f"{name}: {coverage_sentence(covered[level], values, part.judgements[level])}."))
+    several = comparison.scores[comparison.best].coverages[0].num_data // comparison.num_data
     if several > 1:
         lines.append(
             Line("neutral", f"A row's {several} values are counted as independent; if they are not, the CIs are too narrow.")
         )
+    shifts, state, rest = _coverage_headline(found)
+    return Card("Calibration", state, " ".join([*shifts, *rest]), tuple(lines), "calibration")
+
+
+def _coverage_headline(found: Mapping[str, Finding]) -> tuple[list[str], State, list[str]]:
+    """What leans to one side, the card's state, and what is said of the intervals beside that."""
+    sides = {side: [n for n, part in found.items() if part.shifted and part.side == side] for side in ("low", "high")}
+    shifts = [f"{listing(n)} predict{'' if len(n) > 1 else 's'} too {side} on average." for side, n in sides.items() if n]
+    left = {name: part for name, part in found.items() if not part.by_shift}  # of the others the shift has been said
+    judged: dict[str, Judgement] = {name: part.judgement for name, part in left.items()}
+    uneven, worst = [name for name, part in left.items() if part.uneven], _worst(judged)
+    state = "bad" if shifts else "neutral" if uneven and worst == "good" else worst
+    if shifts and not uneven and not {"overconfident", "cautious"} & set(judged.values()):
+        return shifts, state, []
+    but = f", but other levels of {listing(uneven)} do not" if uneven else ""
+    good = f"The 95 % intervals hold what they say{but}."
     few = "Too few test rows to judge the intervals by."
-    sure = {name: clearly_off(coverage) for name, coverage in found.items()}
-    good, uneven = "The 95 % intervals hold what they say.", [name for name, off in others.items() if off]
     if uneven:
-        good = f"The 95 % intervals hold what they say, but other levels of {listing(uneven)} do not."
-    state = "neutral" if uneven and _worst(judged) == "good" else _worst(judged)
-    return Card("Calibration", state, _calibration_headline(judged, sure, good, few), tuple(lines), "calibration")
+        few = f"Too few test rows to judge the 95 % intervals by, but other levels of {listing(uneven)} are off."
+    return shifts, state, [_calibration_headline(judged, {n: part.sure for n, part in left.items()}, good, few)]
 
 
-def confidence_card(comparison: Comparison, y: Any, *, seed: int = 0) -> Card:
+def confidence_card(found: Mapping[str, Confidence]) -> Card:
     """Whether the predicted class is right as often as it is said to be.
 
     Args:
-        comparison: A classification's.
-        y: Class labels (N,).
-        seed: Seed of what is drawn.
+        found: What `confidences` found.
 
     Returns:
         The card.
     """
-    found = {n: confidence(p, y, comparison.scores[n]["ece"], seed=seed) for n, p in comparison.predictives.items()}
     judged: dict[str, Judgement] = {name: c.judgement for name, c in found.items()}
-    uneven = [name for name, c in found.items() if judged[name] == "consistent" and c.ece > c.ece_limit]
+    uneven = [name for name, c in found.items() if c.uneven]
     states: dict[str, State] = {name: "neutral" if name in uneven else _STATES[judged[name]] for name in found}
     lines = tuple(Line(states[name], f"{name}: {confidence_sentence(c)}") for name, c in found.items())
-    sure = {name: min(c.at_most, c.at_least) < 0.005 for name, c in found.items()}
     good, few = "Classes are right as often as they are said to be.", "Too few test rows to judge the probabilities by."
     if uneven:
         good = f"{listing(uneven)}: right as often as said over all rows, but not at every level of confidence."
     state = "neutral" if uneven and _worst(judged) == "good" else _worst(judged)
+    sure = {name: c.sure for name, c in found.items()}
     return Card("Calibration", state, _calibration_headline(judged, sure, good, few), lines, "calibration")
 
 
@@ -163,19 +191,20 @@ def confidence_sentence(found: Confidence) -> str:
         "consistent": "no more than chance apart",
         "too few": "too few rows to tell them apart",
     }[found.judgement]
-    limit = "above" if found.ece > found.ece_limit else "below"
     right = f"right on {percent(found.accuracy)} of {plural(found.num_data, 'test row')}"
     return (
         f"{right} (95 % CI {bounds(found.lower, found.upper)}), {percent(found.confidence)} by its own probabilities: {says}. "
-        f"ECE {percent(found.ece)}, {limit} the {percent(found.ece_limit)} that chance allows."
+        f"ECE {ece_words(found)}."
     )
 
 
-def best_card(comparison: Comparison) -> Card:
-    """Which posterior predicts best, and whether the difference exceeds its paired standard error.
+def best_card(comparison: Comparison, y: Any, *, seed: int = 0) -> Card:
+    """Which posterior predicts best, and whether that is more than chance makes among so many.
 
     Args:
         comparison: What `compare` found.
+        y: The targets that it scored.
+        seed: Seed of the test sets that are drawn to see what chance does.
 
     Returns:
         The card.
@@ -185,39 +214,29 @@ def best_card(comparison: Comparison) -> Card:
     shown = [text.format(_point(key, scores[best][key])) for key, text in point.items() if key in scores[best]]
     lines = [Line("neutral", f"{best}: log density {number(scores[best]['mlpd'], 3)} nats a row, {', '.join(shown)}.")]
     others = sorted((n for n in scores if n != best), key=lambda n: -comparison.differences[n].sum)
-    clear = []
-    for name in others:
-        d = comparison.differences[name]
-        ratio = math.inf if d.sum_se == 0 else abs(d.sum) / d.sum_se
-        if abs(d.sum) < SAME or math.isnan(ratio):
-            same = abs(d.sum) < SAME
-            why = "it predicts the same" if same else "one row gives no standard error"
-            behind = "less than 0.01" if same else number(abs(d.sum), 3)
-            lines.append(Line("neutral", f"{name_of(name)} is {behind} nats behind: {why}."))
-            continue
-        behind = f"{name_of(name)} is {plus_minus(abs(d.sum), d.sum_se)} nats behind over all rows"
-        if ratio >= CLEAR:
-            clear.append(name)
-            lines.append(Line("neutral", f"{behind}: {_times(ratio)} its standard error, more than chance explains."))
-        else:
-            size = "within its standard error" if ratio < 1 else f"{_times(ratio)} its standard error"
-            lines.append(Line("neutral", f"{behind}: {size}, which chance may explain."))
+    found = leads(comparison, y, seed=seed)
+    lines += [Line("neutral", lead.sentence) for lead in (found[name] for name in others)]
+    kinds = {kind: [n for n in others if found[n].kind == kind] for kind in ("same", "clear", "unclear", "few rows", "mixed")}
+    return Card("Prediction", *_best_headline(comparison, others, kinds), tuple(lines), "comparison")
+
+
+def _best_headline(comparison: Comparison, others: list[str], kinds: Mapping[str, list[str]]) -> tuple[State, str]:
+    best, clear = name_of(comparison.best), kinds["clear"]
+    unclear = [n for n in others if n in kinds["same"] or n in kinds["unclear"]]
+    few = [n for n in others if n in kinds["few rows"] or n in kinds["mixed"]]
     if not others:
-        return Card(
-            "Prediction", "neutral", f"Only {name_of(best)} is here: nothing to compare it with.", tuple(lines), "comparison"
-        )
-    unclear = [name for name in others if name not in clear]
-    if all(abs(comparison.differences[name].sum) < SAME for name in others):
-        head = f"{listing([name_of(best), *others])} predict the same."
-        return Card("Prediction", "neutral", head, tuple(lines), "comparison")
-    if not unclear:
-        return Card("Prediction", "good", f"{name_of(best)} predicts best.", tuple(lines), "comparison")
+        return "neutral", f"Only {best} is here: nothing to compare it with."
+    if len(kinds["same"]) == len(others):
+        return "neutral", f"{listing([comparison.best, *others])} predict the same."
+    if len(clear) == len(others):
+        return "good", f"{best} predicts best."
+    rows = f"a few rows decide between it and {listing(few, 'or')}" if few else ""
     if not clear:
-        them = "the others" if len(unclear) > 2 else listing(unclear, "or")
-        head = f"{name_of(best)} is ahead, but {plural(comparison.num_data, 'row')} cannot tell it from {them}."
-        return Card("Prediction", "neutral", head, tuple(lines), "comparison")
-    head = f"{name_of(best)} predicts better than {listing(clear)}; it cannot be told apart from {listing(unclear, 'or')}."
-    return Card("Prediction", "good", head, tuple(lines), "comparison")
+        them = "the others" if len(unclear) > 2 else listing(unclear, "or") if unclear else ""
+        told = f"{plural(comparison.num_data, 'row')} cannot tell it from {them}" if them else ""
+        return "neutral", f"{best} is ahead, but {', and '.join(filter(None, (told, rows)))}."
+    told = f"it cannot be told apart from {listing(unclear, 'or')}" if unclear else ""
+    return "good", f"{best} predicts better than {listing(clear)}; {', and '.join(filter(None, (told, rows)))}."
 
 
 def epistemic_card(predictives: Mapping[str, Predictive]) -> Card:
@@ -248,70 +267,57 @@ def epistemic_card(predictives: Mapping[str, Predictive]) -> Card:
     return Card("Epistemic part", "neutral", head, tuple(lines), "uncertainty")
 
 
-def convergence_card(posteriors: Mapping[str, AbstractPosterior]) -> Card:
-    """Whether every fit passed its own check.
+def convergence_card(posteriors: Mapping[str, AbstractPosterior], missing: Mapping[str, str] | None = None) -> Card:
+    """Whether every fit passed its own check, and which could not be had.
 
     Args:
         posteriors: By name.
+        missing: Fits that could not be had, by name, each with the reason.
 
     Returns:
         The card.
     """
     failed = {name: p.certificate.sentence for name, p in posteriors.items() if not p.certificate.converged}
-    if not failed:
-        head = {1: "The fit converged.", 2: "Both fits converged."}.get(
-            len(posteriors), f"All {len(posteriors)} fits converged."
-        )
-        text = f"{listing(list(posteriors))}: passed the check that each method makes of itself."
-        return Card("Convergence", "good", head, (Line("good", text),), "convergence")
-    head = f"{listing(list(failed))} cannot be trusted: the fit did not pass its check."
-    lines = tuple(Line("bad", f"{name}: {sentence}") for name, sentence in failed.items())
-    return Card("Convergence", "bad", head, lines, "convergence")
+    lines = [Line("bad", f"{name}: {sentence}") for name, sentence in failed.items()]
+    lines += [Line("neutral", f"{name} could not be fitted: {reason}") for name, reason in (missing or {}).items()]
+    without = f" {listing(list(missing))} could not be fitted." if missing else ""
+    if failed:
+        head = f"{listing(list(failed))} cannot be trusted: the fit did not pass its check.{without}"
+        return Card("Convergence", "bad", head, tuple(lines), "convergence")
+    few = {1: "The fit converged.", 2: "Both fits converged."}
+    head = few.get(len(posteriors), f"All {len(posteriors)} fits converged.")
+    passed = Line("good", f"{listing(list(posteriors))}: passed the check that each method makes of itself.")
+    if without:
+        return Card("Convergence", "neutral", f"{head}{without}", (passed, *lines), "convergence")
+    return Card("Convergence", "good", head, (passed,), "convergence")
 
 
-def noise_card(posteriors: Mapping[str, AbstractPosterior], comparison: Comparison, y: Any) -> Card | None:
+def noise_card(
+    posteriors: Mapping[str, AbstractPosterior], comparison: Comparison, y: Any, found: Mapping[str, Any]
+) -> Card | None:
     """Whether a learned noise scale has collapsed: far below what the fit misses new targets by.
-
-    A mode's noise scale is all of its predictive sd, so half of its test error is already too little; a posterior's is
-    only the aleatoric part, and a tenth is too little.
 
     Args:
         posteriors: By name.
         comparison: What `compare` found for them.
         y: The targets that it scored.
+        found: What `findings` found for it.
 
     Returns:
         The card; None where no noise scale is learned, or said by the network.
     """
-    lines, collapsed = [], []
-    for name, posterior in posteriors.items():
-        learned = [key for key, latent in posterior.model.latents.items() if latent.is_noise]
-        by_row = posterior.model.likelihood.heteroscedastic
-        if comparison.kind != "regression" or (learned != ["noise_scale"] and not by_row):
-            continue
-        predictive = comparison.predictives[name]
-        error = (predictive.target(y) - predictive.mean).double().square().mean(0).sqrt().cpu().reshape(-1)
-        if by_row:  # one number for all rows, as the error is
-            noise = predictive.aleatoric_variance.double().mean(0).sqrt().cpu().reshape(-1)
-        else:
-            noise = posterior.mean["noise_scale"].double().cpu().reshape(-1).expand(error.shape)
-        k = int((noise / error).argmin()) if bool((error > 0).all()) else 0
-        ratio = float(noise[k] / error[k]) if float(error[k]) > 0 else math.inf
-        limit = SMALL if predictive.num_samples == 1 else COLLAPSED
-        bad = ratio < limit and comparison.num_data >= _FEW
-        collapsed += [name] if bad else []
-        where = f" (output {k})" if len(error) > 1 else ""
-        what = "noise scale (root mean square over the test rows)" if by_row else "noise scale"
-        text = f"{name}: {what} {number(float(noise[k]), 3)} against a test RMSE of {number(float(error[k]), 3)}{where}"
-        lines.append(
-            Line("bad" if bad else "good", f"{text}: it followed the noise of its training rows." if bad else f"{text}.")
-        )
-    if not lines:
+    if comparison.kind != "regression":
         return None
-    if not collapsed:
-        return Card("Noise", "good", "The noise scale has not collapsed.", tuple(lines), "uncertainty")
-    head = f"The noise scale of {listing(collapsed)} has collapsed: new rows are missed by far more than it says."
-    return Card("Noise", "bad", head, tuple(lines), "uncertainty")
+    scales = {name: noise_scale(p, comparison.predictives[name], y, found[name].shifted) for name, p in posteriors.items()}
+    known = {name: scale for name, scale in scales.items() if scale is not None}
+    if not known:
+        return None
+    lines = tuple(Line("bad" if scale.small else "good", f"{name}: {scale.sentence}") for name, scale in known.items())
+    small = [name for name, scale in known.items() if scale.small]
+    if not small:
+        return Card("Noise", "good", "The noise scale has not collapsed.", lines, "uncertainty")
+    head = f"The noise scale of {listing(small)} has collapsed: new rows are missed by far more than it says."
+    return Card("Noise", "bad", head, lines, "uncertainty")
 
 
 def _worst(judged: Mapping[str, Judgement]) -> State:
@@ -334,7 +340,3 @@ def _calibration_headline(judged: Mapping[str, Judgement], sure: Mapping[str, bo
 
 def _point(metric: str, value: float) -> str:
     return percent(value) if metric == "accuracy" else number(value, 3)
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.1f} times" if ratio < 100 else "over 100 times"

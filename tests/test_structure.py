@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from lines above its own only
 ORDER = [
-    ["_check", "_files", "record", "moments"],
+    ["_check", "_files", "_sealed", "_schema", "record", "moments"],
     ["_catalog"],
     ["priors"],
     ["layers"],
@@ -25,10 +25,12 @@ ORDER = [
     ["latents", "activity", "autoscale"],
     ["prior_predictive", "binding"],
     ["model"],
+    ["_architecture"],
     ["flat"],
     ["training_copy"],
     ["guides", "propagate"],
     ["posterior"],
+    ["_restore"],
     ["noisy", "batch_statistics"],
     ["inference"],
     ["path_result"],

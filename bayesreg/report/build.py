@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from bayesreg._files import replacing
 from bayesreg._readings import number
 from bayesreg.compare import METRICS, Comparison, compare
-from bayesreg.io import replacing
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
 from bayesreg.report.batchnorm import batchnorm_facts
@@ -63,20 +63,9 @@ class Report:
         beside = page.with_suffix(".json")
         if beside.is_dir():
             raise ValueError(f"{os.fspath(beside)!r} must be free for the facts, but it is a folder; choose another name.")
-        before = beside.read_bytes() if force and beside.exists() else None
-        written = False
-        try:
-            with replacing(page, force) as temporary:
-                temporary.write_text(self.html, encoding="utf-8")
-                with replacing(beside, force) as other:
-                    other.write_text(json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-                written = True
-        except BaseException:
-            if written and before is None:
-                beside.unlink()
-            elif written and before is not None:
-                beside.write_bytes(before)
-            raise
+        with replacing([page, beside], force=force) as (html, facts_file):
+            html.write(self.html.encode())
+            facts_file.write(json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False).encode())
         return page, beside
 
     def _repr_html_(self) -> str:

@@ -42,7 +42,13 @@ def seal(handle: BinaryIO, kind: str, version: int, content: dict[str, Any]) -> 
     handle.write(digest.encode())
 
 
-def unseal(path: str | os.PathLike[str], kind: str, version: int, written_by: str) -> dict[str, Any]:
+def unseal(
+    path: str | os.PathLike[str],
+    kind: str,
+    version: int,
+    written_by: str,
+    advice: str = "take another copy of it, or fit again",
+) -> dict[str, Any]:
     """What `seal` wrote, on the CPU.
 
     Args:
@@ -50,6 +56,7 @@ def unseal(path: str | os.PathLike[str], kind: str, version: int, written_by: st
         kind: What it must be.
         version: The format that is read.
         written_by: Who writes such files, for errors.
+        advice: What is to be done about a damaged one, for errors.
 
     Returns:
         The content.
@@ -61,10 +68,10 @@ def unseal(path: str | os.PathLike[str], kind: str, version: int, written_by: st
     raw = _read(path, said)
     found = _SEAL.fullmatch(raw[_start(raw) :])
     if found is None:
-        raise ValueError(f"{said}, but {_without_seal(raw, version)}.")
+        raise ValueError(f"{said}, but {_without_seal(raw, version, advice)}.")
     came, of, digest = found[1].decode(), int(found[2]), found[3].decode()
     if hashlib.sha256(memoryview(raw)[:-64]).hexdigest() != digest:
-        raise ValueError(f"{said}, but it is damaged: its bytes are not those that were written; take another copy of it.")
+        raise ValueError(f"{said}, but it is damaged: its bytes are not those that were written; {advice}.")
     if came != kind:
         raise ValueError(f"{said}, but it is a {came}; pass another file.")
     if of != version:
@@ -101,12 +108,12 @@ def _start(raw: bytes) -> int:
     return len(raw) if at < 0 else at
 
 
-def _without_seal(raw: bytes, version: int) -> str:
+def _without_seal(raw: bytes, version: int, advice: str) -> str:
     """What a file without a seal is, in words."""
     if not raw.startswith(b"PK\x03\x04"):
         return "it is not one; check the path"
     if raw[-22:-18] != b"PK\x05\x06" or raw[-2:] != b"\0\0":
-        return "it is damaged: something was cut off from it or added to it; take another copy of it"
+        return f"it is damaged: something was cut off from it or added to it; {advice}"
     content = None
     with contextlib.suppress(Exception):  # many kinds, for a file that is none of ours
         content = _parsed(raw)
@@ -116,11 +123,9 @@ def _without_seal(raw: bytes, version: int) -> str:
             f"it is in format {found} and this version of bayesreg reads format {version}; load it with the version that wrote "
             "it, or fit again"
         )
-    if content is not None and found is None:
-        return "it holds something else; check the path"
     if content is None:
         return "it is not one, and holds what only code could read; check the path"
-    return "its seal is missing, so that something has changed it since; take another copy of it, or fit again"
+    return f"it has no seal, so that another program or an older version of bayesreg wrote it; {advice}"
 
 
 def _parsed(raw: bytes) -> Any:

@@ -1,6 +1,8 @@
 """Files as they come in practice: damaged, foreign, half-written, in places where nothing can be written, under links."""
 
 import dataclasses
+import errno
+import importlib
 import os
 import pickle
 import random
@@ -8,16 +10,18 @@ import resource
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import bayesreg as br
 from bayesreg import _architecture, _files, likelihoods, priors
 from bayesreg._sealed import seal
-from bayesreg.inference import MAP, MCBatchNorm, MCDropout, MeanField
+from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
 
 OLD, NEW = b"old", b"new"
 PACKAGE = os.path.dirname(_files.__file__)
@@ -566,3 +570,363 @@ class Bent(nn.Module):
 
     def forward(self, x):
         return self.how(x)
+
+
+class Stop(Exception):
+    """What interrupts a fit here."""
+
+
+def at(step):
+    def stop(done, total, objective):
+        if done >= step:
+            raise Stop
+
+    return stop
+
+
+METHODS = {
+    "map": lambda **k: MAP("adam", num_steps=30, batch_size=8, **k),
+    "early stopping": lambda **k: MAP("adam", num_steps=30, batch_size=8, validation_fraction=0.2, patience=3, **k),
+    "mean-field": lambda **k: MeanField(num_steps=30, batch_size=8, **k),
+    "mean-field of several draws": lambda **k: MeanField(num_steps=30, num_particles=4, **k),
+    "dropout": lambda **k: MCDropout(num_steps=30, batch_size=8, warmup=0.7, **k),
+    "laplace": lambda **k: LaplaceApproximation(mode=MAP("adam", num_steps=30, **k)),
+    "batch normalisation": lambda **k: MCBatchNorm(8, MAP("adam", num_steps=30, **k), num_draws=3),
+}
+
+
+def problem(name="map", shift=0.0):
+    torch.manual_seed(0)
+    X = torch.randn(40, 2)
+    between = {
+        "dropout": [nn.Dropout(0.2)],
+        "batch normalisation": [nn.BatchNorm1d(4)],
+        "mean-field": [nn.BatchNorm1d(4)],
+    }
+    net = nn.Sequential(nn.Linear(2, 4), *between.get(name, []), nn.Tanh(), nn.Linear(4, 1))
+    return br.BayesianModel(net, priors.Normal(1.0), likelihoods.Gaussian(0.5), standardize=True), X, X[:, 0].sin() + shift
+
+
+def quiet(*arguments, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", br.ConvergenceWarning)
+        return br.fit(*arguments, **{"progress": False, **options})
+
+
+def same(one, other):
+    kept = [note for note in one.history.notes if not note.startswith("resumed from")]
+    assert kept == [note for note in other.history.notes if not note.startswith("resumed from")]
+    assert one.certificate == other.certificate
+    assert (one.history.steps, one.history.objective) == (other.history.steps, other.history.objective)
+    for a, b in ((one.sample(3), other.sample(3)), (one.mean, other.mean), (one.std, other.std)):
+        assert all(a[name].equal(b[name]) for name in a)
+    buffers = zip(one.model.module.named_buffers(), other.model.module.named_buffers(), strict=True)
+    assert all(a[1].equal(b[1]) for a, b in buffers)
+
+
+@pytest.mark.parametrize("name", METHODS)
+class TestEveryMethodThatTakesSteps:
+    @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+    def test_goes_on_to_the_same_answer_bit_for_bit(self, tmp_path, name, seed):
+        model, X, y = problem(name)
+        whole = quiet(model, X, y, method=METHODS[name](), seed=seed)
+        method = METHODS[name](checkpoint=tmp_path / "fit.pt", checkpoint_every=4)
+        for step in (6, 20):
+            with pytest.raises(Stop):
+                quiet(model, X, y, method=method, seed=seed, progress=at(step))
+        assert [p.name for p in tmp_path.iterdir()] == ["fit.pt"]
+        resumed = quiet(model, X, y, method=method, seed=seed)
+        assert any(note.startswith("resumed from fit.pt after step ") for note in resumed.history.notes)
+        same(resumed, whole)
+        assert not os.listdir(tmp_path)
+
+    def test_a_crash_after_the_search_loses_nothing(self, tmp_path, name, monkeypatch):
+        model, X, y = problem(name)
+        whole = quiet(model, X, y, method=METHODS[name]())
+        method, places = (
+            METHODS[name](checkpoint=str(tmp_path / "fit.pt")),
+            ["map", "mean_field", "dropout", "laplace", "batchnorm"],
+        )
+
+        def fails(*arguments, **options):
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            for place in places:
+                patch.setattr(importlib.import_module(f"bayesreg.inference.{place}"), "FitRecord", fails, raising=False)
+            patch.setattr("bayesreg.inference.batchnorm.with_statistics", fails)
+            with pytest.raises(MemoryError):
+                quiet(model, X, y, method=method)
+        seen = []
+        resumed = quiet(model, X, y, method=method, progress=lambda *told: seen.append(told))
+        same(resumed, whole)
+        assert not seen  # straight to the certificate
+        assert not os.listdir(tmp_path)
+
+    def test_a_second_fit_on_the_same_path_is_refused(self, tmp_path, name):
+        model, X, y = problem(name)
+        method, told = METHODS[name](checkpoint=tmp_path / "fit.pt"), []
+
+        def meanwhile(*_):
+            if not told:
+                with pytest.raises(ValueError, match=r"another fit is running on .*fit.pt; give each its own path") as error:
+                    quiet(model, X, y, method=method)
+                told.append(error)
+
+        quiet(model, X, y, method=method, progress=meanwhile)
+        assert told
+        assert not os.listdir(tmp_path)
+
+
+def interrupted(tmp_path, model, X, y=None, name="map", **options):
+    method = METHODS[name](checkpoint=tmp_path / "fit.pt", checkpoint_every=4, **options)
+    with pytest.raises(Stop):
+        quiet(model, X, y, method=method, progress=at(10))
+    return method
+
+
+ELSEWHERE = r"a checkpoint must belong to the fit that takes it up, but .* other data, another model"
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("name", ["map", "mean-field", "dropout"])
+    def test_other_rows_of_a_loader_are_another_fit(self, tmp_path, name):
+        model, X, y = problem(name)
+        model = br.BayesianModel(model.module, priors.Normal(1.0), likelihoods.Gaussian(0.5))
+        load = lambda y, **k: DataLoader(TensorDataset(X, y), 8, shuffle=True, **k)  # noqa: E731
+        make = lambda **k: type(METHODS[name]())(num_steps=30, **k)  # noqa: E731
+        for own in (None, torch.Generator().manual_seed(5)):
+            state = None if own is None else own.get_state()
+            whole = quiet(model, load(y, generator=own), method=make())
+            if own is not None:
+                own.set_state(state)
+            method = make(checkpoint=tmp_path / "fit.pt", checkpoint_every=4)
+            with pytest.raises(Stop):
+                quiet(model, load(y, generator=own), method=method, progress=at(10))
+            other = y.clone()
+            other[3] += 1e-6
+            with pytest.raises(ValueError, match=ELSEWHERE):
+                quiet(model, load(other), method=method)
+            same(quiet(model, load(y, generator=own), method=method), whole)
+
+    def test_a_key_stands_for_rows_that_are_not_read(self, tmp_path):
+        model, X, y = problem()
+        loader = DataLoader(TensorDataset(X, y), 8)
+        make = lambda key, **k: MAP("adam", num_steps=30, checkpoint=tmp_path / "fit.pt", checkpoint_key=key, **k)  # noqa: E731
+        with pytest.raises(Stop):
+            quiet(model, loader, method=make("sales 2024"), progress=at(15))
+        with pytest.raises(ValueError, match=ELSEWHERE):
+            quiet(model, loader, method=make("sales 2025"))
+        with pytest.raises(ValueError, match=ELSEWHERE):
+            quiet(model, loader, method=MAP("adam", num_steps=30, checkpoint=tmp_path / "fit.pt"))
+        quiet(model, loader, method=make("sales 2024"))
+        assert not os.listdir(tmp_path)
+
+    def test_a_loader_that_cannot_be_read_is_told_before_the_search(self, tmp_path):
+        class Broken(TensorDataset):
+            def __getitem__(self, i):
+                if i == 30:
+                    raise OSError("disk gone")
+                return super().__getitem__(i)
+
+        model, X, y = problem()
+        model = br.BayesianModel(model.module, priors.Normal(1.0), likelihoods.Gaussian(0.5))
+        message = r"after 24 rows the loader raised OSError: disk gone; mend it, or give checkpoint_key, a text that"
+        with pytest.raises(ValueError, match=message):
+            quiet(model, DataLoader(Broken(X, y), 8), method=MAP("adam", num_steps=30, checkpoint=tmp_path / "fit.pt"))
+
+    @pytest.mark.parametrize("change", ["forward", "buffer", "attribute", "activation", "shape of X"])
+    def test_another_network_is_another_fit(self, tmp_path, monkeypatch, change):
+        class Net(nn.Module):
+            def __init__(self, k=1.0, buffered=1.0, act=None):
+                super().__init__()
+                self.linear, self.k, self.act = nn.Linear(2, 1), k, act or nn.Tanh()
+                self.register_buffer("b", torch.tensor(buffered), persistent=False)
+
+            def forward(self, x):
+                return self.k * self.b * self.act(self.linear(x.flatten(1)))
+
+        def build(*arguments, **options):
+            torch.manual_seed(0)
+            return br.BayesianModel(Net(*arguments, **options), priors.Normal(1.0), likelihoods.Gaussian(0.5))
+
+        _, X, y = problem()
+        method = interrupted(tmp_path, build(), X, y)
+        other = {"buffer": {"buffered": 2.0}, "attribute": {"k": 2.0}, "activation": {"act": nn.Sigmoid()}}.get(change, {})
+        if change == "forward":
+            monkeypatch.setattr(Net, "forward", lambda self, x: self.linear(x))
+        with pytest.raises(ValueError, match=ELSEWHERE):
+            quiet(build(**other), X[:, :, None] if change == "shape of X" else X, y, method=method)
+        monkeypatch.undo()
+        quiet(build(), X, y, method=method)
+
+    def flips(self, count, seed, tmp_path):
+        model, X, y = problem()
+        whole = quiet(model, X, y, method=METHODS["map"]())
+        method = interrupted(tmp_path, model, X, y)
+        raw = (tmp_path / "fit.pt").read_bytes()
+        for bit in [0, 9, 8 * len(raw) - 1, *random.Random(seed).sample(range(8 * len(raw)), count)]:
+            (tmp_path / "fit.pt").write_bytes(flipped(raw, bit))
+            with pytest.raises(
+                ValueError, match=r"fit.pt' must be a checkpoint written by a fit, but it is damaged: .*; delete"
+            ):
+                quiet(model, X, y, method=method)
+        (tmp_path / "fit.pt").write_bytes(raw)
+        same(quiet(model, X, y, method=method), whole)
+
+    def test_a_flipped_bit_is_told(self, tmp_path):
+        self.flips(10, 0, tmp_path)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", [1, 2, 3])
+    def test_many_flipped_bits(self, tmp_path, seed):
+        self.flips(200, seed, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda c: c.pop("losses"), "must hold the state of this fit, but parts are missing or odd; delete it"),
+            (lambda c: c["stepper"].pop("first"), "must hold the state of this fit, but parts are missing or odd"),
+            (lambda c: c["stepper"]["parameter"].fill_(float("nan")), "must hold the state of this fit, but parts are missing"),
+            (lambda c: c["stepper"].update(first=torch.zeros(3)), "must hold the state of this fit, but parts are missing"),
+            (lambda c: c.pop("belongs to"), ELSEWHERE),
+            (lambda c: c.update(step="many"), "must hold the state of this fit, but parts are missing or odd"),
+        ],
+    )
+    def test_content_is_checked_also_under_a_seal_that_fits(self, tmp_path, change, message):
+        model, X, y = problem()
+        method = interrupted(tmp_path, model, X, y)
+        content = torch.load(tmp_path / "fit.pt", weights_only=True)
+        change(content)
+        with open(tmp_path / "fit.pt", "w+b") as handle:
+            seal(handle, "checkpoint", 2, content)
+        with pytest.raises(ValueError, match=message):
+            quiet(model, X, y, method=method)
+
+    def test_files_of_another_kind_are_told_apart(self, tmp_path):
+        model, X, y = problem()
+        method = interrupted(tmp_path, model, X, y)
+        with pytest.raises(
+            ValueError, match=r"must be a posterior written by bayesreg.save, but it is a checkpoint; pass another"
+        ):
+            br.load(tmp_path / "fit.pt")
+        br.save(quiet(model, X, y, method=METHODS["map"]()), tmp_path / "fit.pt", force=True)
+        with pytest.raises(
+            ValueError, match=r"must be a checkpoint written by a fit, but it is a posterior; pass another file"
+        ):
+            quiet(model, X, y, method=method)
+        torch.save({"belongs to": "somebody", "step": 3}, tmp_path / "fit.pt")
+        with pytest.raises(
+            ValueError, match=r"has no seal, so that another program or an older version .*; delete it, or give"
+        ):
+            quiet(model, X, y, method=method)
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [
+            ("link", r"a checkpoint must be a file of its own, but .*link is a link; give the path that it points to"),
+            ("folder", r"folder' must be the place of a file, but a folder or device is there"),
+            ("nowhere/fit.pt", r"a checkpoint must lie in a folder that is there, but .*nowhere is none"),
+            ("/proc/self/fit.pt", r"a file must be possible in the folder of .*, but none can be made there"),
+            ("x" * 300, r"a file must have a name that can be one, but .* cannot \(File name too long\)"),
+        ],
+    )
+    def test_places_are_looked_at_before_the_search(self, tmp_path, place, message):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+        model, X, y = problem()
+        seen = []
+        with pytest.raises(ValueError, match=message):
+            quiet(model, X, y, method=MAP("adam", checkpoint=tmp_path / place), progress=lambda *told: seen.append(told))
+        assert not seen
+        assert sorted(os.listdir(tmp_path)) == ["folder", "link"]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"checkpoint": 3}, r"checkpoint must be a file's path, but 3 came"),
+            ({"checkpoint_every": 3}, r"checkpoint_every must come with checkpoint, the file, but it came alone"),
+            ({"checkpoint_key": "a"}, r"checkpoint_key must come with checkpoint, the file, but it came alone"),
+            ({"checkpoint": "a", "checkpoint_key": 3}, r"checkpoint_key must be a text that names the data, but 3 came"),
+            ({"checkpoint": "a", "checkpoint_every": 0}, r"checkpoint_every must be"),
+        ],
+    )
+    @pytest.mark.parametrize("method", [MAP, MeanField, MCDropout])
+    def test_options(self, method, options, message):
+        with pytest.raises(ValueError, match=message):
+            method(**options)
+
+    def test_a_full_disk_is_found_out_before_the_search(self, tmp_path, monkeypatch):
+        def full(handle, start, length):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        model, X, y = problem()
+        seen = []
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(
+            ValueError, match=r"there must be room for [\d,]+ bytes beside .*fit.pt', but there is not \(No space"
+        ):
+            quiet(model, X, y, method=MAP("adam", checkpoint=tmp_path / "fit.pt"), progress=lambda *told: seen.append(told))
+        assert not seen
+        assert not os.listdir(tmp_path)
+
+    def test_a_disk_that_fills_up_later_costs_the_state_and_not_the_fit(self, tmp_path, monkeypatch):
+        model, X, y = problem()
+        whole = quiet(model, X, y, method=METHODS["map"]())
+
+        def full(handle):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.warns(UserWarning, match=r"the fit goes on, but its state could not be kept in .* \(No space left on"):
+            found = br.fit(model, X, y, method=METHODS["map"](checkpoint=tmp_path / "fit.pt"), progress=False)
+        assert found.loc.equal(whole.loc)
+        assert sum("its state could not be kept" in note for note in found.history.notes) == 1
+        assert not os.listdir(tmp_path)
+
+    def test_fits_of_many_sets_keep_none(self, tmp_path):
+        model, X, y = problem("dropout")
+        with pytest.raises(ValueError, match=r"checkpoint keeps the state of one fit, but fit_each runs several at once"):
+            MCDropout(checkpoint=tmp_path / "fit.pt").fit_each([model], [(X, y)])
+
+
+KILLED = """
+    import sys, time, torch, warnings
+    torch.set_num_threads(1)
+    from tests.hostile.test_files import LONG, problem, quiet
+    model, X, y = problem(sys.argv[2])
+    slow = lambda step, total, objective: time.sleep(0.01)
+    print("begun", flush=True)
+    quiet(model, X, y, method=LONG[sys.argv[2]](checkpoint=sys.argv[1], checkpoint_every=10), seed=3, progress=slow)
+    print("done", flush=True)
+"""
+LONG = {
+    "map": lambda **k: MAP("adam", num_steps=2000, batch_size=8, **k),
+    "mean-field": lambda **k: MeanField(num_steps=2000, batch_size=8, **k),
+    "dropout": lambda **k: MCDropout(num_steps=2000, batch_size=8, warmup=0.5, **k),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_twenty_kills_at_random_moments(name, tmp_path):
+    """kill -9 whenever it comes, also in the middle of writing: the fit that outlives them gives the answer bit for bit."""
+    path, moments, kills = tmp_path / "fit.pt", random.Random(name), 0
+    while kills < 7:
+        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "begun\n"
+            before = path.stat().st_mtime_ns if path.exists() else 0
+            deadline = time.monotonic() + 60
+            while (path.stat().st_mtime_ns if path.exists() else 0) == before and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.15))
+            assert process.poll() is None, "the fit must be long enough to be killed"
+            process.kill()
+        kills += 1
+    model, X, y = problem(name)
+    resumed = quiet(model, X, y, method=LONG[name](checkpoint=path, checkpoint_every=10), seed=3)
+    same(resumed, quiet(model, X, y, method=LONG[name](), seed=3))
+    assert any(note.startswith("resumed from fit.pt after step ") for note in resumed.history.notes)
+    assert not os.listdir(tmp_path)

@@ -50,7 +50,7 @@ def describe(model: BayesianModel) -> Description:
     Returns:
         By dotted place: "class", "settings" by name, and "code", None for code of a library.
     """
-    found = _described(model.module)
+    found = described(model.module)
     if model.row_shape is None or all(layer["code"] is None for layer in found.values()):
         return found
     probe = copy.deepcopy(model.module)
@@ -60,7 +60,7 @@ def describe(model: BayesianModel) -> Description:
             model.forward(model.weights(), torch.zeros(2, *model.row_shape, dtype=kind, device=model.like.device), probe)
     except Exception:  # a person's own code: whatever it raises on zeros, it says nothing about settings
         return found
-    after = _described(probe)
+    after = described(probe)
     for place, layer in found.items():
         settings = after[place]["settings"] if place in after else {}
         for name in layer["settings"].keys() | settings.keys():
@@ -87,7 +87,9 @@ def differences(stored: Description, came: Description, python: str) -> list[str
         if one["class"] != other["class"]:
             found.append(f"{said} was {one['class']} and is {other['class']}")
             continue
-        for name in sorted(one["settings"].keys() | other["settings"].keys()):
+        ours, theirs = one["settings"].keys(), other["settings"].keys()
+        # what only one version of a library knows is no difference
+        for name in sorted(ours & theirs if one["code"] is None and other["code"] is None else ours | theirs):
             before, now = (layer["settings"].get(name, "not set") for layer in (one, other))
             if before != now and _CHANGES not in (before, now):
                 found.append(f"{name} of {said} ({one['class']}) was {before} and is {now}")
@@ -101,7 +103,8 @@ def digest(description: Description) -> str:
     return hashlib.sha256(repr(description).encode()).hexdigest()
 
 
-def _described(module: nn.Module) -> Description:
+def described(module: nn.Module) -> Description:
+    """A module in plain text, as it stands; see `describe`."""
     layers = dict(module.named_modules(remove_duplicate=False))
     own = {cls for layer in layers.values() for cls in type(layer).__mro__ if not _is_library(cls)}
     functions = [part for cls in own for name, part in vars(cls).items() if name not in _SET_UP]
@@ -111,13 +114,12 @@ def _described(module: nn.Module) -> Description:
 
 def _layer(layer: nn.Module, called: list[str]) -> dict[str, Any]:
     kind = type(layer)
+    hooks = {name.strip("_"): _text(list(vars(layer)[name].values())) for name in _HOOKS}
     if kind in (MLP, nn.Sequential):  # what is built anew from a file is a Sequential
-        return {"class": "Sequential", "settings": {}, "code": None}
+        return {"class": "Sequential", "settings": hooks, "code": None}
     own = [cls for cls in kind.__mro__ if not _is_library(cls)]
     settings = {name: _text(value) for name, value in vars(layer).items() if _is_setting(name, value, bool(own))}
-    for name in _HOOKS:
-        if hooks := list(vars(layer)[name].values()):
-            settings[name.strip("_")] = _text(hooks)
+    settings.update(hooks)
     if kind.get_extra_state is not nn.Module.get_extra_state:
         settings["extra state"] = _text(layer.get_extra_state())
     roots = [vars(cls)[name] for name in called for cls in own if name in vars(cls)]

@@ -162,10 +162,11 @@ def _content(posterior: AbstractPosterior) -> dict[str, Any]:
             name: (value, name in persistent, first.setdefault(id(value), name))
             for name, value in model.module.named_buffers(remove_duplicate=False)
         },
-        architecture=_describe(model.module),
+        architecture=None,
         modules=_architecture.describe(model),
         python=_architecture.PYTHON,
     )
+    found = dataclasses.replace(found, architecture=_description_of(model.module, found))
     content = plain({field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
     restored(model, content["kind"], content["record"], content["state"])  # what is refused here would be lost there
     return content
@@ -201,8 +202,7 @@ def load(
     made = _build_all(saved) if module is None else _fitting(module, saved)
     model = _rebuild(saved, made)
     posterior = restored(model, saved.kind, saved.record, saved.state)
-    if module is not None:
-        _compare(saved, model, posterior, allow_changed_code)
+    _compare(saved, model, posterior, allow_changed_code)
     return posterior
 
 
@@ -338,6 +338,20 @@ def _dtype(name: str) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         refuse("a saved posterior's parameters", "of a floating type", name)
     return found
+
+
+def _description_of(module: nn.Module, saved: _Saved) -> list[Any] | None:
+    """What the module can be built from; None where what came of it would not be the same (a hook, a buffer beside its own)."""
+    description = _describe(module)
+    if description is not None:
+        built = _build(description)
+        try:
+            _check_tensors(built, saved)
+        except ValueError:
+            return None
+        if _architecture.differences(saved.modules, _architecture.described(built), saved.python):
+            return None
+    return description
 
 
 def _describe(module: nn.Module) -> list[Any] | None:

@@ -320,6 +320,7 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     with pytest.raises(FitError, match="disk gone"):
         br.fit(model, DataLoader(rows, batch_size=6), method=MAP("adam", num_steps=200, checkpoint=path))
     assert path.exists()
+    rows.broken = False
     with pytest.raises(ValueError, match=r"a checkpoint must belong to the fit .* other settings or another seed; delete the"):
         br.fit(model, DataLoader(rows, batch_size=6), method=MAP("adam", num_steps=300, checkpoint=path))
     path.write_text("something else")

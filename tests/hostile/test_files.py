@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -539,6 +540,25 @@ class TestArchitecture:
             monkeypatch.undo()
             assert br.load(tmp_path / "p", module=Own()).predict(X).mean.equal(posterior.predict(X).mean)
 
+    @pytest.mark.parametrize("where", ["layer", "network", "buffer"])
+    def test_what_hangs_on_a_sequential_is_not_lost(self, tmp_path, where):
+        def build(factor=2.0):
+            net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+            if where == "buffer":
+                net[1].register_buffer("more", torch.ones(1))
+            else:
+                (net if where == "network" else net[0]).register_forward_hook(lambda layer, x, output: factor * output)
+            return net
+
+        posterior, X = own_fit(build())
+        br.save(posterior, tmp_path / "p")
+        with pytest.raises(ValueError, match=r"not a Sequential of ordinary layers; pass it: load\(path, module=net\)"):
+            br.load(tmp_path / "p")
+        assert br.load(tmp_path / "p", module=build()).predict(X).mean.equal(posterior.predict(X).mean)
+        if where != "buffer":
+            with pytest.raises(ValueError, match=r"forward_hooks of .* was .* and is"):
+                br.load(tmp_path / "p", module=build(3.0))
+
     def test_what_makes_no_difference_is_no_difference(self, tmp_path, monkeypatch):
         posterior, X = own_fit(Own())
         br.save(posterior, tmp_path / "p")
@@ -891,14 +911,19 @@ class TestCheckpoints:
 
 
 KILLED = """
-    import sys, time, torch, warnings
+    import os, sys, time, torch
     torch.set_num_threads(1)
     from tests.hostile.test_files import LONG, problem, quiet
-    model, X, y = problem(sys.argv[2])
+    path, name = sys.argv[1:]
     slow = lambda step, total, objective: time.sleep(0.01)
-    print("begun", flush=True)
-    quiet(model, X, y, method=LONG[sys.argv[2]](checkpoint=sys.argv[1], checkpoint_every=10), seed=3, progress=slow)
-    print("done", flush=True)
+    for _ in sys.stdin:  # a process for each fit, without loading everything anew
+        child = os.fork()
+        if child == 0:
+            model, X, y = problem(name)
+            quiet(model, X, y, method=LONG[name](checkpoint=path, checkpoint_every=10), seed=3, progress=slow)
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitpid(child, 0)[1], flush=True)
 """
 LONG = {
     "map": lambda **k: MAP("adam", num_steps=2000, batch_size=8, **k),
@@ -911,20 +936,22 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_twenty_kills_at_random_moments(name, tmp_path):
     """kill -9 whenever it comes, also in the middle of writing: the fit that outlives them gives the answer bit for bit."""
-    path, moments, kills = tmp_path / "fit.pt", random.Random(name), 0
-    while kills < 7:
-        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), name]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "begun\n"
-            before = path.stat().st_mtime_ns if path.exists() else 0
-            deadline = time.monotonic() + 60
-            while (path.stat().st_mtime_ns if path.exists() else 0) == before and process.poll() is None:
+    path, moments = tmp_path / "fit.pt", random.Random(name)
+    written = lambda: path.stat().st_mtime_ns if path.exists() else 0  # noqa: E731
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        for _ in range(7):
+            before, deadline = written(), time.monotonic() + 120
+            server.stdin.write("go\n")
+            server.stdin.flush()
+            child = int(server.stdout.readline())
+            while written() == before:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
             time.sleep(moments.uniform(0, 0.15))
-            assert process.poll() is None, "the fit must be long enough to be killed"
-            process.kill()
-        kills += 1
+            os.kill(child, signal.SIGKILL)
+            assert int(server.stdout.readline()) == signal.SIGKILL, "the fit must be long enough to be killed"
+        server.stdin.close()
     model, X, y = problem(name)
     resumed = quiet(model, X, y, method=LONG[name](checkpoint=path, checkpoint_every=10), seed=3)
     same(resumed, quiet(model, X, y, method=LONG[name](), seed=3))

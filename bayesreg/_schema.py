@@ -119,6 +119,8 @@ def is_of(value: Any, hint: Any) -> bool:
         return True
     if origin in (types.UnionType, typing.Union):
         return any(is_of(value, one) for one in inside)
+    if origin is typing.Literal:
+        return value in inside
     if origin is dict:
         return isinstance(value, dict) and all(is_of(k, inside[0]) and is_of(v, inside[1]) for k, v in value.items())
     if origin is list:
@@ -142,6 +144,18 @@ def refuse(what: str, must: str, came: str) -> NoReturn:
         ValueError: Always.
     """
     raise ValueError(f"{what} must be {must}, but {came} came; it was not written by this version: fit again.") from None
+
+
+def is_plain(hint: Any) -> bool:
+    """True for a type hint of numbers, texts and containers of them alone.
+
+    >>> is_plain(tuple[int, ...] | None), is_plain(dict[str, torch.Tensor]), is_plain(Any)
+    (True, False, False)
+    """
+    if typing.get_origin(hint) is typing.Literal or hint is Ellipsis:
+        return True
+    inside = typing.get_args(hint)
+    return all(map(is_plain, inside)) if inside else hint in (bool, int, float, str, type(None), torch.Size)
 
 
 def _said(hint: Any) -> str:

@@ -21,7 +21,7 @@ from bayesreg import (  # noqa: F401 (the kinds of posterior that a file may hol
 )
 from bayesreg._files import replacing
 from bayesreg._restore import restored
-from bayesreg._schema import check_fields, is_of, plain, refuse
+from bayesreg._schema import check_fields, is_of, is_plain, plain, refuse
 from bayesreg._sealed import seal, tensors_in, unseal
 from bayesreg.binding import AbstractBinding
 from bayesreg.data import Standardization
@@ -37,7 +37,7 @@ _SMALL = 10**6  # weights that may be made before the state is looked at
 _BOUND = {
     name: hint
     for name, hint in typing.get_type_hints(AbstractBinding).items()
-    if name not in ("module", "likelihood", "standardize", "standardization")
+    if is_plain(hint) and name != "standardize" and not name.startswith("_")
 }
 # what a module of a Sequential is built from; everything else needs the module itself to be loaded
 _BUILT_FROM: dict[str, tuple[str, ...]] = {
@@ -168,7 +168,11 @@ def _content(posterior: AbstractPosterior) -> dict[str, Any]:
     )
     found = dataclasses.replace(found, architecture=_description_of(model.module, found))
     content = plain({field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
-    restored(model, content["kind"], content["record"], content["state"])  # what is refused here would be lost there
+    check_fields(_Saved, content, "a saved posterior")  # what would be refused later is refused now
+    restored(model, content["kind"], content["record"], content["state"])
+    likelihoods.parse(content["likelihood"])
+    for entry in content["priors"].values():
+        parse(entry[2])
     return content
 
 

@@ -664,7 +664,7 @@ class TestEveryMethodThatTakesSteps:
         model, X, y = problem(name)
         whole = quiet(model, X, y, method=METHODS[name]())
         method, places = (
-            METHODS[name](checkpoint=str(tmp_path / "fit.pt")),
+            METHODS[name](checkpoint=str(tmp_path / "fit.pt"), checkpoint_every=1000),
             ["map", "mean_field", "dropout", "laplace", "batchnorm"],
         )
 

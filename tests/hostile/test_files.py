@@ -606,7 +606,9 @@ def at(step):
 
 METHODS = {
     "map": lambda **k: MAP("adam", num_steps=30, batch_size=8, **k),
-    "early stopping": lambda **k: MAP("adam", num_steps=30, batch_size=8, validation_fraction=0.2, patience=3, **k),
+    "early stopping": lambda **k: MAP(
+        "adam", num_steps=60, batch_size=8, learning_rate=0.1, validation_fraction=0.2, patience=2, **k
+    ),
     "mean-field": lambda **k: MeanField(num_steps=30, batch_size=8, **k),
     "mean-field of several draws": lambda **k: MeanField(num_steps=30, num_particles=4, **k),
     "dropout": lambda **k: MCDropout(num_steps=30, batch_size=8, warmup=0.7, **k),
@@ -651,7 +653,7 @@ class TestEveryMethodThatTakesSteps:
         model, X, y = problem(name)
         whole = quiet(model, X, y, method=METHODS[name](), seed=seed)
         method = METHODS[name](checkpoint=tmp_path / "fit.pt", checkpoint_every=4)
-        for step in (6, 20):
+        for step in (6, 12):
             with pytest.raises(Stop):
                 quiet(model, X, y, method=method, seed=seed, progress=at(step))
         assert [p.name for p in tmp_path.iterdir()] == ["fit.pt"]

@@ -20,12 +20,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from bayesreg import _check, propagate
+from bayesreg._restore import restored
+from bayesreg._schema import check_tensors, refuse
 from bayesreg.behaviour import VMAP
 from bayesreg.data import rows_of, unpack
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, among, restored
+from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, among
 from bayesreg.predictive import Predictive
 from bayesreg.record import FitRecord
 
@@ -113,7 +115,13 @@ class WithStatistics(AbstractPosterior):
     @classmethod
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> WithStatistics:
         """The inverse of `state`."""
+        if set(state) != {"kind", "base", "record", "made_of", "found"} or state["kind"] == cls.__name__:
+            refuse("a state of draws with statistics", "a dict of kind, base, record, made_of, found", ", ".join(state))
         base = restored(model, state["kind"], state["record"], state["base"])
+        width = base._networks(1, torch.Generator().manual_seed(0)).shape[1]
+        sizes = {"Q": width, "V": sum(shape.numel() for shape in buffer_shapes(model.module).values())}
+        tensors = {name: state[name] for name in ("made_of", "found")}
+        check_tensors(tensors, {"made_of": "SQ", "found": "SV"}, sizes, "a saved posterior's state")
         return cls(base, record, state["made_of"], state["found"])
 
 

@@ -1,28 +1,44 @@
-"""Save and load a posterior: its state only, as tensors and plain values, readable with `weights_only=True`."""
+"""Save and load a posterior: its state only, as tensors and plain values under a seal, readable with `weights_only=True`."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import tempfile
+import typing
 from collections import OrderedDict
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from bayesreg import batch_statistics, layers, likelihoods, noisy  # noqa: F401 (the kinds of posterior that a file may hold)
+from bayesreg import (  # noqa: F401 (the kinds of posterior that a file may hold)
+    _architecture,
+    batch_statistics,
+    layers,
+    likelihoods,
+    noisy,
+)
+from bayesreg._files import replacing
+from bayesreg._restore import restored
+from bayesreg._schema import check_fields, is_of, is_plain, plain, refuse
+from bayesreg._sealed import seal, tensors_in, unseal
+from bayesreg.binding import AbstractBinding
 from bayesreg.data import Standardization
 from bayesreg.layers.batchnorm import tracking
-from bayesreg.layers.copying import copied
+from bayesreg.layers.copying import bare, copied
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior, restored
+from bayesreg.posterior import AbstractPosterior
+from bayesreg.predictive import seeded
 from bayesreg.priors import parse
 
-FORMAT = 1
+FORMAT = 2
+_SMALL = 10**6  # weights that may be made before the state is looked at
+# what binding to data makes of a model; what else it has is stored by itself
+_BOUND = {
+    name: hint
+    for name, hint in typing.get_type_hints(AbstractBinding).items()
+    if is_plain(hint) and name != "standardize" and not name.startswith("_")
+}
 # what a module of a Sequential is built from; everything else needs the module itself to be loaded
 _BUILT_FROM: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias"),
@@ -49,19 +65,61 @@ _OWN: dict[str, tuple[str, ...]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Saved:
+    """What a file holds.
+
+    Attributes:
+        format: Of the file.
+        kind: Name of the posterior's class.
+        state: What it is made of.
+        record: The fit's.
+        priors: By unknown tensor: shape, dtype, the prior as written and as resolved, and the rule that it came from.
+        outputs: By layer: the prior of what it puts out, and the rule.
+        autoscale: What settled such scales.
+        likelihood: As text.
+        standardize: Whether the model does.
+        standardization: Its numbers.
+        bound: What else the model knows of its data.
+        constants: Parameters that are no unknowns.
+        buffers: Each with whether it is persistent, and the first name of a tensor that stands at several places.
+        architecture: What a Sequential of ordinary layers is built from.
+        modules: What the network must be.
+        python: The version of Python that this was written by.
+    """
+
+    format: int
+    kind: str
+    state: dict[str, Any]
+    record: dict[str, Any]
+    priors: dict[str, tuple[tuple[int, ...], str, str, str, str]]
+    outputs: dict[str, tuple[str, str]]
+    autoscale: torch.Tensor | None
+    likelihood: str
+    standardize: bool
+    standardization: dict[str, Any] | None
+    bound: dict[str, Any]
+    constants: dict[str, torch.Tensor]
+    buffers: dict[str, tuple[torch.Tensor, bool, str]]
+    architecture: list[Any] | None
+    modules: dict[str, dict[str, Any]]
+    python: str
+
+
 def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: bool = False) -> None:
     """Write a posterior to a file. Nothing is left behind when it fails.
 
     Stored are the posterior's own tensors, the priors and likelihood as text, the standardisation, the module's buffers
-    and constants, and the fit's record; of the module's code, nothing.
+    and constants, the names and settings of its layers, and the fit's record; of the module's code, only a digest. A SHA-256 of
+    all of it is in the file, and `load` gives back exactly this or an error.
 
     Args:
         posterior: What to write.
-        path: Where to; "post.pt".
+        path: Where to; "post.pt". A link is replaced, not followed.
         force: Replace an existing file.
 
     Raises:
-        ValueError: If it is not a posterior, or the file exists and `force` is not given.
+        ValueError: If it is not a posterior or holds what could not be loaded, or the file exists and `force` is not given.
 
     >>> import tempfile, torch, bayesreg as br
     >>> model = br.BayesianModel(nn.Linear(1, 1), likelihood=likelihoods.Gaussian(1.0))
@@ -74,139 +132,230 @@ def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: b
     """
     if not isinstance(posterior, AbstractPosterior):
         raise ValueError(f"save takes a posterior, but {type(posterior).__name__} came; pass what fit returned.")
+    content = _content(posterior)
+    with replacing([path], force=force) as (handle,):
+        seal(handle, "posterior", FORMAT, content)
+
+
+def _content(posterior: AbstractPosterior) -> dict[str, Any]:
     model = posterior.model
-    trained = {r.name for r in model.resolved}
-    constants = {k: v for k, v in model.module.state_dict().items() if k not in trained}
-    if model.standardization is None:
-        standardization = None
-    else:
-        s = model.standardization
-        standardization = {f.name: getattr(s, f.name) for f in dataclasses.fields(s)}
-        standardization["constant"] = list(s.constant)
-    content = {
-        "format": FORMAT,
-        "kind": type(posterior).__name__,
-        "state": posterior.state(),
-        "record": dataclasses.asdict(posterior.record),
-        "priors": {r.name: [list(r.shape), repr(r.specified), repr(r.prior), r.source] for r in model.resolved},
-        "outputs": {output.name: [repr(output.prior), output.source] for output in model.outputs},
-        "autoscale": model.autoscale,
-        "likelihood": repr(model.likelihood),
-        "standardize": model.standardize,
-        "standardization": standardization,
-        "num_data": model.num_data,
-        "row_shape": None if model.row_shape is None else list(model.row_shape),
-        "constants": constants,
-        "architecture": _describe(model.module),
-        "dtype": str(model.like.dtype).removeprefix("torch."),
-    }
-    with replacing(path, force) as temporary:
-        torch.save(content, temporary)
+    parameters = {r.name: model.module.get_parameter(r.name) for r in model.resolved}
+    persistent, first = model.module.state_dict().keys(), {}
+    units = model.standardization
+    found = _Saved(
+        format=FORMAT,
+        kind=type(posterior).__name__,
+        state=posterior.state(),
+        record=dataclasses.asdict(posterior.record),
+        priors={
+            r.name: (tuple(r.shape), _name(parameters[r.name].dtype), repr(r.specified), repr(r.prior), r.source)
+            for r in model.resolved
+        },
+        outputs={output.name: (repr(output.prior), output.source) for output in model.outputs},
+        autoscale=model.autoscale,
+        likelihood=repr(model.likelihood),
+        standardize=typing.cast(bool, model.standardize),
+        standardization=None if units is None else {f.name: getattr(units, f.name) for f in dataclasses.fields(units)},
+        bound={name: getattr(model, name) for name in _BOUND},
+        constants={name: value for name, value in model.module.named_parameters() if name not in model.latents},
+        buffers={
+            name: (value, name in persistent, first.setdefault(id(value), name))
+            for name, value in model.module.named_buffers(remove_duplicate=False)
+        },
+        architecture=None,
+        modules=_architecture.describe(model),
+        python=_architecture.PYTHON,
+    )
+    found = dataclasses.replace(found, architecture=_description_of(model.module, found))
+    content = plain({field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
+    check_fields(_Saved, content, "a saved posterior")  # what would be refused later is refused now
+    restored(model, content["kind"], content["record"], content["state"])
+    likelihoods.parse(content["likelihood"])
+    for entry in content["priors"].values():
+        parse(entry[2])
+    return content
 
 
-def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> AbstractPosterior:
-    """Read a posterior that `save` wrote. No code from the file is run.
+def load(
+    path: str | os.PathLike[str], module: nn.Module | None = None, *, allow_changed_code: bool = False
+) -> AbstractPosterior:
+    """Read a posterior that `save` wrote, exactly as it was. No code from the file is run.
 
     Args:
         path: The file.
-        module: The network, of the same structure; not needed when it was a `Sequential` of ordinary layers (Linear,
-            activations, BatchNorm1d, dropout layers, Flatten), which is rebuilt. Its own weights are not used, and it is not
-            changed.
+        module: The network, as it was built for the fit; not needed when it was a `Sequential` of ordinary layers (Linear,
+            activations, BatchNorm1d, dropout layers, Flatten), which is rebuilt. Its own weights and buffers are not used, and
+            it is not changed. Its layers, their settings and the code of its forward are compared with those of the fit; code
+            only where this is the version of Python that wrote the file.
+        allow_changed_code: Take the module's forward although its code has changed since: that it says the same is then your
+            word, and a note in `history` tells so.
 
     Returns:
         The posterior, on the CPU.
 
     Raises:
-        ValueError: If the file is not there or not of this kind, or the module is missing or does not fit.
+        ValueError: If the file is not there, not of this kind or format or not as it was written; or the module is missing or
+            is another than that of the fit.
     """
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise ValueError(f"there must be a file to load, but {os.fspath(path)!r} does not exist; check the path.") from None
-    except Exception as error:  # torch raises many kinds for a file that is none of its own
-        raise ValueError(
-            f"{os.fspath(path)!r} must be a posterior written by bayesreg.save, but it cannot be read: {error}"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(
-            f"{os.fspath(path)!r} must be a posterior of format {FORMAT} written by bayesreg.save; "
-            "write it anew with this version."
-        )
-    model = _rebuild(content, module)
-    return restored(model, content["kind"], content["record"], content["state"])
+        content = unseal(path, "posterior", FORMAT, "bayesreg.save")
+        check_fields(_Saved, content, "a saved posterior")
+    except RecursionError:
+        refuse("a saved posterior", "nested a few levels", "thousands of them")
+    saved = _Saved(**content)
+    made = _build_all(saved) if module is None else _fitting(module, saved)
+    model = _rebuild(saved, made)
+    posterior = restored(model, saved.kind, saved.record, saved.state)
+    _compare(saved, model, posterior, allow_changed_code)
+    return posterior
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], force: bool) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block succeeds, and vanishes when it fails.
-
-    Args:
-        path: The file that is wanted.
-        force: Replace an existing one.
-
-    Yields:
-        The temporary file's path.
+def _compare(saved: _Saved, model: BayesianModel, posterior: AbstractPosterior, allow_changed_code: bool) -> None:
+    """Refuse a module that is not the one of the fit, and note what could not be compared.
 
     Raises:
-        ValueError: If the file exists and `force` is not given, or its folder is not there.
+        ValueError: If so; names up to three differences.
     """
-    target = Path(path)
-    if target.exists() and not force:
-        raise ValueError(f"{os.fspath(path)!r} must not exist yet; pass force=True (--force) to replace it, or another name.")
-    if not target.parent.is_dir():
-        raise ValueError(f"the folder of {os.fspath(path)!r} must exist; make it first, or choose another place.")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel:
-    if module is None:
-        if content["architecture"] is None:
-            raise ValueError(
-                "this posterior's network is not a Sequential of ordinary layers; pass it: load(path, module=net)."
-            )
-        module = _build(content["architecture"])
-    module = copied(module).to(device="cpu", dtype=getattr(torch, content["dtype"]))
-    missing = content["constants"].keys() - module.state_dict().keys()
-    if any(name.endswith("running_mean") for name in missing):  # refreshed: they were made to keep statistics
-        module = tracking(module)
-    names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    saved = content["priors"]
-    shapes = {name: list(p.shape) for name, p in module.named_parameters()}
-    if names != set(saved) or any(shapes[name] != saved[name][0] for name in names):
+    found = _architecture.differences(saved.modules, _architecture.describe(model), saved.python)
+    code = [difference for difference in found if difference.startswith(_architecture.CODE)]
+    if allow_changed_code and code:
+        posterior.history.notes.append(f"loaded into changed code: {'; '.join(code)}.")
+        found = [difference for difference in found if difference not in code]
+    if found:
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        advice = ", or pass allow_changed_code=True where it still says the same" if len(found) == len(code) else ""
         raise ValueError(
-            f"the module must have the saved parameters {', '.join(saved)} with their shapes, but "
+            f"the module must be that of the fit, but {'; '.join(found[:3])}{more}; build it as it was at the fit{advice}."
+        )
+    if saved.python != _architecture.PYTHON and any(layer.get("code") for layer in saved.modules.values()):
+        posterior.history.notes.append(
+            f"the code of the module's forward was not compared with that of the fit: it was saved by Python {saved.python}."
+        )
+
+
+def _fitting(module: nn.Module, saved: _Saved) -> nn.Module:
+    """A copy of a person's module with the types of the parameters and the constants that were saved.
+
+    Raises:
+        ValueError: If its tensors are not those that were saved.
+    """
+    module = copied(bare(module)).to(device="cpu")
+    lost = saved.buffers.keys() - dict(module.named_buffers(remove_duplicate=False)).keys()
+    if any(name.endswith("running_mean") for name in lost):  # refreshed: they were made to keep statistics
+        module = tracking(module)
+    _check_tensors(module, saved)
+    return module
+
+
+def _check_tensors(module: nn.Module, saved: _Saved) -> None:
+    """Refuse a module whose tensors are not those that were saved.
+
+    Raises:
+        ValueError: If so.
+    """
+    parameters = dict(module.named_parameters())
+    names = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    shapes = {**{name: entry[0] for name, entry in saved.priors.items()}, **_shapes(saved.constants)}
+    same = names == set(saved.priors) and parameters.keys() == shapes.keys()
+    if not same or any(tuple(parameters[name].shape) != shapes[name] for name in shapes):
+        raise ValueError(
+            f"the module must have the saved parameters {', '.join(saved.priors)} with their shapes, but "
             f"{', '.join(sorted(names))} came; build it as it was at the fit."
         )
-    priors = {name: parse(entry[1]) for name, entry in saved.items()}
-    outputs = {name: (parse(text), source) for name, (text, source) in content.get("outputs", {}).items()}
-    rules = {name: prior for name, (prior, _) in outputs.items()}
-    model = BayesianModel(module, priors, likelihoods.parse(content["likelihood"]), content["standardize"], outputs=rules)
-    model.outputs = tuple(dataclasses.replace(output, source=outputs[output.name][1]) for output in model.outputs)
-    model.module.load_state_dict(content["constants"], strict=False)
-    model.resolved = [dataclasses.replace(r, source=saved[r.name][3]) for r in model.resolved]
-    if content.get("autoscale") is not None:
-        model = model.autoscaled(content["autoscale"])
-    model.num_data = content["num_data"]
-    model.row_shape = None if content["row_shape"] is None else torch.Size(content["row_shape"])
-    if content["standardization"] is not None:
-        numbers = dict(content["standardization"])
-        numbers["constant"] = tuple(numbers["constant"])
-        model.standardization = Standardization(**numbers)
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    if buffers.keys() != saved.buffers.keys():
+        odd = sorted(buffers.keys() ^ saved.buffers.keys())
+        raise ValueError(
+            f"the module must have the saved buffers, but {', '.join(odd)} {'is' if len(odd) == 1 else 'are'} only "
+            f"{'in it' if odd[0] in buffers else 'in the file'}; build it as it was at the fit."
+        )
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _build_all(saved: _Saved) -> nn.Module:
+    """The network of a file that says how to build it; memory is taken once its sizes are known to be those of the tensors.
+
+    Raises:
+        ValueError: If the file does not say how, or its parts contradict each other.
+    """
+    if saved.architecture is None:
+        raise ValueError("this posterior's network is not a Sequential of ordinary layers; pass it: load(path, module=net).")
+    try:
+        module = _build(saved.architecture)
+        _check_tensors(module, saved)
+    except (TypeError, ValueError, RuntimeError, KeyError, RecursionError) as error:
+        refuse("a saved posterior's architecture", "that of its tensors", str(error).split(";")[0])
+    size = sum(p.numel() for name, p in module.named_parameters() if name not in saved.constants)
+    if size > max(_SMALL, sum(tensor.numel() for tensor in tensors_in(saved.state))):
+        refuse("a saved posterior's architecture", "that of its tensors", f"{size:,} weights")
+    with seeded(torch.device("cpu"), 0):
+        module.to_empty(device="cpu")
+        for layer in module.modules():
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):  # a fit of the loaded model starts from here
+                reset()
+    return module
+
+
+def _rebuild(saved: _Saved, module: nn.Module) -> BayesianModel:
+    """The model, bound as it was, over a private module that gets its types, constants and buffers here."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in saved.constants:
+                parameter.data = saved.constants[name].clone()
+            if name in saved.priors:
+                parameter.data = parameter.data.to(_dtype(saved.priors[name][1]))
+    placed: dict[str, torch.Tensor] = {}  # one tensor at two places stays one
+    for name, (value, is_persistent, first) in saved.buffers.items():
+        owner, _, leaf = name.rpartition(".")
+        value = placed.setdefault(first, value.clone())
+        module.get_submodule(owner).register_buffer(leaf, value, persistent=is_persistent)
+    priors = {name: parse(entry[2]) for name, entry in saved.priors.items()}
+    outputs = {name: parse(text) for name, (text, _) in saved.outputs.items()}
+    model = BayesianModel(module, priors, likelihoods.parse(saved.likelihood), saved.standardize, outputs=outputs)
+    model.outputs = tuple(dataclasses.replace(output, source=saved.outputs[output.name][1]) for output in model.outputs)
+    model.resolved = [dataclasses.replace(r, source=saved.priors[r.name][4]) for r in model.resolved]
+    if saved.autoscale is not None:
+        model = model.autoscaled(saved.autoscale)
+    if saved.bound.keys() != _BOUND.keys():
+        refuse("a saved posterior's data", f"a dict of {', '.join(_BOUND)}", ", ".join(saved.bound))
+    for name, value in saved.bound.items():
+        value = torch.Size(value) if name == "row_shape" and is_of(value, tuple[int, ...]) else value
+        if not is_of(value, _BOUND[name]):
+            refuse(f"a saved posterior's {name}", f"of type {_BOUND[name]}", type(value).__name__)
+        setattr(model, name, value)
+    if saved.standardization is not None:
+        check_fields(Standardization, saved.standardization, "a saved posterior's standardization")
+        model.standardization = Standardization(**saved.standardization)
     return model
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        refuse("a saved posterior's parameters", "of a floating type", name)
+    return found
+
+
+def _description_of(module: nn.Module, saved: _Saved) -> list[Any] | None:
+    """What the module can be built from; None where what came of it would not be the same (a hook, a buffer beside its own)."""
+    description = _describe(module)
+    if description is not None:
+        built = _build(description)
+        try:
+            _check_tensors(built, saved)
+        except ValueError:
+            return None
+        if _architecture.differences(saved.modules, _architecture.described(built), saved.python):
+            return None
+    return description
 
 
 def _describe(module: nn.Module) -> list[Any] | None:
@@ -249,4 +398,4 @@ def _build(description: list[Any]) -> nn.Module:
         return getattr(layers, name.removeprefix("layers."))(**arguments)
     if name not in _BUILT_FROM:
         raise ValueError(f"the file names a layer {name!r} that bayesreg does not rebuild; pass module=.")
-    return nn.utils.skip_init(getattr(nn, name), **inside) if name == "Linear" else getattr(nn, name)(**inside)
+    return getattr(nn, name)(**inside, **({"device": "meta"} if name.startswith(("Linear", "BatchNorm")) else {}))

@@ -44,9 +44,9 @@ class _Makers(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         first = made[0] if isinstance(made, tuple) and made else made
         if isinstance(first, torch.Tensor):
-            name = func.overloadpacket.__name__
+            name: str = str(func.overloadpacket.__name__)
             if name in _SAME_VALUES and args and isinstance(args[0], torch.Tensor):
-                name = self._made.get(id(args[0]), name)
+                name = self._made.get(id(args[0])) or name
             self._made[id(first)] = name
             self._alive.append(first)
         return made

@@ -163,7 +163,9 @@ class BayesianModel(AbstractBinding):
             A new model; this one is unchanged.
         """
         moved = copy.copy(self)
-        moved.module = copied(self.module).to(device=device, dtype=dtype)
+        moved.module = copied(self.module).to(device=device)
+        if dtype is not None:  # as torch does, but complex numbers stay complex
+            moved.module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
         moved._types = self._types if dtype is None else {}
         vars(moved).pop("like", None)
         moved._known_noise = {name: value.to(moved.like) for name, value in self._known_noise.items()}

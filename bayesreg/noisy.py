@@ -7,7 +7,7 @@ noise multiplies, or single entries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -105,6 +105,8 @@ class Noisy(AbstractPosterior):
         record: What the method says about the fit.
         loc: The point, (P,) unconstrained.
     """
+
+    state_shapes: ClassVar = {"loc": "P"}
 
     def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
         super().__init__(model, record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 
 from bayesreg import _check, propagate
 from bayesreg._catalog import concrete
+from bayesreg._schema import check_tensors, refuse
 from bayesreg.flat import FlatLayout
 from bayesreg.guides import AbstractGuide
 from bayesreg.layers import batchnorm
@@ -36,7 +37,12 @@ class AbstractPosterior(abc.ABC):
     Args:
         model: The model, bound to its training data.
         record: What the method says about the fit.
+
+    Attributes:
+        state_shapes: Shapes of the tensors in `state`, a letter for an axis, P the unknowns; None where `from_state` checks.
     """
+
+    state_shapes: ClassVar[Mapping[str, str] | None] = None
 
     def __init__(self, model: BayesianModel, record: FitRecord) -> None:
         self.model = model
@@ -223,6 +229,8 @@ class Dirac(AbstractPosterior):
         loc: The point, (P,) unconstrained.
     """
 
+    state_shapes: ClassVar = {"loc": "P"}
+
     def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
         super().__init__(model, record)
         self.loc = loc.detach()
@@ -312,6 +320,8 @@ class Gaussian(_NormalMoments):
             exact; Immer, Korzepa and Bauer 2021) instead of by the network itself.
     """
 
+    state_shapes: ClassVar = {"loc": "P", "factor": "PP", "linearize": ""}
+
     def __init__(
         self,
         model: BayesianModel,
@@ -385,9 +395,14 @@ class Guide(_NormalMoments):
     @classmethod
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Guide:
         """The inverse of `state`."""
-        family = {guide.__name__: guide for guide in concrete(AbstractGuide)}[state["family"]]
-        guide = family.blank(FlatLayout(model), model.like)
-        guide.load_state_dict({name: value for name, value in state.items() if name != "family"})
+        families = {guide.__name__: guide for guide in concrete(AbstractGuide)}
+        name = state.get("family")
+        if name not in families:
+            refuse("a saved guide's family", f"one of {', '.join(families)}", repr(name))
+        guide = families[name].blank(FlatLayout(model), model.like)
+        found = {name: value for name, value in state.items() if name != "family"}
+        check_tensors(found, {k: tuple(v.shape) for k, v in guide.state_dict().items()}, {}, "a saved guide's state")
+        guide.load_state_dict(found)
         return cls(model, record, guide)
 
 
@@ -399,6 +414,8 @@ class Draws(AbstractPosterior):
         record: What the method says about the fit.
         draws: (S, P).
     """
+
+    state_shapes: ClassVar = {"draws": "SP"}
 
     def __init__(self, model: BayesianModel, record: FitRecord, draws: torch.Tensor) -> None:
         super().__init__(model, record)
@@ -429,16 +446,3 @@ def among(stored: int, num_samples: int, generator: torch.Generator) -> torch.Te
     if num_samples <= stored:
         return torch.randperm(stored, generator=generator)[:num_samples]
     return torch.randint(stored, (num_samples,), generator=generator)
-
-
-def restored(model: BayesianModel, kind: str, record: dict[str, Any], state: dict[str, Any]) -> AbstractPosterior:
-    """A posterior from what was stored of it.
-
-    Args:
-        model: Its model.
-        kind: Name of its class.
-        record: Its record, as `dataclasses.asdict` gave it.
-        state: As its `state` gave it.
-    """
-    kinds = {cls.__name__: cls for cls in concrete(AbstractPosterior)}
-    return kinds[kind].from_state(model, FitRecord.from_dict(record), state)

@@ -426,16 +426,15 @@ def match_name(pattern: str, name: str) -> tuple[int, int] | None:
         return (_EXACT, 0)
     globs = [pattern, pattern[2:]] if pattern.startswith("*.") else [pattern]
     if any(c in pattern for c in "*?[") and any(fnmatch.fnmatchcase(name, glob) for glob in globs):
-        literal = sum(c not in "*?[]" for c in pattern)
-        return (_GLOB, literal) if literal else (_DEFAULT, 1)  # "*" says nothing about a tensor: only more than the default
+        literal = sum(c not in "*?[]" for c in pattern)  # "*" says nothing about a tensor: only more than the default
+        return (_GLOB, literal) if literal else (_DEFAULT, 1)
     return None
 
 
 def describe(pattern: Any) -> str:
     """A pattern in words: "glob '*.weight'"."""
     if isinstance(pattern, str):
-        kind = "role" if pattern.startswith("@") else "glob" if any(c in pattern for c in "*?[") else "name"
-        return f"{kind} {pattern!r}"
+        return f"{'role' if pattern.startswith('@') else 'glob' if set('*?[') & set(pattern) else 'name'} {pattern!r}"
     name = getattr(pattern, "__name__", repr(pattern))
     return f"type {name}" if isinstance(pattern, type) else f"callable {name}"
 
@@ -444,11 +443,9 @@ def _unmatched(pattern: Any, tensors: list[Tensor]) -> str:
     head = f"a rule must match a trainable tensor, but {describe(pattern)} matches none"
     if isinstance(pattern, str) and not pattern.startswith("@"):
         names = [t.name for t in tensors]
-        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-        return f"{head}{_check.closest(pattern, names)}; the names are {shown}."
+        return f"{head}{_check.closest(pattern, names)}; the names are {', '.join(names[:12] + ['...'] * (len(names) > 12))}."
     if isinstance(pattern, str):
         return f"{head}; the roles in this module are {', '.join(sorted({t.role for t in tensors}))}."
     if isinstance(pattern, type):
-        types = sorted({type(t.owner).__name__ for t in tensors})
-        return f"{head}; the types that hold tensors in this module are {', '.join(types)}."
+        return f"{head}; the types that hold tensors here are {', '.join(sorted({type(t.owner).__name__ for t in tensors}))}."
     return f"{head}; let it return a prior for one name at least, or take it out."

@@ -145,9 +145,9 @@ def test_other_files_are_refused(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "code")
     for name, message in (
         ("none", r"there must be a file to load, but .*none' does not exist"),
-        ("text", r"must be a posterior written by bayesreg.save, but it cannot be read"),
-        ("code", r"must be a posterior written by bayesreg.save, but it cannot be read"),
-        ("other", r"must be a posterior of format 1 written by bayesreg.save"),
+        ("text", r"text' must be a posterior written by bayesreg.save, but it is not one; check the path.$"),
+        ("code", r"code' must be a posterior written by bayesreg.save, but it is not one, and holds what only code could read"),
+        ("other", r"other' must be a posterior written by bayesreg.save, but it is in format 99 and this version .* format 2"),
     ):
         with pytest.raises(ValueError, match=message):
             br.load(tmp_path / name)
@@ -162,3 +162,81 @@ def test_standardisation_comes_back(tmp_path, diabetes):
     again = br.load(tmp_path / "p")
     assert again.model.standardization.x_mean.equal(post.model.standardization.x_mean)
     assert again.predict(X[:3], num_samples=3).mean.equal(post.predict(X[:3], num_samples=3).mean)
+
+
+class Timed(nn.Module):
+    """Looks rows up in a float64 table of times, in float32 weights; what it keeps besides is of every kind."""
+
+    def __init__(self, persistent=True, tied=False):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        self.register_buffer("times", 1.7e9 + torch.linspace(0, 1, 50, dtype=torch.float64), persistent=persistent)
+        self.register_buffer("order", torch.arange(50).flip(0), persistent=persistent)
+        self.register_buffer("mask", torch.arange(50) % 3 > 0, persistent=False)
+        self.register_buffer("phase", torch.tensor([1j], dtype=torch.complex64), persistent=False)
+        self.register_buffer("gain", torch.tensor([0.1], dtype=torch.float16))
+        self.register_buffer("nothing", None)
+        if tied:
+            self.register_buffer("times_again", self.times)
+
+    def forward(self, x):
+        row = (x[:, 0].abs() * 10).long().clamp(max=49)
+        since = (self.times[self.order[row]] - 1.7e9) * self.mask[row] * self.phase.imag
+        return self.linear(torch.stack([since.to(x), x[:, 1] * self.gain.to(x)], 1))
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_buffers_keep_their_own_type_whether_persistent_or_not(tmp_path, persistent, tied, dtype):
+    torch.manual_seed(0)
+    X = torch.randn(40, 2)
+    net = Timed(persistent, tied)
+    net.linear.to(dtype)
+    net.times += 0.123  # not what the constructor puts there
+    post = br.fit(br.BayesianModel(net), X, X[:, 0], method=MAP("adam", num_steps=20))
+    br.save(post, tmp_path / "p")
+    other = Timed(persistent, tied)  # in other types
+    other.linear.to(torch.float16)
+    other.times = other.times.to(torch.float32)
+    again = br.load(tmp_path / "p", module=other)
+    for name, buffer in post.model.module.named_buffers():
+        found = again.model.module.get_buffer(name)
+        assert found.dtype == buffer.dtype
+        assert found.equal(buffer)
+    assert again.model.module.nothing is None
+    assert again.model.module.state_dict().keys() == post.model.module.state_dict().keys()
+    assert not tied or again.model.module.times is again.model.module.times_again
+    assert again.predict(X).mean.equal(post.predict(X).mean)
+    with pytest.raises(ValueError, match=r"the module must have the saved buffers, but times_again is only in"):
+        br.load(tmp_path / "p", module=Timed(persistent, not tied))
+
+
+def test_mixed_types_frozen_layers_and_what_the_model_knows_of_its_data_come_back(tmp_path):
+    torch.manual_seed(0)
+    X = torch.randn(30, 3).double()
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).double()
+    net[0].requires_grad_(False)
+    post = br.fit(br.BayesianModel(net, None, likelihoods.Gaussian(0.5), True), X, X[:, 0], method="exact")
+    br.save(post, tmp_path / "p")
+    other = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    other[0].requires_grad_(False)
+    again = br.load(tmp_path / "p", module=other)
+    assert again.predict(X).mean.equal(post.predict(X).mean)
+    assert again.model.standardize is True
+    for name in ("num_data", "row_shape", "differs_in_training"):
+        assert getattr(again.model, name) == getattr(post.model, name)
+    br.save(again, tmp_path / "q")  # and once more
+    assert br.load(tmp_path / "q", module=other).predict(X).mean.equal(post.predict(X).mean)
+
+
+def test_another_type_for_a_model_is_for_its_floating_tensors_alone():
+    moved = br.BayesianModel(Timed()).to(dtype=torch.float64).module
+    assert {name: buffer.dtype for name, buffer in moved.named_buffers()} == {
+        "times": torch.float64,
+        "order": torch.int64,
+        "mask": torch.bool,
+        "phase": torch.complex64,
+        "gain": torch.float64,
+    }
+    assert moved.phase.equal(torch.tensor([1j], dtype=torch.complex64))

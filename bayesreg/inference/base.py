@@ -17,6 +17,7 @@ import torch
 from bayesreg import _check
 from bayesreg._catalog import concrete
 from bayesreg.data import Data
+from bayesreg.inference.checkpoint import opened
 from bayesreg.inference.collapse import with_noise
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
@@ -42,6 +43,9 @@ class AbstractMethod(abc.ABC):
 
     name: ClassVar[str]
     when: ClassVar[str]
+    checkpoint: Any = None  # a path, while the method runs the open file
+    checkpoint_every: int | None = None
+    checkpoint_key: str | None = None
 
     @abc.abstractmethod
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> AbstractPosterior:
@@ -148,10 +152,10 @@ def _fitted(
         model = model.to(device)
     with isolated(seed, model.like.device):
         bound, data = model.ingest(X, y, num_data=num_data)
-        with reporter(progress, method.name) as report:
-            posterior = method.run(bound, data, seed=seed, report=report)
-        found = dataclasses.replace(posterior.record, training_rmse=training_rmse(posterior, data))
-        posterior.record = dataclasses.replace(found, certificate=with_noise(posterior, data))
+        with reporter(progress, method.name) as report, contextlib.ExitStack() as stack:
+            posterior = _keeping(method, stack).run(bound, data, seed=seed, report=report)
+            found = dataclasses.replace(posterior.record, training_rmse=training_rmse(posterior, data))
+            posterior.record = dataclasses.replace(found, certificate=with_noise(posterior, data))
     posterior.history.notes[:0] = bound.unit_notes
     if not posterior.certificate.converged:
         warnings.warn(f"{method.name}: {posterior.certificate.sentence}", ConvergenceWarning, stacklevel=3)
@@ -182,6 +186,17 @@ def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...]
     except (ValueError, RuntimeError):  # whatever is wrong is told where a person predicts: here it would lose the fit
         return None
     return tuple(missed.square().mean(0).sqrt().tolist())
+
+
+def _keeping(method: AbstractMethod, stack: contextlib.ExitStack) -> AbstractMethod:
+    """The same method, and those that it holds, with the files of their checkpoints open until the stack closes."""
+    made = copy.copy(method)
+    for name, value in vars(method).items():
+        if isinstance(value, AbstractMethod):
+            setattr(made, name, _keeping(value, stack))
+    if method.checkpoint is not None:
+        made.checkpoint = stack.enter_context(opened(method.checkpoint, method.checkpoint_every, method.checkpoint_key))
+    return made
 
 
 def resolve(method: AbstractMethod | str) -> AbstractMethod:

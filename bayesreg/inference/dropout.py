@@ -12,6 +12,7 @@ whole.
 from __future__ import annotations
 
 import copy
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,9 @@ class MCDropout(AbstractVariational):
         batch_size: Rows a step; as for `MeanField`.
         warmup: Share of the steps over which the KL's weight rises from 0 to 1; sparse networks want about 0.3.
         compile: As for `MAP`.
+        checkpoint: A file where a running fit keeps its state, to go on from it to the same answer; as for `MAP`.
+        checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
+        checkpoint_key: A text that names a loader's data, in place of reading it.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -81,8 +85,11 @@ class MCDropout(AbstractVariational):
         *,
         warmup: float = 0.0,
         compile: bool | str = "auto",
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        checkpoint_key: str | None = None,
     ) -> None:
-        super().__init__(num_steps, learning_rate, batch_size)
+        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key)
         self.warmup = _check.finite("warmup", warmup)
         if not 0 <= self.warmup < 1:
             raise ValueError(
@@ -100,12 +107,12 @@ class MCDropout(AbstractVariational):
         parameter.grad = torch.zeros_like(parameter)
         batch_size = resolve_batch(self.batch_size, data, bound.log_joint)
         schedule = self.schedule(data, batch_size)
-        taken = [0]
+        taken = torch.zeros((), dtype=torch.long)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             noise = torch.randn(bound.network.row_size(len(x)), dtype=parameter.dtype, device=parameter.device)
-            taken[0] += 1
-            loss, elbo = bound.loss(parameter, x, y, noise, self._divergence_weight(taken[0], schedule.num_steps))
+            taken.add_(1)
+            loss, elbo = bound.loss(parameter, x, y, noise, self._divergence_weight(int(taken), schedule.num_steps))
             loss.backward()
             return elbo
 
@@ -121,7 +128,7 @@ class MCDropout(AbstractVariational):
             notes=history.notes,
             noise_size=bound.network.row_size(batch_size or data.num_data),
             num_data=data.num_data,
-            buffers=list(bound.network.module.buffers()),
+            buffers=[*bound.network.module.buffers(), taken],
         )
         constant = data.num_data * model.log_jacobian
         losses = run(
@@ -132,6 +139,7 @@ class MCDropout(AbstractVariational):
             report=report,
             history=history,
             objective=lambda loss, point: constant - data.num_data * float(loss),
+            checkpoint=self.keep(bound.log_joint, parameter.detach(), data, schedule, batch_size, seed),
         )
         certificate = rise(constant - data.num_data * losses)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
@@ -171,6 +179,8 @@ class MCDropout(AbstractVariational):
         started = time.perf_counter()
         if len(models) != len(sets) or not sets:
             raise ValueError(f"each set needs a model of its own, but {len(models)} models and {len(sets)} sets came.")
+        if self.checkpoint is not None:
+            raise ValueError("checkpoint keeps the state of one fit, but fit_each runs several at once; leave it out here.")
         with isolated(checked_seed(seed), models[0].like.device), reporter(progress, self.name) as report:
             pairs = [model.ingest(X, y) for model, (X, y) in zip(models, sets, strict=True)]
             bounds = [DropoutBound(LogJoint(model), data) for model, data in pairs]

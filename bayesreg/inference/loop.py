@@ -141,9 +141,9 @@ def run(
     each = stepper.steps_a_call
     apart = _APART if watch is None else _WATCHED
     every = -(-max(total // _TOLD, min(apart, total // 10), 1) // each) * each
-    step = 0 if checkpoint is None else _resume(checkpoint, stepper, batches, history, watch, losses)
+    step, over = (0, False) if checkpoint is None else _resume(checkpoint, stepper, batches, history, watch, losses)
     good, good_step = stepper.state(), step
-    while step < total:
+    while step < total and not over:
         count = min(each, total - step)
         told = step % every == 0 or step + count >= total
         try:
@@ -164,11 +164,9 @@ def run(
         history.record(step - 1, value)
         report(step, total, value)
         good, good_step = stepper.state(), step
-        stopped = watch is not None and watch.stops(step, stepper)
-        if checkpoint is not None and checkpoint.is_due(step):
-            checkpoint.save(_state(step, good, batches, history, watch, losses))
-        if stopped:
-            break
+        over = step >= total or (watch is not None and watch.stops(step, stepper))
+        if checkpoint is not None and (over or checkpoint.is_due(step)):  # the last one too: a certificate may yet fail
+            checkpoint.save(_state(step, over, good, batches, history, watch, losses), history.notes)
     if watch is not None and watch.state is not None:
         stepper.restore(watch.state)
         history.notes.append(
@@ -238,6 +236,7 @@ def _blame(
 
 def _state(
     step: int,
+    over: bool,
     stepper: dict[str, Any],
     batches: Batches,
     history: History,
@@ -247,6 +246,7 @@ def _state(
     kept = None if watch is None else {"best": watch.best, "step": watch.step, "since": watch.since, "state": watch.state}
     return {
         "step": step,
+        "over": over,
         "stepper": stepper,
         "batches": batches.state(),
         "random": torch.get_rng_state(),
@@ -264,11 +264,13 @@ def _resume(
     history: History,
     watch: EarlyStopping | None,
     losses: torch.Tensor,
-) -> int:
-    """Bring everything to where a checkpoint left it; the number of steps done."""
-    found = checkpoint.load(losses.device)
+) -> tuple[int, bool]:
+    """Bring everything to where a checkpoint left it; the number of steps done, and whether the search is over."""
+    own = stepper.state()
+    found = checkpoint.load(losses.device, own)
+    checkpoint.check_room([own, losses, own if watch is not None else []])
     if found is None:
-        return 0
+        return 0, False
     step = found["step"]
     stepper.restore(found["stepper"])
     batches.restore(found["batches"])
@@ -282,4 +284,4 @@ def _resume(
         watch.best, watch.step, watch.since, watch.state = (found["watch"][k] for k in ("best", "step", "since", "state"))
     losses[:step] = found["losses"]
     checkpoint.last = step
-    return step
+    return step, found["over"]

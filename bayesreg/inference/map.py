@@ -19,6 +19,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import AbstractMethod, Report
 from bayesreg.inference.certificate import certify, has_kinks, in_double
+from bayesreg.inference.checkpoint import check_options
 from bayesreg.inference.constant import Again, Found, escaped, says_the_same, with_word
 from bayesreg.inference.lbfgs import lbfgs
 from bayesreg.inference.linear import certify_linear, fit_linear
@@ -77,8 +78,10 @@ class MAP(AbstractMethod):
         num_restarts: Starts: the module's own weights, and others as its layers draw them anew, whose fits run side by side as
             one. The best is kept, and how far the others came is in the certificate.
         checkpoint: A file where a running fit keeps its state. If it is there when the fit starts, the fit goes on from it, to
-            the same answer as without the interruption; it is deleted when the fit is done.
+            the same answer as without the interruption; it is deleted once there is a posterior. One fit at a time runs on it.
+            A fit with other data, settings or code does not take it up; a loader is read once for that.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
+        checkpoint_key: A text that names a loader's data, in place of reading it: other data must have another.
         scale_invariant: What is done with weights that a BatchNorm follows. It divides their length away again, f(x; c·v) =
             f(x; v) for each output unit v and every c > 0, so that a Gaussian prior on them does not restrict the function: it
             only pulls v to zero, and the shorter v, the further a step turns it (van Laarhoven 2017; Hoffer et al. 2018).
@@ -115,6 +118,7 @@ class MAP(AbstractMethod):
         num_restarts: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        checkpoint_key: str | None = None,
         scale_invariant: str = "free",
     ) -> None:
         if str(optimizer).lower() in ("adamw", "nadamw", "lion"):
@@ -135,12 +139,11 @@ class MAP(AbstractMethod):
         self.validation_fraction = None if validation_fraction is None else _fraction(validation_fraction)
         self.patience = 10 if patience is None else _check.count("patience", patience)
         self.num_restarts = _check.count("num_restarts", num_restarts)
-        self.checkpoint = checkpoint
-        self.checkpoint_every = None if checkpoint_every is None else _check.count("checkpoint_every", checkpoint_every)
+        check_options(checkpoint, checkpoint_every, checkpoint_key)
+        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
         self.scale_invariant = _check.one_of("scale_invariant", scale_invariant, ("free", "unit-norm"))
         for alone, name, needed in (
             (patience is not None and validation_fraction is None, "patience", "validation_fraction, the rows that it watches"),
-            (checkpoint_every is not None and checkpoint is None, "checkpoint_every", "checkpoint, the file"),
             (self.num_cycles > 1 and schedule != "cosine", "num_cycles", "schedule='cosine', which starts anew"),
         ):
             if alone:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
-from bayesreg.inference.checkpoint import Checkpoint, fingerprint
+from bayesreg.inference.checkpoint import Checkpoint
 from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
 from bayesreg.inference.scale_free import Rows
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
@@ -37,13 +36,12 @@ class SearchOptions:
     num_cycles: int
     clip_norm: float | None
     patience: int
-    checkpoint: str | os.PathLike[str] | None
-    checkpoint_every: int | None
+    checkpoint: Checkpoint | None
     scale_invariant: str
 
     def deciding(self) -> dict[str, Any]:
         """What decides the answer: all but where the state is kept."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if not name.startswith("checkpoint")}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "checkpoint"}
 
 
 class Search:
@@ -92,13 +90,11 @@ class Search:
         num_steps = options.num_steps or max(5000, 30 * data.steps_an_epoch(batch_size))
         self.schedule = Schedule(num_steps, options.learning_rate or 0.01, options.schedule, options.num_cycles)
         self.stepper = self._stepper(batch_size)
-        self.checkpoint = None
-        if options.checkpoint is not None:
-            every = options.checkpoint_every or max(1, num_steps // 20)
+        self.checkpoint = options.checkpoint
+        if self.checkpoint is not None:
             streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
-            settings = repr((options.deciding(), batch_size, proximal, streamed))
-            owner = fingerprint(log_joint, start, data, settings, seed)
-            self.checkpoint = Checkpoint(options.checkpoint, every, owner)
+            settings = (options.deciding(), batch_size, proximal, streamed)
+            self.checkpoint.belong(log_joint, start, data, settings, seed, num_steps)
 
     def _stepper(self, batch_size: int | None) -> AbstractStepper:
         data = self.data
@@ -142,8 +138,6 @@ class Search:
             raise
         if not self.log_joint.model.is_deterministic:  # its curvature will not tell
             self.trend = trend(self.data.num_data * (self.log_joint.model.log_jacobian - losses))
-        if self.checkpoint is not None:
-            self.checkpoint.done()
         return self.stepper.parameter.detach().clone(), self._trained()
 
     def _trained(self) -> BayesianModel:

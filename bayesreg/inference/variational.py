@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
 import torch
 
 from bayesreg import _check
 from bayesreg.data import Data
+from bayesreg.flat import LogJoint
 from bayesreg.inference.base import AbstractMethod
+from bayesreg.inference.checkpoint import check_options
 from bayesreg.inference.loop import Schedule
 from bayesreg.record import Certificate
 
@@ -21,15 +24,28 @@ class AbstractVariational(AbstractMethod):
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
+        checkpoint: As for `MAP`, with checkpoint_every and checkpoint_key.
+        checkpoint_every: Steps between two states.
+        checkpoint_key: A text that names a loader's data.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
 
-    def __init__(self, num_steps: int | None, learning_rate: float | None, batch_size: int | None) -> None:
+    def __init__(
+        self,
+        num_steps: int | None,
+        learning_rate: float | None,
+        batch_size: int | None,
+        checkpoint: str | os.PathLike[str] | None,
+        checkpoint_every: int | None,
+        checkpoint_key: str | None,
+    ) -> None:
         self.num_steps = None if num_steps is None else _check.steps("num_steps", num_steps)
         self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
+        check_options(checkpoint, checkpoint_every, checkpoint_key)
+        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
 
     def schedule(self, data: Data, batch_size: int | None) -> Schedule:
         """How long, and how fast at each step.
@@ -39,6 +55,17 @@ class AbstractVariational(AbstractMethod):
             batch_size: Rows a step, None for all.
         """
         return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
+
+    def keep(
+        self, log_joint: LogJoint, start: torch.Tensor, data: Data, schedule: Schedule, batch_size: int | None, seed: int
+    ) -> Any:
+        """The open checkpoint, which is told whose it is; None where none was asked for."""
+        if self.checkpoint is not None:
+            streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
+            own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
+            settings = (self.name, own, schedule, batch_size, streamed)
+            self.checkpoint.belong(log_joint, start, data, settings, seed, schedule.num_steps)
+        return self.checkpoint
 
 
 class Trend(NamedTuple):

@@ -131,7 +131,7 @@ class Smooth(AbstractFieldPrior):
         fields = prior._fields(wide(value))
         squares = sum((fields.diff(self.order, axis) / prior.scale).square().sum() for axis in range(1, fields.dim()))
         level = 0.0 if self.level_scale is None else (wide(value) / self.level_scale).square().sum()
-        return (0.5 * (squares + level)).to(value.dtype)
+        return torch.as_tensor(0.5 * (squares + level)).to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
         """½ log|Q| − (rank/2) log 2π."""

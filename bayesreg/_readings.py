@@ -149,7 +149,8 @@ def take(predictive: Predictive, rows: Any) -> Predictive:
     """
     rows = torch.as_tensor(rows, device=predictive.output.device)
     noise = {name: value if value.shape[1] == 1 else value[:, rows] for name, value in predictive.noise.items()}
-    return Predictive(predictive.likelihood, predictive.output[:, rows], noise)
+    function = None if predictive.function is None else predictive.function.rows(rows)
+    return Predictive(predictive.likelihood, predictive.output[:, rows], noise, function)
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bayesreg import _check, propagate
+from bayesreg import _check, closed_form, propagate
 from bayesreg._catalog import concrete
 from bayesreg.flat import FlatLayout
-from bayesreg.guides import AbstractGuide
+from bayesreg.guides import AbstractGuide, MeanFieldGuide
 from bayesreg.layers import batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.predictive import Predictive
@@ -155,7 +155,11 @@ class AbstractPosterior(abc.ABC):
         u = self._draw_for_prediction(count, torch.Generator().manual_seed(seed))
         inputs = self.model.prepare(x)
         out = propagate.outputs(self.model, self.layout, u, inputs, linearize_at=self._linearize_at(), max_memory=max_memory)
-        return self._in_data_units(out, u)
+        found, normal = self._in_data_units(out, u), self._normal()
+        if normal is None:
+            return found
+        linear, layout = self._linearize_at() is not None, self.layout
+        return closed_form.with_function(found, self.model, layout, normal, inputs, linear=linear, max_memory=max_memory)
 
     # a draw's network: what it is made of, which need not be the unknowns, and a pass through it
 
@@ -184,6 +188,10 @@ class AbstractPosterior(abc.ABC):
         return in_data_units(self.model.likelihood, self.model.standardization, out, noise)
 
     def _linearize_at(self) -> torch.Tensor | None:
+        return None
+
+    def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean of the unconstrained vector and a factor of its covariance, or the diagonal of one, where it is normal."""
         return None
 
     def _draw_for_prediction(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
@@ -347,6 +355,9 @@ class Gaussian(_NormalMoments):
     def _linearize_at(self) -> torch.Tensor | None:
         return self.loc if self.linearize else None
 
+    def _normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.loc, self.factor
+
     def state(self) -> dict[str, Any]:
         """Location, factor and the way of predicting."""
         return {"loc": self.loc, "factor": self.factor, "linearize": torch.tensor(self.linearize)}
@@ -377,6 +388,9 @@ class Guide(_NormalMoments):
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry."""
         return self.guide.moments()
+
+    def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return self.guide.moments() if isinstance(self.guide, MeanFieldGuide) else None
 
     def state(self) -> dict[str, Any]:
         """The guide's family and parameters."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch.func import jvp, vmap
+from torch.func import vmap
 
 from bayesreg.flat import FlatLayout
+from bayesreg.jacobian import jacobians
 from bayesreg.model import BayesianModel
 
 MAX_MEMORY = 2**31  # bytes that the stored outputs may take unless a caller says otherwise
@@ -78,15 +79,8 @@ def _forward(model: BayesianModel, layout: FlatLayout) -> Callable[[torch.Tensor
 
 
 def _fill_linear(f: Callable, u: torch.Tensor, x: torch.Tensor, centre: torch.Tensor, result: torch.Tensor) -> None:
-    """Directional derivatives, vmapped over draws: the Jacobian itself is never stored."""
-    block = 2048
-    for start in range(0, len(x), block):
-        part = x[start : start + block]
-
-        def push(step: torch.Tensor, part: torch.Tensor = part) -> torch.Tensor:
-            return jvp(lambda v: f(v, part), (centre,), (step,))[1]
-
-        base = f(centre, part)
-        chunk = max(1, min(len(u), 200_000 // len(part)))
-        for rows in torch.arange(len(u), device=u.device).split(chunk):
-            result[rows, start : start + block] = base + vmap(push)(u[rows] - centre)
+    """By the Jacobian of a block of rows: backward passes for its outputs, and not a forward one for each draw."""
+    steps = (u - centre).mT
+    for rows, base, slopes in jacobians(f, centre, x):
+        moved = (slopes.reshape(-1, len(centre)) @ steps).mT
+        result[:, rows] = base + moved.reshape(len(u), *base.shape)

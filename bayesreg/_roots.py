@@ -26,8 +26,7 @@ def root(
     Returns:
         In the shape of `lower`.
 
-    >>> found = root(lambda x: x**3 - 8, torch.zeros(1).double(), torch.full((1,), 9.0).double(), torch.tensor([1e-12]).double())
-    >>> round(float(found), 9)
+    >>> round(float(root(lambda x: x**3 - 8, torch.zeros(1), torch.full((1,), 9.0), torch.tensor([1e-6]))), 4)
     2.0
     """
     a, b = lower, upper

@@ -120,8 +120,9 @@ def path(
     batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
     if evidence not in (True, False, "auto"):
         raise ValueError(f"evidence must be True, False or 'auto', but {evidence!r} came; take 'auto'.")
-    started, seed = time.perf_counter(), checked_seed(seed)
+    seed = checked_seed(seed)
     with isolated(seed, model.like.device), reporter(progress, "path") as report:
+        started = time.perf_counter()
         parts, fold = _parts(model, X, y, folds, seed)
         whole = parts[0]
         log_joint = LogJoint(whole.model)

@@ -86,6 +86,11 @@ class AbstractPosterior(abc.ABC):
         return self.record.elapsed
 
     @property
+    def num_draws(self) -> int | None:
+        """How many draws there are to mix: 1 for a mode, those that a sampler left; None where more can be made."""
+        return None
+
+    @property
     def space(self) -> str | None:
         """The space in which a mode was taken, None where there is no mode."""
         return self.record.space
@@ -234,6 +239,11 @@ class Dirac(AbstractPosterior):
     def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
         super().__init__(model, record)
         self.loc = loc.detach()
+
+    @property
+    def num_draws(self) -> int:
+        """One."""
+        return 1
 
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """The point, `num_samples` times."""
@@ -417,6 +427,11 @@ class Draws(AbstractPosterior):
     def __init__(self, model: BayesianModel, record: FitRecord, draws: torch.Tensor) -> None:
         super().__init__(model, record)
         self.draws = draws.detach()
+
+    @property
+    def num_draws(self) -> int:
+        """S, the stored draws."""
+        return len(self.draws)
 
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Stored draws, see `among`."""

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import copy
 import dataclasses
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -173,9 +174,22 @@ def methods() -> dict[str, Any]:
     return {cls.name: cls for cls in sorted(concrete(AbstractMethod), key=lambda cls: cls.name)}
 
 
+@functools.cache
+def _start_libraries() -> None:
+    """The first derivative reads torch's compiler, the first product opens its threads: seconds that are no fit's."""
+    import scipy.optimize  # noqa: F401
+
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(512, 512) @ torch.ones(512, 512)
+        torch.func.vmap(torch.func.grad(torch.sum))(x)
+        torch.optim.Adam([torch.nn.Parameter(x)]).step()
+
+
 @contextlib.contextmanager
 def isolated(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's generators seeded inside, and as they were outside; gradients are recorded inside in any case.
+
+    A clock that is started inside counts nothing of what torch does at its first start.
 
     Args:
         seed: The seed inside.
@@ -184,6 +198,7 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
     Yields:
         Nothing.
     """
+    _start_libraries()
     with seeded(device, seed), torch.inference_mode(False), torch.enable_grad():
         yield
 

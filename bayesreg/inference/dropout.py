@@ -166,10 +166,10 @@ class MCDropout(AbstractVariational):
         Warns:
             ConvergenceWarning: If certificates are not passed; says how many, and what the first of them says.
         """
-        started = time.perf_counter()
         if len(models) != len(sets) or not sets:
             raise ValueError(f"each set needs a model of its own, but {len(models)} models and {len(sets)} sets came.")
         with isolated(checked_seed(seed), models[0].like.device), reporter(progress, self.name) as report:
+            started = time.perf_counter()
             pairs = [model.ingest(X, y) for model, (X, y) in zip(models, sets, strict=True)]
             bounds = [DropoutBound(LogJoint(model), data) for model, data in pairs]
             found, histories = _together(self, bounds, report)

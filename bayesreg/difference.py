@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 
-from bayesreg.metrics import plain
+from bayesreg.scores import plain
 
 _CARRIERS = 4.0  # rows: about where a single one has half of the variance of all
 

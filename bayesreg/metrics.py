@@ -17,9 +17,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch.distributions import Normal
@@ -27,81 +25,16 @@ from torch.nn.functional import one_hot
 
 from bayesreg import _check
 from bayesreg._readings import wilson
+from bayesreg.monte_carlo import batch_errors, interval_errors, log_density_error
 from bayesreg.normal_function import crps_of_normals
 from bayesreg.predictive import Predictive, tails
+from bayesreg.scores import Coverage, Scores
+from bayesreg.scores import plain as plain
 
 LEVELS = (0.50, 0.80, 0.90, 0.95)
 _FEW = 40  # components whose pairs cost no more than a thousand draws
 _REGRESSION = "mlpd, rmse, mae, crps, interval_score, mean_width, coverage, pit, calibration_error"
 _CLASSIFICATION = "mlpd, accuracy, brier, ece"
-
-
-@final
-@dataclass(frozen=True)
-class Coverage:
-    """How often central intervals of one level held the truth, with the uncertainty of that count.
-
-    Attributes:
-        level: Nominal probability.
-        hits: Number of y inside, the ends included.
-        num_data: N, or N·K with K outputs; when these depend on each other, the bounds are too narrow.
-        rate: hits / num_data.
-        lower: Lower end of the 95 % Wilson interval of the rate; `upper` is its upper end.
-    """
-
-    level: float
-    hits: int
-    num_data: int
-    rate: float
-    lower: float
-    upper: float
-
-    @property
-    def consistent(self) -> bool:
-        """True when the 95 % interval of the rate holds the level."""
-        return self.lower <= self.level <= self.upper
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Scores(Mapping[str, float]):
-    """All metrics of one predictive that fit its kind, by name, in a fixed order.
-
-    Attributes:
-        kind: "regression", "binary" or "multiclass".
-        num_data: N, the number of rows.
-        metrics: Name to value; `scores["rmse"]` reads it.
-        coverages: Coverage at 50, 80, 90 and 95 % with its bounds; empty for classes.
-    """
-
-    kind: str
-    num_data: int
-    metrics: Mapping[str, float]
-    coverages: tuple[Coverage, ...] = ()
-
-    def __getitem__(self, name: str) -> float:
-        return self.metrics[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain types, ready for JSON; a number that is not finite becomes None.
-
-        Returns:
-            Keys "kind", "num_data", "metrics" and "coverages".
-        """
-        metrics = {name: plain(value) for name, value in self.metrics.items()}
-        coverages = [asdict(coverage) for coverage in self.coverages]
-        return {"kind": self.kind, "num_data": self.num_data, "metrics": metrics, "coverages": coverages}
-
-
-def plain(number: float) -> float | None:
-    """A float for JSON, which has no word for NaN and infinity: None in their place."""
-    return float(number) if math.isfinite(number) else None
 
 
 def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
@@ -124,12 +57,22 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
     {'mlpd': -1.127, 'accuracy': 0.5, 'brier': 0.395, 'ece': 0.5}
     """
     y = predictive.target(y)
+    errors = {"mlpd": log_density_error(predictive, y).error / predictive.num_rows}
     if predictive.kind != "regression":
         values = {metric.__name__: metric(predictive, y) for metric in (mlpd, accuracy, brier, ece)}
-        return Scores(predictive.kind, predictive.num_rows, values)
+        errors |= batch_errors(predictive, lambda part: {m.__name__: m(part, y) for m in (accuracy, brier, ece)})
+        return Scores(predictive.kind, predictive.num_rows, values, (), errors)
     u = pit(predictive, y)
     lower, upper = predictive.interval(0.95)
     coverages = tuple(_coverage(u, level) for level in LEVELS)
+
+    def of_part(part: Predictive) -> dict[str, float]:
+        u, draws = pit(part, y), None if _has_exact_crps(part) else part.num_samples
+        found = {"rmse": rmse(part, y), "mae": mae(part, y), "crps": crps(part, y, num_samples=draws, seed=seed)}
+        found["calibration_error"] = _calibration_error(u)
+        return found | {f"coverage_{round(100 * level)}": _coverage(u, level).rate for level in LEVELS}
+
+    errors |= batch_errors(predictive, of_part) | interval_errors(predictive, lower, upper, y, 0.95)
     values = {
         "mlpd": mlpd(predictive, y),
         "rmse": rmse(predictive, y),
@@ -140,7 +83,7 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
         "calibration_error": _calibration_error(u),
     }
     values |= {f"coverage_{round(100 * coverage.level)}": coverage.rate for coverage in coverages}
-    return Scores(predictive.kind, predictive.num_rows, values, coverages)
+    return Scores(predictive.kind, predictive.num_rows, values, coverages, errors)
 
 
 def mlpd(predictive: Predictive, y: Any) -> float:

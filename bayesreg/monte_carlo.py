@@ -8,13 +8,15 @@ A draw is one function for all rows, so rows are off together: the variance of t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 
-from bayesreg.predictive import Predictive
+from bayesreg.predictive import Predictive, tails
 
+_BATCHES = 10
 FEW = 10.0  # draws that carry a row's density: below, the error itself is not known well
 
 
@@ -116,6 +118,65 @@ def log_density_error(predictive: Predictive, y: Any) -> LogDensityError:
             few, least = few + int(thin.sum()), min(least, float(carried.min()))
     spread = math.sqrt(float(influence.var()) / units + excess)
     return LogDensityError(count, spread, bias, least, few, influence.cpu())
+
+
+def batch_errors(predictive: Predictive, scores: Callable[[Predictive], Mapping[str, float]]) -> dict[str, float]:
+    """Monte Carlo error of any score by batch means: its spread over ten parts of the draws, over √10.
+
+    Args:
+        predictive: The prediction for N rows.
+        scores: Scores of a predictive of the same rows, by name.
+
+    Returns:
+        By name; zero where nothing is drawn, NaN where there are fewer than four draws.
+    """
+    count = predictive.num_samples
+    if predictive.function is not None or count == 1:
+        return dict.fromkeys(scores(predictive), 0.0)
+    units = count // 2 if count % 2 == 0 else count  # draws s and s + S/2 may be a pair
+    batches = min(_BATCHES, units)
+    if count < 4:
+        return dict.fromkeys(scores(predictive), math.nan)
+    batch = torch.arange(count) % units % batches
+    found = [scores(predictive.mixed(torch.nonzero(batch == b)[:, 0])) for b in range(batches)]
+    spread = {name: torch.tensor([part[name] for part in found], dtype=torch.float64).std() for name in found[0]}
+    return {name: float(value) / math.sqrt(batches) for name, value in spread.items()}
+
+
+def interval_errors(
+    predictive: Predictive, lower: torch.Tensor, upper: torch.Tensor, y: torch.Tensor, level: float
+) -> dict[str, float]:
+    """Monte Carlo error of the mean width and the interval score, by what a draw moves a quantile.
+
+        q̂ − q ≈ −(F̂(q) − p)/f(q)
+
+    Args:
+        predictive: A regression's prediction for N rows.
+        lower: Lower ends of the central intervals, (N,) or (N, K).
+        upper: Upper ends.
+        y: What was observed there.
+        level: Probability inside.
+
+    Returns:
+        "interval_score" and "mean_width"; zero where nothing is drawn.
+    """
+    count = predictive.num_samples
+    if predictive.function is not None or count == 1:
+        return {"interval_score": 0.0, "mean_width": 0.0}
+    units, total = count // 2 if count % 2 == 0 and count >= 4 else count, y.numel()
+    width = torch.zeros(2, units, dtype=torch.float64, device=y.device)  # of the score, and of the width
+    with torch.no_grad():
+        for rows, part in predictive.split():
+            components: Any = part.components
+            for end, p, sign in ((lower[rows], tails(level)[0], -1.0), (upper[rows], tails(level)[1], 1.0)):
+                density = components.log_prob(end).exp().mean(0).clamp_min(1e-300)
+                moved = -(part.likelihood.cdf(part.output, end, **part.noise) - p) / density
+                outside = (y[rows] - end) * sign > 0  # the score moves with the end, and against it by 2/α where y is outside
+                slope = 1 - outside * (2 / (1 - level))
+                for i, factor in enumerate((slope * sign, torch.full_like(end, sign))):
+                    width[i] += (moved * factor).double().reshape(-1, units, moved[0].numel()).mean(0).sum(1)
+    score, mean = (float(each.std()) / math.sqrt(units) / total for each in width)
+    return {"interval_score": score, "mean_width": mean}
 
 
 def _as_normal(part: Predictive, y: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

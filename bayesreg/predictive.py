@@ -307,6 +307,17 @@ class Predictive:
             noise = {name: value[:, rows] if value.shape[1] > 1 else value for name, value in self.noise.items()}
             yield rows, self._with(self.output[:, rows], noise, None if self.function is None else self.function.rows(rows))
 
+    def mixed(self, draws: torch.Tensor) -> Predictive:
+        """The mixture of some of the draws alone.
+
+        Args:
+            draws: Their numbers, (S',).
+
+        Returns:
+            A predictive of the same rows.
+        """
+        return self._with(self.output[draws], {name: value[draws] for name, value in self.noise.items()}, None)
+
     def __repr__(self) -> str:
         outputs = f", K={self.num_outputs}" if len(self.mean_shape) > 1 else ""
         return f"Predictive({self.kind}, S={self.num_samples}, N={self.num_rows}{outputs})"

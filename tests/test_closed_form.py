@@ -1,6 +1,7 @@
 """Where a function's values are normal, p(y | x, data) has no Monte Carlo error: it equals formulas and integrals."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from bayesreg.metrics import evaluate
 from bayesreg.posterior import Gaussian as GaussianPosterior
 from bayesreg.posterior import Guide
 from bayesreg.predictive import Predictive
-from bayesreg.priors import Flat, HalfNormal, Normal
+from bayesreg.priors import AbstractPrior, Flat, HalfNormal, Normal
 
 SEEDS = [0, 1, 2]
 
@@ -28,7 +29,7 @@ def data(seed=0, N=30, D=3, K=None, noise=0.3):
     return x, f + noise * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def fitted(x, y, method, likelihood, prior=Normal(1.0), **options):  # noqa: B008 (frozen)
+def fitted(x, y, method, likelihood, prior: AbstractPrior = Normal(1.0), **options) -> Any:  # noqa: B008 (frozen)
     width = 1 if y.dim() == 1 else y.shape[1]
     model = br.BayesianModel(nn.Linear(x.shape[1], width, bias=False).double(), prior, likelihood, **options)
     return br.fit(model, x, y, method=method, progress=False)
@@ -49,7 +50,7 @@ def test_a_linear_gaussian_model_predicts_by_the_textbook_formula(method, seed):
     mean, variance = conjugate(x, y, new, 0.3)
     for count in (1, 2, 7, 1000):  # so many draws or so few: the numbers are the same
         found = fitted(x, y, method, Gaussian(0.3)).predict(new, num_samples=count)
-        normal = stats.norm(mean, (variance + 0.3**2).sqrt())
+        normal: Any = stats.norm(mean, (variance + 0.3**2).sqrt())
         np.testing.assert_allclose(found.log_prob(target), normal.logpdf(target), rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(found.mean, mean, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(found.epistemic_variance, variance, rtol=1e-7)
@@ -65,7 +66,7 @@ def test_several_outputs_have_the_joint_density_of_a_row(seed):
     x, y = data(seed, K=2)
     module = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Tanh(), nn.Linear(2, 2)).double()
     model = br.BayesianModel(module, Normal(1.0), Gaussian(0.3))
-    posterior = br.fit(model, x, y, method="laplace", progress=False)
+    posterior: Any = br.fit(model, x, y, method="laplace", progress=False)
     new, target = data(seed, N=5, K=2)
     found = posterior.predict(new, num_samples=2)
 
@@ -154,7 +155,7 @@ def test_mean_field_of_a_linear_model_takes_it_and_of_a_network_does_not(seed):
     assert isinstance(linear, Guide)
     found = linear.predict(x, num_samples=3)
     loc, scale = linear.guide.moments()
-    normal = stats.norm(x @ loc, (x.square() @ scale.square() + 0.09).sqrt())
+    normal: Any = stats.norm(x @ loc, (x.square() @ scale.square() + 0.09).sqrt())
     np.testing.assert_allclose(found.log_prob(y), normal.logpdf(y), rtol=1e-9)
     for layer in (nn.Tanh(), nn.ReLU()):
         module = nn.Sequential(nn.Linear(3, 4), layer, nn.Linear(4, 1)).double()

@@ -1,7 +1,7 @@
 """The answer of a fit, one interface for all: a mode is a Dirac posterior.
 
 Dirac     a point                       Gaussian  N(loc, covariance) over the unconstrained vector
-Guide     a variational family          Draws     what a sampler left behind
+Draws     what a sampler left behind    Guide     a variational family, in `guide_posterior`
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import nn
 from bayesreg import _check, closed_form, propagate
 from bayesreg._catalog import concrete
 from bayesreg.flat import FlatLayout
-from bayesreg.guides import AbstractGuide, MeanFieldGuide
 from bayesreg.layers import batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.predictive import Predictive
@@ -284,7 +283,7 @@ def _quadrature(transform: Any, loc: torch.Tensor, sd: torch.Tensor) -> tuple[to
     return mean, (weights * (values - mean).square()).sum(0).sqrt()
 
 
-class _NormalMoments(AbstractPosterior):
+class NormalMoments(AbstractPosterior):
     """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
 
     @abc.abstractmethod
@@ -316,7 +315,7 @@ class _NormalMoments(AbstractPosterior):
         return loc, sd
 
 
-class Gaussian(_NormalMoments):
+class Gaussian(NormalMoments):
     """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
 
     `layout.segments["0.weight"].slice` says where an unknown lies in the vector.
@@ -376,43 +375,6 @@ class Gaussian(_NormalMoments):
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Gaussian:
         """The inverse of `state`."""
         return cls(model, record, state["loc"], state["factor"], bool(state["linearize"]))
-
-
-class Guide(_NormalMoments):
-    """A fitted guide, which stays a Pyro guide: `posterior.guide` goes anywhere Pyro takes one.
-
-    Args:
-        model: The model, bound to its training data.
-        record: What the method says about the fit.
-        guide: The guide.
-    """
-
-    def __init__(self, model: BayesianModel, record: FitRecord, guide: AbstractGuide) -> None:
-        super().__init__(model, record)
-        self.guide = guide
-
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Draws, (S, P)."""
-        return self.guide.draw(num_samples, generator)
-
-    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd of each entry."""
-        return self.guide.moments()
-
-    def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        return self.guide.moments() if isinstance(self.guide, MeanFieldGuide) else None
-
-    def state(self) -> dict[str, Any]:
-        """The guide's family and parameters."""
-        return {"family": type(self.guide).__name__, **self.guide.state_dict()}
-
-    @classmethod
-    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Guide:
-        """The inverse of `state`."""
-        family = {guide.__name__: guide for guide in concrete(AbstractGuide)}[state["family"]]
-        guide = family.blank(FlatLayout(model), model.like)
-        guide.load_state_dict({name: value for name, value in state.items() if name != "family"})
-        return cls(model, record, guide)
 
 
 class Draws(AbstractPosterior):

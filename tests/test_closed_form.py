@@ -11,10 +11,10 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg._readings import take
+from bayesreg.guide_posterior import Guide
 from bayesreg.likelihoods import Bernoulli, Gaussian
 from bayesreg.metrics import evaluate
 from bayesreg.posterior import Gaussian as GaussianPosterior
-from bayesreg.posterior import Guide
 from bayesreg.predictive import Predictive
 from bayesreg.priors import AbstractPrior, Flat, HalfNormal, Normal
 

@@ -12,6 +12,7 @@ import torch
 from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.guide_posterior import Guide
 from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.base import Report
 from bayesreg.inference.loop import run
@@ -21,7 +22,6 @@ from bayesreg.inference.variational import AbstractVariational, rise
 from bayesreg.layers.batchnorm import batchnorms, normalising
 from bayesreg.layers.structure import has_dropout
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Guide
 from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.training_copy import TrainingCopy
 

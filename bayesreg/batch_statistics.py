@@ -23,10 +23,12 @@ from bayesreg import _check, propagate
 from bayesreg.data import rows_of, unpack
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
+from bayesreg.memory import MAX_MEMORY, check_room, chosen
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, among, restored
+from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, restored
 from bayesreg.predictive import Predictive
 from bayesreg.record import FitRecord
+from bayesreg.threads import own
 
 _TOGETHER = 20_000  # rows × draws that go through the network at once
 
@@ -76,7 +78,7 @@ class WithStatistics(AbstractPosterior):
         """Those of `base`."""
         return self.base.moments()
 
-    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = propagate.MAX_MEMORY) -> Predictive:
+    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = MAX_MEMORY) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
 
         Stored draws are taken without replacement while there are enough, with replacement beyond.
@@ -93,15 +95,19 @@ class WithStatistics(AbstractPosterior):
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
-        count, generator = _check.count("num_samples", num_samples), torch.Generator().manual_seed(seed)
-        index, inputs = among(self.num_draws, count, generator).to(self.found.device), self.model.prepare(x)
+        count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
 
         # numbers of draws, so that what they are made of is not copied once more
-        def at(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return self.base._forward(self.made_of[draw], rows, self._module, _split(self.found[draw], self.shapes))
+        def forward(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return self.base._forward(self.made_of[draw], rows, own(self._module), _split(self.found[draw], self.shapes))
 
-        out = propagate.outputs(self.model, self.layout, index, inputs, forward=at, max_memory=max_memory)
-        return self._in_data_units(out, self.base._unknowns(self.made_of[index]))
+        def unknowns(draws: torch.Tensor) -> torch.Tensor:
+            return self.base._unknowns(self.made_of[draws])
+
+        index = torch.arange(self.num_draws, device=self.found.device)
+        draws = chosen(index, count, seed, self.layout.size)
+        options: dict[str, Any] = {"probe": index[0], "unknowns": unknowns, "max_memory": max_memory}
+        return propagate.mixture(self.model, self.layout, draws, count, inputs, forward=forward, **options)
 
     def state(self) -> dict[str, Any]:
         """The base's kind and state, and the stored draws with their statistics."""
@@ -123,7 +129,7 @@ def refresh_batchnorm(
     batch_size: int | None = None,
     num_draws: int = 1000,
     seed: int = 0,
-    max_memory: int = propagate.MAX_MEMORY,
+    max_memory: int = MAX_MEMORY,
 ) -> AbstractPosterior:
     """The same posterior with batch normalisation's statistics taken anew over training inputs, by each draw for itself.
 
@@ -174,7 +180,7 @@ def with_statistics(
     batch_size: int | None,
     num_draws: int,
     seed: int,
-    max_memory: int = propagate.MAX_MEMORY,
+    max_memory: int = MAX_MEMORY,
 ) -> AbstractPosterior:
     """`refresh_batchnorm` over prepared inputs.
 
@@ -208,7 +214,7 @@ def with_statistics(
     return WithStatistics(base, _recorded(base, said), made_of, found)
 
 
-def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = propagate.MAX_MEMORY) -> None:
+def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = MAX_MEMORY) -> None:
     """Refuse more stored draws than fit.
 
     Args:
@@ -222,11 +228,8 @@ def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory
     """
     width = size + sum(shape.numel() for shape in buffer_shapes(model.module).values())
     needed = num_draws * width * model.like.element_size()
-    if needed > max_memory:
-        raise ValueError(
-            f"stored draws must fit into {max_memory:,} bytes, but {num_draws:,} draws of {width:,} numbers need {needed:,}; "
-            "lower num_draws (or raise max_memory of refresh_batchnorm)."
-        )
+    came = f"{num_draws:,} draws of {width:,} numbers"
+    check_room(needed, max_memory, "stored draws", came, "lower num_draws (or raise max_memory of refresh_batchnorm)")
 
 
 def _recorded(base: AbstractPosterior, said: str) -> FitRecord:

@@ -20,7 +20,7 @@ from bayesreg.data import Data
 from bayesreg.inference.collapse import with_noise
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
-from bayesreg.predictive import seeded
+from bayesreg.threads import seeded
 
 Report = Callable[[int, int, float], None]
 

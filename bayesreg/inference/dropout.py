@@ -233,7 +233,7 @@ class DropoutBound:
                 network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
         noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
         values, buffers = model.weights(), network.named_by_row(noise, len(x))
-        if draws_numbers(lambda: model.forward(values, x, copy.deepcopy(self.module), buffers), x.device):
+        if draws_numbers(lambda: model.forward(values, x, copy.deepcopy(self.module), buffers)):
             raise ValueError(
                 f"randomness must be that of a layer, but the forward of {type(model.module).__name__} draws numbers of its "
                 "own (functional dropout?), which no posterior could repeat; put an nn.Dropout in its place."

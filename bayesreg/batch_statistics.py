@@ -28,7 +28,7 @@ from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, restored
 from bayesreg.predictive import Predictive
 from bayesreg.record import FitRecord
-from bayesreg.threads import own
+from bayesreg.threads import drawing, own
 
 _TOGETHER = 20_000  # rows × draws that go through the network at once
 
@@ -169,7 +169,8 @@ def refresh_batchnorm(
             f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has none "
             "that training moves; predict with the posterior as it is."
         )
-    x = _inputs(base.model, X)
+    with drawing(seed):  # a loader draws where its own numbers begin
+        x = _inputs(base.model, X)
     return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed, max_memory=max_memory)
 
 

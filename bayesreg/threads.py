@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
+import random
 import threading
 import weakref
 from collections.abc import Iterator
@@ -80,6 +81,20 @@ def settings() -> Iterator[None]:
     """
     with _lock("settings"):
         yield
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Python's own random numbers go on afterwards where they were: Rich, which scikit-learn loads, draws as it is imported.
+
+    Yields:
+        Nothing.
+    """
+    before = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from bayesreg.data import Data
 from bayesreg.inference.collapse import with_noise
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
-from bayesreg.threads import seeded
+from bayesreg.threads import importing, seeded
 
 Report = Callable[[int, int, float], None]
 
@@ -216,8 +216,9 @@ def reporter(progress: bool | Report, title: str) -> Iterator[Report]:
     if not progress or not sys.stderr.isatty():
         yield lambda step, total, objective: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    with importing():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

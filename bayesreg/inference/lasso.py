@@ -12,7 +12,7 @@ import numpy as np
 
 from bayesreg.inference.columns import GRAM_COLUMNS, Array, Columns, on_support
 from bayesreg.inference.group_lasso import SEARCHED, SOLVED, working_sets
-from bayesreg.threads import settings
+from bayesreg.threads import importing, settings
 
 FIRST_PASSES, MOST_PASSES = 10, 10_000  # over the columns, before the first and the last exact solve on the support
 
@@ -63,8 +63,9 @@ def lasso(columns: Columns, l1: Array, l2: Array, start: Array | None = None) ->
 def _coordinate_descent() -> Any:
     """Scikit-learn's engine, or None where it is not installed."""
     try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import enet_path
+        with importing():
+            from sklearn.exceptions import ConvergenceWarning
+            from sklearn.linear_model import enet_path
     except ImportError:
         return None
 

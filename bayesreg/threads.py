@@ -69,7 +69,8 @@ def sharing(module: nn.Module) -> nn.Module:
     tensors += [
         value for layer in layers for value in (*layer._parameters.values(), *layer._buffers.values()) if value is not None
     ]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    with torch._C._DisableFuncTorch():  # a first pass may be one of vmap's, whose tensors must not stay in the copy
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 @contextmanager

@@ -91,6 +91,8 @@ def fit(
 
     The person's module, the random state, and Pyro's parameter store are what they were, also when it fails.
 
+    In threads fits wait for each other, since each seeds torch's global generator and puts it back; predictions do not.
+
     Args:
         model: What is assumed.
         X: Inputs (N, ...): NumPy array, tensor, data frame; or a `Dataset` or `DataLoader` of pairs.

@@ -147,6 +147,26 @@ def test_a_copy_shares_tensors_and_goes_with_its_module():
     assert gone() is None
 
 
+class Listed(nn.Module):
+    """Holds a tensor where no module looks for one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.units = nn.Linear(3, 1).double(), [torch.ones(3, dtype=torch.float64)]
+
+    def forward(self, x):
+        return self.layer(x * self.units[0])
+
+
+@pytest.mark.parametrize("transform", [torch.func.jacrev, torch.func.jacfwd, torch.vmap])
+def test_a_first_pass_under_a_transform_leaves_nothing_of_it_in_the_copy(transform):
+    model = model_of(Listed())
+    values = {name: value[None] if transform is torch.vmap else value for name, value in model.weights().items()}
+    transform(lambda given: model.forward(given, X[:2]))(values)
+    assert type(model.to_run().units[0]) is torch.Tensor
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(model.to_run().units[0])
+
+
 def test_models_and_posteriors_are_copied_and_moved_as_before(posteriors):
     post = posteriors[1]
     wanted = post.predict(X[:5], num_samples=3).output

@@ -23,7 +23,7 @@ from bayesreg import _check, propagate
 from bayesreg.data import rows_of, unpack
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
-from bayesreg.memory import MAX_MEMORY, check_room, chosen
+from bayesreg.memory import MAX_MEMORY, chosen
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, restored
 from bayesreg.predictive import Predictive
@@ -229,8 +229,11 @@ def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory
     """
     width = size + sum(shape.numel() for shape in buffer_shapes(model.module).values())
     needed = num_draws * width * model.like.element_size()
-    came = f"{num_draws:,} draws of {width:,} numbers"
-    check_room(needed, max_memory, "stored draws", came, "lower num_draws (or raise max_memory of refresh_batchnorm)")
+    if needed > max_memory:
+        raise ValueError(
+            f"stored draws must fit into {max_memory:,} bytes, but {num_draws:,} draws of {width:,} numbers need {needed:,}; "
+            "lower num_draws (or raise max_memory of refresh_batchnorm)."
+        )
 
 
 def _recorded(base: AbstractPosterior, said: str) -> FitRecord:

@@ -7,10 +7,9 @@ Draws     what a sampler left behind    Guide     a variational family, in `guid
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,9 +17,10 @@ from bayesreg import _check, closed_form, propagate
 from bayesreg._catalog import concrete
 from bayesreg.flat import FlatLayout
 from bayesreg.layers import batchnorm
+from bayesreg.memory import MAX_MEMORY, among, blocks, check_draws, chosen, together
 from bayesreg.model import BayesianModel
+from bayesreg.moments import Moments, of_transformed
 from bayesreg.predictive import Predictive
-from bayesreg.prior_predictive import in_data_units
 from bayesreg.record import Certificate, FitRecord, History
 
 _DRAWS = 10_000  # behind moments that have no closed form: their Monte Carlo error is a hundredth of an sd
@@ -119,7 +119,9 @@ class AbstractPosterior(abc.ABC):
         """sd[θ | data] by name, in each unknown's shape; zero for a mode."""
         return self._named(self.moments()[1])
 
-    def sample(self, num_samples: int = 1000, *, seed: int = 0, units: str = "data") -> dict[str, torch.Tensor]:
+    def sample(
+        self, num_samples: int = 1000, *, seed: int = 0, units: str = "data", max_memory: int = MAX_MEMORY
+    ) -> dict[str, torch.Tensor]:
         """Draws of every unknown.
 
         Args:
@@ -127,19 +129,21 @@ class AbstractPosterior(abc.ABC):
             seed: Same seed, same draws; the global random state is not touched.
             units: "data" for the noise in the data's own units; "model" for every value as the model's sites and
                 `model.log_joint` take it, which differs when the model standardises.
+            max_memory: Bytes that the draws may take.
 
         Returns:
             By name, (S, *shape), in constrained space.
 
         Raises:
-            ValueError: If num_samples is not a whole number >= 1, or units is neither of the two.
+            ValueError: If num_samples is not a whole number >= 1, units is neither of the two, or the draws do not fit into
+                `max_memory`.
         """
         _check.one_of("units", units, ("data", "model"))
-        draws = self.draw(_check.count("num_samples", num_samples), torch.Generator().manual_seed(seed))
-        values = torch.vmap(self.layout.unflatten)(draws)
+        check_draws(count := _check.count("num_samples", num_samples), self.layout.size, self.model.like, max_memory)
+        values = together(torch.vmap(self.layout.unflatten)(block) for block in self._draws(count, seed))
         return values if units == "model" else self.to_data_units(values)
 
-    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = propagate.MAX_MEMORY) -> Predictive:
+    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = MAX_MEMORY) -> Predictive:
         """p(y | x, data) at new inputs.
 
         Args:
@@ -156,10 +160,10 @@ class AbstractPosterior(abc.ABC):
         """
         count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
         batchnorm.check_statistics(self.model.module)
-        u = self._draw_for_prediction(count, torch.Generator().manual_seed(seed))
         inputs = self.model.prepare(x)
-        out = propagate.outputs(self.model, self.layout, u, inputs, linearize_at=self._linearize_at(), max_memory=max_memory)
-        found, normal = self._in_data_units(out, u), self._normal()
+        draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
+        options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
+        found, normal = propagate.mixture(self.model, self.layout, draws, count, inputs, **options), self._normal()
         if normal is None:
             return found
         linear, layout = self._linearize_at() is not None, self.layout
@@ -174,7 +178,7 @@ class AbstractPosterior(abc.ABC):
 
     def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """What each draw's network is made of, (S, Q)."""
-        return self._draw_for_prediction(num_samples, generator)
+        return self.draw(num_samples, generator)
 
     def _forward(
         self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
@@ -186,10 +190,14 @@ class AbstractPosterior(abc.ABC):
         """The unknowns of each draw, (S, P), from what its network is made of."""
         return made_of
 
-    def _in_data_units(self, out: torch.Tensor, u: torch.Tensor) -> Predictive:
-        """Outputs (S, N, ...) and the draws that they come from, (S, P), as a predictive."""
-        noise = torch.vmap(lambda v: self.model.noise(self.layout.unflatten(v)))(u)
-        return in_data_units(self.model.likelihood, self.model.standardization, out, noise)
+    def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        """Draws of the unconstrained vector in blocks, (s, P) each: never more at once than fit."""
+        generator = torch.Generator().manual_seed(seed)
+        for size in blocks(num_samples, self.layout.size):
+            yield self.draw(size, generator)
+
+    def _draws_for_prediction(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        return self._draws(num_samples, seed)
 
     def _linearize_at(self) -> torch.Tensor | None:
         return None
@@ -197,9 +205,6 @@ class AbstractPosterior(abc.ABC):
     def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Mean of the unconstrained vector and a factor of its covariance, or the diagonal of one, where it is normal."""
         return None
-
-    def _draw_for_prediction(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        return self.draw(num_samples, generator)
 
     def _named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         named = {name: flat[s.slice].reshape(s.latent.shape) for name, s in self.layout.segments.items()}
@@ -275,14 +280,6 @@ class Dirac(AbstractPosterior):
         return cls(model, record, state["loc"])
 
 
-def _quadrature(transform: Any, loc: torch.Tensor, sd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and sd of a transformed normal, by Gauss–Hermite quadrature."""
-    nodes, weights = (torch.as_tensor(part).to(loc) for part in np.polynomial.hermite_e.hermegauss(64))
-    values, weights = transform(loc + sd * nodes[:, None]), (weights / weights.sum())[:, None]
-    mean = (weights * values).sum(0)
-    return mean, (weights * (values - mean).square()).sum(0).sqrt()
-
-
 class NormalMoments(AbstractPosterior):
     """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
 
@@ -305,13 +302,15 @@ class NormalMoments(AbstractPosterior):
                 sd[s.slice] = mean * variance.expm1().sqrt()
                 loc[s.slice] = mean
             else:
-                loc[s.slice], sd[s.slice] = _quadrature(s.transform, loc[s.slice], sd[s.slice])
+                loc[s.slice], sd[s.slice] = of_transformed(s.transform, loc[s.slice], sd[s.slice])
         if self.layout.non_centered:
-            draws = self.draw(_DRAWS, torch.Generator().manual_seed(0))
-            values = torch.vmap(self.layout.unflatten)(draws)
-            for s in self.layout.non_centered:
-                found = values[s.latent.name].reshape(_DRAWS, -1)
-                loc[s.slice], sd[s.slice] = found.mean(0), found.std(0)
+            found = [(s, Moments()) for s in self.layout.non_centered]
+            for block in self._draws(_DRAWS, 0):
+                values = torch.vmap(self.layout.unflatten)(block)
+                for s, moments in found:
+                    moments.add(values[s.latent.name].reshape(len(block), -1))
+            for s, moments in found:
+                loc[s.slice], sd[s.slice] = (part.to(loc) for part in moments.finish())
         return loc, sd
 
 
@@ -350,12 +349,22 @@ class Gaussian(NormalMoments):
         noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
         return self.loc + noise @ self.factor.mT
 
-    def _draw_for_prediction(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         # pairs loc ± step: the mean of a (linearised) network's output then has no Monte Carlo error at all
         if num_samples % 2:
             return self.draw(num_samples, generator)
         half = self.draw(num_samples // 2, generator)
         return torch.cat([half, 2 * self.loc - half])
+
+    def _draws_for_prediction(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        half, odd = divmod(num_samples, 2)
+        if odd:
+            yield from self._draws(num_samples, seed)
+        elif next(blocks(half, self.layout.size)) == half:
+            yield self._networks(num_samples, torch.Generator().manual_seed(seed))
+        else:
+            yield from self._draws(half, seed)
+            yield from (2 * self.loc - block for block in self._draws(half, seed))  # the same numbers once more
 
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry."""
@@ -399,6 +408,9 @@ class Draws(AbstractPosterior):
         """Stored draws, see `among`."""
         return self.draws[among(len(self.draws), num_samples, generator).to(self.draws.device)]
 
+    def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        return chosen(self.draws, num_samples, seed, self.layout.size)
+
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd over the stored draws, in constrained space."""
         values = torch.vmap(self.layout.unflatten)(self.draws)
@@ -413,13 +425,6 @@ class Draws(AbstractPosterior):
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Draws:
         """The inverse of `state`."""
         return cls(model, record, state["draws"])
-
-
-def among(stored: int, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-    """Numbers of stored draws, (num_samples,): without replacement while there are enough, with replacement beyond."""
-    if num_samples <= stored:
-        return torch.randperm(stored, generator=generator)[:num_samples]
-    return torch.randint(stored, (num_samples,), generator=generator)
 
 
 def restored(model: BayesianModel, kind: str, record: dict[str, Any], state: dict[str, Any]) -> AbstractPosterior:

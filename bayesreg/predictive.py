@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, final
 
@@ -21,7 +20,9 @@ from bayesreg import _check
 from bayesreg._roots import root
 from bayesreg.data import as_tensor
 from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.memory import MAX_MEMORY, check_draws
 from bayesreg.normal_function import NormalFunction
+from bayesreg.threads import drawing
 
 # Entries of one block of rows (draws × rows × outputs): 2 MB in float64, so that temporaries stay in the cache. One row
 # is the least that a block can hold.
@@ -244,7 +245,7 @@ class Predictive:
 
         return self._by_rows(mixture, self.target(y))
 
-    def sample(self, num_samples: int | None = None, *, seed: int = 0) -> torch.Tensor:
+    def sample(self, num_samples: int | None = None, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> torch.Tensor:
         """Draws of y. Draw i comes from one component for all rows, so its rows belong to one function.
 
         The components are taken in turn, 0 … S − 1 and again from 0; when fewer than S draws are wanted they are taken
@@ -253,18 +254,20 @@ class Predictive:
         Args:
             num_samples: Number of draws; max(S, 1000) when None.
             seed: Seed of the draws; the global random state is left as it was.
+            max_memory: Bytes that the draws may take.
 
         Returns:
             (num_samples, N) or (num_samples, N, K) in the data's own units; class labels (num_samples, N).
 
         Raises:
-            ValueError: If num_samples is not a whole number >= 1.
+            ValueError: If num_samples is not a whole number >= 1, or the draws do not fit into `max_memory`.
         """
         number = max(self.num_samples, 1000) if num_samples is None else _check.count("num_samples", num_samples)
+        check_draws(number, self.output[0].numel(), self.output, max_memory)
         turn = torch.arange(number, device=self.output.device)
         index = turn % self.num_samples if number >= self.num_samples else turn * self.num_samples // number
         noise = {name: value[index] for name, value in self.noise.items()}
-        with torch.no_grad(), seeded(self.output.device, seed):
+        with torch.no_grad(), drawing(seed):
             return self.likelihood.distribution(self.output[index], **noise).sample()
 
     def target(self, y: Any) -> torch.Tensor:
@@ -414,23 +417,3 @@ def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
             "the fit has diverged, or x lies where the network overflows: see the posterior's certificate."
         )
     return values
-
-
-@contextmanager
-def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """The generators of the CPU and of `device` seeded inside, and as they were outside; no other is touched.
-
-    Args:
-        device: Where draws are made.
-        seed: The seed inside.
-
-    Yields:
-        Nothing.
-    """
-    # not torch.manual_seed: it would seed every device, also those whose state is not put back
-    index = (torch.cuda.current_device() if device.index is None else device.index) if device.type == "cuda" else None
-    with torch.random.fork_rng(devices=[] if index is None else [index]):
-        torch.default_generator.manual_seed(seed)
-        if index is not None:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield

@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from lines above its own only
 ORDER = [
-    ["_check", "_files", "record", "moments"],
+    ["_check", "_files", "record", "moments", "threads"],
+    ["memory"],
     ["_catalog"],
     ["priors"],
     ["layers"],

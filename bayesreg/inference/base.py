@@ -21,7 +21,7 @@ from bayesreg.data import Data
 from bayesreg.inference.collapse import with_noise
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
-from bayesreg.predictive import seeded
+from bayesreg.threads import importing, seeded
 
 Report = Callable[[int, int, float], None]
 
@@ -91,6 +91,8 @@ def fit(
     """Fit a model's posterior, or its mode, to data.
 
     The person's module, the random state, and Pyro's parameter store are what they were, also when it fails.
+
+    In threads fits wait for each other, since each seeds torch's global generator and puts it back; predictions do not.
 
     Args:
         model: What is assumed.
@@ -231,8 +233,9 @@ def reporter(progress: bool | Report, title: str) -> Iterator[Report]:
     if not progress or not sys.stderr.isatty():
         yield lambda step, total, objective: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    with importing():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

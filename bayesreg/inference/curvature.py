@@ -233,7 +233,7 @@ def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output:
     total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
 
     def row(v: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with activity.captured(model.module, (output,)) as found:
+        with activity.captured(model.to_run(), (output,)) as found:
             model.forward(layout.unflatten(v), inputs[None])
         value = torch.stack([part[0] for part in found[output.name]])
         return value, value

@@ -60,7 +60,7 @@ def run(table: Table, fits: Mapping[str, Fit], settings: Settings) -> None:
         ValueError: If a fit is refused, fails, or the report cannot be written.
     """
     split = table.train_test_split(settings.test_fraction, settings.seed)
-    _check_memory(fits, split, settings.num_samples)
+    _check_memory(fits, split, settings.num_samples or 1000)
     with _threads(fits, split):
         _run(table, split, fits, settings)
 

@@ -111,14 +111,14 @@ class Settings:
         force: Replace one that is there.
         test_fraction: Share of the rows held out.
         seed: Of the split, the first weights, the fits and the draws.
-        num_samples: Draws from each posterior for its predictions.
+        num_samples: Draws from each posterior for its predictions; None for as many as their comparison needs.
     """
 
     out: Path
     force: bool
     test_fraction: float = 0.2
     seed: int = 0
-    num_samples: int = 1000
+    num_samples: int | None = None
 
 
 def check(settings: Settings) -> None:
@@ -134,7 +134,7 @@ def check(settings: Settings) -> None:
         raise ValueError(
             f"--seed must be a whole number >= 0 and below 2**64, but {_check.said(settings.seed)} came; pass for example 0."
         )
-    if settings.num_samples < 1:
+    if settings.num_samples is not None and settings.num_samples < 1:
         raise ValueError(f"--num-samples must be a whole number >= 1, but {settings.num_samples} came; pass for example 1000.")
     out = settings.out
     if out.suffix != ".html":

@@ -26,10 +26,12 @@ from bayesreg.behaviour import VMAP
 from bayesreg.data import rows_of, unpack
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
+from bayesreg.memory import MAX_MEMORY, chosen
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian, among
+from bayesreg.posterior import AbstractPosterior, Dirac, Gaussian
 from bayesreg.predictive import Predictive
 from bayesreg.record import FitRecord
+from bayesreg.threads import drawing, own
 
 _TOGETHER = 20_000  # rows × draws that go through the network at once
 
@@ -79,7 +81,7 @@ class WithStatistics(AbstractPosterior):
         """Those of `base`."""
         return self.base.moments()
 
-    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = propagate.MAX_MEMORY) -> Predictive:
+    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = MAX_MEMORY) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
 
         Stored draws are taken without replacement while there are enough, with replacement beyond.
@@ -96,15 +98,19 @@ class WithStatistics(AbstractPosterior):
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
-        count, generator = _check.count("num_samples", num_samples), torch.Generator().manual_seed(seed)
-        index, inputs = among(self.num_draws, count, generator).to(self.found.device), self.model.prepare(x)
+        count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
 
         # numbers of draws, so that what they are made of is not copied once more
-        def at(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return self.base._forward(self.made_of[draw], rows, self._module, _split(self.found[draw], self.shapes))
+        def forward(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return self.base._forward(self.made_of[draw], rows, own(self._module), _split(self.found[draw], self.shapes))
 
-        out = propagate.outputs(self.model, self.layout, index, inputs, forward=at, max_memory=max_memory)
-        return self._in_data_units(out, self.base._unknowns(self.made_of[index]))
+        def unknowns(draws: torch.Tensor) -> torch.Tensor:
+            return self.base._unknowns(self.made_of[draws])
+
+        index = torch.arange(self.num_draws, device=self.found.device)
+        draws = chosen(index, count, seed, self.layout.size)
+        options: dict[str, Any] = {"probe": index[0], "unknowns": unknowns, "max_memory": max_memory}
+        return propagate.mixture(self.model, self.layout, draws, count, inputs, forward=forward, **options)
 
     def state(self) -> dict[str, Any]:
         """The base's kind and state, and the stored draws with their statistics."""
@@ -132,7 +138,7 @@ def refresh_batchnorm(
     batch_size: int | None = None,
     num_draws: int = 1000,
     seed: int = 0,
-    max_memory: int = propagate.MAX_MEMORY,
+    max_memory: int = MAX_MEMORY,
 ) -> AbstractPosterior:
     """The same posterior with batch normalisation's statistics taken anew over training inputs, by each draw for itself.
 
@@ -172,7 +178,8 @@ def refresh_batchnorm(
             f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has none "
             "that training moves; predict with the posterior as it is."
         )
-    x = _inputs(base.model, X)
+    with drawing(seed):  # a loader draws where its own numbers begin
+        x = _inputs(base.model, X)
     return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed, max_memory=max_memory)
 
 
@@ -183,7 +190,7 @@ def with_statistics(
     batch_size: int | None,
     num_draws: int,
     seed: int,
-    max_memory: int = propagate.MAX_MEMORY,
+    max_memory: int = MAX_MEMORY,
 ) -> AbstractPosterior:
     """`refresh_batchnorm` over prepared inputs.
 
@@ -217,7 +224,7 @@ def with_statistics(
     return WithStatistics(base, _recorded(base, said), made_of, found)
 
 
-def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = propagate.MAX_MEMORY) -> None:
+def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = MAX_MEMORY) -> None:
     """Refuse more stored draws than fit.
 
     Args:

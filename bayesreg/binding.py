@@ -20,7 +20,7 @@ from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dropouts, is_norm
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.link import normaliser
-from bayesreg.predictive import seeded
+from bayesreg.threads import drawing
 
 
 class AbstractBinding(abc.ABC):
@@ -102,7 +102,8 @@ class AbstractBinding(abc.ABC):
         Returns:
             A new model; this one is unchanged.
         """
-        return self.ingest(X, y, num_data=num_data)[0]
+        with drawing(0):  # a loader draws where its own numbers begin
+            return self.ingest(X, y, num_data=num_data)[0]
 
     def ingest(self, X: Any, y: Any = None, *, num_data: int | None = None) -> tuple[Self, Data]:
         """Check the training data, bind the model to them, and prepare them.
@@ -337,25 +338,24 @@ class AbstractBinding(abc.ABC):
         for layer in filter(is_norm, module.modules()):
             layer.eval()
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        if draws_numbers(lambda: self.forward(values, rows, copied(module)), x.device):
+        if draws_numbers(lambda: self.forward(values, rows, copied(module))):
             raise ValueError(
                 f"randomness in training must be that of a layer (nn.Dropout), but the forward of {type(self.module).__name__} "
                 "draws numbers of its own (functional dropout?), which no fit could switch; put an nn.Dropout in its place."
             )
-        with torch.no_grad(), seeded(x.device, 0):
+        with torch.no_grad(), drawing(0):
             trained, settled = self.forward(values, rows, module), self.forward(values, rows)
         moved = any(not torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
         return moved or not torch.allclose(trained, settled, rtol=1e-5, atol=1e-7)
 
 
-def draws_numbers(call: Callable[[], torch.Tensor], device: torch.device) -> bool:
+def draws_numbers(call: Callable[[], torch.Tensor]) -> bool:
     """True where a pass through a network depends on the random state.
 
     Args:
-        call: One pass, which changes nothing.
-        device: Where it runs; its random state is as it was afterwards.
+        call: One pass, which changes nothing; torch's random state is as it was afterwards.
     """
-    with torch.no_grad(), seeded(device, 0):
+    with torch.no_grad(), drawing(0):
         return not torch.equal(call(), call())
 
 

@@ -106,7 +106,12 @@ LearningRate = Annotated[
     float | None, _option("Adam's first rate; it falls to zero along the fit. If not given: 0.01.", _FITS, metavar="RATE")
 ]
 Seed = Annotated[int, _option("Same seed, same machine, same answer.", _FITS, metavar="SEED", show_default=True)]
-NumSamples = Annotated[int, _option("Draws from each posterior for its predictions.", _REPORT, metavar="S", show_default=True)]
+NumSamples = Annotated[
+    int | None,
+    _option(
+        "Draws from each posterior for its predictions; as many as their comparison needs if not given.", _REPORT, metavar="S"
+    ),
+]
 Out = Annotated[Path, _option("The report; its numbers go beside it as .json.", _REPORT, metavar="HTML", show_default=True)]
 Force = Annotated[bool, _option("Replace a report that is there.", _REPORT, "--force")]
 SomePrior = Annotated[
@@ -171,7 +176,7 @@ def report(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     seed: Seed = 0,
-    num_samples: NumSamples = 1000,
+    num_samples: NumSamples = None,
     out: Out = Path("report.html"),
     force: Force = False,
 ) -> None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 
+from bayesreg._readings import column, number, percent, plus_minus
+from bayesreg.difference import Difference, paired_difference
 from bayesreg.metrics import Scores, evaluate, plain
+from bayesreg.monte_carlo import FEW, LogDensityError, log_density_error
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Goal = Literal["higher", "lower", "level", "none"]
-_CARRIERS = 4.0  # rows: about where a single one has half of the variance of all
+SHARE = 0.1  # of a difference's standard error, up to which its Monte Carlo error does not matter
+_LEAST = 0.01  # nats over all rows, which nobody looks at
+_START, _MOST, _ROUNDS = 1000, 50_000, 3
+_ENTRIES = 2**23  # draws × rows × outputs
 _ARROWS = {"higher": " ↑", "lower": " ↓", "level": "", "none": ""}
 
 
@@ -67,105 +73,6 @@ METRICS: dict[str, Metric] = {
 
 
 @final
-@dataclass(frozen=True)
-class Difference:
-    """Log predictive density of one posterior minus the best's, paired by row, in nats.
-
-    Attributes:
-        sum: Over all rows; zero for the best itself, negative for the others.
-        sum_se: Standard error of the sum, √N · sd of the row differences, and the Monte Carlo error with it:
-            √(N · variance + monte_carlo²); NaN for a single row.
-        mean: A row, sum / N.
-        mean_se: Standard error of the mean, sum_se / N.
-        median: Of the row differences.
-        num_better: Rows on which this posterior's density is higher than the best's.
-        num_worse: Rows on which it is lower; the rest are ties.
-        heavy_tailed: True where a few rows carry the variance of the row differences. The sum is then not near normal and
-            `sum_se` says little: read `median` and `share`.
-        monte_carlo: What `sum` itself may be off by, because the densities are means over draws; 0 without draws.
-    """
-
-    sum: float
-    sum_se: float
-    mean: float
-    mean_se: float
-    median: float
-    num_better: int
-    num_worse: int
-    heavy_tailed: bool
-    monte_carlo: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain types, ready for JSON; a number that is not finite becomes None.
-
-        Returns:
-            The attributes, and "share" and "sign_test".
-        """
-        found = asdict(self) | {"share": self.share, "sign_test": self.sign_test}
-        return {name: plain(value) if isinstance(value, float) else value for name, value in found.items()}
-
-    @property
-    def share(self) -> float:
-        """Share of the rows on which this posterior's density is higher than the best's; NaN where all are ties."""
-        decided = self.num_better + self.num_worse
-        return self.num_better / decided if decided else math.nan
-
-    @property
-    def sign_test(self) -> float:
-        """Two-sided p-value of the sign test: that either is better on any row with probability ½; ties are left out."""
-        from scipy.stats import binomtest
-
-        decided = self.num_better + self.num_worse
-        return float(binomtest(self.num_better, decided).pvalue) if decided else 1.0
-
-
-def paired_difference(log_prob: torch.Tensor, best: torch.Tensor, monte_carlo: float = 0.0) -> Difference:
-    """Sum and mean over rows of log_prob − best, each with its standard error.
-
-    The normal distribution of the sum, on which its standard error rests, comes from many rows that each matter a little.
-    With zᵢ the differences about their mean, (Σ z²)² / Σ z⁴ is the number of rows that carry the variance (1 where a single
-    one does, N/3 for normal differences); with fewer than four of them, or N/12 where that is less, the tail is heavy.
-
-    Args:
-        log_prob: Log density of each row, (N,), in nats.
-        best: The same rows under the one to compare with, (N,).
-        monte_carlo: Monte Carlo error of the sum, in nats.
-
-    Returns:
-        The difference.
-
-    References:
-        Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation using leave-one-out cross-validation and
-        WAIC, section 5. Sivula, Magnusson and Vehtari (2020), Uncertainty in Bayesian leave-one-out cross-validation based
-        model comparison.
-
-    >>> found = paired_difference(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 5.0]))
-    >>> found.sum, found.sum_se, found.mean, found.mean_se, found.num_worse, found.heavy_tailed
-    (-4.0, 2.0, -2.0, 1.0, 2, False)
-    >>> outlier = paired_difference(torch.tensor([0.1] * 99 + [-40_000.0]), torch.zeros(100))
-    >>> outlier.heavy_tailed, round(outlier.median, 3), outlier.share
-    (True, 0.1, 0.99)
-    """
-    rows = log_prob.double() - best.double()
-    n = rows.numel()
-    se = math.hypot(float(rows.std()) / math.sqrt(n), monte_carlo / n) if n > 1 else math.nan
-    off = rows - rows.mean()
-    squares = (off / off.abs().max().clamp_min(1e-300)).square()
-    carriers = float(squares.sum().square() / squares.square().sum()) if bool(squares.any()) else float(n)
-    return Difference(
-        sum=float(rows.sum()),
-        sum_se=se * n,
-        mean=float(rows.mean()),
-        mean_se=se,
-        median=float(rows.quantile(0.5)),
-        num_better=int((rows > 0).sum()),
-        num_worse=int((rows < 0).sum()),
-        heavy_tailed=carriers < min(_CARRIERS, n / 12),
-        monte_carlo=monte_carlo,
-    )
-
-
-@final
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """What `compare` found; `print` shows it as a table. All dicts have one entry a posterior, in the order given.
@@ -178,6 +85,7 @@ class Comparison:
         num_parameters: P.
         seconds: What the fit took.
         best: Name of the one with the highest log predictive density.
+        errors: Monte Carlo error of the log density, of all rows together.
     """
 
     scores: dict[str, Scores]
@@ -187,6 +95,7 @@ class Comparison:
     num_parameters: dict[str, int]
     seconds: dict[str, float]
     best: str
+    errors: dict[str, LogDensityError] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -202,19 +111,28 @@ class Comparison:
         """The same as plain types, ready for JSON, without the predictives; a number that is not finite becomes None.
 
         Returns:
-            Keys "kind", "num_data", "best" and "posteriors", the last one by name.
+            Keys "kind", "num_data", "best", "notes" and "posteriors", the last one by name.
         """
         posteriors = {
             name: {
                 "method": self.methods[name],
                 "num_parameters": self.num_parameters[name],
                 "seconds": plain(self.seconds[name]),
+                "num_samples": self.predictives[name].num_samples,
+                "closed_form": self.predictives[name].function is not None,
+                "monte_carlo_error": plain(self.errors[name].error) if name in self.errors else None,
                 "log_density_difference": self.differences[name].to_dict(),
                 "scores": scores.to_dict(),
             }
             for name, scores in self.scores.items()
         }
-        return {"kind": self.kind, "num_data": self.num_data, "best": self.best, "posteriors": posteriors}
+        return {
+            "kind": self.kind,
+            "num_data": self.num_data,
+            "best": self.best,
+            "notes": self.notes,
+            "posteriors": posteriors,
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """A data frame with one row a posterior and every metric in a column.
@@ -284,11 +202,11 @@ class Comparison:
         else:
             top = {"higher": max, "lower": min}.get(goal, lambda _: None)(values)
             marks = ["*" if value == top else " " for value in values]
-        return [text + mark for text, mark in zip(_numbers(values), marks, strict=True)]
+        return [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
 
     def _deltas(self) -> list[str]:
         return [
-            "0 " if name == self.best else _with_error(difference.sum, difference.sum_se) + " "
+            "0 " if name == self.best else _plain(plus_minus(difference.sum, difference.sum_se)) + " "
             for name, difference in self.differences.items()
         ]
 
@@ -298,11 +216,35 @@ class Comparison:
         lines.append("Δ: log density summed over the rows minus that of the best, ± its standard error, paired by row.")
         if any(not coverage.consistent for scores in self.scores.values() for coverage in scores.coverages[-1:]):
             lines.append("!: fewer than one calibrated test set in twenty has a coverage as far from its level.")
-        return lines
+        return lines + self.notes
+
+    @property
+    def notes(self) -> list[str]:
+        """What the differences and their standard errors do not say by themselves, one sentence each."""
+        found = []
+        for name, d in self.differences.items():
+            if d.heavy_tailed:
+                found.append(
+                    f"{name}: a few rows make its Δ, and ± says little; in the median row it is {number(d.median, 3)} nats, "
+                    f"and {name} is better than {self.best} on {percent(d.share)} of the rows."
+                )
+        for name, error in self.errors.items():
+            decided = [d for other, d in self.differences.items() if name in (other, self.best) and other != self.best]
+            if any(d.monte_carlo > max(SHARE * d.sampling_se, _LEAST) for d in decided) and error.error > _LEAST:
+                found.append(
+                    f"{name}: its log density rests on {error.num_samples:,} draws and may be off by {number(error.error, 2)} "
+                    "nats over all rows, more than a tenth of a Δ's standard error; ± holds that too."
+                )
+            if error.few:
+                found.append(
+                    f"{name}: on {error.few:,} of {self.num_data:,} rows fewer than {FEW:g} of its {error.num_samples:,} draws "
+                    "carry the density; how far it is off there is a guess."
+                )
+        return found
 
 
 def compare(
-    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, *, num_samples: int = 1000, seed: int = 0
+    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, *, num_samples: int | None = None, seed: int = 0
 ) -> Comparison:
     """Score several posteriors on the same held-out rows.
 
@@ -313,7 +255,9 @@ def compare(
         posteriors: Name to posterior, of one or of several models, all of one likelihood kind.
         X: Inputs (N, ...) in the data's own units, not used in the fits.
         y: Targets there: (N,) or (N, K), or class labels (N,).
-        num_samples: Draws from each posterior; a mode needs and takes one.
+        num_samples: Draws from each posterior; a mode needs and takes one. None for 1000, and more of a posterior whose Monte
+            Carlo error is above a tenth of a difference's standard error (and above 0.01 nats): until it is not, all that a
+            sampler left are taken, or draws × rows × outputs are 8 million.
         seed: Seed of the draws; the global random state is left as it was.
 
     Returns:
@@ -323,19 +267,61 @@ def compare(
         ValueError: If the mapping is empty or none, a value is no posterior, the kinds differ, or the data do not fit.
     """
     _check_posteriors(posteriors)
-    predictives = {n: p.predict(X, num_samples=num_samples, seed=seed) for n, p in posteriors.items()}
-    scores = {name: evaluate(predictive, y, seed=seed) for name, predictive in predictives.items()}
+    start = {name: num_samples or min(_START, posterior.num_draws or _START) for name, posterior in posteriors.items()}
+    predictives = {name: p.predict(X, num_samples=start[name], seed=seed) for name, p in posteriors.items()}
     rows = {name: predictive.log_prob(y) for name, predictive in predictives.items()}
-    best = max(scores, key=lambda name: scores[name]["mlpd"])
+    errors = {name: log_density_error(predictive, y) for name, predictive in predictives.items()}
+    for _ in range(_ROUNDS if num_samples is None else 0):
+        more = _more_draws(posteriors, predictives, rows, errors)
+        for name, count in more.items():
+            predictives[name] = posteriors[name].predict(X, num_samples=count, seed=seed)
+            rows[name], errors[name] = predictives[name].log_prob(y), log_density_error(predictives[name], y)
+        if not more:
+            break
     return Comparison(
-        scores=scores,
+        scores={name: evaluate(predictive, y, seed=seed) for name, predictive in predictives.items()},
         predictives=predictives,
-        differences={name: paired_difference(log_prob, rows[best]) for name, log_prob in rows.items()},
+        differences=_differences(rows, errors),
         methods={name: posterior.method for name, posterior in posteriors.items()},
         num_parameters={name: posterior.model.num_parameters for name, posterior in posteriors.items()},
         seconds={name: posterior.elapsed for name, posterior in posteriors.items()},
-        best=best,
+        best=_best(rows),
+        errors=errors,
     )
+
+
+def _best(rows: Mapping[str, torch.Tensor]) -> str:
+    return max(rows, key=lambda name: float(rows[name].double().mean()))
+
+
+def _differences(rows: Mapping[str, torch.Tensor], errors: Mapping[str, LogDensityError]) -> dict[str, Difference]:
+    best = _best(rows)
+    found = {n: 0.0 if n == best else errors[n].against(errors[best]) for n in rows}
+    return {name: paired_difference(log_prob, rows[best], found[name]) for name, log_prob in rows.items()}
+
+
+def _more_draws(
+    posteriors: Mapping[str, AbstractPosterior],
+    predictives: Mapping[str, Predictive],
+    rows: Mapping[str, torch.Tensor],
+    errors: Mapping[str, LogDensityError],
+) -> dict[str, int]:
+    """How many draws to take next from those whose Monte Carlo error decides a difference's, where there is room."""
+    found: dict[str, int] = {}
+    best = _best(rows)
+    for name, difference in _differences(rows, errors).items():
+        excess = difference.monte_carlo / max(SHARE * difference.sampling_se, _LEAST)
+        if not excess > 1:  # nor where a single row gives no standard error
+            continue
+        for one in (name, best):
+            predictive, own = predictives[one], errors[one].error
+            if own <= difference.monte_carlo / 4:  # the other one's error is all of it
+                continue
+            most = min(_MOST, _ENTRIES // predictive.output[0].numel(), posteriors[one].num_draws or _MOST)
+            wanted = math.ceil(predictive.num_samples * min(max(1.5 * excess**2, 2.0), 64.0) / 1000) * 1000
+            if most > predictive.num_samples:
+                found[one] = max(found.get(one, 0), min(wanted, most))
+    return found
 
 
 def _check_posteriors(posteriors: Any) -> None:
@@ -354,26 +340,6 @@ def _check_posteriors(posteriors: Any) -> None:
         raise ValueError(f"posteriors must be of one likelihood kind, but {came}; compare those of one kind at a time.")
 
 
-def _numbers(values: list[float]) -> list[str]:
-    """One column of numbers, with as many decimals as give the smallest three digits and the largest at most six.
-
-    >>> _numbers([-0.7098, -20.78]), _numbers([0.5, 12345.0]), _numbers([2e-7, 0.0])
-    (['-0.710', '-20.780'], ['0.5', '12345.0'], ['2.00e-07', '0.00e+00'])
-    """
-    sizes = [abs(value) for value in values if math.isfinite(value) and value != 0] or [1.0]
-    low, high = math.floor(math.log10(min(sizes))), math.floor(math.log10(max(sizes)))
-    if high >= 6 or high < -3:
-        return [f"{value:.2e}" for value in values]
-    decimals = max(min(2 - low, 5 - max(high, 0), 4), 0)
-    return [f"{value:.{decimals}f}" for value in values]
-
-
-def _with_error(value: float, error: float) -> str:
-    """A number to two digits of its standard error.
-
-    >>> _with_error(-1204.42, 195.2), _with_error(-0.0993, 0.239), _with_error(-3.0, float("nan"))
-    ('-1204 ± 195', '-0.10 ± 0.24', '-3.00 ± nan')
-    """
-    known = math.isfinite(error) and error > 0
-    decimals = min(max(1 - math.floor(math.log10(error)), 0), 6) if known else 2
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+def _plain(text: str) -> str:
+    """Typeset numbers as a terminal and a parser take them."""
+    return text.replace("−", "-").replace(",", "")

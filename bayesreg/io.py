@@ -28,8 +28,8 @@ from bayesreg.layers.batchnorm import tracking
 from bayesreg.layers.copying import bare, copied
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
-from bayesreg.predictive import seeded
 from bayesreg.priors import parse
+from bayesreg.threads import seeded
 
 FORMAT = 2
 _SMALL = 10**6  # weights that may be made before the state is looked at

@@ -17,91 +17,24 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, final
+from typing import Any
 
 import torch
+from torch.distributions import Normal
 from torch.nn.functional import one_hot
 
 from bayesreg import _check
 from bayesreg._readings import wilson
+from bayesreg.monte_carlo import batch_errors, interval_errors, log_density_error
+from bayesreg.normal_function import crps_of_normals
 from bayesreg.predictive import Predictive, tails
+from bayesreg.scores import Coverage, Scores
+from bayesreg.scores import plain as plain
 
 LEVELS = (0.50, 0.80, 0.90, 0.95)
+_FEW = 40  # components whose pairs cost no more than a thousand draws
 _REGRESSION = "mlpd, rmse, mae, crps, interval_score, mean_width, coverage, pit, calibration_error"
 _CLASSIFICATION = "mlpd, accuracy, brier, ece"
-
-
-@final
-@dataclass(frozen=True)
-class Coverage:
-    """How often central intervals of one level held the truth, with the uncertainty of that count.
-
-    Attributes:
-        level: Nominal probability.
-        hits: Number of y inside, the ends included.
-        num_data: N, or N·K with K outputs; when these depend on each other, the bounds are too narrow.
-        rate: hits / num_data.
-        lower: Lower end of the 95 % Wilson interval of the rate; `upper` is its upper end.
-    """
-
-    level: float
-    hits: int
-    num_data: int
-    rate: float
-    lower: float
-    upper: float
-
-    @property
-    def consistent(self) -> bool:
-        """True when chance explains the count, by the binomial's exact tails, two-sided at 5 %."""
-        from scipy.stats import binom
-
-        below, above = binom.cdf(self.hits, self.num_data, self.level), binom.sf(self.hits - 1, self.num_data, self.level)
-        return bool(min(below, above) >= 0.025)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Scores(Mapping[str, float]):
-    """All metrics of one predictive that fit its kind, by name, in a fixed order.
-
-    Attributes:
-        kind: "regression", "binary" or "multiclass".
-        num_data: N, the number of rows.
-        metrics: Name to value; `scores["rmse"]` reads it.
-        coverages: Coverage at 50, 80, 90 and 95 % with its bounds; empty for classes.
-    """
-
-    kind: str
-    num_data: int
-    metrics: Mapping[str, float]
-    coverages: tuple[Coverage, ...] = ()
-
-    def __getitem__(self, name: str) -> float:
-        return self.metrics[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain types, ready for JSON; a number that is not finite becomes None.
-
-        Returns:
-            Keys "kind", "num_data", "metrics" and "coverages".
-        """
-        metrics = {name: plain(value) for name, value in self.metrics.items()}
-        coverages = [asdict(coverage) for coverage in self.coverages]
-        return {"kind": self.kind, "num_data": self.num_data, "metrics": metrics, "coverages": coverages}
-
-
-def plain(number: float) -> float | None:
-    """A float for JSON, which has no word for NaN and infinity: None in their place."""
-    return float(number) if math.isfinite(number) else None
 
 
 def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
@@ -124,12 +57,22 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
     {'mlpd': -1.127, 'accuracy': 0.5, 'brier': 0.395, 'ece': 0.5}
     """
     y = predictive.target(y)
+    errors = {"mlpd": log_density_error(predictive, y).error / predictive.num_rows}
     if predictive.kind != "regression":
         values = {metric.__name__: metric(predictive, y) for metric in (mlpd, accuracy, brier, ece)}
-        return Scores(predictive.kind, predictive.num_rows, values)
+        errors |= batch_errors(predictive, lambda part: {m.__name__: m(part, y) for m in (accuracy, brier, ece)})
+        return Scores(predictive.kind, predictive.num_rows, values, (), errors)
     u = pit(predictive, y)
     lower, upper = predictive.interval(0.95)
     coverages = tuple(_coverage(u, level) for level in LEVELS)
+
+    def of_part(part: Predictive) -> dict[str, float]:
+        u, draws = pit(part, y), None if _has_exact_crps(part) else part.num_samples
+        found = {"rmse": rmse(part, y), "mae": mae(part, y), "crps": crps(part, y, num_samples=draws, seed=seed)}
+        found["calibration_error"] = _calibration_error(u)
+        return found | {f"coverage_{round(100 * level)}": _coverage(u, level).rate for level in LEVELS}
+
+    errors |= batch_errors(predictive, of_part) | interval_errors(predictive, lower, upper, y, 0.95)
     values = {
         "mlpd": mlpd(predictive, y),
         "rmse": rmse(predictive, y),
@@ -140,7 +83,7 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
         "calibration_error": _calibration_error(u),
     }
     values |= {f"coverage_{round(100 * coverage.level)}": coverage.rate for coverage in coverages}
-    return Scores(predictive.kind, predictive.num_rows, values, coverages)
+    return Scores(predictive.kind, predictive.num_rows, values, coverages, errors)
 
 
 def mlpd(predictive: Predictive, y: Any) -> float:
@@ -204,8 +147,9 @@ def mae(predictive: Predictive, y: Any) -> float:
 def crps(predictive: Predictive, y: Any, *, num_samples: int | None = None, seed: int = 0) -> float:
     """Continuous ranked probability score, ∫ (F(z) − 1{z >= y})² dz = E|Y − y| − ½ E|Y − Y′|; lower is better.
 
-    Estimated from n draws of each entry by the fair ("PWM", probability weighted moments) estimator, which does not
-    depend on n in the mean; with the draws in order, d₍₁₎ <= … <= d₍ₙ₎:
+    Up to 40 components (a mode, a closed form) it is exact, see `normal_function.crps_of_normals`. For more, or where
+    num_samples is given, it is estimated from n draws of each entry by the fair ("PWM", probability weighted moments)
+    estimator, which does not depend on n in the mean; with the draws in order, d₍₁₎ <= … <= d₍ₙ₎:
 
         (1/n) Σᵢ |dᵢ − y|  −  1/(n(n−1)) Σᵢ (2i − n − 1) d₍ᵢ₎
 
@@ -215,7 +159,7 @@ def crps(predictive: Predictive, y: Any, *, num_samples: int | None = None, seed
     Args:
         predictive: A regression's prediction for N rows.
         y: Targets (N,) or (N, K).
-        num_samples: n, at least 2; the first multiple of S from 1000 on when None.
+        num_samples: n, at least 2; none, or the first multiple of S from 1000 on, when None.
         seed: Seed of the draws; the global random state is left as it was.
 
     Returns:
@@ -227,10 +171,12 @@ def crps(predictive: Predictive, y: Any, *, num_samples: int | None = None, seed
     >>> from bayesreg.likelihoods import Gaussian
     >>> standard = Predictive(Gaussian(), torch.zeros(1, 1), {"noise_scale": torch.ones(1, 1)})
     >>> exact = (math.sqrt(2) - 1) / math.sqrt(math.pi)                    # of N(0, 1) at its centre
-    >>> abs(crps(standard, [0.0], num_samples=100_000) - exact) < 0.01
-    True
+    >>> abs(crps(standard, [0.0], num_samples=100_000) - exact) < 0.01, abs(crps(standard, [0.0]) - exact) < 1e-6
+    (True, True)
     """
     y = _target("crps", predictive, y)
+    if num_samples is None and _has_exact_crps(predictive):
+        return sum(float(_crps_rows(part, y[rows]).sum()) for rows, part in predictive.split()) / y.numel()
     number = predictive.num_samples * math.ceil(1000 / predictive.num_samples)
     number = number if num_samples is None else _check.count("num_samples", num_samples)
     if number < 2:
@@ -413,6 +359,18 @@ def ece(predictive: Predictive, y: Any, *, num_bins: int = 15) -> float:
     index = ((stated * num_bins).ceil().long() - 1).clamp(0, num_bins - 1)
     gaps = torch.zeros(num_bins, dtype=torch.float64, device=stated.device).index_add_(0, index, observed - stated)
     return float(gaps.abs().sum()) / len(stated)
+
+
+def _has_exact_crps(predictive: Predictive) -> bool:
+    count = predictive.num_samples if predictive.function is None else predictive.function.num_components
+    return count <= _FEW and isinstance(next(iter(predictive.split()))[1].components, Normal)
+
+
+def _crps_rows(predictive: Predictive, y: torch.Tensor) -> torch.Tensor:
+    normals: Any = predictive.components
+    count = len(normals.mean)
+    weight = torch.full((count,), 1 / count) if predictive.function is None else predictive.function.weight
+    return crps_of_normals(y.double(), Normal(normals.loc.double(), normals.scale.double(), validate_args=False), weight)
 
 
 def _mean(values: torch.Tensor) -> float:

@@ -27,10 +27,12 @@ from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.layers.copying import bare, copied, evaluated
 from bayesreg.layers.structure import dotted, has_dropout
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
+from bayesreg.memory import MAX_MEMORY, check_draws, together
 from bayesreg.predictive import Predictive
 from bayesreg.prior_table import PriorRow, PriorTable
 from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
 from bayesreg.spec import PriorSpec, Resolved, Rules, layer_notes, row
+from bayesreg.threads import own
 
 Values = Mapping[str, torch.Tensor]
 
@@ -229,7 +231,7 @@ class BayesianModel(AbstractBinding):
         Args:
             values: Weights by dotted name; the noise may be among them.
             x: Prepared inputs (B, ...).
-            module: Another module of the same structure, for a training copy.
+            module: Another module of the same structure, for a training copy; one that only this thread runs.
             buffers: Buffers that differ from the module's own, by dotted name.
 
         Returns:
@@ -239,8 +241,12 @@ class BayesianModel(AbstractBinding):
         tensors = {place: known[name] for place, name in self._places.items()} | dict(buffers or {})
         for place, dtype in self._types.items():
             tensors[place] = tensors[place].to(dtype)
-        output = called(module or self.module, tensors, x, recomputes=self.behaviour.recomputes)
+        output = called(self.to_run(module), tensors, x, recomputes=self.behaviour.recomputes)
         return one_column(output).to(self.like.dtype)
+
+    def to_run(self, module: nn.Module | None = None) -> nn.Module:
+        """What a pass goes through: the module given, or this thread's copy of the model's own, which itself is never run."""
+        return own(self.module) if module is None or module is self.module else module
 
     def forward_with_activity(
         self, values: Values, x: torch.Tensor, module: nn.Module | None = None
@@ -255,7 +261,8 @@ class BayesianModel(AbstractBinding):
         Returns:
             The output, (B,) or (B, K), and (B,) in nats.
         """
-        return self.watched(lambda: self.forward(values, x, module), module or self.module, len(x))
+        module = self.to_run(module)
+        return self.watched(lambda: self.forward(values, x, module), module, len(x))
 
     def watched(self, call: Callable[[], torch.Tensor], module: nn.Module, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The same for any way of running the module once.
@@ -283,7 +290,7 @@ class BayesianModel(AbstractBinding):
             x: A few prepared rows.
         """
         if self.outputs:
-            with torch.no_grad(), activity.captured(self.module, self.outputs) as found:
+            with torch.no_grad(), activity.captured(self.to_run(), self.outputs) as found:
                 self.forward(self.weights(), x)
             activity.check_support(self.outputs, found)
 
@@ -343,15 +350,16 @@ class BayesianModel(AbstractBinding):
         joint = self.log_likelihood(values, x, y, num_data) + self.log_prior(values)
         return joint + self.log_activity(values, x, num_data) if self.outputs else joint
 
-    def sample_prior(self, num_samples: int = 1000, *, seed: int = 0) -> dict[str, torch.Tensor]:
+    def sample_prior(self, num_samples: int = 1000, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> dict[str, torch.Tensor]:
         """Draws of every unknown from the prior; arguments as for `prior_predictive`.
 
         Returns:
             By name, (S, *shape), in constrained space and the units that the model works in.
         """
-        return prior_predictive.sample(self.latents, self.like, _check.count("num_samples", num_samples), seed)
+        check_draws(count := _check.count("num_samples", num_samples), self.num_parameters, self.like, max_memory)
+        return together(prior_predictive.in_blocks(self.latents, self.like, count, seed))
 
-    def prior_predictive(self, X: Any, num_samples: int = 1000, seed: int = 0) -> Predictive:
+    def prior_predictive(self, X: Any, num_samples: int = 1000, seed: int = 0, *, max_memory: int = MAX_MEMORY) -> Predictive:
         """What the priors say about y before any data are fitted: p(y | x) with weights and noise drawn from the prior.
 
         A model that standardises must know its statistics first: `model.bind(X, y)`. Priors on outputs are left out: they
@@ -361,12 +369,13 @@ class BayesianModel(AbstractBinding):
             X: Inputs (N, ...), in the data's own units.
             num_samples: S.
             seed: Same seed, same draws; the global random state is not touched.
+            max_memory: Bytes that the stored outputs may take.
 
         Returns:
             The predictive, in the data's own units, one component a draw.
 
         Raises:
-            ValueError: If a prior is improper and has no draws, or X does not fit.
+            ValueError: If a prior is improper and has no draws, X does not fit, or the outputs not into `max_memory`.
 
         >>> from bayesreg import likelihoods, priors
         >>> model = BayesianModel(nn.Linear(1, 1, bias=False), priors.Normal(2.0), likelihoods.Gaussian(1.0))
@@ -374,14 +383,15 @@ class BayesianModel(AbstractBinding):
         >>> bool((found.variance - (3**2 * 2**2 + 1)).abs() < 2)
         True
         """
-        inputs = self.prepare(X)
-        values = self.sample_prior(num_samples, seed=seed)
+        inputs, count = self.prepare(X), _check.count("num_samples", num_samples)
         module = batchnorm.by_batch(self.module) if batchnorm.untrained(self.module) else self.module
+        blocks = prior_predictive.in_blocks(self.latents, self.like, count, seed)
+        names = list(self.likelihood.latents)
         with torch.no_grad():
-            draws = ({k: v[s] for k, v in values.items()} for s in range(num_samples))
-            output = torch.stack([self.forward(draw, inputs, module) for draw in draws])
-            noise = torch.vmap(self.noise, out_dims=0)(values) if self.likelihood.latents else self.noise(values)
-        noise = {name: value.expand(num_samples) for name, value in noise.items()}
+            forward = lambda draw: self.forward(draw, inputs, module)  # noqa: E731
+            output, values = prior_predictive.through(blocks, forward, count, names, max_memory)
+            noise = torch.vmap(self.noise, out_dims=0)(values) if names else self.noise(values)
+        noise = {name: value.expand(count) for name, value in noise.items()}
         return prior_predictive.in_data_units(self.likelihood, self.standardization, output, noise)
 
     def pyro_model(self, x: Any, y: Any = None, num_data: int | None = None) -> torch.Tensor:

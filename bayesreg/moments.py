@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 
 
@@ -46,3 +49,11 @@ class Moments:
         constant = sd == 0
         scale = torch.where(constant, 1.0, sd).reshape(shape)
         return mean.reshape(shape), scale, tuple(constant.nonzero().flatten().tolist())
+
+
+def of_transformed(transform: Any, loc: torch.Tensor, sd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and sd of a transformed normal, by Gauss–Hermite quadrature."""
+    nodes, weights = (torch.as_tensor(part).to(loc) for part in np.polynomial.hermite_e.hermegauss(64))
+    values, weights = transform(loc + sd * nodes[:, None]), (weights / weights.sum())[:, None]
+    mean = (weights * values).sum(0)
+    return mean, (weights * (values - mean).square()).sum(0).sqrt()

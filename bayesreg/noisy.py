@@ -6,7 +6,7 @@ noise multiplies, or single entries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -18,12 +18,12 @@ from bayesreg.layers.base import AbstractNoise
 from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dotted, effective, noise_layers, noisy, sampling, sites
 from bayesreg.layers.variational import PRUNED, VariationalDropout
+from bayesreg.memory import MAX_MEMORY, blocks
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior, Dirac
-from bayesreg.predictive import Predictive, seeded
+from bayesreg.predictive import Predictive
 from bayesreg.record import FitRecord
-
-_BLOCK = 2**26  # entries of ε that are held at once
+from bayesreg.threads import own
 
 
 class NoisyNetwork:
@@ -147,7 +147,7 @@ class Noisy(AbstractPosterior):
         *,
         num_samples: int = 1000,
         seed: int = 0,
-        max_memory: int = propagate.MAX_MEMORY,
+        max_memory: int = MAX_MEMORY,
         masks: str = "draw",
     ) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
@@ -168,16 +168,13 @@ class Noisy(AbstractPosterior):
         """
         count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
         batchnorm.check_statistics(self.model.module)
-        u = self.loc.expand(count, -1)
         if _check.one_of("masks", masks, ("draw", "row")) == "row":
-            with seeded(self.loc.device, seed), sampling(self.network.module):
-                out = self._propagate(self.loc.new_zeros(count, 0), inputs, max_memory)
-            return self._in_data_units(out, u)
-        generator = torch.Generator().manual_seed(seed)
-        block = max(1, _BLOCK // max(1, self.network.size))
-        sizes = [min(block, count - done) for done in range(0, count, block)]
-        blocks = [self._propagate(self._noise(size, generator), inputs, max_memory * size // count) for size in sizes]
-        return self._in_data_units(torch.cat(blocks), u)
+            by_row = self.loc.new_zeros(count, 0)
+            with sampling(own(self.network.module), seed):
+                return self._mixture([by_row], count, inputs, by_row[0], max_memory)
+        generator, probe = torch.Generator().manual_seed(seed), self.loc.new_zeros(self.network.size)
+        noise = (self._noise(size, generator) for size in blocks(count, self.network.size))
+        return self._mixture(noise, count, inputs, probe, max_memory)
 
     @property
     def _network(self) -> nn.Module:
@@ -195,11 +192,14 @@ class Noisy(AbstractPosterior):
     def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
         return self.loc.expand(len(made_of), -1)
 
-    def _propagate(self, noise: torch.Tensor, x: torch.Tensor, max_memory: int) -> torch.Tensor:
-        def forward(noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            return self._forward(noise, x, self.network.module)
+    def _through(self, noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return self._forward(noise, x, own(self.network.module))
 
-        return propagate.outputs(self.model, self.layout, noise, x, forward=forward, max_memory=max_memory)
+    def _mixture(
+        self, noise: Iterable[torch.Tensor], count: int, x: torch.Tensor, probe: torch.Tensor, max_memory: int
+    ) -> Predictive:
+        options: dict[str, Any] = {"probe": probe, "unknowns": self._unknowns, "max_memory": max_memory}
+        return propagate.mixture(self.model, self.layout, noise, count, x, forward=self._through, **options)
 
     def _noise(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         drawn = torch.randn(num_samples, self.network.size, generator=generator, dtype=self.loc.dtype)

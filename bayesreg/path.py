@@ -26,6 +26,7 @@ from bayesreg.inference.base import Report, checked_seed, isolated, reporter
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.effective import degrees_of_freedom, log_evidence, no_evidence
 from bayesreg.inference.linear import solve_path
+from bayesreg.inference.loop import FitError, rescuing, stopped
 from bayesreg.inference.many import affordable, finish, search
 from bayesreg.inference.replicas import Replicas, check_replicable
 from bayesreg.inference.scales import default_scales, matched, power, with_scale
@@ -33,6 +34,7 @@ from bayesreg.inference.training import check_has_mode, resolve_batch
 from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.path_result import Path
+from bayesreg.posterior import Dirac
 from bayesreg.record import History
 
 NUM_STEPS, LEARNING_RATE = 2000, 0.01
@@ -120,8 +122,9 @@ def path(
     batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
     if evidence not in (True, False, "auto"):
         raise ValueError(f"evidence must be True, False or 'auto', but {evidence!r} came; take 'auto'.")
-    started, seed = time.perf_counter(), checked_seed(seed)
+    seed = checked_seed(seed)
     with isolated(seed, model.like.device), reporter(progress, "path") as report:
+        started = time.perf_counter()
         parts, fold = _parts(model, X, y, folds, seed)
         whole = parts[0]
         log_joint = LogJoint(whole.model)
@@ -261,16 +264,23 @@ def _descents(
             ]
         )
         replicas = _replicas(some, own)
-        u = search(
-            replicas,
-            start,
-            num_steps=num_steps,
-            learning_rate=rate,
-            batch_size=None if batch is None or batch >= replicas.num_rows else batch,
-            generator=torch.Generator().manual_seed(seed),
-            report=_shifted(report, turn, len(turns)),
-            history=History(),
-        )
+        history = History()
+
+        def rescued(failure: FitError, own: list[list[LogJoint]] = own, history: History = history) -> Dirac:
+            model, u = own[0][-1].model, failure.state["parameter"][len(own[0]) - 1]  # under the widest scale
+            return Dirac(model, stopped("path", seed, history, failure, "constrained"), u)
+
+        with rescuing(rescued):
+            u = search(
+                replicas,
+                start,
+                num_steps=num_steps,
+                learning_rate=rate,
+                batch_size=None if batch is None or batch >= replicas.num_rows else batch,
+                generator=torch.Generator().manual_seed(seed),
+                report=_shifted(report, turn, len(turns)),
+                history=history,
+            )
         found += list(u.split([len(row) for row in own]))
         if replicas.buffers.values:
             own = [[LogJoint(replicas.buffers.carried(r, j.model)) for r, j in enumerate(row)] for row in own]

@@ -1,28 +1,25 @@
 """The answer of a fit, one interface for all: a mode is a Dirac posterior.
 
 Dirac     a point                       Gaussian  N(loc, covariance) over the unconstrained vector
-Guide     a variational family          Draws     what a sampler left behind
+Draws     what a sampler left behind    Guide     a variational family, in `guide_posterior`
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
-from bayesreg import _check, propagate
-from bayesreg._catalog import concrete
-from bayesreg._schema import check_tensors, refuse
+from bayesreg import _check, closed_form, propagate
 from bayesreg.flat import FlatLayout
-from bayesreg.guides import AbstractGuide
 from bayesreg.layers import batchnorm
+from bayesreg.memory import MAX_MEMORY, among, blocks, check_draws, chosen, together
 from bayesreg.model import BayesianModel
+from bayesreg.moments import Moments, of_transformed
 from bayesreg.predictive import Predictive
-from bayesreg.prior_predictive import in_data_units
 from bayesreg.record import Certificate, FitRecord, History
 
 _DRAWS = 10_000  # behind moments that have no closed form: their Monte Carlo error is a hundredth of an sd
@@ -92,6 +89,11 @@ class AbstractPosterior(abc.ABC):
         return self.record.elapsed
 
     @property
+    def num_draws(self) -> int | None:
+        """How many draws there are to mix: 1 for a mode, those that a sampler left; None where more can be made."""
+        return None
+
+    @property
     def space(self) -> str | None:
         """The space in which a mode was taken, None where there is no mode."""
         return self.record.space
@@ -121,7 +123,9 @@ class AbstractPosterior(abc.ABC):
         """sd[θ | data] by name, in each unknown's shape; zero for a mode."""
         return self._named(self.moments()[1])
 
-    def sample(self, num_samples: int = 1000, *, seed: int = 0, units: str = "data") -> dict[str, torch.Tensor]:
+    def sample(
+        self, num_samples: int = 1000, *, seed: int = 0, units: str = "data", max_memory: int = MAX_MEMORY
+    ) -> dict[str, torch.Tensor]:
         """Draws of every unknown.
 
         Args:
@@ -129,19 +133,21 @@ class AbstractPosterior(abc.ABC):
             seed: Same seed, same draws; the global random state is not touched.
             units: "data" for the noise in the data's own units; "model" for every value as the model's sites and
                 `model.log_joint` take it, which differs when the model standardises.
+            max_memory: Bytes that the draws may take.
 
         Returns:
             By name, (S, *shape), in constrained space.
 
         Raises:
-            ValueError: If num_samples is not a whole number >= 1, or units is neither of the two.
+            ValueError: If num_samples is not a whole number >= 1, units is neither of the two, or the draws do not fit into
+                `max_memory`.
         """
         _check.one_of("units", units, ("data", "model"))
-        draws = self.draw(_check.count("num_samples", num_samples), torch.Generator().manual_seed(seed))
-        values = torch.vmap(self.layout.unflatten)(draws)
+        check_draws(count := _check.count("num_samples", num_samples), self.layout.size, self.model.like, max_memory)
+        values = together(torch.vmap(self.layout.unflatten)(block) for block in self._draws(count, seed))
         return values if units == "model" else self.to_data_units(values)
 
-    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = propagate.MAX_MEMORY) -> Predictive:
+    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = MAX_MEMORY) -> Predictive:
         """p(y | x, data) at new inputs.
 
         Args:
@@ -158,10 +164,14 @@ class AbstractPosterior(abc.ABC):
         """
         count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
         batchnorm.check_statistics(self.model.module)
-        u = self._draw_for_prediction(count, torch.Generator().manual_seed(seed))
         inputs = self.model.prepare(x)
-        out = propagate.outputs(self.model, self.layout, u, inputs, linearize_at=self._linearize_at(), max_memory=max_memory)
-        return self._in_data_units(out, u)
+        draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
+        options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
+        found, normal = propagate.mixture(self.model, self.layout, draws, count, inputs, **options), self._normal()
+        if normal is None:
+            return found
+        linear, layout = self._linearize_at() is not None, self.layout
+        return closed_form.with_function(found, self.model, layout, normal, inputs, linear=linear, max_memory=max_memory)
 
     # a draw's network: what it is made of, which need not be the unknowns, and a pass through it
 
@@ -172,7 +182,7 @@ class AbstractPosterior(abc.ABC):
 
     def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """What each draw's network is made of, (S, Q)."""
-        return self._draw_for_prediction(num_samples, generator)
+        return self.draw(num_samples, generator)
 
     def _forward(
         self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
@@ -184,16 +194,21 @@ class AbstractPosterior(abc.ABC):
         """The unknowns of each draw, (S, P), from what its network is made of."""
         return made_of
 
-    def _in_data_units(self, out: torch.Tensor, u: torch.Tensor) -> Predictive:
-        """Outputs (S, N, ...) and the draws that they come from, (S, P), as a predictive."""
-        noise = torch.vmap(lambda v: self.model.noise(self.layout.unflatten(v)))(u)
-        return in_data_units(self.model.likelihood, self.model.standardization, out, noise)
+    def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        """Draws of the unconstrained vector in blocks, (s, P) each: never more at once than fit."""
+        generator = torch.Generator().manual_seed(seed)
+        for size in blocks(num_samples, self.layout.size):
+            yield self.draw(size, generator)
+
+    def _draws_for_prediction(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        return self._draws(num_samples, seed)
 
     def _linearize_at(self) -> torch.Tensor | None:
         return None
 
-    def _draw_for_prediction(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        return self.draw(num_samples, generator)
+    def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean of the unconstrained vector and a factor of its covariance, or the diagonal of one, where it is normal."""
+        return None
 
     def _named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         named = {name: flat[s.slice].reshape(s.latent.shape) for name, s in self.layout.segments.items()}
@@ -235,6 +250,11 @@ class Dirac(AbstractPosterior):
         super().__init__(model, record)
         self.loc = loc.detach()
 
+    @property
+    def num_draws(self) -> int:
+        """One."""
+        return 1
+
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """The point, `num_samples` times."""
         return self.loc.expand(num_samples, -1)
@@ -266,15 +286,7 @@ class Dirac(AbstractPosterior):
         return cls(model, record, state["loc"])
 
 
-def _quadrature(transform: Any, loc: torch.Tensor, sd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and sd of a transformed normal, by Gauss–Hermite quadrature."""
-    nodes, weights = (torch.as_tensor(part).to(loc) for part in np.polynomial.hermite_e.hermegauss(64))
-    values, weights = transform(loc + sd * nodes[:, None]), (weights / weights.sum())[:, None]
-    mean = (weights * values).sum(0)
-    return mean, (weights * (values - mean).square()).sum(0).sqrt()
-
-
-class _NormalMoments(AbstractPosterior):
+class NormalMoments(AbstractPosterior):
     """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
 
     @abc.abstractmethod
@@ -296,17 +308,19 @@ class _NormalMoments(AbstractPosterior):
                 sd[s.slice] = mean * variance.expm1().sqrt()
                 loc[s.slice] = mean
             else:
-                loc[s.slice], sd[s.slice] = _quadrature(s.transform, loc[s.slice], sd[s.slice])
+                loc[s.slice], sd[s.slice] = of_transformed(s.transform, loc[s.slice], sd[s.slice])
         if self.layout.non_centered:
-            draws = self.draw(_DRAWS, torch.Generator().manual_seed(0))
-            values = torch.vmap(self.layout.unflatten)(draws)
-            for s in self.layout.non_centered:
-                found = values[s.latent.name].reshape(_DRAWS, -1)
-                loc[s.slice], sd[s.slice] = found.mean(0), found.std(0)
+            found = [(s, Moments()) for s in self.layout.non_centered]
+            for block in self._draws(_DRAWS, 0):
+                values = torch.vmap(self.layout.unflatten)(block)
+                for s, moments in found:
+                    moments.add(values[s.latent.name].reshape(len(block), -1))
+            for s, moments in found:
+                loc[s.slice], sd[s.slice] = (part.to(loc) for part in moments.finish())
         return loc, sd
 
 
-class Gaussian(_NormalMoments):
+class Gaussian(NormalMoments):
     """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
 
     `layout.segments["0.weight"].slice` says where an unknown lies in the vector.
@@ -343,12 +357,22 @@ class Gaussian(_NormalMoments):
         noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
         return self.loc + noise @ self.factor.mT
 
-    def _draw_for_prediction(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         # pairs loc ± step: the mean of a (linearised) network's output then has no Monte Carlo error at all
         if num_samples % 2:
             return self.draw(num_samples, generator)
         half = self.draw(num_samples // 2, generator)
         return torch.cat([half, 2 * self.loc - half])
+
+    def _draws_for_prediction(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        half, odd = divmod(num_samples, 2)
+        if odd:
+            yield from self._draws(num_samples, seed)
+        elif next(blocks(half, self.layout.size)) == half:
+            yield self._networks(num_samples, torch.Generator().manual_seed(seed))
+        else:
+            yield from self._draws(half, seed)
+            yield from (2 * self.loc - block for block in self._draws(half, seed))  # the same numbers once more
 
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry."""
@@ -356,6 +380,9 @@ class Gaussian(_NormalMoments):
 
     def _linearize_at(self) -> torch.Tensor | None:
         return self.loc if self.linearize else None
+
+    def _normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.loc, self.factor
 
     def state(self) -> dict[str, Any]:
         """Location, factor and the way of predicting."""
@@ -365,45 +392,6 @@ class Gaussian(_NormalMoments):
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Gaussian:
         """The inverse of `state`."""
         return cls(model, record, state["loc"], state["factor"], bool(state["linearize"]))
-
-
-class Guide(_NormalMoments):
-    """A fitted guide, which stays a Pyro guide: `posterior.guide` goes anywhere Pyro takes one.
-
-    Args:
-        model: The model, bound to its training data.
-        record: What the method says about the fit.
-        guide: The guide.
-    """
-
-    def __init__(self, model: BayesianModel, record: FitRecord, guide: AbstractGuide) -> None:
-        super().__init__(model, record)
-        self.guide = guide
-
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Draws, (S, P)."""
-        return self.guide.draw(num_samples, generator)
-
-    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd of each entry."""
-        return self.guide.moments()
-
-    def state(self) -> dict[str, Any]:
-        """The guide's family and parameters."""
-        return {"family": type(self.guide).__name__, **self.guide.state_dict()}
-
-    @classmethod
-    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Guide:
-        """The inverse of `state`."""
-        families = {guide.__name__: guide for guide in concrete(AbstractGuide)}
-        name = state.get("family")
-        if name not in families:
-            refuse("a saved guide's family", f"one of {', '.join(families)}", repr(name))
-        guide = families[name].blank(FlatLayout(model), model.like)
-        found = {name: value for name, value in state.items() if name != "family"}
-        check_tensors(found, {k: tuple(v.shape) for k, v in guide.state_dict().items()}, {}, "a saved guide's state")
-        guide.load_state_dict(found)
-        return cls(model, record, guide)
 
 
 class Draws(AbstractPosterior):
@@ -421,9 +409,17 @@ class Draws(AbstractPosterior):
         super().__init__(model, record)
         self.draws = draws.detach()
 
+    @property
+    def num_draws(self) -> int:
+        """S, the stored draws."""
+        return len(self.draws)
+
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Stored draws, see `among`."""
         return self.draws[among(len(self.draws), num_samples, generator).to(self.draws.device)]
+
+    def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        return chosen(self.draws, num_samples, seed, self.layout.size)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd over the stored draws, in constrained space."""
@@ -439,10 +435,3 @@ class Draws(AbstractPosterior):
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Draws:
         """The inverse of `state`."""
         return cls(model, record, state["draws"])
-
-
-def among(stored: int, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-    """Numbers of stored draws, (num_samples,): without replacement while there are enough, with replacement beyond."""
-    if num_samples <= stored:
-        return torch.randperm(stored, generator=generator)[:num_samples]
-    return torch.randint(stored, (num_samples,), generator=generator)

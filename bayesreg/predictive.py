@@ -2,14 +2,14 @@
 
     p(y | x, data) = (1/S) Σₛ p(y | x, θₛ)
 
-A mode is the same thing with S = 1. Everything is in the data's own units.
+A mode is the same thing with S = 1. Where the function's values are normal the integral over θ is known, and the draws are
+there for what is joint over rows. Everything is in the data's own units.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, final
 
@@ -17,13 +17,16 @@ import numpy as np
 import torch
 
 from bayesreg import _check
+from bayesreg._roots import root
 from bayesreg.data import as_tensor
 from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.memory import MAX_MEMORY, check_draws
+from bayesreg.normal_function import NormalFunction
+from bayesreg.threads import drawing
 
 # Entries of one block of rows (draws × rows × outputs): 2 MB in float64, so that temporaries stay in the cache. One row
 # is the least that a block can hold.
 _BLOCK = 2**18
-_ROOT_STEPS = 200
 _LEAST_Q = 1e-12
 
 
@@ -44,9 +47,12 @@ class Predictive:
             and `Categorical` these are logits; for Gaussian("heteroscedastic") locations and log noise scales, (S, N, 2K).
         noise: The likelihood's own latents for each draw, name to a tensor that broadcasts against `output`, for
             example {"noise_scale": (S, 1)}; None when there are none.
+        function: The same distribution row by row without Monte Carlo error, where the function's values are normal:
+            everything but `sample` is then read off it, and `output` are draws of the same function.
 
     Attributes:
         likelihood: As given.
+        function: As given.
         output: As given, detached.
         noise: As given, detached, with the axes of `output`; its first axis is S.
 
@@ -68,7 +74,11 @@ class Predictive:
     """
 
     def __init__(
-        self, likelihood: AbstractLikelihood, output: torch.Tensor, noise: Mapping[str, torch.Tensor] | None = None
+        self,
+        likelihood: AbstractLikelihood,
+        output: torch.Tensor,
+        noise: Mapping[str, torch.Tensor] | None = None,
+        function: NormalFunction | None = None,
     ) -> None:
         paired = likelihood.heteroscedastic  # a location and a log scale for each target
         axes = (3,) if paired else {"binary": (2,), "multiclass": (3,)}.get(likelihood.kind, (2, 3))
@@ -81,6 +91,7 @@ class Predictive:
         self.likelihood = likelihood
         self.output = _finite("output", output.detach())
         self.noise = {name: self._fit_noise(name, value) for name, value in (noise or {}).items()}
+        self.function = function
 
     @property
     def kind(self) -> str:
@@ -110,16 +121,22 @@ class Predictive:
     @cached_property
     def mean(self) -> torch.Tensor:
         """E[y | x], (N,) or (N, K); for classes their probabilities: P(y = 1) (N,) or (N, K)."""
+        if self.function is not None:
+            return self.function.mean.to(self.output)
         return self._by_rows(lambda part: part._component_mean().mean(0))
 
     @cached_property
     def aleatoric_variance(self) -> torch.Tensor:
         """E[Var(y | x, θ)], the noise that more data would not take away, in the shape of `mean`."""
+        if self.function is not None:
+            return self.function.aleatoric_variance.to(self.output)
         return self._by_rows(lambda part: part._component_variance().mean(0))
 
     @cached_property
     def epistemic_variance(self) -> torch.Tensor:
         """Var(E[y | x, θ]), what is not known about the function, in the shape of `mean`; zero for a mode."""
+        if self.function is not None:
+            return self.function.epistemic_variance.to(self.output)
         # about the mean, and not E[μ²] − E[μ]²: that one cancels when the mean is large beside the spread
         return self._by_rows(lambda part: part._component_mean().var(0, correction=0))
 
@@ -221,12 +238,14 @@ class Predictive:
         """
 
         def mixture(part: Predictive, target: torch.Tensor) -> torch.Tensor:
+            if part.function is not None:
+                return part.function.log_prob(target.double()).to(target)
             rows = part.likelihood.log_prob(part.output, target, **part.noise)
             return torch.logsumexp(rows, 0) - math.log(part.num_samples)
 
         return self._by_rows(mixture, self.target(y))
 
-    def sample(self, num_samples: int | None = None, *, seed: int = 0) -> torch.Tensor:
+    def sample(self, num_samples: int | None = None, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> torch.Tensor:
         """Draws of y. Draw i comes from one component for all rows, so its rows belong to one function.
 
         The components are taken in turn, 0 … S − 1 and again from 0; when fewer than S draws are wanted they are taken
@@ -235,18 +254,20 @@ class Predictive:
         Args:
             num_samples: Number of draws; max(S, 1000) when None.
             seed: Seed of the draws; the global random state is left as it was.
+            max_memory: Bytes that the draws may take.
 
         Returns:
             (num_samples, N) or (num_samples, N, K) in the data's own units; class labels (num_samples, N).
 
         Raises:
-            ValueError: If num_samples is not a whole number >= 1.
+            ValueError: If num_samples is not a whole number >= 1, or the draws do not fit into `max_memory`.
         """
         number = max(self.num_samples, 1000) if num_samples is None else _check.count("num_samples", num_samples)
+        check_draws(number, self.output[0].numel(), self.output, max_memory)
         turn = torch.arange(number, device=self.output.device)
         index = turn % self.num_samples if number >= self.num_samples else turn * self.num_samples // number
         noise = {name: value[index] for name, value in self.noise.items()}
-        with torch.no_grad(), seeded(self.output.device, seed):
+        with torch.no_grad(), drawing(seed):
             return self.likelihood.distribution(self.output[index], **noise).sample()
 
     def target(self, y: Any) -> torch.Tensor:
@@ -287,15 +308,26 @@ class Predictive:
         for start in range(0, self.num_rows, step):
             rows = slice(start, start + step)
             noise = {name: value[:, rows] if value.shape[1] > 1 else value for name, value in self.noise.items()}
-            yield rows, self._with(self.output[:, rows], noise)
+            yield rows, self._with(self.output[:, rows], noise, None if self.function is None else self.function.rows(rows))
+
+    def mixed(self, draws: torch.Tensor) -> Predictive:
+        """The mixture of some of the draws alone.
+
+        Args:
+            draws: Their numbers, (S',).
+
+        Returns:
+            A predictive of the same rows.
+        """
+        return self._with(self.output[draws], {name: value[draws] for name, value in self.noise.items()}, None)
 
     def __repr__(self) -> str:
         outputs = f", K={self.num_outputs}" if len(self.mean_shape) > 1 else ""
         return f"Predictive({self.kind}, S={self.num_samples}, N={self.num_rows}{outputs})"
 
-    def _with(self, output: torch.Tensor, noise: dict[str, torch.Tensor]) -> Predictive:
+    def _with(self, output: torch.Tensor, noise: dict[str, torch.Tensor], function: NormalFunction | None) -> Predictive:
         part = object.__new__(Predictive)  # without the checks: its numbers passed them when the whole was made
-        part.likelihood, part.output, part.noise = self.likelihood, output, noise
+        part.likelihood, part.output, part.noise, part.function = self.likelihood, output, noise, function
         return part
 
     def _fit_noise(self, name: str, value: torch.Tensor) -> torch.Tensor:
@@ -319,23 +351,34 @@ class Predictive:
         return self.likelihood.variance(self.output, **self.noise)
 
     def _cdf(self, y: torch.Tensor) -> torch.Tensor:
+        if self.function is not None:
+            return self.function.cdf(y.double()).to(y)
         return self.likelihood.cdf(self.output, y, **self.noise).mean(0)
 
     def _quantiles(self, wanted: Sequence[float]) -> torch.Tensor:
         # in double: where the density is low, single precision of the CDF would be a coarse grid of y
-        double = self._with(self.output.double(), {name: value.double() for name, value in self.noise.items()})
-        components = double.likelihood.distribution(double.output, **double.noise)
-        while isinstance(components, torch.distributions.Independent):  # quantiles are entry by entry
-            components = components.base_dist
-        tolerance = 1e-11 * double._component_variance().amin(0).sqrt()
+        noise = {name: value.double() for name, value in self.noise.items()}
+        double = self._with(self.output.double(), noise, self.function)
+        components = double.components
+        tolerance = 1e-11 * components.stddev.amin(0)
         found = []
         for q in wanted:
             each = components.icdf(components.mean.new_tensor(q))
-            if self.num_samples == 1:
+            if len(each) == 1:
                 found.append(each[0])
             else:
-                found.append(_root(lambda y, q=q: double._cdf(y) - q, each.amin(0), each.amax(0), tolerance))
+                found.append(root(lambda y, q=q: double._cdf(y) - q, each.amin(0), each.amax(0), tolerance))
         return torch.stack(found, 1).to(self.output.dtype)
+
+    @property
+    def components(self) -> torch.distributions.Distribution:
+        """A regression's components entry by entry, (S, N) or (S, N, K); few and weighted where there is a closed form."""
+        if self.function is not None:
+            return self.function.normals
+        components = self.likelihood.distribution(self.output, **self.noise)
+        while isinstance(components, torch.distributions.Independent):
+            components = components.base_dist
+        return components
 
     def _regression_only(self, what: str) -> None:
         if self.kind != "regression":
@@ -374,54 +417,3 @@ def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
             "the fit has diverged, or x lies where the network overflows: see the posterior's certificate."
         )
     return values
-
-
-@contextmanager
-def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """The generators of the CPU and of `device` seeded inside, and as they were outside; no other is touched.
-
-    Args:
-        device: Where draws are made.
-        seed: The seed inside.
-
-    Yields:
-        Nothing.
-    """
-    # not torch.manual_seed: it would seed every device, also those whose state is not put back
-    index = (torch.cuda.current_device() if device.index is None else device.index) if device.type == "cuda" else None
-    with torch.random.fork_rng(devices=[] if index is None else [index]):
-        torch.default_generator.manual_seed(seed)
-        if index is not None:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield
-
-
-def _root(
-    function: Callable[[torch.Tensor], torch.Tensor], lower: torch.Tensor, upper: torch.Tensor, tolerance: torch.Tensor
-) -> torch.Tensor:
-    """Entry-wise root of an increasing function between lower and upper, to `tolerance` or the last bit (Chandrupatla).
-
-    Inverse quadratic interpolation through the last three points where these lie well enough, halving where not.
-    """
-    a, b = lower, upper
-    at_a, at_b = function(a), function(b)
-    step, found = torch.full_like(a, 0.5), torch.full_like(a, math.nan)
-    for _ in range(_ROOT_STEPS):
-        x = a + step * (b - a)
-        at_x = function(x)
-        same = (at_x > 0) == (at_a > 0)
-        c, at_c = torch.where(same, a, b), torch.where(same, at_a, at_b)
-        b, at_b = torch.where(same, b, a), torch.where(same, at_b, at_a)
-        a, at_a = x, at_x
-        best = torch.where(at_a.abs() < at_b.abs(), a, b)
-        least = (tolerance + 2 * torch.finfo(a.dtype).eps * best.abs()) / (b - a).abs()
-        done = (least > 0.5) | (at_a == 0)
-        found = torch.where(found.isnan() & done, best, found)
-        if not bool(found.isnan().any()):
-            break
-        xi, phi = (a - b) / (c - b), (at_a - at_b) / (at_c - at_b)
-        quadratic = at_a / (at_b - at_a) * at_c / (at_b - at_c)
-        quadratic = quadratic + (c - a) / (b - a) * at_a / (at_c - at_a) * at_b / (at_c - at_b)
-        step = torch.where((phi.square() < xi) & ((1 - phi).square() < 1 - xi), quadratic, 0.5)
-        step = torch.minimum(torch.maximum(step, least), 1 - least)
-    return torch.where(found.isnan(), best, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,15 @@ import torch
 from bayesreg.data import Standardization
 from bayesreg.latents import Latent
 from bayesreg.likelihoods import AbstractLikelihood
-from bayesreg.predictive import Predictive, seeded
+from bayesreg.memory import blocks, check_room, together
+from bayesreg.predictive import Predictive
+from bayesreg.threads import drawing
 
 
-def sample(latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int, seed: int) -> dict[str, torch.Tensor]:
-    """Draws of every unknown, parents before children.
+def in_blocks(
+    latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int, seed: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Draws of every unknown, parents before children, no more at once than fit.
 
     Args:
         latents: The unknowns.
@@ -22,8 +26,8 @@ def sample(latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int, 
         num_samples: S.
         seed: Same seed, same draws; the global random state is not touched.
 
-    Returns:
-        By name, (S, *shape), in constrained space.
+    Yields:
+        By name, (s, *shape), in constrained space.
 
     Raises:
         ValueError: If a prior is improper.
@@ -34,16 +38,60 @@ def sample(latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int, 
             f"a draw from the prior needs proper priors, but {', '.join(improper)} came; give them proper ones, for example "
             "Normal(10.0); the rule '@norm' finds normalisation layers."
         )
+    source, width = drawing(seed), sum(latent.shape.numel() for latent in latents.values())
+    for size in blocks(num_samples, width):
+        with source, torch.no_grad():
+            drawn = _drawn(latents, like, size)
+        yield drawn
+
+
+def _drawn(latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int) -> dict[str, torch.Tensor]:
     options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     drawn: dict[str, torch.Tensor] = {}
-    with seeded(like.device, seed), torch.no_grad():
-        for name, latent in latents.items():
-            if not latent.parents:
-                drawn[name] = latent.prior.at(latent.shape).draw(latent.shape, num_samples, options)
-                continue
-            each = [{parent: drawn[parent][s] for parent in latent.parents} for s in range(num_samples)]
-            drawn[name] = torch.cat([latent.given(values).draw(latent.shape, 1, options) for values in each])
+    for name, latent in latents.items():
+        if not latent.parents:
+            drawn[name] = latent.prior.at(latent.shape).draw(latent.shape, num_samples, options)
+            continue
+        each = [{parent: drawn[parent][s] for parent in latent.parents} for s in range(num_samples)]
+        drawn[name] = torch.cat([latent.given(values).draw(latent.shape, 1, options) for values in each])
     return drawn
+
+
+def through(
+    blocks: Iterable[dict[str, torch.Tensor]],
+    forward: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    count: int,
+    kept: Sequence[str],
+    max_memory: int,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What each draw of the unknowns puts out, and the few unknowns that are still needed then.
+
+    Args:
+        blocks: Draws by name, in blocks.
+        forward: From one draw to its output at all rows.
+        count: S.
+        kept: Names of the unknowns that are kept.
+        max_memory: Bytes that the outputs may take.
+
+    Returns:
+        (S, N) or (S, N, K), and the kept ones, (S, ...).
+
+    Raises:
+        ValueError: If the outputs do not fit.
+    """
+    result, parts, done = torch.empty(0), [], 0
+    for block in blocks:
+        parts.append({name: block[name] for name in kept})
+        for s in range(len(next(iter(block.values())))):
+            found = forward({name: value[s] for name, value in block.items()})
+            if not done:
+                needed, came = count * found.numel() * found.element_size(), f"{count:,} draws × {len(found):,} rows"
+                advice = "lower num_samples, look at fewer rows, or raise max_memory"
+                check_room(needed, max_memory, "the prior predictive", came, advice)
+                result = found.new_empty(count, *found.shape)
+            result[done] = found
+            done += 1
+    return result, together(parts)
 
 
 def in_data_units(

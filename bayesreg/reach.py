@@ -21,6 +21,7 @@ from bayesreg import prior_predictive
 from bayesreg.layers import Standardize, batchnorm
 from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import is_norm
+from bayesreg.memory import together
 from bayesreg.priors import AbstractScaledPrior
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def out_of_reach(model: BayesianModel, x: torch.Tensor, y: torch.Tensor) -> tupl
         return "", ""
     drawn = {name: latent for name, latent in model.latents.items() if name not in improper}
     count = max(_FEW, min(_DRAWS, _NUMBERS // model.num_parameters))
-    values = prior_predictive.sample(drawn, model.like, count, 0)
+    values = together(prior_predictive.in_blocks(drawn, model.like, count, 0))
     values |= {name: w.expand(count, *w.shape) for name, w in model.weights().items() if name in improper}
     module = batchnorm.by_batch(model.module) if batchnorm.untrained(model.module) else model.module
     first = _FirstLayer(copied(module))

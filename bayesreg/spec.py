@@ -440,9 +440,8 @@ def describe(pattern: Any) -> str:
 
 
 def _unmatched(pattern: Any, tensors: list[Tensor]) -> str:
-    head = f"a rule must match a trainable tensor, but {describe(pattern)} matches none"
+    head, names = f"a rule must match a trainable tensor, but {describe(pattern)} matches none", [t.name for t in tensors]
     if isinstance(pattern, str) and not pattern.startswith("@"):
-        names = [t.name for t in tensors]
         return f"{head}{_check.closest(pattern, names)}; the names are {', '.join(names[:12] + ['...'] * (len(names) > 12))}."
     if isinstance(pattern, str):
         return f"{head}; the roles in this module are {', '.join(sorted({t.role for t in tensors}))}."

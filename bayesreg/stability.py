@@ -15,12 +15,15 @@ from bayesreg.data import rows_of
 from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import is_affine
 from bayesreg.inference.base import Report, checked_seed, isolated, reporter
+from bayesreg.inference.loop import FitError, rescuing, stopped
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.training import check_has_mode, resolve_batch
 from bayesreg.layers.batchnorm import has_batchnorm
 from bayesreg.model import BayesianModel
 from bayesreg.path import NUM_STEPS
+from bayesreg.posterior import Dirac
 from bayesreg.priors.base import AbstractElementwisePrior
+from bayesreg.record import History
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,17 +169,24 @@ def stability(
         counts = torch.zeros(count, data.num_data).scatter_add_(1, drawn, torch.ones(drawn.shape))
         weights = torch.cat([torch.ones(1, data.num_data), counts]).to(model.like)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        u, *_ = fit_many(
-            log_joint,
-            start.expand(count + 1, -1),
-            data,
-            num_steps=steps,
-            learning_rate=rate,
-            batch_size=batch,
-            weights=weights,
-            generator=torch.Generator().manual_seed(seed),
-            report=report,
-        )
+        history = History()
+
+        def rescued(failure: FitError) -> Dirac:  # the fit to the rows as they came
+            return Dirac(model, stopped("stability", seed, history, failure, "constrained"), failure.state["parameter"][0])
+
+        with rescuing(rescued):
+            u, *_ = fit_many(
+                log_joint,
+                start.expand(count + 1, -1),
+                data,
+                num_steps=steps,
+                learning_rate=rate,
+                batch_size=batch,
+                weights=weights,
+                generator=torch.Generator().manual_seed(seed),
+                report=report,
+                history=history,
+            )
     segment = log_joint.layout.segments[name]
     found = u[:, segment.slice].unflatten(1, segment.latent.shape)
     kept = (found != 0).any(1)

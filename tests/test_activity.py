@@ -104,7 +104,7 @@ def test_sparse_activations(data):
     def hidden(outputs):
         model = br.BayesianModel(net(), likelihood=likelihoods.Gaussian(0.3), outputs=outputs)
         mode = br.fit(model, X, y, method="map")
-        with activity.captured(mode.model.module, (activity.Output("1", priors.Flat(), ""),)) as found:
+        with activity.captured(mode.model.to_run(), (activity.Output("1", priors.Flat(), ""),)) as found:
             mode.model.forward(mode.mean, X)
         return mode, float(found["1"][0].abs().mean())
 

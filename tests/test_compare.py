@@ -79,7 +79,8 @@ def test_best_is_the_highest_log_density_and_differences_are_paired(case):
     difference = found.differences["poor"]
     assert difference.sum == pytest.approx(rows.sum(), rel=1e-12)
     assert difference.mean == pytest.approx(found.scores["poor"]["mlpd"] - found.scores[found.best]["mlpd"], rel=1e-9)
-    assert difference.mean_se == pytest.approx(rows.std(ddof=1) / math.sqrt(N), rel=1e-12)
+    both = math.hypot(rows.std(ddof=1) / math.sqrt(N), difference.monte_carlo / N)
+    assert difference.mean_se == pytest.approx(both, rel=1e-12)
     assert difference.sum_se == pytest.approx(N * difference.mean_se, rel=1e-12)
     assert difference.sum < 0
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import bayesreg as br
-from bayesreg import layers, likelihoods, priors
+from bayesreg import layers, likelihoods, priors, propagate
 from bayesreg.flat import FlatLayout
 from bayesreg.inference import MCDropout
 from bayesreg.layers.structure import sites
@@ -34,9 +34,14 @@ def unfitted(net, *row, prior=None, outputs=1):
     return Noisy(model, record, FlatLayout(model).flatten(model.weights()))
 
 
+def propagated(post, noise, x):
+    """The network's output for these draws of the noise."""
+    return propagate.outputs(post._through, [noise], len(noise), x, probe=noise[0])
+
+
 def outputs_of(post, x, seed=0, count=S):
     """The network's output for draws of the noise, (S, N) or (S, N, K)."""
-    return post._propagate(post._noise(count, torch.Generator().manual_seed(seed)), x, 2**31)
+    return propagated(post, post._noise(count, torch.Generator().manual_seed(seed)), x)
 
 
 def close(found, expected, error, times=4.5):
@@ -97,7 +102,7 @@ def test_effective_weights_are_those_of_the_draws_network():
         noise = post._noise(30, torch.Generator().manual_seed(1))
         names = set(post.network.weights)
         values = post.layout.unflatten(post.loc)
-        expected = post._propagate(noise, x, 2**31)
+        expected = propagated(post, noise, x)
         for one, wanted in zip(noise, expected, strict=True):
             changed = post.network.effective(values, one)
             assert changed.keys() == names
@@ -204,9 +209,9 @@ def test_vmapped_draws_are_the_loop_over_draws():
     values = post.layout.unflatten(post.loc)
     with torch.no_grad():
         loop = torch.stack([post.model.forward(values, x, post.network.module, post.network.named(one)) for one in noise])
-    torch.testing.assert_close(post._propagate(noise, x, 2**31), loop, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(propagated(post, noise, x), loop, rtol=1e-12, atol=1e-12)
     many = drawn(300, 3)  # beyond the rows that are vmapped
-    torch.testing.assert_close(post._propagate(noise, many, 2**31)[:, :100], post._propagate(noise, many[:100], 2**31))
+    torch.testing.assert_close(propagated(post, noise, many)[:, :100], propagated(post, noise, many[:100]))
 
 
 @pytest.mark.parametrize("rows", [2, 600])

@@ -98,6 +98,7 @@ def test_crps_of_a_mixture_is_the_integral_of_the_squared_cdf(seed):
         below = integrate.quad(lambda z, part=part: part.cdf(z).mean() ** 2, -40, y[row], limit=200)[0]
         above = integrate.quad(lambda z, part=part: part.sf(z).mean() ** 2, y[row], 40, limit=200)[0]
         truth.append(below + above)
+    assert metrics.crps(predictive, y) == pytest.approx(np.mean(truth), rel=1e-6)
     n = 100_000
     found = metrics.crps(predictive, y, num_samples=n, seed=seed)
     assert found == pytest.approx(np.mean(truth), abs=4.5 * float(predictive.std.max()) / math.sqrt(3 * n))
@@ -116,8 +117,8 @@ def test_crps_of_a_point_is_the_absolute_error_and_the_seed_decides():
     sharp = normal([0.0, 1.0], 1e-9)
     assert metrics.crps(sharp, [2.0, -3.0]) == pytest.approx(3.0, abs=1e-8)
     predictive, y = mixture()
-    assert metrics.crps(predictive, y, seed=1) == metrics.crps(predictive, y, seed=1)
-    assert metrics.crps(predictive, y, seed=1) != metrics.crps(predictive, y, seed=2)
+    drawn = [metrics.crps(predictive, y, num_samples=1000, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(ValueError, match="num_samples must be at least 2"):
         metrics.crps(predictive, y, num_samples=1)
 
@@ -333,3 +334,35 @@ def test_arrays_and_tensors_score_alike_and_no_random_state_is_touched():
     assert evaluate(predictive, y) == evaluate(predictive, torch.tensor(y)) == evaluate(predictive, y.tolist())
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+
+
+# ── Monte Carlo error ──
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_score_says_its_monte_carlo_error(seed):
+    """It is the spread over independent sets of draws: each of 30 predictives of 400 draws of one and the same posterior."""
+    generator = torch.Generator().manual_seed(seed)
+    loc, step = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    y = loc + step + torch.randn(50, generator=generator, dtype=torch.float64)
+    found = []
+    for _ in range(30):
+        draws = torch.randn(400, 1, generator=generator, dtype=torch.float64)
+        noise = {"noise_scale": torch.rand(400, 1, generator=generator, dtype=torch.float64) + 0.5}
+        found.append(evaluate(Predictive(Gaussian(), loc + draws * step, noise), y, seed=int(draws[0].abs() * 1e6)))
+    assert set(found[0].errors) == set(found[0])
+    for name in ("mlpd", "rmse", "mae", "crps", "interval_score", "mean_width", "calibration_error", "coverage_50"):
+        spread = np.std([scores[name] for scores in found], ddof=1)
+        said = np.sqrt(np.mean([scores.errors[name] ** 2 for scores in found]))
+        assert 0.6 * spread < said < 1.9 * spread, name
+
+
+def test_a_mode_and_classes_say_theirs_too():
+    assert set(evaluate(normal([0.0, 1.0], 1.0), [0.5, 0.5]).errors.values()) == {0.0}
+    logits = torch.randn(200, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores = evaluate(Predictive(Bernoulli(), logits), torch.ones(30))
+    assert set(scores.errors) == set(scores) == set(scores.to_dict()["errors"])
+    assert all(0 < scores.errors[name] < 0.1 for name in ("mlpd", "brier"))
+    few = evaluate(Predictive(Bernoulli(), logits[:3]), torch.ones(30))
+    assert math.isnan(few.errors["brier"])
+    assert few.to_dict()["errors"]["brier"] is None

@@ -18,6 +18,13 @@ def fitted(standard_diabetes):
     return br.fit(model, *standard_diabetes, method=MeanField(num_steps=200))
 
 
+def outputs(fitted, u, x, **options):
+    def forward(u, x):
+        return fitted.model.forward(fitted.layout.unflatten(u), x)
+
+    return propagate.outputs(forward, [u], len(u), x, probe=u[0], **options)
+
+
 @pytest.mark.parametrize("rows", [1, 40, 300, 442])
 def test_loop_and_vmap_are_one(fitted, standard_diabetes, monkeypatch, rows):
     x = fitted.model.prepare(standard_diabetes[0][:rows])
@@ -25,7 +32,7 @@ def test_loop_and_vmap_are_one(fitted, standard_diabetes, monkeypatch, rows):
     expected = torch.stack([fitted.model.forward(fitted.layout.unflatten(v), x) for v in u]).detach()
     for limit in (0, 10_000):  # a loop over draws, and vmap
         monkeypatch.setattr(propagate, "_VMAP_ROWS", limit)
-        found = propagate.outputs(fitted.model, fitted.layout, u, x)
+        found = outputs(fitted, u, x)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         assert not found.requires_grad
 
@@ -34,13 +41,13 @@ def test_linearised_outputs_are_the_first_taylor_terms(fitted, standard_diabetes
     x = fitted.model.prepare(standard_diabetes[0])
     centre = fitted.guide.moments()[0]
     near = centre + 1e-5 * torch.randn(20, len(centre), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    linear = propagate.outputs(fitted.model, fitted.layout, near, x, linearize_at=centre)
-    exact = propagate.outputs(fitted.model, fitted.layout, near, x)
+    linear = outputs(fitted, near, x, linearize_at=centre)
+    exact = outputs(fitted, near, x)
     torch.testing.assert_close(linear, exact, rtol=1e-7, atol=1e-8)
     far = centre + torch.randn(2, len(centre), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    linear = propagate.outputs(fitted.model, fitted.layout, far, x, linearize_at=centre)
-    base = propagate.outputs(fitted.model, fitted.layout, centre[None], x)
-    half = propagate.outputs(fitted.model, fitted.layout, (far + centre) / 2, x, linearize_at=centre)
+    linear = outputs(fitted, far, x, linearize_at=centre)
+    base = outputs(fitted, centre[None], x)
+    half = outputs(fitted, (far + centre) / 2, x, linearize_at=centre)
     torch.testing.assert_close(half - base, (linear - base) / 2, rtol=1e-9, atol=1e-12)
 
 

@@ -127,7 +127,7 @@ def test_rules_go_through_text():
         ({"@weights": priors.Flat()}, r"a role must be one of '@weight', '@bias', '@norm', but '@weights' came; did you mean"),
         (
             {nn.LSTM: priors.Flat()},
-            r"type LSTM matches none; the types that hold tensors in this module are BatchNorm1d, Conv1d",
+            r"type LSTM matches none; the types that hold tensors here are BatchNorm1d, Conv1d",
         ),
         ({lambda name, p: None: None}, r"callable <lambda> matches none; let it return a prior for one name at least"),
         ({lambda name, p: 1.0: None}, r"a callable rule must return a prior or None, but 1.0 came for 0.weight"),

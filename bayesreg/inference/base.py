@@ -6,6 +6,7 @@ import abc
 import contextlib
 import copy
 import dataclasses
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from bayesreg.inference.checkpoint import opened
 from bayesreg.inference.collapse import with_noise
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
-from bayesreg.predictive import seeded
+from bayesreg.threads import importing, seeded
 
 Report = Callable[[int, int, float], None]
 _MISSED_ROWS, _MISSED_DRAWS = 500, 20
@@ -95,6 +96,8 @@ def fit(
     """Fit a model's posterior, or its mode, to data.
 
     The person's module, the random state, and Pyro's parameter store are what they were, also when it fails.
+
+    In threads fits wait for each other, since each seeds torch's global generator and puts it back; predictions do not.
 
     Args:
         model: What is assumed.
@@ -216,9 +219,22 @@ def methods() -> dict[str, Any]:
     return {cls.name: cls for cls in sorted(concrete(AbstractMethod), key=lambda cls: cls.name)}
 
 
+@functools.cache
+def _start_libraries() -> None:
+    """The first derivative reads torch's compiler, the first product opens its threads: seconds that are no fit's."""
+    import scipy.optimize  # noqa: F401
+
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(512, 512) @ torch.ones(512, 512)
+        torch.func.vmap(torch.func.grad(lambda row: row.sum()))(x)
+        torch.optim.Adam([torch.nn.Parameter(x)]).step()
+
+
 @contextlib.contextmanager
 def isolated(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's generators seeded inside, and as they were outside; gradients are recorded inside in any case.
+
+    A clock that is started inside counts nothing of what torch does at its first start.
 
     Args:
         seed: The seed inside.
@@ -227,6 +243,7 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
     Yields:
         Nothing.
     """
+    _start_libraries()
     with seeded(device, seed), torch.inference_mode(False), torch.enable_grad():
         yield
 
@@ -259,8 +276,9 @@ def reporter(progress: bool | Report, title: str) -> Iterator[Report]:
     if not progress or not sys.stderr.isatty():
         yield lambda step, total, objective: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    with importing():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

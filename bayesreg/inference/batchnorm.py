@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -13,9 +13,11 @@ from bayesreg import _check
 from bayesreg.batch_statistics import WithStatistics, check_memory, with_statistics
 from bayesreg.data import Data
 from bayesreg.inference.base import AbstractMethod, Report
+from bayesreg.inference.loop import FitError, rescuing
 from bayesreg.inference.map import MAP
 from bayesreg.layers.batchnorm import batchnorms, by_batch, statistics
 from bayesreg.model import BayesianModel
+from bayesreg.posterior import AbstractPosterior
 
 BATCH_SIZE = 32
 
@@ -83,7 +85,13 @@ class MCBatchNorm(AbstractMethod):
         size = min(self.batch_size, data.num_data)
         search = copy.copy(self.mode)
         search.batch_size = size
-        mode = search.run(model, data, seed=seed, report=report)
+
+        def rescued(failure: FitError) -> AbstractPosterior:
+            mode: Any = failure.posterior  # that of the search
+            return with_statistics(mode, x, batch_size=size, num_draws=self.num_draws, seed=seed)
+
+        with rescuing(rescued):
+            mode = search.run(model, data, seed=seed, report=report)
         note = f"mc-batchnorm: each draw takes the statistics of {size:,} random rows out of {data.num_data:,}."
         mode.history.notes.append(note)
         found = with_statistics(mode, x, batch_size=size, num_draws=self.num_draws, seed=seed)

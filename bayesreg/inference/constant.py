@@ -23,6 +23,7 @@ from bayesreg.inference.loop import FitError
 from bayesreg.inference.restarts import starts
 from bayesreg.inference.training import gradient_of
 from bayesreg.inference.variational import Trend
+from bayesreg.memory import together
 from bayesreg.model import BayesianModel
 from bayesreg.record import Certificate, History
 
@@ -119,7 +120,7 @@ def with_word(certificate: Certificate, model: BayesianModel, tried: int) -> Cer
 def narrowest(model: BayesianModel) -> tuple[str, float] | None:
     """The weight whose prior shrinks most what its layer hands on, sd · √fan_in, and by how much; None where none shrinks."""
     drawn = {name: latent for name, latent in model.latents.items() if latent.prior.proper and not latent.parents}
-    values = prior_predictive.sample(drawn, model.like, 16, 0)
+    values = together(prior_predictive.in_blocks(drawn, model.like, 16, 0))
     gains = {
         name: float(v.double().square().mean().sqrt()) * math.sqrt(v[0].numel() / len(v[0]))
         for name, v in values.items()

@@ -217,7 +217,7 @@ def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output:
     total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
 
     def activations(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        with activity.captured(model.module, (output,)) as found:
+        with activity.captured(model.to_run(), (output,)) as found:
             model.forward(layout.unflatten(v), rows)
         return torch.stack(list(found[output.name]), 1)
 

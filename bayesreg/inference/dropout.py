@@ -26,7 +26,7 @@ from bayesreg.binding import draws_numbers
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import ConvergenceWarning, Report, checked_seed, isolated, reporter
-from bayesreg.inference.loop import run
+from bayesreg.inference.loop import FitError, rescuing, run, stopped
 from bayesreg.inference.replica_buffers import ReplicaBuffers
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
 from bayesreg.inference.training import resolve_batch
@@ -37,6 +37,7 @@ from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dotted
 from bayesreg.model import BayesianModel
 from bayesreg.noisy import Noisy, NoisyNetwork
+from bayesreg.posterior import Dirac
 from bayesreg.record import FitRecord, History
 
 
@@ -131,16 +132,24 @@ class MCDropout(AbstractVariational):
             buffers=[*bound.network.module.buffers(), taken],
         )
         constant = data.num_data * model.log_jacobian
-        losses = run(
-            stepper,
-            data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed())),
-            schedule,
-            layout=bound.log_joint.layout,
-            report=report,
-            history=history,
-            objective=lambda loss, point: constant - data.num_data * float(loss),
-            checkpoint=self.keep(bound.log_joint, parameter.detach(), data, schedule, batch_size, seed),
-        )
+
+        def rescued(failure: FitError) -> Noisy:
+            stepper.restore(failure.state)
+            phi, record = stepper.parameter.detach(), stopped(self.name, seed, history, failure)
+            failure.posterior = Dirac(model, record, bound.split(phi)[0].clone())  # where the network does not run any more
+            return bound.posterior(phi, record)
+
+        with rescuing(rescued):
+            losses = run(
+                stepper,
+                data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed())),
+                schedule,
+                layout=bound.log_joint.layout,
+                report=report,
+                history=history,
+                objective=lambda loss, point: constant - data.num_data * float(loss),
+                checkpoint=self.keep(bound.log_joint, parameter.detach(), data, schedule, batch_size, seed),
+            )
         certificate = rise(constant - data.num_data * losses)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return bound.posterior(stepper.parameter.detach(), record)
@@ -176,15 +185,15 @@ class MCDropout(AbstractVariational):
         Warns:
             ConvergenceWarning: If certificates are not passed; says how many, and what the first of them says.
         """
-        started = time.perf_counter()
         if len(models) != len(sets) or not sets:
             raise ValueError(f"each set needs a model of its own, but {len(models)} models and {len(sets)} sets came.")
         if self.checkpoint is not None:
             raise ValueError("checkpoint keeps the state of one fit, but fit_each runs several at once; leave it out here.")
         with isolated(checked_seed(seed), models[0].like.device), reporter(progress, self.name) as report:
+            started = time.perf_counter()
             pairs = [model.ingest(X, y) for model, (X, y) in zip(models, sets, strict=True)]
             bounds = [DropoutBound(LogJoint(model), data) for model, data in pairs]
-            found, histories = _together(self, bounds, report)
+            found, histories = _together(self, bounds, seed, report)
         each = (time.perf_counter() - started) / len(sets)
         fits = [
             bound.posterior(phi, FitRecord(self.name, seed, history, rise(torch.tensor(history.objective)), each))
@@ -245,7 +254,7 @@ class DropoutBound:
                 network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
         noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
         values, buffers = model.weights(), network.named_by_row(noise, len(x))
-        if draws_numbers(lambda: model.forward(values, x, copied(self.module), buffers), x.device):
+        if draws_numbers(lambda: model.forward(values, x, copied(self.module), buffers)):
             raise ValueError(
                 f"randomness must be that of a layer, but the forward of {type(model.module).__name__} draws numbers of its "
                 "own (functional dropout?), which no posterior could repeat; put an nn.Dropout in its place."
@@ -347,7 +356,9 @@ class DropoutBound:
         return Noisy(self.log_joint.model.with_buffers(self.module), record, u.clone())
 
 
-def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report) -> tuple[list[torch.Tensor], list[History]]:
+def _together(
+    method: MCDropout, bounds: Sequence[DropoutBound], seed: int, report: Report
+) -> tuple[list[torch.Tensor], list[History]]:
     """All fits step by step: (P + V,) and the history of each, the ELBO at every step in it.
 
     What batch normalisation has seen of each set is in the bound's own module afterwards.
@@ -387,16 +398,24 @@ def _together(method: MCDropout, bounds: Sequence[DropoutBound], report: Report)
         losses.append(elbo)
         return elbo.sum()
 
-    index = torch.arange(num_data, device=x.device)
-    run(
-        EagerAdam(parameter, backward),
-        Data(num_data, index, index).batches(batch_size, torch.Generator().manual_seed(torch.initial_seed())),
-        schedule,
-        layout=first.log_joint.layout,
-        report=report,
-        history=History("elbo"),
-        objective=lambda loss, point: -num_data * float(loss),
-    )
+    index, history = torch.arange(num_data, device=x.device), History("elbo")
+    stepper = EagerAdam(parameter, backward, buffers=list(statistics.values.values()))
+
+    def rescued(failure: FitError) -> Noisy:  # of the first set: an error has room for one
+        stepper.restore(failure.state)
+        statistics.write(0, first.module)
+        return first.posterior(members(parameter.detach())[0], stopped(method.name, seed, history, failure))
+
+    with rescuing(rescued):
+        run(
+            stepper,
+            Data(num_data, index, index).batches(batch_size, torch.Generator().manual_seed(torch.initial_seed())),
+            schedule,
+            layout=first.log_joint.layout,
+            report=report,
+            history=history,
+            objective=lambda loss, point: -num_data * float(loss),
+        )
     elbos = -num_data * torch.stack(losses).double().cpu()
     histories = []
     for member, (bound, own) in enumerate(zip(bounds, elbos.T, strict=True)):

@@ -12,6 +12,7 @@ import numpy as np
 
 from bayesreg.inference.columns import GRAM_COLUMNS, Array, Columns, on_support
 from bayesreg.inference.group_lasso import SEARCHED, SOLVED, working_sets
+from bayesreg.threads import importing, settings
 
 FIRST_PASSES, MOST_PASSES = 10, 10_000  # over the columns, before the first and the last exact solve on the support
 
@@ -62,8 +63,9 @@ def lasso(columns: Columns, l1: Array, l2: Array, start: Array | None = None) ->
 def _coordinate_descent() -> Any:
     """Scikit-learn's engine, or None where it is not installed."""
     try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import enet_path
+        with importing():
+            from sklearn.exceptions import ConvergenceWarning
+            from sklearn.linear_model import enet_path
     except ImportError:
         return None
 
@@ -85,7 +87,7 @@ def _coordinate_descent() -> Any:
                 gram = gram * np.outer(ratio, ratio)
                 gram[np.diag_indices(count)] += shrink - common
             options |= {"precompute": gram, "Xy": columns.moment * ratio}
-        with warnings.catch_warnings():  # the gap is judged by ourselves
+        with settings(), warnings.catch_warnings():  # the gap is judged by ourselves
             warnings.simplefilter("ignore", ConvergenceWarning)
             _, found, _ = enet_path(
                 design,
@@ -96,6 +98,7 @@ def _coordinate_descent() -> Any:
                 tol=1e-14,
                 check_input=False,
                 copy_X=False,
+                random_state=np.random.RandomState(0),  # columns are taken in turn, yet NumPy's global state would move on
                 **options,
             )
         return found[:, 0] * ratio

@@ -14,6 +14,7 @@ from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.curvature import full_hessian
+from bayesreg.inference.loop import FitError
 from bayesreg.inference.training import gradient_of
 from bayesreg.record import History
 from bayesreg.training_copy import TrainingCopy
@@ -48,7 +49,7 @@ def lbfgs(
         (P,), in the type of `start`.
 
     Raises:
-        ValueError: If the objective is not finite where the search begins.
+        FitError: If the objective is not finite where the search begins, or the network raises later.
     """
     from scipy.optimize import minimize
 
@@ -63,7 +64,18 @@ def lbfgs(
         nonlocal best, kept
         copy.flat.data.copy_(torch.from_numpy(u))
         copy.flat.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
-        value = -copy.objective(copy.backward(x, y)) / data.num_data
+        try:
+            loss = copy.backward(x, y)
+        except Exception as failure:  # a person's module may raise anything
+            if not math.isfinite(best):  # nothing is lost
+                raise
+            raise FitError(
+                f"every pass through the network must succeed, but one raised {type(failure).__name__}: {failure}; the "
+                "error's `posterior` is the last good point.",
+                history.steps[-1] if history.steps else 0,
+                {"parameter": kept.to(dtype)},
+            ) from failure
+        value = -copy.objective(loss) / data.num_data
         gradient = copy.flat.grad.cpu().double().numpy().copy()  # pyright: ignore[reportOptionalMemberAccess]
         if not (math.isfinite(value) and np.isfinite(gradient).all()):
             return math.inf, np.zeros_like(gradient)
@@ -75,10 +87,12 @@ def lbfgs(
     if not math.isfinite(first):
         broken = ~gradient_of(log_joint, start, data, jacobian=jacobian)[1].isfinite()
         names = [s.latent.name for s in log_joint.layout.in_order if bool(broken[s.slice].any())]
-        raise ValueError(
+        raise FitError(
             "the log-joint must be finite where the search begins, but at the module's own weights it is not"
             f"{' (gradient of ' + ', '.join(names[:3]) + ')' if names else ''}; start from smaller weights, or standardise the "
-            "data."
+            "data.",
+            0,
+            {},
         )
     steps = itertools.count(1)
 
@@ -92,8 +106,7 @@ def lbfgs(
     found = minimize(loss_and_gradient, start.cpu().numpy(), jac=True, method="L-BFGS-B", callback=heard, options=options)
     history.record(found.nit + 1, -best * data.num_data)
     history.notes.append(f"L-BFGS: {found.nit} steps, {found.nfev} evaluations; it stopped with {found.message!r}.")
-    together = log_joint.model.behaviour.stands(VMAP, FORWARD)
-    if log_joint.layout.size <= (NEWTON_PARAMETERS if together else LOOPED_PARAMETERS):
+    if log_joint.layout.size <= (NEWTON_PARAMETERS if log_joint.model.behaviour.stands(VMAP, FORWARD) else LOOPED_PARAMETERS):
         kept = newton(log_joint, kept, data, jacobian)
     return kept.to(dtype)
 

@@ -7,9 +7,10 @@ A step costs a fraction of a millisecond; whatever is done here at every call mu
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from bayesreg.inference.base import Report
 from bayesreg.inference.checkpoint import Checkpoint
 from bayesreg.inference.stepper import AbstractStepper, NotFinite
 from bayesreg.posterior import AbstractPosterior
-from bayesreg.record import History
+from bayesreg.record import Certificate, FitRecord, History
 
 SCHEDULES = ("cosine", "constant")
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
@@ -34,13 +35,41 @@ class FitError(ValueError):
     Attributes:
         step: Steps done before.
         state: The optimizer's state when all was well last.
-        posterior: The last good point as a posterior, not certified; None where the method makes none.
+        posterior: The last good point as a posterior, not certified: of the method's own kind, or the mode that it rests on.
+            None where `step` is 0 and there was none.
     """
 
     def __init__(self, message: str, step: int, state: dict[str, Any]) -> None:
         super().__init__(message)
         self.step, self.state = step, state
         self.posterior: AbstractPosterior | None = None
+
+
+@contextlib.contextmanager
+def rescuing(made: Callable[[FitError], AbstractPosterior | None]) -> Iterator[None]:
+    """A `FitError` from inside takes with it what `made` makes of it.
+
+    Args:
+        made: From the error, whose `state` is the last good one, to a posterior; where it fails, that of the error stays.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FitError: The one that came.
+    """
+    try:
+        yield
+    except FitError as failure:
+        with contextlib.suppress(Exception):  # the network that failed may fail again
+            failure.posterior = made(failure)
+        raise
+
+
+def stopped(method: str, seed: int, history: History, failure: FitError, space: str | None = None) -> FitRecord:
+    """The record of a fit that could not go on."""
+    sentence = f"Stopped: the last good point, after {failure.step:,} steps; {failure}"
+    return FitRecord(method, seed, history, Certificate(False, sentence), 0.0, space)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +178,11 @@ def run(
         try:
             chunk = [_next(batches) for _ in range(count)]
             found, before = stepper.advance(chunk, [schedule.rate(step + i) for i in range(count)], told)
-        except NotFinite as failure:
-            raise FitError(_blame(failure, layout, batches, step, count, schedule, checkpoint), good_step, good) from None
-        except _BatchError as failure:
-            raise FitError(_unreadable(failure, batches, step, checkpoint), good_step, good) from failure.__cause__
+        except Exception as failure:  # a person's module may raise anything
+            said, cause = _told(failure, layout, batches, step, count, schedule, checkpoint)
+            if said is None:
+                raise
+            raise FitError(said, good_step, good) from cause
         pending.append(found)
         step += count
         if not told:
@@ -185,6 +215,51 @@ def _next(batches: Batches) -> Batch:
         return next(batches)
     except Exception as failure:
         raise _BatchError from failure
+
+
+def readable(batches: Batches, step: int, stepper: AbstractStepper) -> Iterator[Batch]:
+    """The batches that follow a search.
+
+    Args:
+        batches: Where they come from.
+        step: Steps done.
+        stepper: Whose state is that of the answer.
+
+    Yields:
+        Each.
+
+    Raises:
+        FitError: If a loader raises.
+    """
+    while True:
+        try:
+            found = _next(batches)
+        except _BatchError as failure:
+            raise FitError(_unreadable(failure, batches, step, None), step, stepper.state()) from failure.__cause__
+        yield found
+
+
+def _told(
+    failure: Exception,
+    layout: FlatLayout,
+    batches: Batches,
+    step: int,
+    count: int,
+    schedule: Schedule,
+    checkpoint: Checkpoint | None,
+) -> tuple[str | None, BaseException | None]:
+    """What is said of a step's failure, or None where nothing is lost and it speaks for itself; and its cause."""
+    if isinstance(failure, NotFinite):
+        return _blame(failure, layout, batches, step, count, schedule, checkpoint), None
+    if isinstance(failure, _BatchError):
+        return _unreadable(failure, batches, step, checkpoint), failure.__cause__
+    if step == 0:
+        return None, None
+    said = (
+        f"every batch must go through the network, but batch {batches.position} of epoch {batches.epoch} (step {step + 1:,}) "
+        f"raised {type(failure).__name__}: {failure}; look at its rows{_kept(checkpoint)}."
+    )
+    return said, failure
 
 
 def _unreadable(failure: _BatchError, batches: Batches, step: int, checkpoint: Checkpoint | None) -> str:

@@ -18,7 +18,7 @@ from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
-from bayesreg.inference.loop import Schedule
+from bayesreg.inference.loop import FitError, Schedule
 from bayesreg.inference.replicas import Replicas
 from bayesreg.inference.steps import BETAS, pace
 from bayesreg.inference.training import resolve_batch
@@ -67,7 +67,8 @@ def fit_many(
         units, (R,), float64; and the model of each fit, which has that fit's running statistics of batch normalisation.
 
     Raises:
-        ValueError: If the model or the rows are none for many fits at once, or a loss stops being finite.
+        ValueError: If the model or the rows are none for many fits at once.
+        FitError: If a loss stops being finite; its state's "parameter" is the last good point of all fits, (R, P).
 
     >>> from torch import nn
     >>> from bayesreg import BayesianModel, likelihoods, priors
@@ -113,7 +114,8 @@ def search(
         (R, P), in the type of `starts`; the running statistics that belong to it are in `replicas.buffers` then.
 
     Raises:
-        ValueError: If no step is to be taken though there is batch normalisation, or as `descend` does.
+        ValueError: If no step is to be taken though there is batch normalisation.
+        FitError: As `descend` does.
     """
     if replicas.normalised and not num_steps:
         raise ValueError(
@@ -146,19 +148,27 @@ def descend(
     """Adam's steps along a schedule, proximal where a penalty has a kink; see `fit_many`.
 
     Raises:
-        ValueError: If a loss stops being finite; says at which step.
+        FitError: If a loss stops being finite, or the network raises; says at which step.
     """
     take, num_steps = Stepper(replicas, u), schedule.num_steps
     every = max(1, num_steps // 100)
+    good, good_step = u.clone(), 0
     for step in range(num_steps):
-        loss = take(schedule.rate(step), next(batches))
+        try:
+            loss = take(schedule.rate(step), next(batches))
+        except Exception as failure:  # a person's module may raise anything
+            said = f"every step of the {len(u)} fits must go through the network, but step {step} raised"
+            said = f"{said} {type(failure).__name__}: {failure}; look at its forward."
+            raise FitError(said, good_step, {"parameter": good}) from failure
         if step % every == 0 or step == num_steps - 1:
             if not math.isfinite(loss):
-                raise ValueError(
-                    f"the loss must stay finite in each of the {len(u)} fits, but their sum is {float(loss)} at step {step}; "
-                    f"lower learning_rate (now {schedule.learning_rate:g}) or standardise the data."
-                )
-            best = float(replicas.objectives(u, next(batches)).max())
+                said = f"the loss must stay finite in each of the {len(u)} fits, but their sum is {float(loss)} at step {step};"
+                said = f"{said} lower learning_rate (now {schedule.learning_rate:g}) or standardise the data."
+                raise FitError(said, good_step, {"parameter": good})
+            nats = replicas.objectives(u, next(batches))
+            if bool(nats.isfinite().all()):
+                good, good_step = u.clone(), step + 1
+            best = float(nats.max())
             history.record(step, best)
             report(step + 1, num_steps, best)
     return u

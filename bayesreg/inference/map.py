@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import os
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +24,7 @@ from bayesreg.inference.checkpoint import check_options
 from bayesreg.inference.constant import Again, Found, escaped, says_the_same, with_word
 from bayesreg.inference.lbfgs import lbfgs
 from bayesreg.inference.linear import certify_linear, fit_linear
-from bayesreg.inference.loop import SCHEDULES, Schedule, run
+from bayesreg.inference.loop import SCHEDULES, FitError, Schedule, rescuing, run, stopped
 from bayesreg.inference.proximal import polish
 from bayesreg.inference.replicas import check_replicable
 from bayesreg.inference.restarts import best_of_many
@@ -188,7 +189,7 @@ class MAP(AbstractMethod):
         """
         started = time.perf_counter()
         check_has_mode(model)
-        history, held_out, trend = History("log joint"), None, None
+        history, held_out = History("log joint"), None
         if self.validation_fraction is not None:
             model, data, held_out = hold_out(model, data, self.validation_fraction, history)
         log_joint = LogJoint(model)
@@ -276,6 +277,18 @@ class MAP(AbstractMethod):
             return certify(whole, u, start, rows, self.jacobian, probe, held=invariant, **options)
         probe = lambda: self.further(log_joint, u, data, batch_size)  # noqa: E731
         return certify(log_joint, u, start, data, self.jacobian, probe, **options)
+
+    def _rescue(
+        self, model: BayesianModel, history: History, own: torch.Tensor | None = None
+    ) -> Callable[[FitError], Dirac | None]:
+        """From an error to the fit that is at hand: the one given, or the search's last good point."""
+
+        def made(failure: FitError) -> Dirac | None:
+            u = failure.state.get("parameter") if own is None else own
+            record = stopped(self.name, torch.initial_seed(), history, failure, self._space)
+            return None if u is None else Dirac(model, record, u)
+
+        return made
 
     @property
     def _space(self) -> str:
@@ -379,11 +392,13 @@ class MAP(AbstractMethod):
         to_mode = lambda u: self._lbfgs(log_joint, u, data, History(), lambda step, total, nats: None)  # noqa: E731
         options = {"num_steps": self.num_steps, "learning_rate": self.learning_rate, "jacobian": self.jacobian}
         finish = to_mode if optimizer == "lbfgs" else None
-        return best_of_many(log_joint, own, data, self.num_restarts, batch_size, finish, history, report, **options)
+        with rescuing(self._rescue(own[0].model, history, own[1])):
+            return best_of_many(log_joint, own, data, self.num_restarts, batch_size, finish, history, report, **options)
 
     def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
         options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}
-        return lbfgs(log_joint, start, data, **options)
+        with rescuing(self._rescue(log_joint.model, history)):
+            return lbfgs(log_joint, start, data, **options)
 
     def _fista(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History) -> torch.Tensor:
         wide = in_double(log_joint, start, data)

@@ -13,17 +13,17 @@ import torch
 from bayesreg import _check
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
+from bayesreg.guide_posterior import Guide
 from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference.base import Report
 from bayesreg.inference.certificate import because
-from bayesreg.inference.loop import run
+from bayesreg.inference.loop import FitError, readable, rescuing, run, stopped
 from bayesreg.inference.stepper import checked_compile, make_stepper
 from bayesreg.inference.training import no_compiling, of_rows, resolve_batch
 from bayesreg.inference.variational import AbstractVariational, rise
 from bayesreg.layers.batchnorm import batchnorms, normalising
 from bayesreg.layers.structure import has_dropout
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Guide
 from bayesreg.record import Certificate, FitRecord, History
 from bayesreg.training_copy import TrainingCopy
 
@@ -81,10 +81,7 @@ class MeanField(AbstractVariational):
         started = time.perf_counter()
         log_joint = LogJoint(model)
         history = History("elbo")
-        improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
-        if improper:
-            history.notes.append(f"flat prior on {', '.join(improper)}: the ELBO is defined up to a constant.")
-        history.notes.extend(_of_layers(model))
+        history.notes.extend([*_of_priors(model), *_of_layers(model)])
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         guide = MeanFieldGuide(log_joint.layout, start, torch.full_like(start, self.initial_scale))
         guide.phi.grad = torch.zeros_like(guide.phi)
@@ -128,18 +125,26 @@ class MeanField(AbstractVariational):
             num_data=num_data,
             buffers=list(copy.module.buffers()),
         )
-        losses = run(
-            stepper,
-            batches,
-            schedule,
-            layout=log_joint.layout,
-            report=report,
-            history=history,
-            objective=lambda loss, phi: constant - num_data * float(loss),
-            checkpoint=self.keep(log_joint, guide.phi.detach(), data, schedule, batch_size, seed),
-        )
-        guide.phi.data.copy_(stepper.parameter.detach())
-        certificate = _judged(constant - num_data * losses, guide, pure, data, batches)
+
+        def rescued(failure: FitError) -> Guide:
+            stepper.restore(failure.state)
+            guide.phi.data.copy_(stepper.parameter.detach())
+            record = stopped(self.name, seed, history, failure)
+            return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
+
+        with rescuing(rescued):
+            losses = run(
+                stepper,
+                batches,
+                schedule,
+                layout=log_joint.layout,
+                report=report,
+                history=history,
+                objective=lambda loss, phi: constant - num_data * float(loss),
+                checkpoint=self.keep(log_joint, guide.phi.detach(), data, schedule, batch_size, seed),
+            )
+            guide.phi.data.copy_(stepper.parameter.detach())
+            certificate = _judged(constant - num_data * losses, guide, pure, data, readable(batches, len(losses), stepper))
         certificate = _of_batches(certificate) if normalised and batch_size is not None else certificate
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
@@ -155,6 +160,11 @@ def _judged(elbos: torch.Tensor, guide: MeanFieldGuide, log_joint: LogJoint, dat
 def _of_batches(certificate: Certificate) -> Certificate:
     said = "Batch normalisation by mini-batches makes this another ELBO than that of all rows."
     return dataclasses.replace(certificate, sentence=f"{certificate.sentence} {said}")
+
+
+def _of_priors(model: BayesianModel) -> list[str]:
+    improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
+    return [f"flat prior on {', '.join(improper)}: the ELBO is defined up to a constant."] if improper else []
 
 
 def _of_layers(model: BayesianModel) -> list[str]:

@@ -89,14 +89,14 @@ class Replicas:
         dims = 0 if own_rows else None
         axes = (0, dims, dims, None if weights is None else 0)
         self._terms = torch.vmap(self._terms_of_output, in_dims=(0, 0, *axes[2:]))
-        self._outputs = self._vmapped(self.model.module)
+        self._outputs = self._vmapped(None)
 
     @property
     def model(self) -> BayesianModel:
         """The first replica's model, which stands for the forward map and the likelihood of all."""
         return self.log_joint.model
 
-    def _vmapped(self, module: nn.Module) -> Callable[..., torch.Tensor]:
+    def _vmapped(self, module: nn.Module | None) -> Callable[..., torch.Tensor]:
         """The outputs of all replicas as a function of values, inputs and buffers, whatever the network."""
 
         def one(values: Any, x: torch.Tensor, buffers: Any) -> torch.Tensor:

@@ -13,14 +13,14 @@ from bayesreg.data import Data
 from bayesreg.flat import LogJoint
 from bayesreg.inference.base import Report
 from bayesreg.inference.checkpoint import Checkpoint
-from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, run
+from bayesreg.inference.loop import EarlyStopping, FitError, Schedule, rescuing, run, stopped
 from bayesreg.inference.scale_free import Rows
 from bayesreg.inference.stepper import AbstractStepper, make_stepper
 from bayesreg.inference.training import no_compiling
 from bayesreg.inference.variational import Trend, trend
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import Dirac
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.record import History
 from bayesreg.training_copy import TrainingCopy
 
 
@@ -121,7 +121,7 @@ class Search:
             FitError: If it cannot go on.
         """
         watch = None if held_out is None else EarlyStopping(lambda: self._score(*held_out), self.options.patience)
-        try:
+        with rescuing(self._rescued):
             losses = run(
                 self.stepper,
                 self.batches,
@@ -133,9 +133,6 @@ class Search:
                 watch=watch,
                 checkpoint=self.checkpoint,
             )
-        except FitError as failure:
-            failure.posterior = self._rescued(failure)
-            raise
         if not self.log_joint.model.is_deterministic:  # its curvature will not tell
             self.trend = trend(self.data.num_data * (self.log_joint.model.log_jacobian - losses))
         return self.stepper.parameter.detach().clone(), self._trained()
@@ -153,9 +150,8 @@ class Search:
 
     def _rescued(self, failure: FitError) -> Dirac:
         self.stepper.restore(failure.state)
-        sentence = f"Stopped: the last good point, after {failure.step:,} steps; {failure}"
         space = "unconstrained" if self.options.jacobian else "constrained"
-        record = FitRecord("map", self.seed, self.history, Certificate(False, sentence), 0.0, space)
+        record = stopped("map", self.seed, self.history, failure, space)
         return Dirac(self._trained(), record, self.stepper.parameter.detach().clone())
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from bayesreg.layers.batchnorm import ByBatch, batchnorms, by_batch, unlike_torch
 from bayesreg.layers.structure import dotted
+from bayesreg.threads import drawing
 
 SCALE_NOTE = "scale-invariant: a BatchNorm follows; the prior sets the effective step size only"
 SHIFT_NOTE = "shift-invariant: a BatchNorm follows"
@@ -198,7 +199,7 @@ class _Probe:
         return made if isinstance(made.before, torch.Tensor) else None
 
     def output(self) -> torch.Tensor:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), drawing(0):
             return self.net(self.x)
 
     def met(self) -> list[_Pair]:

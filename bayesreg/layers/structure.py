@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
 from bayesreg.layers.copying import copied
 from bayesreg.layers.dropout import AlphaDropout, of_torch
+from bayesreg.threads import drawing
 
 _THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
 _HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and a z that is never negative through these
@@ -183,21 +185,30 @@ def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: tor
 
 
 @contextlib.contextmanager
-def sampling(module: nn.Module) -> Iterator[nn.Module]:
+def sampling(module: nn.Module, seed: int | None = None) -> Iterator[nn.Module]:
     """Layers with noise draw anew for each row inside, all others stand in evaluation mode; modes are as they were outside.
 
     Args:
-        module: What `noisy` gave.
+        module: What `noisy` gave, run by this thread alone.
+        seed: Of draws that leave torch's global random state as it is; they come from there when None.
 
     Yields:
         The module.
     """
-    modes = {layer: layer.training for layer in module.modules()}
+    modes, source = {layer: layer.training for layer in module.modules()}, None if seed is None else drawing(seed)
+
+    def drawn(x: torch.Tensor, layer: AbstractNoise) -> torch.Tensor:
+        with source or contextlib.nullcontext():  # a whole pass inside would cost more
+            return type(layer).sampled(layer, x)
+
     try:
         module.eval()
         for layer in noise_layers(module).values():
             layer.training = True
+            vars(layer)["sampled"] = functools.partial(drawn, layer=layer)
         yield module
     finally:
+        for layer in noise_layers(module).values():
+            vars(layer).pop("sampled", None)
         for layer, mode in modes.items():
             layer.training = mode

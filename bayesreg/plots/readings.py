@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.distributions import constraints
 
-from bayesreg.predictive import seeded
 from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Fixed
 from bayesreg.priors.numeric import ends
+from bayesreg.threads import drawing
 
 MOST = 6  # as many as there are colours and markers
 _STEPS = 20_000
@@ -89,7 +89,7 @@ def weight_range(priors: Sequence[AbstractElementwisePrior]) -> tuple[float, flo
     for prior in priors:
         if not prior.proper or isinstance(prior, Fixed):
             continue
-        with seeded(torch.device("cpu"), 0):
+        with drawing(0):
             draws = prior.distribution((4001,), dtype=torch.float64).sample().numpy()
         if prior.support is constraints.real:
             half = 3 * np.quantile(np.abs(draws - prior.mode), 0.6)

@@ -12,6 +12,7 @@ import numpy as np
 
 from bayesreg import _check
 from bayesreg._readings import number
+from bayesreg.threads import settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,14 +58,14 @@ STYLE: dict[str, Any] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib's own defaults and this file's style inside, the person's settings again outside.
+    """Matplotlib's own defaults and this file's style inside, the person's settings again outside; one thread at a time.
 
     Yields:
         Nothing.
     """
     import matplotlib.style
 
-    with matplotlib.style.context(["default", STYLE]):
+    with settings(), matplotlib.style.context(["default", STYLE]):
         yield
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from bayesreg._files import replacing
-from bayesreg._readings import number
+from bayesreg._readings import column, number
 from bayesreg.compare import METRICS, Comparison, compare
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
@@ -82,7 +82,7 @@ def report(
     X: Any,
     y: Any,
     *,
-    num_samples: int = 1000,
+    num_samples: int | None = None,
     seed: int = 0,
     title: str = "What the mode hid",
     notes: Sequence[str] = (),
@@ -100,7 +100,7 @@ def report(
             against the others parameter by parameter.
         X: Inputs (N, ...) in the data's own units, not used in the fits.
         y: Targets there: (N,) or (N, K), or class labels (N,).
-        num_samples: Draws from each posterior.
+        num_samples: Draws from each posterior; None for as many as their comparison needs, see `compare`.
         seed: Seed of all draws; same posteriors, rows and seed, same page but for its date.
         title: Heading of the page.
         notes: How the data were encoded, one sentence each.
@@ -147,7 +147,7 @@ def report(
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": facts.versions(),
         "missing": facts.missing_facts(missing, posteriors),
-        "num_samples": num_samples,
+        "num_samples": {name: p.num_samples for name, p in comparison.predictives.items()},
         "seed": seed,
         "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises, missing, seed=seed)],
         "data": described | {"rows_are": rows_are},
@@ -157,7 +157,7 @@ def report(
         "dropout": dropout,
         "batchnorm": normalised,
         "comparison": comparison.to_dict(),
-        "pairs": pair_facts(posteriors, num_samples=num_samples, seed=seed),
+        "pairs": pair_facts(posteriors, num_samples=num_samples or 1000, seed=seed),
         "calibration": calibration_facts(comparison, y, found),
         "uncertainty": uncertainty,
         "worst_rows": worst_rows(
@@ -209,7 +209,7 @@ def comparison_table(comparison: Comparison, found: Found) -> dict[str, Any]:
             continue
         values, goal = [comparison.scores[name][metric] for name in names], METRICS[metric].goal
         share = metric.startswith("coverage") or metric in ("accuracy", "ece", "calibration_error")
-        shown = [f"{100 * value:.1f} %" for value in values] if share else text.column(values)
+        shown = [f"{100 * value:.1f} %" for value in values] if share else column(values)
         top = max(values) if goal == "higher" else min(values) if goal == "lower" else None
         marks = ["best" if value == top and len(names) > 1 else "" for value in values]
         if goal == "level":
@@ -238,7 +238,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value, digits=4: "–" if value is None else number(value, digits)
-    environment.filters["column"] = lambda values: text.column(list(values), 3)
+    environment.filters["column"] = lambda values: column(list(values))
     environment.filters["percent"] = text.percent
     environment.filters["seconds"] = lambda value: "–" if value is None else text.seconds(value)
     environment.filters["listing"] = lambda names: text.listing(list(names))

@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 from bayesreg._readings import SUPERSCRIPT, number
-
-
-def percent(share: float | None, apart: float | None = None) -> str:
-    """A share as a percentage: whole per cent from 10 to 99, one decimal nearer to the ends.
-
-    Args:
-        share: The share.
-        apart: Another share that it must not look equal to: decimals are added until it does not.
-
-    Returns:
-        The text.
-
-    >>> percent(0.7412), percent(0.0312), percent(0.997), percent(1.0), percent(0.0002)
-    ('74 %', '3.1 %', '99.7 %', '100 %', 'under 0.1 %')
-    >>> percent(0.948, apart=0.95)
-    '94.8 %'
-    """
-    if share is None or not math.isfinite(share):
-        return "–"
-    if 0 < share < 0.0005:
-        return "under 0.1 %"
-    if 0.9995 < share < 1:
-        return "over 99.9 %"
-    if apart is not None and share != apart and percent(share) == percent(apart):
-        decimals = next((d for d in range(1, 6) if f"{100 * share:.{d}f}" != f"{100 * apart:.{d}f}"), 6)
-        return f"{100 * share:.{decimals}f} %"
-    near = share < 0.0995 or 0.99 < share < 1
-    text = f"{100 * share:.1f}" if near and share > 0 else f"{100 * share:.0f}"
-    return text.removesuffix(".0") + " %"
+from bayesreg._readings import percent as percent
+from bayesreg._readings import plus_minus as plus_minus
 
 
 def bounds(lower: float, upper: float, apart: float | None = None) -> str:
@@ -92,32 +64,6 @@ def seconds(value: float) -> str:
     if value < 60:
         return f"{number(value, 2)} s"
     return f"{value // 60:,.0f} min {value % 60:.0f} s"
-
-
-def column(values: Sequence[float | None], digits: int = 4) -> list[str]:
-    """Numbers of one column: as many decimals for each as give the largest about four digits.
-
-    >>> column([-5.4, -15.25, None])
-    ['−5.40', '−15.25', '–']
-    """
-    known = [abs(value) for value in values if value is not None and math.isfinite(value)]
-    top = max(known, default=0.0)
-    if top >= 1e8 or 0 < top < 1e-3:
-        return ["–" if value is None else number(value) for value in values]
-    decimals = 0 if top == 0 else min(max(digits - 1 - math.floor(math.log10(top)), 0), 4)
-    return ["–" if value is None or math.isnan(value) else f"{value:,.{decimals}f}".replace("-", "−") for value in values]
-
-
-def plus_minus(value: float, error: float) -> str:
-    """A value and its standard error, two digits of the error and as many decimals of the value.
-
-    >>> plus_minus(12.345, 5.123), plus_minus(1.2, 0.138), plus_minus(1234.5, 210.0)
-    ('12.3 ± 5.1', '1.20 ± 0.14', '1,234 ± 210')
-    """
-    if not (math.isfinite(value) and math.isfinite(error) and error > 0) or not 1e-4 <= max(abs(value), error) < 1e8:
-        return f"{number(value, 3)} ± {number(error, 3)}"
-    decimals = min(max(1 - math.floor(math.log10(error)), 0), 4)
-    return f"{value:,.{decimals}f} ± {error:,.{decimals}f}".replace("-", "−")
 
 
 def unbroken(sentence: str) -> str:

@@ -1,0 +1,240 @@
+"""Where a function's values are normal, p(y | x, data) has no Monte Carlo error: it equals formulas and integrals."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+from torch import nn
+
+import bayesreg as br
+from bayesreg._readings import take
+from bayesreg.guide_posterior import Guide
+from bayesreg.likelihoods import Bernoulli, Gaussian
+from bayesreg.metrics import evaluate
+from bayesreg.posterior import Gaussian as GaussianPosterior
+from bayesreg.predictive import Predictive
+from bayesreg.priors import AbstractPrior, Flat, HalfNormal, Normal
+
+SEEDS = [0, 1, 2]
+
+
+def data(seed=0, N=30, D=3, K=None, noise=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(N, D, generator=generator, dtype=torch.float64)
+    shape = (N,) if K is None else (N, K)
+    f = x @ torch.randn(D, *shape[1:], generator=generator, dtype=torch.float64)
+    return x, f + noise * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def fitted(x, y, method, likelihood, prior: AbstractPrior = Normal(1.0), **options) -> Any:  # noqa: B008 (frozen)
+    width = 1 if y.dim() == 1 else y.shape[1]
+    model = br.BayesianModel(nn.Linear(x.shape[1], width, bias=False).double(), prior, likelihood, **options)
+    return br.fit(model, x, y, method=method, progress=False)
+
+
+def conjugate(x, y, new, sigma, tau=1.0):
+    """Mean and variance of f at new rows, by the textbook formula."""
+    precision = x.mT @ x / sigma**2 + torch.eye(x.shape[1], dtype=x.dtype) / tau**2
+    covariance = torch.linalg.inv(precision)
+    return new @ covariance @ x.mT @ y / sigma**2, (new @ covariance * new).sum(1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("method", ["exact", "laplace"])
+def test_a_linear_gaussian_model_predicts_by_the_textbook_formula(method, seed):
+    x, y = data(seed)
+    new, target = data(seed, N=40)
+    mean, variance = conjugate(x, y, new, 0.3)
+    for count in (1, 2, 7, 1000):  # so many draws or so few: the numbers are the same
+        found = fitted(x, y, method, Gaussian(0.3)).predict(new, num_samples=count)
+        normal: Any = stats.norm(mean, (variance + 0.3**2).sqrt())
+        np.testing.assert_allclose(found.log_prob(target), normal.logpdf(target), rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(found.mean, mean, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(found.epistemic_variance, variance, rtol=1e-7)
+        np.testing.assert_allclose(found.aleatoric_variance, np.full(40, 0.09), rtol=1e-12)
+        np.testing.assert_allclose(found.cdf(target), normal.cdf(target), rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(found.quantile(0.9), normal.ppf(0.9), rtol=1e-6, atol=1e-8)
+        assert found.num_samples == count
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_several_outputs_have_the_joint_density_of_a_row(seed):
+    """Outputs share features of an earlier layer, so that their functions are correlated."""
+    x, y = data(seed, K=2)
+    module = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Tanh(), nn.Linear(2, 2)).double()
+    model = br.BayesianModel(module, Normal(1.0), Gaussian(0.3))
+    posterior: Any = br.fit(model, x, y, method="laplace", progress=False)
+    new, target = data(seed, N=5, K=2)
+    found = posterior.predict(new, num_samples=2)
+
+    def f(u):
+        return model.forward(posterior.layout.unflatten(u), new)
+
+    jacobian = torch.autograd.functional.jacobian(f, posterior.loc)
+    total = jacobian @ posterior.covariance @ jacobian.mT + 0.09 * torch.eye(2, dtype=torch.float64)
+    truth = [
+        stats.multivariate_normal(m, c).logpdf(t) for m, c, t in zip(f(posterior.loc).detach(), total, target, strict=True)
+    ]
+    np.testing.assert_allclose(found.log_prob(target), truth, rtol=1e-9)
+    assert float(total[:, 0, 1].abs().max()) > 1e-3
+    np.testing.assert_allclose(found.variance, total.diagonal(dim1=1, dim2=2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("N", [4, 30])
+def test_an_unknown_noise_is_integrated(N, seed):
+    """Against SciPy's integral over the log noise, with the function's mean moving with it; also far out in the tail."""
+    x, y = data(seed, N=N)
+    posterior = fitted(x, y, "laplace", Gaussian(HalfNormal(1.0)))
+    new = data(seed + 10, N=4)[0]
+    u, covariance = posterior.loc.numpy(), posterior.covariance.numpy()
+    s = posterior.layout.segments["noise_scale"].start
+    w = posterior.layout.segments["weight"].slice
+    sd = math.sqrt(covariance[s, s])
+    rest = covariance[w, w] - np.outer(covariance[w, s], covariance[s, w]) / covariance[s, s]
+    found = posterior.predict(new, num_samples=2)
+    z = np.linspace(-12, 12, 4001)
+    for row, features in enumerate(new.numpy()):
+        mean = features @ u[w] + features @ covariance[w, s] / sd * z
+        scale = np.sqrt(features @ rest @ features + np.exp(2 * (u[s] + sd * z)))
+        for distance in (0.0, 2.0, 15.0):
+            target = found.mean.clone()
+            target[row] += distance * math.exp(u[s])
+            density = integrate.simpson(stats.norm.pdf(float(target[row]), mean, scale) * stats.norm.pdf(z), x=z)
+            assert float(found.log_prob(target)[row]) == pytest.approx(math.log(density), abs=1e-4 if distance > 5 else 1e-7)
+    noise = math.exp(2 * u[s] + 2 * sd**2)  # E[σ²] of a log-normal
+    np.testing.assert_allclose(found.aleatoric_variance, noise, rtol=1e-9)
+    np.testing.assert_allclose(found.epistemic_variance, np.einsum("np,pq,nq->n", new, covariance[w, w], new), rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_draws_agree_with_the_closed_form_and_belong_to_one_function(seed):
+    x, y = data(seed)
+    found = fitted(x, y, "laplace", Gaussian()).predict(data(seed, N=6)[0], num_samples=40_000, seed=seed)
+    draws = Predictive(found.likelihood, found.output, found.noise)
+    assert draws.function is None
+    error = 4.5 / math.sqrt(20_000)
+    np.testing.assert_allclose(found.epistemic_variance, draws.epistemic_variance, rtol=1.5 * error)
+    np.testing.assert_allclose(found.aleatoric_variance, draws.aleatoric_variance, rtol=2 * error)
+    np.testing.assert_allclose(found.log_prob(found.mean), draws.log_prob(found.mean), atol=error)
+    rows = found.sample(40_000, seed=1)
+    covariance = np.cov(rows.numpy().T)
+    function = np.cov(found.output.numpy().T, bias=True)
+    off = ~np.eye(6, dtype=bool)
+    np.testing.assert_allclose(covariance[off], function[off], atol=6 * float(rows.var()) / math.sqrt(40_000))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("K", [None, 2])
+def test_the_closed_form_stands_in_the_units_of_the_data(K, dtype):
+    x, y = data(K=K)
+    width = torch.tensor(1.0 if K is None else [1.0, 1000.0], dtype=torch.float64)
+    model = lambda standardize: br.BayesianModel(  # noqa: E731
+        nn.Linear(3, K or 1).to(dtype), Normal(1.0), Gaussian(0.3), standardize=standardize
+    )
+    far = br.fit(model(True), x, 1e6 + 100 * width * y, method="exact", progress=False)
+    near = br.fit(model(True), x, width * y, method="exact", progress=False)
+    a, b = far.predict(x[:9]), near.predict(x[:9])
+    assert a.function is not None
+    rtol = 1e-4 if dtype == torch.float32 else 1e-7
+    logs = math.log(100) * (K or 1)
+    np.testing.assert_allclose(
+        a.log_prob(1e6 + 100 * width * y[:9]), b.log_prob((width * y)[:9]) - logs, rtol=10 * rtol, atol=10 * rtol
+    )
+    np.testing.assert_allclose(a.std, 100 * b.std, rtol=10 * rtol)
+    np.testing.assert_allclose(a.epistemic_variance, 1e4 * b.epistemic_variance, rtol=100 * rtol)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mean_field_of_a_linear_model_takes_it_and_of_a_network_does_not(seed):
+    x, y = data(seed, N=20)
+    linear = fitted(x, y, br.inference.MeanField(num_steps=300), Gaussian(0.3))
+    assert isinstance(linear, Guide)
+    found = linear.predict(x, num_samples=3)
+    loc, scale = linear.guide.moments()
+    normal: Any = stats.norm(x @ loc, (x.square() @ scale.square() + 0.09).sqrt())
+    np.testing.assert_allclose(found.log_prob(y), normal.logpdf(y), rtol=1e-9)
+    for layer in (nn.Tanh(), nn.ReLU()):
+        module = nn.Sequential(nn.Linear(3, 4), layer, nn.Linear(4, 1)).double()
+        network = br.fit(
+            br.BayesianModel(module, Normal(1.0), Gaussian(0.3)),
+            x,
+            y,
+            method=br.inference.MeanField(num_steps=20),
+            progress=False,
+        )
+        assert network.predict(x, num_samples=20).function is None
+
+
+class Clipped(nn.Module):
+    """Linear near zero and nowhere else."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1).double()
+
+    def forward(self, x):
+        return self.layer(x).clamp(-0.2, 0.2)
+
+
+@pytest.mark.filterwarnings("ignore::bayesreg.inference.ConvergenceWarning")
+def test_what_has_no_closed_form_keeps_its_draws():
+    x, y = data()
+    clipped = br.fit(
+        br.BayesianModel(Clipped(), Normal(1.0), Gaussian(0.3)),
+        x,
+        y,
+        method=br.inference.MeanField(num_steps=20),
+        progress=False,
+    )
+    assert clipped.predict(x, num_samples=10).function is None
+    by_row = br.BayesianModel(nn.Linear(3, 2).double(), Normal(1.0), Gaussian("heteroscedastic"))
+    assert br.fit(by_row, x, y, method="laplace", progress=False).predict(x, num_samples=10).function is None
+    classes = br.BayesianModel(nn.Linear(3, 1).double(), Normal(1.0), Bernoulli())
+    assert br.fit(classes, x, (y > 0).long(), method="laplace", progress=False).predict(x, num_samples=10).function is None
+    assert fitted(x, y, "map", Gaussian(0.3)).predict(x).function is None
+    few = fitted(x, y, "exact", Gaussian(0.3)).predict(x, num_samples=10, max_memory=30 * 8 * 10)
+    assert few.function is not None
+    with pytest.raises(ValueError, match="max_memory"):
+        fitted(x, y, "exact", Gaussian(0.3)).predict(x, num_samples=10, max_memory=100)
+
+
+class Loop(nn.Module):
+    """A branch on a number, which vmap does not stand."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1).double()
+
+    def forward(self, x):
+        output = self.layer(x)
+        return output if output.sum().item() > -1e9 else -output
+
+
+def test_a_network_that_vmap_does_not_stand_is_differentiated_by_backward_passes():
+    x, y = data()
+    model = br.BayesianModel(Loop(), Normal(1.0), Gaussian(0.3)).bind(x, y)
+    plain = fitted(x, y, "exact", Gaussian(0.3))
+    record = plain.record
+    loc, factor = torch.randn(4, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64)
+    loop = GaussianPosterior(model, record, loc, factor, linearize=True).predict(x, num_samples=500)
+    other = br.BayesianModel(nn.Linear(3, 1).double(), Normal(1.0), Gaussian(0.3)).bind(x, y)
+    layer = GaussianPosterior(other, record, loc, factor, linearize=True).predict(x, num_samples=500)
+    np.testing.assert_allclose(loop.log_prob(y), layer.log_prob(y), rtol=1e-9)
+    np.testing.assert_allclose(loop.output, layer.output, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_and_scores_of_a_closed_form():
+    x, y = data(N=300)
+    posterior = fitted(x, y, "laplace", Gaussian(), prior=Flat())
+    whole, part = posterior.predict(x), posterior.predict(x[7:9])
+    for found in (take(whole, [7, 8]), next(p for _, p in whole.split())):
+        rows = slice(None) if found.num_rows == 2 else slice(7, 9)
+        np.testing.assert_allclose(
+            found.log_prob(y[7:9] if found.num_rows == 2 else y[: found.num_rows])[rows], part.log_prob(y[7:9])
+        )
+    scores = [evaluate(posterior.predict(x, num_samples=n, seed=n), y, seed=n) for n in (2, 1000)]
+    assert dict(scores[0]) == pytest.approx(dict(scores[1]), rel=1e-12)  # no score has a Monte Carlo error

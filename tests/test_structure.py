@@ -21,7 +21,7 @@ ORDER = [
     ["equivalents"],
     ["rules_file"],
     ["likelihoods"],
-    ["data"],
+    ["data", "link"],
     ["predictive"],
     ["latents", "activity", "autoscale"],
     ["prior_predictive", "binding"],

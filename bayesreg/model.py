@@ -343,7 +343,7 @@ class BayesianModel(AbstractBinding):
         return joint + self.log_activity(values, x, num_data) if self.outputs else joint
 
     def sample_prior(self, num_samples: int = 1000, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> dict[str, torch.Tensor]:
-        """Draws of every unknown from the prior, by name, (S, *shape), in the model's units; arguments as `prior_predictive`'s."""
+        """Draws of every unknown from the prior, by name, (S, *shape), in the model's units; as for `prior_predictive`."""
         check_draws(count := _check.count("num_samples", num_samples), self.num_parameters, self.like, max_memory)
         return together(prior_predictive.in_blocks(self.latents, self.like, count, seed))
 

@@ -231,7 +231,7 @@ class BayesianModel(AbstractBinding):
         Args:
             values: Weights by dotted name; the noise may be among them.
             x: Prepared inputs (B, ...).
-            module: Another module of the same structure, for a training copy; one that only this thread runs.
+            module: Another module of the same structure that only this thread runs, for a training copy.
             buffers: Buffers that differ from the module's own, by dotted name.
 
         Returns:
@@ -351,11 +351,7 @@ class BayesianModel(AbstractBinding):
         return joint + self.log_activity(values, x, num_data) if self.outputs else joint
 
     def sample_prior(self, num_samples: int = 1000, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> dict[str, torch.Tensor]:
-        """Draws of every unknown from the prior; arguments as for `prior_predictive`.
-
-        Returns:
-            By name, (S, *shape), in constrained space and the units that the model works in.
-        """
+        """Draws of every unknown from the prior, by name, (S, *shape), in the model's units; as for `prior_predictive`."""
         check_draws(count := _check.count("num_samples", num_samples), self.num_parameters, self.like, max_memory)
         return together(prior_predictive.in_blocks(self.latents, self.like, count, seed))
 
@@ -385,14 +381,9 @@ class BayesianModel(AbstractBinding):
         """
         inputs, count = self.prepare(X), _check.count("num_samples", num_samples)
         module = batchnorm.by_batch(self.module) if batchnorm.untrained(self.module) else self.module
-        blocks = prior_predictive.in_blocks(self.latents, self.like, count, seed)
-        names = list(self.likelihood.latents)
-        with torch.no_grad():
-            forward = lambda draw: self.forward(draw, inputs, module)  # noqa: E731
-            output, values = prior_predictive.through(blocks, forward, count, names, max_memory)
-            noise = torch.vmap(self.noise, out_dims=0)(values) if names else self.noise(values)
-        noise = {name: value.expand(count) for name, value in noise.items()}
-        return prior_predictive.in_data_units(self.likelihood, self.standardization, output, noise)
+        draws = prior_predictive.in_blocks(self.latents, self.like, count, seed)
+        through: Any = (draws, lambda draw: self.forward(draw, inputs, module), self.noise, count, max_memory)
+        return prior_predictive.predicted(self.likelihood, self.standardization, *through)
 
     def pyro_model(self, x: Any, y: Any = None, num_data: int | None = None) -> torch.Tensor:
         """The model as a Pyro program, over data in their own units.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -57,41 +57,49 @@ def _drawn(latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int) 
     return drawn
 
 
-def through(
-    blocks: Iterable[dict[str, torch.Tensor]],
+def predicted(
+    likelihood: AbstractLikelihood,
+    scale: Standardization | None,
+    draws: Iterable[dict[str, torch.Tensor]],
     forward: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    noise: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
     count: int,
-    kept: Sequence[str],
     max_memory: int,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """What each draw of the unknowns puts out, and the few unknowns that are still needed then.
+) -> Predictive:
+    """The predictive of draws of the unknowns, of which outputs and noise alone are kept.
 
     Args:
-        blocks: Draws by name, in blocks.
+        likelihood: What is assumed about the noise.
+        scale: The standardisation, if there is one.
+        draws: By name, in blocks.
         forward: From one draw to its output at all rows.
+        noise: From draws to the noise's numbers.
         count: S.
-        kept: Names of the unknowns that are kept.
         max_memory: Bytes that the outputs may take.
 
     Returns:
-        (S, N) or (S, N, K), and the kept ones, (S, ...).
+        The predictive.
 
     Raises:
         ValueError: If the outputs do not fit.
     """
     result, parts, done = torch.empty(0), [], 0
-    for block in blocks:
-        parts.append({name: block[name] for name in kept})
-        for s in range(len(next(iter(block.values())))):
-            found = forward({name: value[s] for name, value in block.items()})
-            if not done:
-                needed, came = count * found.numel() * found.element_size(), f"{count:,} draws × {len(found):,} rows"
-                advice = "lower num_samples, look at fewer rows, or raise max_memory"
-                check_room(needed, max_memory, "the prior predictive", came, advice)
-                result = found.new_empty(count, *found.shape)
-            result[done] = found
-            done += 1
-    return result, together(parts)
+    with torch.no_grad():
+        for block in draws:
+            parts.append({name: block[name] for name in likelihood.latents})
+            for s in range(len(next(iter(block.values())))):
+                found = forward({name: value[s] for name, value in block.items()})
+                if not done:
+                    needed, came = count * found.numel() * found.element_size(), f"{count:,} draws × {len(found):,} rows"
+                    advice = "lower num_samples, look at fewer rows, or raise max_memory"
+                    check_room(needed, max_memory, "the prior predictive", came, advice)
+                    result = found.new_empty(count, *found.shape)
+                result[done] = found
+                done += 1
+        values = together(parts)
+        numbers = torch.vmap(noise)(values) if values else noise(values)
+    numbers = {name: value.expand(count) for name, value in numbers.items()}
+    return in_data_units(likelihood, scale, result, numbers)
 
 
 def in_data_units(

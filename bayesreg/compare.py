@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 
+from bayesreg.data import all_rows
 from bayesreg.metrics import Scores, evaluate, plain
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.predictive import Predictive
@@ -243,7 +244,7 @@ class Comparison:
 
 
 def compare(
-    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, *, num_samples: int = 1000, seed: int = 0
+    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any = None, *, num_samples: int = 1000, seed: int = 0
 ) -> Comparison:
     """Score several posteriors on the same held-out rows.
 
@@ -252,8 +253,8 @@ def compare(
 
     Args:
         posteriors: Name to posterior, of one or of several models, all of one likelihood kind.
-        X: Inputs (N, ...) in the data's own units, not used in the fits.
-        y: Targets there: (N,) or (N, K), or class labels (N,).
+        X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
+        y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
         num_samples: Draws from each posterior; a mode needs and takes one.
         seed: Seed of the draws; the global random state is left as it was.
 
@@ -264,9 +265,11 @@ def compare(
         ValueError: If the mapping is empty or none, a value is no posterior, the kinds differ, or the data do not fit.
     """
     _check_posteriors(posteriors)
+    X, y = all_rows(X, y)
     predictives = {n: p.predict(X, num_samples=num_samples, seed=seed) for n, p in posteriors.items()}
-    scores = {name: evaluate(predictive, y, seed=seed) for name, predictive in predictives.items()}
-    rows = {name: predictive.log_prob(y) for name, predictive in predictives.items()}
+    targets = {name: posterior.model.targets(y) for name, posterior in posteriors.items()}
+    scores = {name: evaluate(predictive, targets[name], seed=seed) for name, predictive in predictives.items()}
+    rows = {name: predictive.log_prob(targets[name]) for name, predictive in predictives.items()}
     best = max(scores, key=lambda name: scores[name]["mlpd"])
     return Comparison(
         scores=scores,

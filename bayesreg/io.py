@@ -17,6 +17,7 @@ from torch import nn
 
 from bayesreg import batch_statistics, layers, likelihoods, noisy  # noqa: F401 (the kinds of posterior that a file may hold)
 from bayesreg.data import Standardization
+from bayesreg.inputs import protect
 from bayesreg.layers.batchnorm import tracking
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior, restored
@@ -95,6 +96,8 @@ def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: b
         "standardize": model.standardize,
         "standardization": standardization,
         "num_data": model.num_data,
+        "feature_names": None if model.feature_names is None else list(model.feature_names),
+        "target_names": None if model.target_names is None else list(model.target_names),
         "row_shape": None if model.row_shape is None else list(model.row_shape),
         "constants": constants,
         "architecture": _describe(model.module),
@@ -206,7 +209,14 @@ def _rebuild(content: dict[str, Any], module: nn.Module | None) -> BayesianModel
         numbers = dict(content["standardization"])
         numbers["constant"] = tuple(numbers["constant"])
         model.standardization = Standardization(**numbers)
+    if model.row_shape is not None:
+        protect(model.module, torch.zeros(2, *model.row_shape, dtype=model.like.dtype))
+    model.feature_names, model.target_names = (_names(content.get(f"{part}_names")) for part in ("feature", "target"))
     return model
+
+
+def _names(saved: list[str] | None) -> tuple[str, ...] | None:
+    return None if saved is None else tuple(saved)
 
 
 def _describe(module: nn.Module) -> list[Any] | None:

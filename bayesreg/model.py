@@ -156,7 +156,7 @@ class BayesianModel(AbstractBinding):
         Returns:
             A new model; this one is unchanged.
         """
-        moved = copy.copy(self)
+        moved, (device, dtype) = copy.copy(self), _check.place(device, dtype)
         moved.module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
         vars(moved).pop("like", None)
         moved._known_noise = {name: value.to(moved.like) for name, value in self._known_noise.items()}
@@ -341,7 +341,7 @@ class BayesianModel(AbstractBinding):
         Returns:
             By name, (S, *shape), in constrained space and the units that the model works in.
         """
-        return prior_predictive.sample(self.latents, self.like, _check.count("num_samples", num_samples), seed)
+        return prior_predictive.sample(self.latents, self.like, _check.count("num_samples", num_samples), _check.seed(seed))
 
     def prior_predictive(self, X: Any, num_samples: int = 1000, seed: int = 0) -> Predictive:
         """What the priors say about y before any data are fitted: p(y | x) with weights and noise drawn from the prior.
@@ -399,7 +399,7 @@ class BayesianModel(AbstractBinding):
             total = len(inputs)
         else:
             inputs, _ = self.prepare(x, y)
-            y = self._cast(self._checked(x, y)[1])
+            y = self._cast(self._checked(x, self.targets(y))[1])
             total = self.total(num_data)
         output, activations = self.forward_with_activity(values, inputs)
         targets = self.likelihood.distribution(output, **self.noise(values))

@@ -130,6 +130,7 @@ class AbstractPosterior(abc.ABC):
         Raises:
             ValueError: If num_samples is not a whole number >= 1, or units is neither of the two.
         """
+        seed = _check.seed(seed)
         _check.one_of("units", units, ("data", "model"))
         draws = self.draw(_check.count("num_samples", num_samples), torch.Generator().manual_seed(seed))
         values = torch.vmap(self.layout.unflatten)(draws)
@@ -150,6 +151,7 @@ class AbstractPosterior(abc.ABC):
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
+        seed = _check.seed(seed)
         count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
         batchnorm.check_statistics(self.model.module)
         u = self._draw_for_prediction(count, torch.Generator().manual_seed(seed))

@@ -287,9 +287,7 @@ def test_statistics_that_a_momentum_never_takes_are_warned_about(momentum):
     if momentum is None or momentum == 0.1:
         post.predict(X[:5])
     else:
-        with pytest.warns(
-            UserWarning, match=r"predicts by mean 0 and variance 1, or nearly: momentum="
-        ):
+        with pytest.warns(UserWarning, match=r"predicts by mean 0 and variance 1, or nearly: momentum="):
             post.predict(X[:5])
         assert "or nearly: momentum=" in post.batch_statistics
     br.refresh_batchnorm(post, X).predict(X[:5])  # which has them, and warns no more

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from lines above its own only
 ORDER = [
     ["_check", "_files", "record", "moments"],
-    ["_catalog"],
+    ["_catalog", "arrays"],
     ["priors"],
     ["layers"],
     ["prior_table"],
@@ -20,9 +20,11 @@ ORDER = [
     ["equivalents"],
     ["rules_file"],
     ["likelihoods"],
+    ["loaders"],
+    ["streams"],
     ["data"],
     ["predictive"],
-    ["latents", "activity", "autoscale"],
+    ["latents", "activity", "autoscale", "inputs"],
     ["prior_predictive", "binding"],
     ["model"],
     ["flat"],

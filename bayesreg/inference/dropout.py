@@ -23,7 +23,7 @@ from bayesreg import _check
 from bayesreg.binding import draws_numbers
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.base import ConvergenceWarning, Report, checked_seed, isolated, reporter
+from bayesreg.inference.base import ConvergenceWarning, Report, isolated, reporter
 from bayesreg.inference.loop import run
 from bayesreg.inference.replica_buffers import ReplicaBuffers
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
@@ -169,7 +169,7 @@ class MCDropout(AbstractVariational):
         started = time.perf_counter()
         if len(models) != len(sets) or not sets:
             raise ValueError(f"each set needs a model of its own, but {len(models)} models and {len(sets)} sets came.")
-        with isolated(checked_seed(seed), models[0].like.device), reporter(progress, self.name) as report:
+        with isolated(_check.seed(seed), models[0].like.device), reporter(progress, self.name) as report:
             pairs = [model.ingest(X, y) for model, (X, y) in zip(models, sets, strict=True)]
             bounds = [DropoutBound(LogJoint(model), data) for model, data in pairs]
             found, histories = _together(self, bounds, report)

@@ -7,7 +7,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from bayesreg import _readings
+from bayesreg import _check, _readings
 from bayesreg.compare import Comparison
 from bayesreg.metrics import Coverage, plain
 from bayesreg.predictive import Predictive
@@ -124,7 +124,7 @@ def ece_limit(stated: np.ndarray, *, num_bins: int = 15, num_samples: int = 400,
     References:
         Bröcker and Smith (2007), Increasing the reliability of reliability diagrams.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(_check.seed(seed))
     index = np.clip(np.ceil(stated * num_bins).astype(int) - 1, 0, num_bins - 1)
     found = []
     for _ in range(num_samples):

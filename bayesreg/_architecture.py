@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bayesreg.inputs import on_a_copy
 from bayesreg.layers import MLP
 from bayesreg.model import BayesianModel
 
@@ -114,7 +115,7 @@ def described(module: nn.Module) -> Description:
 
 def _layer(layer: nn.Module, called: list[str]) -> dict[str, Any]:
     kind = type(layer)
-    hooks = {name.strip("_"): _text(list(vars(layer)[name].values())) for name in _HOOKS}
+    hooks = {name.strip("_"): _text([hook for hook in vars(layer)[name].values() if hook is not on_a_copy]) for name in _HOOKS}
     if kind in (MLP, nn.Sequential):  # what is built anew from a file is a Sequential
         return {"class": "Sequential", "settings": hooks, "code": None}
     own = [cls for cls in kind.__mro__ if not _is_library(cls)]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+MAX_MEMORY = 2**31  # bytes that draws may take unless a caller says otherwise
 MAX_COUNT = 2**63 - 1  # what a machine counts with
 MAX_STEPS = 10**8  # half a day of the fastest ones
 
@@ -141,16 +142,93 @@ def all_finite(name: str, values: torch.Tensor) -> torch.Tensor:
     """
     if not values.is_floating_point() or bool(torch.isfinite(values.sum())):  # one pass: no sum hides a NaN or an infinity
         return values
-    bad = ~torch.isfinite(values)
+    all_there(name, ~torch.isfinite(values), "NaN or infinite")
+    return values
+
+
+def all_there(name: str, bad: torch.Tensor, what: str) -> None:
+    """Refuse an array of which entries are bad.
+
+    Args:
+        name: What it is called.
+        bad: True where an entry is.
+        what: What these are.
+
+    Raises:
+        ValueError: If there is one; says how many and where the first one stands.
+    """
     number = int(bad.sum())
     if number:
         first = tuple(bad.nonzero()[0].tolist())
-        where = f"row {first[0]}" + (f", column {', '.join(map(str, first[1:]))}" if len(first) > 1 else "")
+        where = f" (the first at row {first[0]}" if first else ""
+        where += f", column {', '.join(map(str, first[1:]))}" if first[1:] else ""
         raise ValueError(
-            f"{name} must be finite, but {number:,} of {values.numel():,} entries are NaN or infinite (the first at "
-            f"{where}); drop or impute these rows."
+            f"{name} must be finite, but {number:,} of {bad.numel():,} entries are {what}{where}{')' if first else ''}; drop "
+            "or impute these rows."
         )
-    return values
+
+
+def seed(value: Any) -> int:
+    """Return `value` as a whole number that every generator takes, 0 <= seed < 2⁶⁴.
+
+    Raises:
+        ValueError: If it is none.
+
+    >>> seed(np.uint64(2**64 - 1)) == 2**64 - 1
+    True
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= int(value) < 2**64:
+        raise ValueError(f"seed must be a whole number >= 0 and below 2**64, but {value!r} came; pass for example seed=0.")
+    return int(value)
+
+
+def device(value: Any) -> torch.device:
+    """Return `value` as a device that is there.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    try:
+        found = torch.device(value)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch built without CUDA
+        raise ValueError(
+            f"device must be one that this machine has, but {value!r} came; pass for example device='cpu'."
+        ) from error
+    if found.type == "meta":
+        raise ValueError("device must be one that holds numbers, but 'meta' came; pass for example device='cpu'.")
+    return found
+
+
+def place(where: Any, dtype: Any) -> tuple[torch.device | None, torch.dtype | None]:
+    """Return a device that is there and a floating type; None stays None.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating type, but {dtype!r} came; pass for example torch.float64.")
+    return None if where is None else device(where), dtype
+
+
+def fits_memory(what: str, count: int, width: int, like: torch.Tensor, max_memory: int = MAX_MEMORY) -> None:
+    """Refuse more numbers than are meant to be held at once.
+
+    Args:
+        what: What they are: "draws".
+        count: How many.
+        width: Numbers in each.
+        like: A tensor with their dtype.
+        max_memory: Bytes.
+
+    Raises:
+        ValueError: If they take more.
+    """
+    needed = count * width * like.element_size()
+    if needed > max_memory:
+        raise ValueError(
+            f"{what} must fit into {max_memory:,} bytes, but {count:,} of {width:,} numbers need {needed:,}; lower num_samples."
+        )
 
 
 def _number(name: str, value: Any) -> float:

@@ -17,13 +17,11 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from bayesreg import _check, propagate
 from bayesreg._restore import restored
 from bayesreg._schema import check_tensors, refuse
 from bayesreg.behaviour import VMAP
-from bayesreg.data import rows_of, unpack
 from bayesreg.layers import batchnorm
 from bayesreg.layers.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
 from bayesreg.memory import MAX_MEMORY, chosen
@@ -98,7 +96,8 @@ class WithStatistics(AbstractPosterior):
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
-        count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
+        count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
+        inputs = self.model.prepare(x)
 
         # numbers of draws, so that what they are made of is not copied once more
         def forward(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -178,8 +177,8 @@ def refresh_batchnorm(
             f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has none "
             "that training moves; predict with the posterior as it is."
         )
-    with drawing(seed):  # a loader draws where its own numbers begin
-        x = _inputs(base.model, X)
+    with drawing(_check.seed(seed)):  # a loader draws where its own numbers begin
+        x = base.model.prepare(X)
     return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed, max_memory=max_memory)
 
 
@@ -198,7 +197,7 @@ def with_statistics(
         ValueError: If `batch_size` is not within 2 … N, or the draws do not fit into `max_memory`.
     """
     count, size = _check.count("num_draws", num_draws), _rows_a_batch(batch_size, len(x))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_check.seed(seed))
     if size is None and (isinstance(base, Dirac) or (isinstance(base, Gaussian) and base.linearize)):
         said = f"the statistics of {len(x):,} rows, at the mode"
         made = copy.copy(base)
@@ -295,16 +294,3 @@ def _statistics_of(
 def _split(flat: torch.Tensor, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
     """Statistics side by side in the last axis, by name."""
     return dict(zip(shapes, flat.split([shape.numel() for shape in shapes.values()], -1), strict=True))
-
-
-def _inputs(model: BayesianModel, X: Any) -> torch.Tensor:
-    """Prepared inputs, all rows.
-
-    Raises:
-        ValueError: If they do not fit.
-    """
-    if not isinstance(X, (DataLoader, torch.utils.data.Dataset)):
-        return model.prepare(X)
-    came = rows_of(X, None)
-    batches = [came] if isinstance(came, tuple) else came
-    return torch.cat([model.prepare(unpack(batch)[0]) for batch in batches])

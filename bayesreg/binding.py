@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from bayesreg import _check, reach
 from bayesreg.autoscale import ratio_of
 from bayesreg.behaviour import Behaviour, UnlikeTensor, first_line
-from bayesreg.data import Data, Standardization, as_tensor, length_of, rows_of, unpack
-from bayesreg.layers import MLP, Standardize
+from bayesreg.data import (
+    Data,
+    Standardization,
+    all_inputs,
+    as_inputs,
+    as_targets,
+    names_of,
+    order_by_name,
+    pair_of,
+    plan_of,
+    rows_of,
+    unpack,
+)
+from bayesreg.inputs import PLAIN, Indices, has_embedding, index_columns, indices_of, protect
 from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import dropouts, is_norm
 from bayesreg.likelihoods import AbstractLikelihood
-from bayesreg.link import normaliser
+from bayesreg.link import checked_link
 from bayesreg.threads import drawing
 
 
@@ -37,6 +51,8 @@ class AbstractBinding(abc.ABC):
         standardization: The training statistics, once the model is bound.
         num_data: N, once the model is bound.
         row_shape: Shape of one prepared row, once the model is bound.
+        feature_names: Names of the input columns, where a data frame was fitted; others are matched to them by name.
+        target_names: Names of the targets, where a data frame of several was fitted.
     """
 
     module: nn.Module
@@ -49,6 +65,9 @@ class AbstractBinding(abc.ABC):
     unit_notes: tuple[str, ...] = ()  # why the model standardises, or why it should
     num_data: int | None = None
     row_shape: torch.Size | None = None
+    feature_names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] | None = None
+    _protected: bool = False
     differs_in_training: bool = False  # found when the model is bound; `is_deterministic` counts it in
 
     @property
@@ -121,55 +140,86 @@ class AbstractBinding(abc.ABC):
         """
         came = rows_of(X, y)
         bound = copy.copy(self)
-        streamed = not isinstance(came, tuple)
-        raw = came if streamed else [came]
-        if streamed:
-            rows = length_of(came, num_data)
-        else:
-            rows = len(came[0])
-            if num_data not in (None, rows):
+        bound.standardization = bound.row_shape = None
+        vars(bound).pop("_indices", None)
+        bound.feature_names, bound.target_names = names_of(X), names_of(y) if len(names_of(y) or ()) > 1 else None
+        if isinstance(came, tuple):
+            bound.num_data = len(came[0])
+            if num_data not in (None, bound.num_data):
                 raise ValueError(
-                    f"num_data must be the number of rows, but {num_data} came for {rows} rows; "
+                    f"num_data must be the number of rows, but {num_data} came for {bound.num_data} rows; "
                     "leave it out, or pass a DataLoader when these rows are only a part."
                 )
-        bound.num_data = rows
-        bound._decide_units(raw)
-        if bound.standardize:
-            bound.standardization = self._statistics(raw)
-        if self.waits_for_scale:
-            ratio = ratio_of(self.module, self._statistics(raw), bool(bound.standardize), self.likelihood)
-            bound = bound.autoscaled(ratio)
-        batch = next(iter(raw), None)
-        if batch is None:
-            raise ValueError("a loader must give rows, but it gave no batch; check its batch_size, drop_last and data set.")
-        first = bound.prepare(*unpack(batch))
-        bound.row_shape = first[0].shape[1:]
-        output = bound._check_forward(*first)
-        bound.behaviour = bound._met(first[0])
-        bound._check_link(first[0][:8])
-        bound.differs_in_training = bound._check_training(first[0])
-        if streamed:
+            bound, batch = bound._measured([came])
+            first = bound.prepare(*batch)
+            bound._check_first(*first)
+            return bound, Data(len(came[0]), *first)
+        plan = plan_of(came, num_data)
+        census = plan.census()
+        bound, batch = bound._measured(census.over(plan.whole), plan.counts)
+        stream = plan.settled(census)
+        bound.num_data = stream.num_data
+        output = bound._check_first(*bound.prepare(*unpack(batch)))
 
-            def prepare(x: Any, y: Any) -> Any:
-                x, y = bound.prepare(x, y)
-                self.likelihood.check_output(output, y)
-                return x, y
+        def prepare(x: Any, y: Any) -> Any:
+            x, y = bound.prepare(x, y)
+            self.likelihood.check_output(output, y)
+            return x, y
 
-            return bound, Data(rows, None, None, came, prepare)
-        return bound, Data(rows, *first)
+        return bound, Data(stream.num_data, None, None, stream, prepare)
 
-    def _decide_units(self, raw: Any) -> None:
-        """Settle `standardize="auto"` by the first rows, and say what was decided, or what a choice costs.
+    def _measured(self, raw: Iterable[Any], whole: bool = False) -> tuple[Self, Any]:
+        """The model with the shape of a row and, where it needs them, statistics; these are one pass over the raw batches.
+
+        Args:
+            raw: Pairs.
+            whole: Pass over all of them in any case.
+
+        Returns:
+            The model, and the first pair.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        raw = iter(raw)
+        first = next(raw)  # there is one: an empty array or loader is refused before
+        asked, one = self.standardize, self._checked(*unpack(first))
+        self.row_shape = one[0].shape[1:]
+        self._decide_units(first)
+
+        def checked() -> Iterator[Any]:
+            for batch in itertools.chain([first], raw):
+                x, y = self._checked(*unpack(batch))
+                self._check_row(x)
+                yield x, y
+
+        if not (self.standardize or self.waits_for_scale):
+            for _ in checked() if whole else ():
+                pass
+            return self, first
+        statistics = Standardization.of(checked(), self.likelihood.location_scale).to(self.like.device)
+        if self.standardize:
+            try:
+                self.standardization = statistics.keeping(index_columns(self.module, self._indices, one[0]))
+            except ValueError as error:
+                if asked is True:
+                    raise
+                self.standardize, self.unit_notes = False, (f"not standardised by default: {error}",)
+        if not self.waits_for_scale:
+            return self, first
+        return self.autoscaled(ratio_of(self.module, statistics, bool(self.standardize), self.likelihood)), first
+
+    def _decide_units(self, batch: Any) -> None:
+        """Settle `standardize="auto"` by the first pair, and say what was decided, or what a choice costs.
 
         Raises:
             ValueError: If the rows fit neither module nor likelihood.
         """
         self.unit_notes = ()
-        batch = next(iter(raw), None)
-        if self.standardize is True or batch is None:
+        if self.standardize is True:
             return
         plain = copy.copy(self)
-        plain.standardize, plain.standardization, plain.row_shape = False, None, None
+        plain.standardize, plain.standardization = False, None
         x, y = plain.prepare(*unpack(batch))
         plain._check_forward(x, y)
         about_y, about_x = reach.out_of_reach(plain, x, y)  # pyright: ignore[reportArgumentType]
@@ -190,15 +240,22 @@ class AbstractBinding(abc.ABC):
         elif about_y:
             self.unit_notes = (f"standardize=False, but {about_y}; take standardize=True, or priors as wide as the targets.",)
 
-    def _statistics(self, raw: Any) -> Standardization:
-        pairs = (self._checked(*unpack(batch)) for batch in raw)
-        return Standardization.of(pairs, self.likelihood.location_scale).to(self.like.device)
+    def _check_first(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The network's output at a few of the first rows, everything checked that is to be checked before a search."""
+        output = self._check_forward(x, y)
+        self.behaviour = self._met(x)
+        weights, rows = self.weights(), x[:8]
+        scaled = lambda factor: self.forward({k: factor * w for k, w in weights.items()}, rows.clone())  # noqa: E731
+        self.unit_notes += checked_link(self.likelihood, scaled)
+        self.differs_in_training = self._check_training(x)
+        return output
 
     def prepare(self, x: Any, y: Any = None) -> Any:
         """Data in the model's dtype, on its device, and in the units that it works in.
 
         Args:
-            x: Inputs (B, ...) in their own units.
+            x: Inputs (B, ...) in their own units; a data frame's columns are matched by name to those of the fit. Without y
+                a `Dataset` or `DataLoader` too, whose inputs are taken in the data set's order.
             y: Targets in their own units, or None.
 
         Returns:
@@ -212,17 +269,37 @@ class AbstractBinding(abc.ABC):
                 "a model with standardize=True must know its training statistics, but it has seen no data; "
                 "call model = model.bind(X, y) first (fit does so)."
             )
-        x, y = self._checked(x, y)
-        if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
-            raise ValueError(
-                f"each row of X must have shape {tuple(self.row_shape)}, as in the fit, but {tuple(x.shape[1:])} came; pass "
-                "the same columns, and a single row as an array of shape (1, ...)."
-            )
+        order = order_by_name("X", names_of(x), self.feature_names)
+        if y is None and isinstance(x, (DataLoader, Dataset)):
+            x = all_inputs(x)
+        x, y = self._checked(x, self.targets(y))
+        x = x if order is None else x[:, order]
+        self._check_row(x)
+        indices = self._indices if self._takes_integers and self.row_shape is not None else None
+        if indices is not None:
+            indices.check(x)
         if self.standardization is not None:
             # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
-            x = x if self._takes_integers else self.standardization.x(x.double())
+            only_indices = self._takes_integers and (indices is None or indices.all)
+            x = x if only_indices else self.standardization.x(x.double())
             y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
-        return self._cast(x) if y is None else (self._cast(x), self._cast(y))
+        x = self._cast(x)
+        self._protect(x)
+        if self.row_shape is not None and x.shape[1:] != self.row_shape:
+            self._check_size(x)
+        return x if y is None else (x, self._cast(y))
+
+    def targets(self, y: Any) -> Any:
+        """Targets in the order of the fit: a data frame's columns are matched by name, everything else stays as it is.
+
+        Args:
+            y: Targets, or None.
+
+        Raises:
+            ValueError: If a name is missing or unknown.
+        """
+        order = order_by_name("y", names_of(y), self.target_names)
+        return y if order is None else as_targets(y)[:, order]
 
     @property
     def log_jacobian(self) -> float:
@@ -246,7 +323,39 @@ class AbstractBinding(abc.ABC):
 
     @cached_property  # a model's copies have modules of the same kinds
     def _takes_integers(self) -> bool:
-        return any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self.module.modules())
+        return has_embedding(self.module)
+
+    @cached_property  # of a bound model; `ingest` forgets it
+    def _indices(self) -> Indices | None:
+        return None if self.row_shape is None else indices_of(self.module, self.row_shape, self.like)
+
+    def _protect(self, x: torch.Tensor) -> None:
+        """See to it that the network leaves its inputs as they are; found out once."""
+        if not self._protected:
+            self._protected = True
+            protect(self.module, x)
+
+    def _check_row(self, x: torch.Tensor) -> None:
+        if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
+            raise ValueError(
+                f"each row of X must have shape {tuple(self.row_shape)}, as in the fit, but {tuple(x.shape[1:])} came; pass "
+                "the same columns, and a single row as an array of shape (1, ...)."
+            )
+
+    def _check_size(self, x: torch.Tensor) -> None:
+        """Refuse images of a size that the network does not take.
+
+        Raises:
+            ValueError: If so.
+        """
+        try:
+            with torch.no_grad():
+                self.forward(self.weights(), x[:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"each row of X must have a shape that the network takes, as {tuple(self.row_shape or ())} in the fit, but it "
+                f"fails on {tuple(x.shape[1:])}; bring the rows to the size of the fit."
+            ) from error
 
     def _cast(self, values: torch.Tensor) -> torch.Tensor:
         """In the model's dtype, but whole numbers stay whole: class labels, and indices of an embedding."""
@@ -259,15 +368,12 @@ class AbstractBinding(abc.ABC):
             ValueError: If the rows do not match, or the target does not fit the likelihood.
         """
         device = self.like.device
-        x = as_tensor("X", x)
-        x = (x[:, None] if x.dim() == 1 else x).to(device)
+        x, y = (as_inputs(x), None) if y is None else pair_of(x, y)
+        x = x.to(device)
         x = x if self._takes_integers or x.is_floating_point() else x.double()
         if y is not None:
-            y = as_tensor("y", y).to(device)
-            y = y[:, 0] if y.dim() == 2 and y.shape[1] == 1 else y
+            y = y.to(device)
             y = self.likelihood.target(y if y.is_floating_point() else y.long(), torch.float64)
-            if len(x) != len(y):
-                raise ValueError(f"X and y must have one row for each other, but {len(x):,} and {len(y):,} rows came.")
         return x, y
 
     def _check_forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -291,25 +397,6 @@ class AbstractBinding(abc.ABC):
         self.check_activity(x[:1024])
         return _check.all_finite("the network's output at its first weights", output)
 
-    def _check_link(self, x: torch.Tensor) -> None:
-        """Refuse a network for classes that makes probabilities itself, where the likelihood would do so again.
-
-        Raises:
-            ValueError: If so; a last LogSoftmax is none, and is noted.
-        """
-        if self.likelihood.kind == "regression":
-            return
-        weights, binary = self.weights(), self.likelihood.kind == "binary"
-        found = normaliser(lambda factor: self.forward({k: factor * w for k, w in weights.items()}, x.clone()), binary)
-        likelihood, own = type(self.likelihood).__name__, "sigmoid" if binary else "softmax"
-        if found == "log_softmax" and not binary:
-            self.unit_notes += (f"the network ends with log_softmax, which {likelihood}'s own softmax leaves as it is.",)
-        elif found:
-            raise ValueError(
-                f"{likelihood} needs logits, of which its own {own} makes probabilities, but the network ends with {found}, so "
-                f"that they would be squeezed twice; leave the last {found if found in ('softmax', 'sigmoid') else 'step'} out."
-            )
-
     def _met(self, x: torch.Tensor) -> Behaviour:
         """The network's behaviour, to be found out on two of these rows.
 
@@ -332,7 +419,7 @@ class AbstractBinding(abc.ABC):
         Raises:
             ValueError: If its forward draws random numbers of its own.
         """
-        if dropouts(self.module) or all(type(layer) in _PLAIN or is_norm(layer) for layer in self.module.modules()):
+        if dropouts(self.module) or all(type(layer) in PLAIN or is_norm(layer) for layer in self.module.modules()):
             return False
         values, rows, module = self.weights(), x[:8], copied(self.module).train()
         for layer in filter(is_norm, module.modules()):
@@ -357,26 +444,3 @@ def draws_numbers(call: Callable[[], torch.Tensor]) -> bool:
     """
     with torch.no_grad(), drawing(0):
         return not torch.equal(call(), call())
-
-
-# layers that are in training what they are in evaluation
-_PLAIN = (
-    nn.Sequential,
-    MLP,
-    Standardize,
-    nn.Linear,
-    nn.Flatten,
-    nn.Identity,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Tanh,
-    nn.ReLU,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.GELU,
-    nn.Softplus,
-    nn.ELU,
-    nn.LeakyReLU,
-    nn.LayerNorm,
-    nn.Embedding,
-)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import torch
 
 from bayesreg._readings import column, number, percent, plus_minus
+from bayesreg.data import all_rows
 from bayesreg.difference import Difference, paired_difference
 from bayesreg.metrics import Scores, evaluate, plain
 from bayesreg.monte_carlo import FEW, LogDensityError, log_density_error
@@ -244,7 +245,7 @@ class Comparison:
 
 
 def compare(
-    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, *, num_samples: int | None = None, seed: int = 0
+    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any = None, *, num_samples: int | None = None, seed: int = 0
 ) -> Comparison:
     """Score several posteriors on the same held-out rows.
 
@@ -253,8 +254,8 @@ def compare(
 
     Args:
         posteriors: Name to posterior, of one or of several models, all of one likelihood kind.
-        X: Inputs (N, ...) in the data's own units, not used in the fits.
-        y: Targets there: (N,) or (N, K), or class labels (N,).
+        X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
+        y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
         num_samples: Draws from each posterior; a mode needs and takes one. None for 1000, and more of a posterior whose Monte
             Carlo error is above a tenth of a difference's standard error (and above 0.01 nats): until it is not, all that a
             sampler left are taken, or draws × rows × outputs are 8 million.
@@ -267,15 +268,17 @@ def compare(
         ValueError: If the mapping is empty or none, a value is no posterior, the kinds differ, or the data do not fit.
     """
     _check_posteriors(posteriors)
+    X, y = all_rows(X, y)
     start = {name: num_samples or min(_START, posterior.num_draws or _START) for name, posterior in posteriors.items()}
     predictives = {name: p.predict(X, num_samples=start[name], seed=seed) for name, p in posteriors.items()}
-    rows = {name: predictive.log_prob(y) for name, predictive in predictives.items()}
-    errors = {name: log_density_error(predictive, y) for name, predictive in predictives.items()}
+    targets = {name: posterior.model.targets(y) for name, posterior in posteriors.items()}
+    rows = {name: predictive.log_prob(targets[name]) for name, predictive in predictives.items()}
+    errors = {name: log_density_error(predictive, targets[name]) for name, predictive in predictives.items()}
     for _ in range(_ROUNDS if num_samples is None else 0):
         more = _more_draws(posteriors, predictives, rows, errors)
         for name, count in more.items():
-            predictives[name] = posteriors[name].predict(X, num_samples=count, seed=seed)
-            rows[name], errors[name] = predictives[name].log_prob(y), log_density_error(predictives[name], y)
+            predictives[name], wanted = posteriors[name].predict(X, num_samples=count, seed=seed), targets[name]
+            rows[name], errors[name] = predictives[name].log_prob(wanted), log_density_error(predictives[name], wanted)
         if not more:
             break
     return Comparison(

@@ -1,4 +1,4 @@
-"""From whatever a person has (arrays, data frames, tensors, loaders) to tensors, and their standardisation.
+"""The rows of a fit: their standardisation, whole passes over them, and batches without end.
 
 x → (x − mean)/sd,  y → (y − mean)/sd,   statistics of the training rows only, sd with denominator N;
 log p(y) = log p(standardised y) − log sd(y):  a density carries its Jacobian.
@@ -6,17 +6,29 @@ log p(y) = log p(standardised y) − log sd(y):  a density carries its Jacobian.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from bayesreg import _check
+from bayesreg.arrays import as_inputs as as_inputs
+from bayesreg.arrays import as_targets as as_targets
+from bayesreg.arrays import as_tensor as as_tensor
+from bayesreg.arrays import names_of as names_of
+from bayesreg.arrays import order_by_name as order_by_name
+from bayesreg.arrays import pair_of as pair_of
+
+# what arrives is one face: a caller need not know which of its files does what
+from bayesreg.loaders import all_inputs as all_inputs
+from bayesreg.loaders import all_rows as all_rows
+from bayesreg.loaders import reading
+from bayesreg.loaders import rows_of as rows_of
+from bayesreg.loaders import unpack as unpack
 from bayesreg.moments import Moments
+from bayesreg.streams import Stream
+from bayesreg.streams import plan_of as plan_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 _GATHERED = 8192  # rows that are put into a new order at once
@@ -58,8 +70,24 @@ class Standardization:
         x_mean, x_scale, y_mean, y_scale = (v.to(device) for v in (self.x_mean, self.x_scale, self.y_mean, self.y_scale))
         return Standardization(x_mean, x_scale, y_mean, y_scale, self.constant)
 
+    def keeping(self, columns: tuple[int, ...]) -> Standardization:
+        """The same with these input columns as they are.
+
+        Args:
+            columns: Numbers of columns (channels).
+
+        Returns:
+            Another one.
+        """
+        if not columns:
+            return self
+        mean, scale, kept = self.x_mean.clone(), self.x_scale.clone(), list(columns)
+        mean[kept], scale[kept] = 0.0, 1.0
+        constant = tuple(column for column in self.constant if column not in columns)
+        return dataclasses.replace(self, x_mean=mean, x_scale=scale, constant=constant)
+
     @classmethod
-    def of(cls, batches: Iterator[Batch], target: bool) -> Standardization:
+    def of(cls, batches: Iterable[Batch], target: bool) -> Standardization:
         """Statistics over batches, in one pass and in float64 (Chan, Golub and LeVeque 1983).
 
         Args:
@@ -100,7 +128,7 @@ class Data:
         num_data: N, the number of rows the posterior is about.
         x: Inputs (N, ...) when all rows are in memory, else None.
         y: Targets (N,) or (N, K) when all rows are in memory, else None.
-        loader: The person's loader when rows are streamed, else None.
+        stream: The person's loader and what a pass of it gives, when rows are streamed; else None.
         prepare: What turns a streamed raw batch into a prepared one.
         coupled: Whether an output depends on other rows too (batch normalisation by the rows at hand), so that a pass must see
             all of them: they are one block then, and no part of them stands for the rest.
@@ -109,9 +137,19 @@ class Data:
     num_data: int
     x: torch.Tensor | None
     y: torch.Tensor | None
-    loader: DataLoader | None = None
+    stream: Stream | None = None
     prepare: Any = None
     coupled: bool = False
+
+    @property
+    def loader(self) -> DataLoader | None:
+        """The person's loader when rows are streamed, else None."""
+        return None if self.stream is None else self.stream.loader
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known about the rows, one sentence each."""
+        return [self.stream.note] if self.stream is not None and self.stream.note else []
 
     def full(self, why: str) -> Batch:
         """All rows at once.
@@ -144,35 +182,32 @@ class Data:
         """
         return Batches(self, batch_size, generator)
 
-    def _stream(self) -> Iterator[Any]:
-        if self.loader is None:  # asking for its truth would ask for its length, which it may not have
-            raise RuntimeError("Data holds neither rows nor a loader")
-        empty = True
-        for batch in self.loader:
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError(
-                "a loader must give rows in every pass, but a pass gave none; let its data set's __iter__ start anew each "
-                "time, and make it with drop_last=False."
-            )
+    def _stream(self, once: bool = False) -> Iterator[Batch]:
+        """A pass over a loader: as training goes over the rows, or each of the N rows once."""
+        stream: Any = self.stream
+        rows = 0
+        for batch in reading(stream.whole if once else stream.loader):
+            x, y = self.prepare(*unpack(batch))
+            rows += len(x)
+            yield x, y
+        stream.passed(rows, once)
 
     def rows_a_batch(self, x: torch.Tensor) -> float:
         """What a batch's rows are divided by so that each row counts alike over an epoch: their mean number.
 
-        A loader's last batch may be short; by its own length its rows would count for more than the others.
+        A loader's last batch may be short; by its own length its rows would count for more than the others. Where a pass has
+        R rows for N, each weighs N/R: N times the mean over the batches of what they are divided to.
 
         Args:
             x: The batch's inputs.
 
         Returns:
-            B in memory; N over the number of batches for a loader that knows it.
+            B in memory; R over the number of batches for a loader.
         """
-        batches = self._batches_a_pass
-        return self.num_data / batches if batches else len(x)
+        return len(x) if self.stream is None else self.stream.rows / self.stream.batches
 
     def steps_an_epoch(self, batch_size: int | None) -> int:
-        """Batches an epoch, 0 where every step sees all rows or nobody knows.
+        """Batches an epoch, 0 where every step sees all rows.
 
         Args:
             batch_size: Rows a batch, or None.
@@ -180,20 +215,23 @@ class Data:
         Returns:
             A whole number.
         """
-        return self._batches_a_pass or (self.num_data // batch_size if batch_size else 0)
+        if self.stream is not None:
+            return self.stream.batches
+        return self.num_data // batch_size if batch_size else 0
 
-    @property
-    def _batches_a_pass(self) -> int:
-        """Of a loader that knows its length, else 0."""
-        if self.loader is None:
-            return 0
-        try:
-            return len(self.loader)
-        except TypeError:
-            return 0
+    def least_batch(self, batch_size: int | None) -> int:
+        """Rows in the smallest batch of an epoch.
+
+        Args:
+            batch_size: Rows a batch, or None.
+
+        Returns:
+            A whole number.
+        """
+        return self.stream.least if self.stream is not None else batch_size or self.num_data
 
     def epoch(self, batch_size: int = 8192) -> Iterator[Batch]:
-        """Every row once, in order.
+        """Every one of the N rows once, also where a loader's sampler draws them at random.
 
         Args:
             batch_size: Rows a block when all rows are in memory; all of them where they are coupled.
@@ -205,16 +243,7 @@ class Data:
             ValueError: If a loader gives another number of rows than N.
         """
         if self.x is None or self.y is None:
-            rows = 0
-            for batch in self._stream():
-                x, y = self.prepare(*unpack(batch))
-                rows += len(x)
-                yield x, y
-            if rows != self.num_data:
-                raise ValueError(
-                    f"a loader must give all N = {self.num_data:,} rows in one pass, but it gave {rows:,}; make it with "
-                    "drop_last=False, or say num_data=N as it is."
-                )
+            yield from self._stream(once=True)
         else:
             batch_size = max(1, len(self.x)) if self.coupled else batch_size
             yield from zip(self.x.split(batch_size), self.y.split(batch_size), strict=True)
@@ -268,8 +297,7 @@ class Batches:
     def _pass(self) -> Iterator[Batch]:
         x, y, size = self.data.x, self.data.y, self.batch_size
         if x is None or y is None or size is None:
-            for batch in self.data._stream():
-                yield self.data.prepare(*unpack(batch))
+            yield from self.data._stream()
             return
         order = torch.randperm(len(x), generator=self._generator).to(x.device)[: len(x) // size * size]
         for block in order.split(size * max(1, _GATHERED // size)):  # one gather for many batches, whose slices are views
@@ -291,123 +319,3 @@ class Batches:
         self._rest = self._pass()
         for _ in range(self.position):
             next(self._rest)
-
-
-def unpack(batch: Any) -> tuple[Any, Any]:
-    """Inputs and targets of a loader's batch.
-
-    Raises:
-        ValueError: If the batch is not a pair.
-    """
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise ValueError(
-            f"a loader must give pairs (x, y), but {type(batch).__name__} came; wrap the data set so that each item is a pair."
-        )
-    return batch[0], batch[1]
-
-
-def as_tensor(name: str, values: Any) -> torch.Tensor:
-    """Any array of numbers as a tensor, checked: NumPy, torch, pandas, nested lists.
-
-    Args:
-        name: What it is called in an error.
-        values: The array.
-
-    Returns:
-        A tensor of the same numbers, on the device it was on.
-
-    Raises:
-        ValueError: If it is not an array of real numbers, is empty, or holds NaN or infinite entries.
-
-    >>> as_tensor("X", [[1, 2], [3, 4]]).shape
-    torch.Size([2, 2])
-    """
-    if isinstance(values, torch.Tensor):
-        tensor = values.detach()
-    else:
-        array = np.asarray(values)
-        if array.dtype.kind in "mM":
-            raise ValueError(f"{name} must be an array of numbers, but {array.dtype} came; encode dates as numbers first.")
-        if array.dtype.kind in "fiu":  # what torch has no type for: other byte orders, long doubles, unsigned integers
-            kind = {"f": np.float64 if array.dtype.itemsize > 8 else None, "u": np.int64 if array.dtype.itemsize > 1 else None}
-            array = array.astype(kind.get(array.dtype.kind) or array.dtype.newbyteorder("="), copy=False)
-        if array.dtype.kind not in "fiubc":
-            try:
-                array = array.astype(np.float64)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"{name} must be an array of numbers, but {type(values).__name__} with entries of type "
-                    f"{array.dtype} came; encode text and dates as numbers first (bayesreg report does so for files)."
-                ) from None
-        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a data frame's array is read-only
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be real, but {tensor.dtype} came; pass real and imaginary part as columns.")
-    if tensor.numel() == 0:
-        raise ValueError(f"{name} must have at least one row and one column, but shape {tuple(tensor.shape)} came.")
-    return _check.all_finite(name, tensor)
-
-
-def rows_of(X: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor] | DataLoader:
-    """What came as `X` and `y`: two checked tensors of one length, or a loader.
-
-    A map-style `Dataset` is read into memory.
-
-    Args:
-        X: Array-like, `Dataset` or `DataLoader`.
-        y: Array-like; None when `X` is a data set or loader.
-
-    Returns:
-        The pair, or the loader.
-
-    Raises:
-        ValueError: If the lengths differ, or `y` is missing or one too many.
-    """
-    if isinstance(X, (DataLoader, Dataset)):
-        if y is not None:
-            raise ValueError("y must be None when X is a Dataset or DataLoader, which brings its own targets.")
-        if isinstance(X, Dataset):
-            if isinstance(X, torch.utils.data.IterableDataset):
-                raise ValueError("an IterableDataset must come inside a DataLoader, with num_data=N said beside it.")
-            items = [unpack(X[i]) for i in range(len(X))]  # pyright: ignore[reportArgumentType]
-            X, y = (torch.stack([torch.as_tensor(v) for v in column]) for column in zip(*items, strict=True))
-        else:
-            return X
-    if y is None:
-        raise ValueError("y must be given when X is an array; only a Dataset or DataLoader brings its own targets.")
-    X, y = as_tensor("X", X), as_tensor("y", y)
-    if X.dim() == 1:
-        X = X[:, None]
-    if y.dim() == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if X.dim() < 2 or y.dim() < 1 or len(X) != len(y):
-        raise ValueError(
-            f"X and y must have one row for each other, but X has {len(X):,} rows and y has "
-            f"{len(y) if y.dim() else 0:,}; check that both come from the same split."
-        )
-    return X, y
-
-
-def length_of(loader: DataLoader, num_data: int | None) -> int:
-    """N for a loader: what was said, else the length of its data set.
-
-    Raises:
-        ValueError: If neither is known.
-    """
-    if loader.drop_last and loader.batch_size:
-        left = 0
-        with contextlib.suppress(TypeError):
-            left = len(loader.dataset) % loader.batch_size  # pyright: ignore[reportArgumentType]
-        if left:
-            raise ValueError(
-                f"a loader must give every row in one pass, but drop_last=True leaves {left:,} out; make it with "
-                "drop_last=False (a short last batch is weighed as it should be)."
-            )
-    if num_data is not None:
-        return _check.count("num_data", num_data)
-    try:
-        return len(loader.dataset)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise ValueError(
-            "N must be known, since it weighs the data against the prior, but the loader's data set has no length; "
-            "pass num_data=N to fit."
-        ) from None

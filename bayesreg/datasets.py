@@ -92,7 +92,7 @@ class Table:
         if min(num_test, num_rows - num_test) < 2:
             came = f"test_fraction={test_fraction} of {counted(num_rows, 'row')} came"
             raise ValueError(f"each part must have at least 2 rows, but {came}; pass another fraction or more rows.")
-        order = np.random.default_rng(seed).permutation(num_rows)
+        order = np.random.default_rng(_check.seed(seed)).permutation(num_rows)
         chosen = order[:num_test]
         if self.classes is not None:
             counts = np.bincount(self.y, minlength=len(self.classes))

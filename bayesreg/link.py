@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bayesreg.likelihoods import AbstractLikelihood
+
 _SOFTMAX = {"_softmax": "softmax", "softmax": "softmax", "_safe_softmax": "softmax"}
 _LOG_SOFTMAX = {"_log_softmax": "log_softmax", "log_softmax": "log_softmax"}
 _SIGMOID = {"sigmoid": "sigmoid", "sigmoid_": "sigmoid", "hardsigmoid": "hardsigmoid", "hardsigmoid_": "hardsigmoid"}
@@ -54,6 +56,33 @@ class _Makers(TorchDispatchMode):
     def of(self, tensor: torch.Tensor) -> str:
         """The operation's name; an empty text where it is not known."""
         return self._made.get(id(tensor), "")
+
+
+def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torch.Tensor]) -> tuple[str, ...]:
+    """Refuse a network for classes that makes probabilities itself, where the likelihood would do so again.
+
+    Args:
+        likelihood: What the output goes into.
+        forward: The output of a few rows, (B,) or (B, K), with the weights times a number.
+
+    Returns:
+        A note where the network ends with a LogSoftmax, which changes nothing; nothing otherwise.
+
+    Raises:
+        ValueError: If the network ends with probabilities.
+    """
+    if likelihood.kind == "regression":
+        return ()
+    binary, name = likelihood.kind == "binary", type(likelihood).__name__
+    found, own = normaliser(forward, binary), "sigmoid" if binary else "softmax"
+    if found == "log_softmax" and not binary:
+        return (f"the network ends with log_softmax, which {name}'s own softmax leaves as it is.",)
+    if found:
+        raise ValueError(
+            f"{name} needs logits, of which its own {own} makes probabilities, but the network ends with {found}, so that they "
+            f"would be squeezed twice; leave the last {found if found in ('softmax', 'sigmoid') else 'step'} out."
+        )
+    return ()
 
 
 def normaliser(forward: Callable[[float], torch.Tensor], binary: bool) -> str:

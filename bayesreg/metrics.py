@@ -56,7 +56,7 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
     >>> {name: round(value, 3) for name, value in scores.items()}
     {'mlpd': -1.127, 'accuracy': 0.5, 'brier': 0.395, 'ece': 0.5}
     """
-    y = predictive.target(y)
+    y, seed = predictive.target(y), _check.seed(seed)
     errors = {"mlpd": log_density_error(predictive, y).error / predictive.num_rows}
     if predictive.kind != "regression":
         values = {metric.__name__: metric(predictive, y) for metric in (mlpd, accuracy, brier, ece)}
@@ -179,12 +179,14 @@ def crps(predictive: Predictive, y: Any, *, num_samples: int | None = None, seed
         return sum(float(_crps_rows(part, y[rows]).sum()) for rows, part in predictive.split()) / y.numel()
     number = predictive.num_samples * math.ceil(1000 / predictive.num_samples)
     number = number if num_samples is None else _check.count("num_samples", num_samples)
+    _check.fits_memory("draws", number, 1, y)
+    seed = _check.seed(seed)
     if number < 2:
         raise ValueError("num_samples must be at least 2, because draws are compared, but 1 came; pass for example 1000.")
     weight = (2 * torch.arange(1, number + 1, dtype=torch.float64, device=y.device) - number - 1) / (number - 1)
     total = 0.0
     for rows, part in predictive.split(number):
-        draws = part.sample(number, seed=seed + rows.start).double() - y[rows].double()  # about y: nothing cancels
+        draws = part.sample(number, seed=(seed + rows.start) % 2**64).double() - y[rows].double()  # about y: nothing cancels
         draws = draws.movedim(0, -1).contiguous()
         error = draws.abs().mean(-1)
         total += float((error - (draws.sort(-1).values @ weight) / number).sum())

@@ -164,7 +164,7 @@ class BayesianModel(AbstractBinding):
         Returns:
             A new model; this one is unchanged.
         """
-        moved = copy.copy(self)
+        moved, (device, dtype) = copy.copy(self), _check.place(device, dtype)
         moved.module = copied(self.module).to(device=device)
         if dtype is not None:  # as torch does, but complex numbers stay complex
             moved.module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
@@ -239,8 +239,7 @@ class BayesianModel(AbstractBinding):
         """
         known = {**self.constants, **values}
         tensors = {place: known[name] for place, name in self._places.items()} | dict(buffers or {})
-        for place, dtype in self._types.items():
-            tensors[place] = tensors[place].to(dtype)
+        tensors |= {place: tensors[place].to(dtype) for place, dtype in self._types.items()}
         output = called(self.to_run(module), tensors, x, recomputes=self.behaviour.recomputes)
         return one_column(output).to(self.like.dtype)
 
@@ -353,7 +352,7 @@ class BayesianModel(AbstractBinding):
     def sample_prior(self, num_samples: int = 1000, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> dict[str, torch.Tensor]:
         """Draws of every unknown from the prior, by name, (S, *shape), in the model's units; as for `prior_predictive`."""
         check_draws(count := _check.count("num_samples", num_samples), self.num_parameters, self.like, max_memory)
-        return together(prior_predictive.in_blocks(self.latents, self.like, count, seed))
+        return together(prior_predictive.in_blocks(self.latents, self.like, count, _check.seed(seed)))
 
     def prior_predictive(self, X: Any, num_samples: int = 1000, seed: int = 0, *, max_memory: int = MAX_MEMORY) -> Predictive:
         """What the priors say about y before any data are fitted: p(y | x) with weights and noise drawn from the prior.
@@ -381,7 +380,7 @@ class BayesianModel(AbstractBinding):
         """
         inputs, count = self.prepare(X), _check.count("num_samples", num_samples)
         module = batchnorm.by_batch(self.module) if batchnorm.untrained(self.module) else self.module
-        draws = prior_predictive.in_blocks(self.latents, self.like, count, seed)
+        draws = prior_predictive.in_blocks(self.latents, self.like, count, _check.seed(seed))
         through: Any = (draws, lambda draw: self.forward(draw, inputs, module), self.noise, count, max_memory)
         return prior_predictive.predicted(self.likelihood, self.standardization, *through)
 
@@ -409,7 +408,7 @@ class BayesianModel(AbstractBinding):
             total = len(inputs)
         else:
             inputs, _ = self.prepare(x, y)
-            y = self._cast(self._checked(x, y)[1])
+            y = self._cast(self._checked(x, self.targets(y))[1])
             total = self.total(num_data)
         output, activations = self.forward_with_activity(values, inputs)
         targets = self.likelihood.distribution(output, **self.noise(values))

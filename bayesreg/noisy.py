@@ -166,6 +166,7 @@ class Noisy(AbstractPosterior):
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
+        seed = _check.seed(seed)
         count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
         batchnorm.check_statistics(self.model.module)
         if _check.one_of("masks", masks, ("draw", "row")) == "row":

@@ -22,7 +22,7 @@ from bayesreg import _check
 from bayesreg.data import Data, rows_of
 from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import affine_problem, is_affine
-from bayesreg.inference.base import Report, checked_seed, isolated, reporter
+from bayesreg.inference.base import Report, isolated, reporter
 from bayesreg.inference.certificate import in_double
 from bayesreg.inference.effective import degrees_of_freedom, log_evidence, no_evidence
 from bayesreg.inference.linear import solve_path
@@ -122,7 +122,7 @@ def path(
     batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
     if evidence not in (True, False, "auto"):
         raise ValueError(f"evidence must be True, False or 'auto', but {evidence!r} came; take 'auto'.")
-    seed = checked_seed(seed)
+    seed = _check.seed(seed)
     with isolated(seed, model.like.device), reporter(progress, "path") as report:
         started = time.perf_counter()
         parts, fold = _parts(model, X, y, folds, seed)
@@ -152,8 +152,8 @@ def _parts(model: BayesianModel, X: Any, y: Any, folds: Any, seed: int) -> tuple
     came = rows_of(X, y)
     if not isinstance(came, tuple):
         raise ValueError("a path needs all rows at once, but a DataLoader came; pass X and y as arrays.")
-    X, y = came
     bound, data = model.ingest(X, y)
+    X, y = came
     parts = [_Part(bound, data, torch.ones(data.num_data, dtype=torch.bool, device=model.like.device))]
     if folds is None:
         return parts, None
@@ -161,6 +161,7 @@ def _parts(model: BayesianModel, X: Any, y: Any, folds: Any, seed: int) -> tuple
     for k in range(int(fold.max()) + 1):
         keep = fold != k
         own, _ = bound.ingest(X[keep.to(X.device)], y[keep.to(y.device)])
+        own.feature_names, own.target_names = bound.feature_names, bound.target_names
         # the same rows in the same units are the same tensor, which all fits then share
         rows = Data(data.num_data, *own.prepare(X, y)) if bound.standardize else data
         parts.append(_Part(own, rows, keep.to(model.like.device)))

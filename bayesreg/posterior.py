@@ -142,6 +142,7 @@ class AbstractPosterior(abc.ABC):
             ValueError: If num_samples is not a whole number >= 1, units is neither of the two, or the draws do not fit into
                 `max_memory`.
         """
+        seed = _check.seed(seed)
         _check.one_of("units", units, ("data", "model"))
         check_draws(count := _check.count("num_samples", num_samples), self.layout.size, self.model.like, max_memory)
         values = together(torch.vmap(self.layout.unflatten)(block) for block in self._draws(count, seed))
@@ -162,6 +163,7 @@ class AbstractPosterior(abc.ABC):
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
+        seed = _check.seed(seed)
         count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
         batchnorm.check_statistics(self.model.module)
         inputs = self.model.prepare(x)

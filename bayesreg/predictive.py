@@ -267,7 +267,7 @@ class Predictive:
         turn = torch.arange(number, device=self.output.device)
         index = turn % self.num_samples if number >= self.num_samples else turn * self.num_samples // number
         noise = {name: value[index] for name, value in self.noise.items()}
-        with torch.no_grad(), drawing(seed):
+        with torch.no_grad(), drawing(_check.seed(seed)):
             return self.likelihood.distribution(self.output[index], **noise).sample()
 
     def target(self, y: Any) -> torch.Tensor:

@@ -14,7 +14,7 @@ from bayesreg import _check
 from bayesreg.data import rows_of
 from bayesreg.flat import LogJoint
 from bayesreg.inference.affine import is_affine
-from bayesreg.inference.base import Report, checked_seed, isolated, reporter
+from bayesreg.inference.base import Report, isolated, reporter
 from bayesreg.inference.loop import FitError, rescuing, stopped
 from bayesreg.inference.many import fit_many
 from bayesreg.inference.training import check_has_mode, resolve_batch
@@ -147,12 +147,12 @@ def stability(
     check_has_mode(model)
     count = _check.count("num_bootstraps", num_bootstraps)
     steps = None if num_steps is None else _check.steps("num_steps", num_steps)
-    rate, seed = _check.positive("learning_rate", learning_rate), checked_seed(seed)
+    rate, seed = _check.positive("learning_rate", learning_rate), _check.seed(seed)
     came = rows_of(X, y)
     if not isinstance(came, tuple):
         raise ValueError("bootstrap refits need all rows at once, but a DataLoader came; pass X and y as arrays.")
     with isolated(seed, model.like.device), reporter(progress, "stability") as report:
-        model, data = model.ingest(*came)
+        model, data = model.ingest(X, y)
         names = _names(X, came[0])
         if has_batchnorm(model.module):
             raise ValueError(

@@ -7,12 +7,12 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Never, NoReturn, Self
 
-import numpy as np
 import torch
 
 from bayesreg import _check
@@ -92,6 +92,7 @@ def fit(
     num_data: int | None = None,
     device: torch.device | str | None = None,
     progress: bool | Report = True,
+    **settings: Never,
 ) -> AbstractPosterior:
     """Fit a model's posterior, or its mode, to data.
 
@@ -101,14 +102,17 @@ def fit(
 
     Args:
         model: What is assumed.
-        X: Inputs (N, ...): NumPy array, tensor, data frame; or a `Dataset` or `DataLoader` of pairs.
+        X: Inputs (N, ...): NumPy array, tensor, data frame, whose columns' names are kept and matched at prediction; or a
+            `Dataset` or `DataLoader` of pairs.
         y: Targets (N,) or (N, K); None for a data set or loader.
         method: A method, or its name: "map", "exact", "laplace", "mean-field".
         seed: Same seed, same machine, same answer.
-        num_data: N, needed only for a loader whose data set has no length.
+        num_data: N, needed only for a loader whose data set has no length. What a pass of a loader gives is counted before the
+            search, without reading a row where its sampler says it, and must be N rows, or rows drawn alike from N.
         device: Where to fit; the module's device when None.
         progress: True for a bar on stderr when that is a terminal, False for none, or a function that is called with
             (step, of how many, objective in nats).
+        **settings: None is taken: a method's settings are its own, method=inference.MAP(num_steps=2000).
 
     Returns:
         The posterior.
@@ -127,7 +131,30 @@ def fit(
     >>> round(float(mode.mean["weight"]), 5)  # Σxy/(Σx² + σ²/τ²) = 5/6
     0.83333
     """
+    if settings:
+        _refuse_settings(settings, resolve(method))
     return _fitted(model, X, y, method, seed, num_data, device, progress)
+
+
+def _refuse_settings(settings: Mapping[str, Any], method: AbstractMethod) -> NoReturn:
+    """Say whose settings these are.
+
+    Raises:
+        ValueError: Always.
+    """
+    name, value = next(iter(settings.items()))
+    own = [key for key in inspect.signature(type(method)).parameters if key != "self"]
+    made = f"inference.{type(method).__name__}"
+    if name in own:
+        raise ValueError(
+            f"a method's settings must be given to the method itself, but fit got {name}={value!r}; write "
+            f"method=bayesreg.{made}({name}={value!r})."
+        )
+    known = [key for key in inspect.signature(fit).parameters if key != "settings"]
+    raise ValueError(
+        f"fit must be given {', '.join(known)}, but {name}={value!r} came, which {made} does not take either"
+        f"{_check.closest(name, [*known, *own])}."
+    )
 
 
 def _fitted(
@@ -150,7 +177,7 @@ def _fitted(
             f"model must be a BayesianModel, but {type(model).__name__} came; wrap the network: BayesianModel(net, ...)."
         )
     method = resolve(method)
-    seed = checked_seed(seed)
+    seed = _check.seed(seed)
     if device is not None:
         model = model.to(device)
     with isolated(seed, model.like.device):
@@ -160,6 +187,7 @@ def _fitted(
             found = dataclasses.replace(posterior.record, training_rmse=training_rmse(posterior, data))
             posterior.record = dataclasses.replace(found, certificate=with_noise(posterior, data))
     posterior.history.notes[:0] = bound.unit_notes
+    posterior.history.notes.extend(data.notes)
     if not posterior.certificate.converged:
         warnings.warn(f"{method.name}: {posterior.certificate.sentence}", ConvergenceWarning, stacklevel=3)
     return posterior
@@ -246,17 +274,6 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
     _start_libraries()
     with seeded(device, seed), torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-def checked_seed(seed: Any) -> int:
-    """A seed as a whole number.
-
-    Raises:
-        ValueError: If it is none, or below zero.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be a whole number >= 0, but {seed!r} came; pass for example seed=0.")
-    return int(seed)
 
 
 @contextlib.contextmanager

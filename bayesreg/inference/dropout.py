@@ -25,7 +25,7 @@ from bayesreg.behaviour import together
 from bayesreg.binding import draws_numbers
 from bayesreg.data import Data
 from bayesreg.flat import LogJoint
-from bayesreg.inference.base import ConvergenceWarning, Report, checked_seed, isolated, reporter
+from bayesreg.inference.base import ConvergenceWarning, Report, isolated, reporter
 from bayesreg.inference.loop import FitError, rescuing, run, stopped
 from bayesreg.inference.replica_buffers import ReplicaBuffers
 from bayesreg.inference.stepper import EagerAdam, checked_compile, make_stepper
@@ -189,7 +189,7 @@ class MCDropout(AbstractVariational):
             raise ValueError(f"each set needs a model of its own, but {len(models)} models and {len(sets)} sets came.")
         if self.checkpoint is not None:
             raise ValueError("checkpoint keeps the state of one fit, but fit_each runs several at once; leave it out here.")
-        with isolated(checked_seed(seed), models[0].like.device), reporter(progress, self.name) as report:
+        with isolated(_check.seed(seed), models[0].like.device), reporter(progress, self.name) as report:
             started = time.perf_counter()
             pairs = [model.ingest(X, y) for model, (X, y) in zip(models, sets, strict=True)]
             bounds = [DropoutBound(LogJoint(model), data) for model, data in pairs]

@@ -53,7 +53,7 @@ def sample(data: Data, rows: int) -> Data:
         if seen >= min(rows, data.num_data):
             break
     x, y = (torch.cat(parts)[:rows] for parts in zip(*kept, strict=True))
-    return dataclasses.replace(data, x=x, y=y, loader=None)
+    return dataclasses.replace(data, x=x, y=y, stream=None)
 
 
 def prior_product(log_joint: LogJoint, u: torch.Tensor, v: torch.Tensor, *, jacobian: bool = False) -> torch.Tensor:

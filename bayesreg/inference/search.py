@@ -181,4 +181,5 @@ def hold_out(model: BayesianModel, data: Data, fraction: float, history: History
         x = x if not x.is_floating_point() else x.double() * units.x_scale + units.x_mean
         y = y.double() * units.y_scale + units.y_mean if model.likelihood.location_scale else y
     fitted, rows = model.ingest(x[rest], y[rest])
+    fitted.feature_names, fitted.target_names = model.feature_names, model.target_names
     return fitted, rows, fitted.prepare(x[held], y[held])

@@ -90,12 +90,9 @@ def _check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> 
     """
     if not batchnorms(model.module):
         return
+    rows = data.least_batch(batch_size)
     whose = f"batch_size={batch_size}" if batch_size else f"N = {data.num_data}"
-    rows = batch_size or data.num_data
-    if data.loader is not None and data.loader.batch_size:
-        size = data.loader.batch_size
-        rest = 0 if data.loader.drop_last else data.num_data % size
-        rows, whose = rest or size, f"a loader whose last batch has {rest or size}"
+    whose = whose if data.stream is None else f"a loader whose smallest batch has {rows}"
     if rows > 1:
         return
     x, _ = next(data.epoch(1))

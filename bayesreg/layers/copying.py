@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -53,18 +54,19 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def copied(module: M) -> M:
+def copied(module: M, shared: Iterable[torch.Tensor] = ()) -> M:
     """A deep copy, also of a module that holds tensors with a history, as the hooks of old weight normalisations leave them.
 
     Such a tensor was computed from parameters, and is again at the next pass; the copy holds its numbers.
 
     Args:
         module: Any module.
+        shared: Tensors of it that are not copied.
 
     Returns:
         The copy.
     """
-    known: dict[int, Any] = {}
+    known: dict[int, Any] = {id(tensor): tensor for tensor in shared}
     for owner in module.modules():
         for value in [*vars(owner).values(), *owner._buffers.values()]:
             for tensor in value if isinstance(value, (list, tuple)) else [value]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from bayesreg import _check
+from bayesreg.arrays import as_tensor
 from bayesreg.moments import Moments
 
 
@@ -69,13 +69,13 @@ class Standardize(nn.Module):
         Raises:
             ValueError: If there are no rows, or entries that are not finite.
         """
-        x = X if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X))  # a data frame too
-        if x.dim() < 2 or len(x) == 0:
+        x = as_tensor("X", X)  # a data frame too
+        if x.dim() < 2:
             raise ValueError(
                 f"X must have rows and columns, but shape {tuple(x.shape)} came; pass one column as an array of shape (N, 1)."
             )
         moments = Moments()
-        moments.add_channels(_check.all_finite("X", x))
+        moments.add_channels(x)
         mean, scale, constant = moments.standardizing(x.shape[1:2] + (1,) * (x.dim() - 2))
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         return cls(mean.to(dtype), scale.to(dtype), constant)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from bayesreg import _check
 from bayesreg._files import replacing
 from bayesreg._readings import column, number
 from bayesreg.compare import METRICS, Comparison, compare
+from bayesreg.data import all_rows, as_inputs, names_of, order_by_name
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.report import facts, figures, text
 from bayesreg.report.batchnorm import batchnorm_facts
@@ -80,7 +82,7 @@ class Report:
 def report(
     posteriors: Mapping[str, AbstractPosterior],
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     num_samples: int | None = None,
     seed: int = 0,
@@ -98,8 +100,8 @@ def report(
     Args:
         posteriors: Name to posterior, of one or of several models, all of one likelihood kind; a mode among them is set
             against the others parameter by parameter.
-        X: Inputs (N, ...) in the data's own units, not used in the fits.
-        y: Targets there: (N,) or (N, K), or class labels (N,).
+        X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
+        y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
         num_samples: Draws from each posterior; None for as many as their comparison needs, see `compare`.
         seed: Seed of all draws; same posteriors, rows and seed, same page but for its date.
         title: Heading of the page.
@@ -125,8 +127,11 @@ def report(
     >>> found, found.html.startswith("<!DOCTYPE html>"), found.data["fits"]["exact"]["converged"]
     (Report('What the mode hid', exact; 40 rows), True, True)
     """
+    X, y = all_rows(X, y)
+    seed = _check.seed(seed)
     comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed)
     named_rows, rows_are = rows_of(X, comparison.num_data, row_names)
+    X, y, feature_names = _as_fitted(posteriors, X, y, feature_names)
     described = facts.data_facts(
         X,
         comparison,
@@ -167,6 +172,19 @@ def report(
     data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved
     drawn = figures.draw_all(posteriors, comparison, y, data)
     return Report(_render(data, drawn, comparison, found), data, comparison)
+
+
+def _as_fitted(posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, names: Any) -> tuple[Any, Any, Any]:
+    """Columns in the order of the first fit, which its weights have too, and their names where the fit alone knows them."""
+    model = next(iter(posteriors.values())).model
+    order = order_by_name("X", names_of(X), model.feature_names)
+    if order is not None:
+        import pandas as pd
+
+        X = X.iloc[:, order] if isinstance(X, pd.DataFrame) else as_inputs(X)[:, order]
+    if names is None and names_of(X) is None:
+        names = model.feature_names
+    return X, model.targets(y), names
 
 
 Found = Mapping[str, Finding] | Mapping[str, Confidence]

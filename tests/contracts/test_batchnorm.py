@@ -247,7 +247,7 @@ class TestABatchOfOne:
     def test_is_refused_at_a_loader_s_end(self, method):
         _, model, x, y = problem("1d", num_rows=33)
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=BATCH)
-        with pytest.raises(ValueError, match="but a loader whose last batch has 1 came"):
+        with pytest.raises(ValueError, match="but a loader whose smallest batch has 1 came"):
             br.fit(model, loader, method=method(num_steps=10))
 
     @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")

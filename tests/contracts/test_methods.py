@@ -240,7 +240,7 @@ def test_methods_are_found_by_name():
         br.fit(linear_model(), [[0.0] * 10], [0.0], method="mean-feild")
     with pytest.raises(ValueError, match=r"model must be a BayesianModel, but Linear came; wrap the network"):
         br.fit(nn.Linear(1, 1), [[0.0]], [0.0], method="map")
-    with pytest.raises(ValueError, match=r"seed must be a whole number >= 0, but -1 came"):
+    with pytest.raises(ValueError, match=r"seed must be a whole number >= 0 and below 2\*\*64, but -1 came"):
         br.fit(linear_model(), [[0.0] * 10], [0.0], method="map", seed=-1)
 
 

@@ -222,7 +222,7 @@ class AbstractBinding(abc.ABC):
         plain.standardize, plain.standardization = False, None
         x, y = plain.prepare(*unpack(batch))
         plain._check_forward(x, y)
-        about_y, about_x = reach.out_of_reach(plain, x, y)  # pyright: ignore[reportArgumentType]
+        about_y, about_x = reach.out_of_reach(plain, x, y)
         if self.standardize == "auto" and self.likelihood.location_scale and bool((y == y[:1]).all()):
             self.standardize = False  # what does not vary has no sd
             if about_y:

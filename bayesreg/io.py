@@ -14,6 +14,7 @@ from torch import nn
 from bayesreg import (  # noqa: F401 (the kinds of posterior that a file may hold)
     _architecture,
     batch_statistics,
+    guide_posterior,
     layers,
     likelihoods,
     noisy,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,9 +23,6 @@ from bayesreg.layers.copying import copied
 from bayesreg.layers.structure import is_norm
 from bayesreg.memory import together
 from bayesreg.priors import AbstractScaledPrior
-
-if TYPE_CHECKING:
-    from bayesreg.model import BayesianModel
 
 ROWS = 256  # that are asked
 _DRAWS = 64  # from the prior,
@@ -39,13 +36,13 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, Standardize)
 _SHAPES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout)
 
 
-def out_of_reach(model: BayesianModel, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
+def out_of_reach(model: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
     """Why these rows lie outside of what the priors can reach, in their own units: a clause about y and one about x.
 
     Data of ordinary size cost nothing; others cost up to `_DRAWS` passes of at most `ROWS` rows. No random state is touched.
 
     Args:
-        model: A model that works in the data's own units.
+        model: A `BayesianModel` that works in the data's own units.
         x: Inputs, in those units, in the model's type.
         y: Targets, likewise.
 

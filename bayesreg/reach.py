@@ -28,7 +28,7 @@ ROWS = 256  # that are asked
 _DRAWS = 64  # from the prior,
 _FEW = 8  # and at least so many
 _NUMBERS = 2 * 10**6  # that are drawn at the most, beyond the few
-_ORDINARY = 3.0  # size up to which data are taken as they are, whatever the priors
+_ORDINARY = 10.0  # size up to which data are taken as they are, whatever the priors
 _SDS = 3.0
 _SATURATED, _FLAT = 10.0, 0.03
 _SUMS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -124,7 +124,7 @@ class _FirstLayer:
         about = f"X is of size {_number(_size(x))}"
         if not isinstance(self.first, _SUMS):  # recurrent layers, attention: what they put out is bounded
             return f"{about}, where the priors speak about inputs of size one" if _size(x) > _SATURATED else ""
-        size = float(torch.stack([sums.double().square().mean().sqrt() for sums in self._sums]).median())
+        size = float(torch.stack([1.4826 * sums.double().abs().median() for sums in self._sums]).median())
         if size > _SATURATED and _size(x) > _ORDINARY:
             return f"{about}, and under the priors the first layer's sums are of size {_number(size)}, where its units saturate"
         varies = float(torch.stack([sums.double().std(0).square().mean().sqrt() for sums in self._sums]).median())
@@ -148,7 +148,9 @@ def _some(values: torch.Tensor) -> torch.Tensor:
 
 
 def _size(values: torch.Tensor) -> float:
-    return float(values.double().square().mean().sqrt())
+    """The root mean square over columns (channels) of their sizes, each by the median: one wild row decides nothing."""
+    columns = values.double().reshape(len(values), *(values.shape[1:2] or (1,)), -1).transpose(0, 1).flatten(1)
+    return float((1.4826 * columns.abs().median(1).values).square().mean().sqrt())
 
 
 def _number(value: float) -> str:

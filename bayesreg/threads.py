@@ -150,6 +150,9 @@ class drawing(TorchDispatchMode):
         generator = self._of(torch.device(kwargs.get("device") or device or "cpu"))
         taking = _taking_generator(func)
         if taking is not None:
+            place = [argument.name for argument in taking._schema.arguments].index("generator")
+            if place < len(args):  # said by its place, as None
+                return taking(*args[:place], generator, *args[place + 1 :], **kwargs)
             return taking(*args, **{**kwargs, "generator": generator})
         seed = int(torch.randint(2**62, (), generator=self._of(torch.device("cpu"))))
         with seeded(generator.device, seed):

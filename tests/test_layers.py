@@ -36,7 +36,7 @@ def unfitted(net, *row, prior=None, outputs=1):
 
 def propagated(post, noise, x):
     """The network's output for these draws of the noise."""
-    return propagate.outputs(post._through, [noise], len(noise), x, probe=noise[0])
+    return propagate.outputs(post.model.behaviour, post._through, [noise], len(noise), x, probe=noise[0])
 
 
 def outputs_of(post, x, seed=0, count=S):

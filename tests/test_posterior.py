@@ -22,7 +22,7 @@ def outputs(fitted, u, x, **options):
     def forward(u, x):
         return fitted.model.forward(fitted.layout.unflatten(u), x)
 
-    return propagate.outputs(forward, [u], len(u), x, probe=u[0], **options)
+    return propagate.outputs(fitted.model.behaviour, forward, [u], len(u), x, probe=u[0], **options)
 
 
 @pytest.mark.parametrize("rows", [1, 40, 300, 442])

@@ -96,7 +96,9 @@ class AbstractScaledPrior(AbstractPrior):
         if self._scale is None:
             object.__setattr__(self, "scale", AUTOSCALE if self.autoscale else 1.0)
         super().__post_init__()
-        if not isinstance(self.fan_in, (bool, int, float)) or (not isinstance(self.fan_in, bool) and not self.fan_in > 0):
+        if isinstance(self.fan_in, (int, float)) and not isinstance(self.fan_in, bool):
+            object.__setattr__(self, "fan_in", _check.positive("fan_in", self.fan_in))
+        elif not isinstance(self.fan_in, bool):
             raise ValueError(
                 f"fan_in must be True or False, but {self.fan_in!r} came; write it without quotes, or give the number of "
                 "inputs that a unit sums over."

@@ -172,7 +172,18 @@ def test_curvature_is_the_same_by_every_way(way, classes):
         close(found, expected, digits)
     draws = u + 0.1 * torch.randn(5, len(u), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     for at in (None, u):
-        found, expected = (outputs(j.model, j.layout, draws, data.x, linearize_at=at) for j in (other, log_joint))
+        found, expected = (
+            outputs(
+                j.model.behaviour,
+                lambda v, x, j=j: j.model.forward(j.layout.unflatten(v), x),
+                [draws],
+                len(draws),
+                data.x,
+                probe=u,
+                linearize_at=at,
+            )
+            for j in (other, log_joint)
+        )
         close(found, expected, 1e-12)
 
 

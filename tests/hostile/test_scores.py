@@ -19,6 +19,7 @@ from bayesreg.posterior import Gaussian as GaussianPosterior
 from bayesreg.predictive import Predictive
 from bayesreg.priors import Normal
 from bayesreg.report.build import comparison_table
+from bayesreg.report.calibration import findings
 from tests.report_cases import compared, normal
 
 HEAVY = {
@@ -229,7 +230,7 @@ def test_one_collapsed_posterior_does_not_cost_the_others_their_digits():
     text = str(found)
     for name in ("a", "b"):
         assert f"{found.scores[name]['mlpd']:.2f}" in next(line for line in text.split("\n") if line.startswith(name))
-    cells = {row[0]: row[1]["text"] for row in comparison_table(found)["rows"]}
+    cells = {row[0]: row[1]["text"] for row in comparison_table(found, findings(found, y))["rows"]}
     assert cells["a"] == f"{found.scores['a']['mlpd']:.2f}".replace("-", "−")
     assert re.fullmatch(r"−[\d,]+", cells["collapsed"])
     assert "collapsed: a few rows make its Δ, and ± says little; in the median row it is" in text

@@ -282,7 +282,7 @@ def compare(
         if not more:
             break
     return Comparison(
-        scores={name: evaluate(predictive, y, seed=seed) for name, predictive in predictives.items()},
+        scores={name: evaluate(predictive, targets[name], seed=seed) for name, predictive in predictives.items()},
         predictives=predictives,
         differences=_differences(rows, errors),
         methods={name: posterior.method for name, posterior in posteriors.items()},

@@ -174,13 +174,12 @@ def crps(predictive: Predictive, y: Any, *, num_samples: int | None = None, seed
     >>> abs(crps(standard, [0.0], num_samples=100_000) - exact) < 0.01, abs(crps(standard, [0.0]) - exact) < 1e-6
     (True, True)
     """
-    y = _target("crps", predictive, y)
+    y, seed = _target("crps", predictive, y), _check.seed(seed)
     if num_samples is None and _has_exact_crps(predictive):
         return sum(float(_crps_rows(part, y[rows]).sum()) for rows, part in predictive.split()) / y.numel()
     number = predictive.num_samples * math.ceil(1000 / predictive.num_samples)
     number = number if num_samples is None else _check.count("num_samples", num_samples)
     _check.fits_memory("draws", number, 1, y)
-    seed = _check.seed(seed)
     if number < 2:
         raise ValueError("num_samples must be at least 2, because draws are compared, but 1 came; pass for example 1000.")
     weight = (2 * torch.arange(1, number + 1, dtype=torch.float64, device=y.device) - number - 1) / (number - 1)

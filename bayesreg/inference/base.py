@@ -20,6 +20,7 @@ from bayesreg._catalog import concrete
 from bayesreg.data import Data
 from bayesreg.inference.checkpoint import opened
 from bayesreg.inference.collapse import with_noise
+from bayesreg.layers.batchnorm import lacking
 from bayesreg.model import BayesianModel
 from bayesreg.posterior import AbstractPosterior
 from bayesreg.threads import importing, seeded
@@ -205,7 +206,7 @@ def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...]
     """
     model, s = posterior.model, posterior.model.standardization
     learned = model.likelihood.heteroscedastic or any(latent.is_noise for latent in model.latents.values())
-    if model.likelihood.kind != "regression" or not learned or data.x is None or data.y is None:
+    if model.likelihood.kind != "regression" or not learned or data.x is None or data.y is None or lacking(model.module):
         return None
     rows = torch.arange(0, len(data.x), -(-len(data.x) // _MISSED_ROWS), device=data.x.device)
     x, y = data.x[rows], data.y[rows]

@@ -225,7 +225,7 @@ def stateless(module: nn.Module) -> list[str]:
     return [name for name, layer in batchnorms(module).items() if layer.running_mean is None]
 
 
-def _lacking(module: nn.Module) -> tuple[str, str] | None:
+def lacking(module: nn.Module) -> tuple[str, str] | None:
     """What a prediction lacks, "statistics" or "training", and the first layer that lacks it; None where nothing is missing."""
     if names := stateless(module):
         return "statistics", names[0] or "the network"
@@ -243,13 +243,13 @@ def described(module: nn.Module) -> str | None:
     """
     if not batchnorms(module):
         return None
-    lacking = _lacking(module)
-    if lacking is None:
+    found = lacking(module)
+    if found is None:
         return AVERAGES
     return {
         "statistics": "the statistics of the rows beside it: the network keeps none",
         "training": _unwritten(module),
-    }[lacking[0]]
+    }[found[0]]
 
 
 def _unwritten(module: nn.Module) -> str:
@@ -271,14 +271,14 @@ def check_statistics(module: nn.Module) -> None:
     Warns:
         UserWarning: If its statistics are those it was made with.
     """
-    lacking, where = _lacking(module) or ("", "")
-    if lacking == "statistics":
+    what, where = lacking(module) or ("", "")
+    if what == "statistics":
         raise ValueError(
             "a prediction must not depend on the rows beside it, but a batch normalisation that keeps no statistics "
             f"(track_running_stats=False at {where}) normalises by them; take those of the training rows: "
             "bayesreg.refresh_batchnorm(posterior, X)."
         )
-    if lacking == "training":
+    if what == "training":
         warnings.warn(
             f"batch normalisation at {where} has no statistics yet, so that it predicts by {_unwritten(module)}; take those of "
             "the training rows: bayesreg.refresh_batchnorm(posterior, X).",

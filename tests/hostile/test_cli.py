@@ -128,7 +128,7 @@ def test_texts_of_likelihoods(houses, no_fit, text, message):
 
 
 @pytest.mark.parametrize("prior", ["*.weight=Smooth(1, 1e-200)", "noise"])
-def test_numbers_that_leave_floating_point_within_a_fit(houses, no_fit, prior):
+def test_numbers_that_leave_floating_point_within_a_fit(houses, prior):
     words = ["--likelihood", "Gaussian(HalfNormal(1e-300))"] if prior == "noise" else ["--prior", prior]
     told = refused("report", houses, "--target", "price", "--drop", "id", *QUICK, *words)
     assert "map: " in told

@@ -33,6 +33,7 @@ _TWICE = (  # where a message has both words, or another than the argument's
     ("force=True (--force)", "--force"),
     ("pass another fraction", "pass another --test-fraction"),
     (", or pass standardize=False", ""),
+    ("; the error's `posterior` is the last good point", ""),
     ("write likelihoods.Gaussian(noise_scale=0.5)", "write --likelihood 'Gaussian(noise_scale=0.5)'"),
     ("at most max_parameters=", "at most "),
     (", a smaller network, or a larger max_parameters", " or a smaller network (--hidden)"),

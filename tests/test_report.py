@@ -110,7 +110,8 @@ def test_worst_rows_are_those_of_lowest_density():
     assert found[0]["log_density"] == pytest.approx(float(p.log_prob(y)[7]))
     two = compared({"m": normal(np.zeros((9, 2)), 1.0)}, np.stack([np.zeros(9), np.arange(9.0)], 1))
     assert worst_rows(two, np.stack([np.zeros(9), np.arange(9.0)], 1))[0] | {"log_density": 0} == {
-        "row": 9, "log_density": 0, "inputs": [], "output": 1, "observed": 8.0, "predicted": 0.0, "lower": pytest.approx(-1.96, abs=1e-3),
+        "row": 9, "log_density": 0, "inputs": [],
+        "output": 1, "observed": 8.0, "predicted": 0.0, "lower": pytest.approx(-1.96, abs=1e-3),
         "upper": pytest.approx(1.96, abs=1e-3), "distance": 8.0,
     }  # fmt: skip
 

@@ -122,5 +122,5 @@ def test_a_search_by_lbfgs():
 def test_nothing_is_lost_before_the_first_step():
     net = Breaking(raises=True)
     net.counted |= {"from": 1, "most": 10**9}
-    with pytest.raises(ValueError, match="the module must accept rows .* it failed on them: .*the sensor is gone"):
+    with pytest.raises(ValueError, match=r"the module must accept rows .* it failed on them: .*the sensor is gone"):
         br.fit(model_of(net), X, Y, method=ADAM, progress=False)

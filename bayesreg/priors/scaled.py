@@ -19,6 +19,7 @@ from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, Shape, mass_of, replaced, shown
 
+_MOST_INPUTS = 1e300  # of a unit; beyond, a whole number is no float
 AUTOSCALE = 2.5  # sds of the target that a change of one sd in an input may bring (Gelman et al. 2008, rstanarm)
 PER = ("tensor", "row", "column", "element")
 
@@ -96,9 +97,9 @@ class AbstractScaledPrior(AbstractPrior):
         if self._scale is None:
             object.__setattr__(self, "scale", AUTOSCALE if self.autoscale else 1.0)
         super().__post_init__()
-        if isinstance(self.fan_in, (int, float)) and not isinstance(self.fan_in, bool):
-            object.__setattr__(self, "fan_in", _check.positive("fan_in", self.fan_in))
-        elif not isinstance(self.fan_in, bool):
+        if not isinstance(self.fan_in, bool) and not (
+            isinstance(self.fan_in, (int, float)) and 0 < self.fan_in <= _MOST_INPUTS
+        ):
             raise ValueError(
                 f"fan_in must be True or False, but {self.fan_in!r} came; write it without quotes, or give the number of "
                 "inputs that a unit sums over."

@@ -185,7 +185,7 @@ class AbstractBinding(abc.ABC):
         first = next(raw)  # there is one: an empty array or loader is refused before
         asked, one = self.standardize, self._checked(*unpack(first))
         self.row_shape = one[0].shape[1:]
-        self._decide_units(first)
+        self._decide_units(*one)
 
         def checked() -> Iterator[Any]:
             for batch in itertools.chain([first], raw):
@@ -209,8 +209,8 @@ class AbstractBinding(abc.ABC):
             return self, first
         return self.autoscaled(ratio_of(self.module, statistics, bool(self.standardize), self.likelihood)), first
 
-    def _decide_units(self, batch: Any) -> None:
-        """Settle `standardize="auto"` by the first pair, and say what was decided, or what a choice costs.
+    def _decide_units(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Settle `standardize="auto"` by the first checked pair, and say what was decided, or what a choice costs.
 
         Raises:
             ValueError: If the rows fit neither module nor likelihood.
@@ -220,9 +220,10 @@ class AbstractBinding(abc.ABC):
             return
         plain = copy.copy(self)
         plain.standardize, plain.standardization = False, None
-        x, y = plain.prepare(*unpack(batch))
-        plain._check_forward(x, y)
-        about_y, about_x = reach.out_of_reach(plain, x, y)
+        apart = 1 if self._takes_integers else -(-len(x) // reach.ROWS)  # an index out of range is told by its row
+        some = plain.prepare(x[::apart], y[::apart])
+        plain._check_forward(*some)
+        about_y, about_x = reach.out_of_reach(plain, *some)
         if self.standardize == "auto" and self.likelihood.location_scale and bool((y == y[:1]).all()):
             self.standardize = False  # what does not vary has no sd
             if about_y:

@@ -7,26 +7,20 @@ A name is loaded when it is first used, so that `import bayesreg` costs millisec
 
 from __future__ import annotations
 
-import sys
-
 TYPE_CHECKING = False  # as type checkers read it; `typing` itself would take half of the time that this import takes
 if TYPE_CHECKING:
     from typing import Any
 
     from bayesreg import inference, layers, likelihoods, metrics, priors
-    from bayesreg.batch_statistics import refresh_batchnorm
-    from bayesreg.compare import Comparison, compare
-    from bayesreg.equivalents import equivalents
+    from bayesreg.comparison import Comparison, compare
+    from bayesreg.dictionary import equivalents
     from bayesreg.inference import ConvergenceWarning, fit
     from bayesreg.io import load, save
-    from bayesreg.model import BayesianModel
-    from bayesreg.path import path
-    from bayesreg.path_result import Path
-    from bayesreg.posterior import AbstractPosterior
+    from bayesreg.model import BayesianModel, PriorSpec
+    from bayesreg.posteriors import AbstractPosterior, refresh_batchnorm
     from bayesreg.predictive import Predictive
-    from bayesreg.report.build import Report, report
-    from bayesreg.spec import PriorSpec
-    from bayesreg.stability import Stability, stability
+    from bayesreg.reports import Report, report
+    from bayesreg.selection import Path, Stability, path, stability
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,50 +49,45 @@ __all__ = [
     "stability",
 ]
 _HOMES = {  # where what is no module of its own comes from
-    "AbstractPosterior": "posterior",
+    "AbstractPosterior": "posteriors",
     "BayesianModel": "model",
-    "Comparison": "compare",
+    "Comparison": "comparison",
     "ConvergenceWarning": "inference",
-    "Path": "path_result",
+    "Path": "selection",
     "Predictive": "predictive",
-    "PriorSpec": "spec",
-    "Report": "report.build",
-    "Stability": "stability",
-    "compare": "compare",
-    "equivalents": "equivalents",
+    "PriorSpec": "model",
+    "Report": "reports",
+    "Stability": "selection",
+    "compare": "comparison",
+    "equivalents": "dictionary",
     "fit": "inference",
     "load": "io",
-    "path": "path",
-    "refresh_batchnorm": "batch_statistics",
-    "report": "report.build",
+    "path": "selection",
+    "refresh_batchnorm": "posteriors",
+    "report": "reports",
     "save": "io",
-    "stability": "stability",
+    "stability": "selection",
 }
 
 
-class _Package(type(sys)):
-    """This package: its names on first use, and a function kept where a file has the same name."""
+def __getattr__(name: str) -> Any:
+    """A name on its first use.
 
-    def __getattr__(self, name: str) -> Any:
-        import importlib.util
+    Raises:
+        AttributeError: If there is none of that name.
+    """
+    import importlib.util
 
-        home = _HOMES.get(name)
-        if home is not None:
-            found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-        elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
-            found = importlib.import_module(f"{__name__}.{name}")
-        else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        setattr(self, name, found)
-        return found
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOMES and isinstance(value, type(sys)):
-            return  # importing the file `compare` would put itself where the function is looked for
-        super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+    home = _HOMES.get(name)
+    if home is not None:
+        found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        found = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -48,6 +48,18 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
+def fraction(name: str, value: Any) -> float:
+    """A share between 0 and 1, neither of them.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    number = positive(name, value)
+    if number >= 1:
+        raise ValueError(f"{name} must be below 1, but {value!r} came; pass for example 0.2.")
+    return number
+
+
 def finite(name: str, value: Any) -> float:
     """Return `value` as a finite float.
 

@@ -11,26 +11,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg import (  # noqa: F401 (the kinds of posterior that a file may hold)
-    _architecture,
-    batch_statistics,
-    guide_posterior,
-    layers,
-    likelihoods,
-    noisy,
-)
-from bayesreg._files import replacing
-from bayesreg._restore import restored
-from bayesreg._schema import check_fields, is_of, is_plain, plain, refuse
-from bayesreg._sealed import seal, tensors_in, unseal
-from bayesreg.binding import AbstractBinding
-from bayesreg.data import Standardization
-from bayesreg.layers.batchnorm import tracking
+from bayesreg import layers, likelihoods
+from bayesreg._threads import seeded
+from bayesreg.behaviour.batchnorm import tracking
+from bayesreg.data.rows import Standardization
 from bayesreg.layers.copying import bare, copied
-from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior
+from bayesreg.model import architecture
+from bayesreg.model.model import BayesianModel
+from bayesreg.model.units import AbstractBinding
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.restore import restored
 from bayesreg.priors import parse
-from bayesreg.threads import seeded
+from bayesreg.storage.files import replacing
+from bayesreg.storage.schema import check_fields, is_of, is_plain, plain, refuse
+from bayesreg.storage.sealed import seal, tensors_in, unseal
 
 FORMAT = 2
 _SMALL = 10**6  # weights that may be made before the state is looked at
@@ -164,8 +158,8 @@ def _content(posterior: AbstractPosterior) -> dict[str, Any]:
             for name, value in model.module.named_buffers(remove_duplicate=False)
         },
         architecture=None,
-        modules=_architecture.describe(model),
-        python=_architecture.PYTHON,
+        modules=architecture.describe(model),
+        python=architecture.PYTHON,
     )
     found = dataclasses.replace(found, architecture=_description_of(model.module, found))
     content = plain({field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
@@ -217,8 +211,8 @@ def _compare(saved: _Saved, model: BayesianModel, posterior: AbstractPosterior, 
     Raises:
         ValueError: If so; names up to three differences.
     """
-    found = _architecture.differences(saved.modules, _architecture.describe(model), saved.python)
-    code = [difference for difference in found if difference.startswith(_architecture.CODE)]
+    found = architecture.differences(saved.modules, architecture.describe(model), saved.python)
+    code = [difference for difference in found if difference.startswith(architecture.CODE)]
     if allow_changed_code and code:
         posterior.history.notes.append(f"loaded into changed code: {'; '.join(code)}.")
         found = [difference for difference in found if difference not in code]
@@ -228,7 +222,7 @@ def _compare(saved: _Saved, model: BayesianModel, posterior: AbstractPosterior, 
         raise ValueError(
             f"the module must be that of the fit, but {'; '.join(found[:3])}{more}; build it as it was at the fit{advice}."
         )
-    if saved.python != _architecture.PYTHON and any(layer.get("code") for layer in saved.modules.values()):
+    if saved.python != architecture.PYTHON and any(layer.get("code") for layer in saved.modules.values()):
         posterior.history.notes.append(
             f"the code of the module's forward was not compared with that of the fit: it was saved by Python {saved.python}."
         )
@@ -354,7 +348,7 @@ def _description_of(module: nn.Module, saved: _Saved) -> list[Any] | None:
             _check_tensors(built, saved)
         except ValueError:
             return None
-        if _architecture.differences(saved.modules, _architecture.described(built), saved.python):
+        if architecture.differences(saved.modules, architecture.described(built), saved.python):
             return None
     return description
 

@@ -23,10 +23,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.inference.columns import Columns
-from bayesreg.inference.group_lasso import working_sets
-from bayesreg.inference.linear import affine_problem, solve_path
+from bayesreg.objective import LogJoint
+from bayesreg.solvers import Columns, affine_problem, solve_path, working_sets
 
 TOLERANCE = 1e-14  # of scikit-learn's gap, relative to ‖y‖²
 WIDE_TOLERANCE = 1e-8  # along a path of more columns than rows, where it would take minutes to be level with ours

@@ -19,11 +19,9 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
 from bayesreg.inference import MAP
-from bayesreg.inference.lbfgs import lbfgs
-from bayesreg.inference.search import Search
-from bayesreg.record import History
+from bayesreg.objective import LogJoint
+from bayesreg.solvers import History, Search, lbfgs
 
 
 def searches(num_steps: int) -> tuple[dict[str, Callable[[], torch.Tensor]], Callable[[torch.Tensor], float]]:

@@ -19,9 +19,8 @@ from step import NOISE, SMALL, Step, bare, measure, network, show
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.inference.many import Stepper
-from bayesreg.inference.replicas import Replicas
+from bayesreg.objective import LogJoint, Replicas
+from bayesreg.solvers import Stepper
 
 TITLE, WIDTHS, ROWS, BATCH = SMALL
 NUM_SCALES, MEMBERS = 20, 10

@@ -22,14 +22,11 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import layers, likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.guides import DeltaGuide, FlatELBO, MeanFieldGuide
-from bayesreg.inference.loop import Schedule, run
-from bayesreg.inference.mean_field import one_draw_step
-from bayesreg.inference.stepper import SMALL as SPLIT
-from bayesreg.inference.stepper import AbstractStepper, CompiledAdam, EagerAdam
-from bayesreg.record import History
-from bayesreg.training_copy import TrainingCopy
+from bayesreg.inference import one_draw_step
+from bayesreg.objective import LogJoint, TrainingCopy
+from bayesreg.posteriors import DeltaGuide, FlatELBO, MeanFieldGuide
+from bayesreg.solvers import SMALL as SPLIT
+from bayesreg.solvers import AbstractStepper, CompiledAdam, EagerAdam, History, Schedule, run
 
 SMALL = ("13-50-50-1", (13, 50, 50, 1), 1000, 100)
 LARGE = ("784-1200-1200-10", (784, 1200, 1200, 10), 1280, 128)

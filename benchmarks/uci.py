@@ -34,9 +34,9 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import layers, likelihoods, priors
-from bayesreg.datasets import load_uci
+from bayesreg.data import load_uci
 from bayesreg.inference import MCDropout
-from bayesreg.noisy import Noisy
+from bayesreg.posteriors import Noisy
 
 LEARNED = 0.0  # stands for a rate that the ELBO learns, layer by layer (concrete dropout)
 RATES = (0.001, 0.005, 0.01, 0.05, 0.1, LEARNED)  # the published grid, a smaller one for sets with little noise, and that

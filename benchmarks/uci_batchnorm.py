@@ -39,12 +39,11 @@ from scipy.special import ndtr
 
 import bayesreg as br
 from bayesreg import layers, priors
-from bayesreg.datasets import load_uci
-from bayesreg.flat import LogJoint
-from bayesreg.inference.many import search
-from bayesreg.inference.replicas import Replicas
-from bayesreg.posterior import Dirac
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.certificates import Certificate
+from bayesreg.data import load_uci
+from bayesreg.objective import LogJoint, Replicas
+from bayesreg.posteriors import Dirac, FitRecord
+from bayesreg.solvers import History, search_many
 
 PASSES, FOLDS, RATE = 500, 5, 0.01
 COLUMNS = (
@@ -113,7 +112,7 @@ def fitted(parts: Sequence[Part], scales: Sequence[float], batch: int, epochs: i
     start = torch.stack([j.layout.flatten(j.model.start(*own)) for j, own in zip(joints, rows, strict=True)])
     x, y = (torch.stack(own) for own in zip(*rows, strict=True))
     replicas = Replicas(joints, x, y, len(joints), own_rows=True)
-    u = search(
+    u = search_many(
         replicas,
         start,
         num_steps=epochs * (x.shape[1] // batch),

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg.datasets import load_uci
+from bayesreg.data import load_uci
 
 SETS = ("concrete", "energy", "wine-quality-red", "yacht")
 

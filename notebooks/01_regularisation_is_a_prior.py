@@ -40,7 +40,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.datasets import load_diabetes
+from bayesreg.data import load_diabetes
 
 plt.rcParams.update({"figure.dpi": 80, "figure.figsize": (9, 3.2), "axes.spines.top": False, "axes.spines.right": False})
 BLUE, ORANGE, GREEN, GREY = "#1f77b4", "#d95f02", "#1b9e77", "#999999"

@@ -34,7 +34,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, plots, priors
-from bayesreg.datasets import load_diabetes
+from bayesreg.data import load_diabetes
 
 torch.manual_seed(0)  # networks are made with random weights
 

@@ -41,7 +41,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, plots, priors
-from bayesreg.datasets import load_diabetes
+from bayesreg.data import load_diabetes
 from bayesreg.inference import MAP
 
 plt.rcParams.update({"figure.dpi": 80, "figure.figsize": (9, 3.0), "axes.spines.top": False, "axes.spines.right": False})

@@ -45,7 +45,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import layers, likelihoods, priors
-from bayesreg.equivalents import dropout_decay
+from bayesreg.dictionary import dropout_decay
 from bayesreg.inference import MCDropout
 
 plt.rcParams.update({"figure.dpi": 80, "figure.figsize": (9, 3.0), "axes.spines.top": False, "axes.spines.right": False})

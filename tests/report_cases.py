@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from bayesreg import priors
-from bayesreg.compare import Comparison, paired_difference
+from bayesreg.certificates import Certificate
+from bayesreg.comparison import Comparison, paired_difference
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import evaluate
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac, Draws
+from bayesreg.posteriors import Dirac, Draws, FitRecord
 from bayesreg.predictive import Predictive
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.solvers import History
 
 N, D = 40, 3
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg import activity, likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.inference.curvature import full_hessian, gauss_newton
+from bayesreg import likelihoods, priors
+from bayesreg.model import activations
+from bayesreg.objective import LogJoint, full_hessian, gauss_newton
 from tests.conftest import network
 from tests.contracts.test_log_joint import trace_sum, values_of
 
@@ -104,7 +104,7 @@ def test_sparse_activations(data):
     def hidden(outputs):
         model = br.BayesianModel(net(), likelihood=likelihoods.Gaussian(0.3), outputs=outputs)
         mode = br.fit(model, X, y, method="map")
-        with activity.captured(mode.model.to_run(), (activity.Output("1", priors.Flat(), ""),)) as found:
+        with activations.captured(mode.model.to_run(), (activations.Output("1", priors.Flat(), ""),)) as found:
             mode.model.forward(mode.mean, X)
         return mode, float(found["1"][0].abs().mean())
 
@@ -133,7 +133,7 @@ def test_nothing_is_left_on_the_module(data):
     post.predict(X)
     for m in (*module.modules(), *model.module.modules(), *post.model.module.modules()):
         assert not m._forward_hooks
-    with pytest.raises(RuntimeError), activity.captured(module, model.outputs):
+    with pytest.raises(RuntimeError), activations.captured(module, model.outputs):
         module(torch.zeros(2, 9, dtype=torch.float64))
     assert not any(m._forward_hooks for m in module.modules())
 
@@ -141,7 +141,7 @@ def test_nothing_is_left_on_the_module(data):
 def test_rules_are_matched_as_for_weights():
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
     outputs = {nn.ReLU: priors.Exponential(1.0), "3": priors.Laplace(2.0), "*": priors.Normal(5.0)}
-    found = {output.name: (output.prior, output.source) for output in activity.resolve(outputs, module)}
+    found = {output.name: (output.prior, output.source) for output in activations.resolve(outputs, module)}
     assert found["1"] == (priors.Exponential(1.0), "type ReLU")
     assert found["3"] == (priors.Laplace(2.0), "name '3'")
     assert found["0"] == (priors.Normal(5.0), "glob '*'")

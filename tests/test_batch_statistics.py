@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.batch_statistics import WithStatistics
+from bayesreg.behaviour import batchnorm
+from bayesreg.certificates import Certificate
 from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
-from bayesreg.layers import batchnorm
-from bayesreg.posterior import Dirac
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.posteriors import Dirac, FitRecord, WithStatistics
+from bayesreg.solvers import History
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
 N = 40
@@ -145,7 +145,7 @@ class TestMonteCarloBatchNorm:
 class TestEachDraw:
     @pytest.mark.parametrize("num_rows", [N, 700], ids=["vmapped", "one by one"])
     def test_of_a_guide_has_its_own_over_all_rows(self, num_rows, monkeypatch):
-        monkeypatch.setattr("bayesreg.batch_statistics._TOGETHER", 200)
+        monkeypatch.setattr("bayesreg.posteriors.refreshed._TOGETHER", 200)
         model, x, y = problem()
         guide = br.fit(model, x, y, method=MeanField(num_steps=50, initial_scale=0.3))
         x = x.repeat(-(-num_rows // N), 1)[:num_rows] + torch.arange(num_rows)[:, None] % 3

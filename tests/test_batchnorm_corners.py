@@ -10,9 +10,8 @@ from torch.nn.utils import parametrizations
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
+from bayesreg.behaviour import batchnorm, scale_invariant
 from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
-from bayesreg.layers import batchnorm
-from bayesreg.layers.invariance import scale_invariant
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
 QUICK = MAP(num_steps=30, batch_size=16)

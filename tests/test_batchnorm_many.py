@@ -10,14 +10,9 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import layers, likelihoods, priors
-from bayesreg.flat import LogJoint
 from bayesreg.inference import MAP, MCDropout
-from bayesreg.inference.loop import Schedule
-from bayesreg.inference.many import Stepper, _batches, descend, fit_many
-from bayesreg.inference.replica_buffers import ReplicaBuffers
-from bayesreg.inference.replicas import Replicas, check_replicable
-from bayesreg.inference.training import gradient_of
-from bayesreg.record import History
+from bayesreg.objective import LogJoint, ReplicaBuffers, Replicas, check_replicable, gradient_of
+from bayesreg.solvers import History, Schedule, Stepper, descend, fit_many, row_batches
 
 SCALES = (0.2, 0.5, 2.0)
 NOISE = 0.6
@@ -122,7 +117,7 @@ def test_fifty_steps_of_each_are_a_torch_loop_of_its_own(name, own_rows):
     together = Replicas(joints, x, y, MEMBERS, own_rows=own_rows)
     assert (together.layers is None) is (name.startswith(("conv", "own")))
     take, layout, N = Stepper(together, u), joints[0].layout, data.num_data
-    batches = _batches(N, 16, torch.Generator().manual_seed(0), u.device)
+    batches = row_batches(N, 16, torch.Generator().manual_seed(0), u.device)
     for _ in range(50):
         index = next(batches)
         total = take(0.02, index)
@@ -155,7 +150,7 @@ def test_what_is_no_training_step_reads_each_member_s_statistics_and_writes_none
     make, options = NETWORKS[name]
     joints, data = problem(make(**options))
     replicas = Replicas(joints, data.x, data.y, MEMBERS)
-    batches = _batches(48, 16, torch.Generator().manual_seed(0), data.x.device)
+    batches = row_batches(48, 16, torch.Generator().manual_seed(0), data.x.device)
     u = descend(
         replicas, scattered(joints[0], data), Schedule(30, 0.02), batches, lambda step, total, best: None, History("log joint")
     )
@@ -206,12 +201,12 @@ def test_fits_end_with_adam_s_steps_and_say_each_model():
     (u, nats, models), again = runs
     assert torch.equal(u, again[0])
     replicas = Replicas(joints, data.x, data.y, MEMBERS)
-    batches = _batches(48, 16, torch.Generator().manual_seed(0), u.device)
+    batches = row_batches(48, 16, torch.Generator().manual_seed(0), u.device)
     quiet = (lambda step, total, best: None, History("log joint"))
     assert torch.equal(u, descend(replicas, start.clone(), Schedule(40, 0.01), batches, *quiet))
     full = fit_many(joints, start, data, num_steps=40)[0]  # nor is a fit on all rows polished
     replicas = Replicas(joints, data.x, data.y, MEMBERS)
-    batches = _batches(48, None, torch.Generator(), u.device)
+    batches = row_batches(48, None, torch.Generator(), u.device)
     assert torch.equal(full, descend(replicas, start.clone(), Schedule(40, 0.01), batches, *quiet))
     for r, model in enumerate(models):
         assert model.latents["0.weight"].prior == joints[r].model.latents["0.weight"].prior

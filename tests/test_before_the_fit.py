@@ -11,8 +11,8 @@ from scipy import stats
 from torch import nn
 
 import bayesreg as br
-from bayesreg import likelihoods, priors, rules_file
-from bayesreg.spec import PriorSpec
+from bayesreg import likelihoods, priors
+from bayesreg.model import PriorSpec, rules_file
 from tests.conftest import network
 
 SEEDS = (0, 1, 2)
@@ -303,7 +303,7 @@ class TestTable:
         assert table._repr_html_() == table.to_html()
 
     def test_markup_in_a_name_is_text(self):
-        table = br.prior_table.PriorTable((br.prior_table.PriorRow("[red]w", "2", "Flat()", "–", "0", "default"),))
+        table = br.model.PriorTable((br.prior_table.PriorRow("[red]w", "2", "Flat()", "–", "0", "default"),))
         console = Console(width=100)
         with console.capture() as captured:
             console.print(table)

@@ -8,13 +8,19 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
+from bayesreg.certificates import certify, measure
 from bayesreg.inference import MAP
-from bayesreg.inference.certificate import certify
-from bayesreg.inference.curvature import full_hessian, gauss_newton, prior_curvature
-from bayesreg.inference.optimality import measure
-from bayesreg.inference.products import diagonal, ends, gauss_newton_product, hessian_product
-from bayesreg.inference.training import gradient_of
+from bayesreg.objective import (
+    LogJoint,
+    diagonal,
+    ends,
+    full_hessian,
+    gauss_newton,
+    gauss_newton_product,
+    gradient_of,
+    hessian_product,
+    prior_curvature,
+)
 from tests.conftest import network
 
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bayesreg import _cli_job as job
 from bayesreg import priors
 from bayesreg._catalog import concrete
 from bayesreg.cli import app
+from bayesreg.cli import job as job
 from bayesreg.inference import AbstractMethod
 from bayesreg.likelihoods import AbstractLikelihood
 

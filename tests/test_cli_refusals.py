@@ -10,9 +10,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from bayesreg import _cli_job as job
-from bayesreg import _cli_screen as screen
-from bayesreg.cli import app
+from bayesreg.cli import app, screen
+from bayesreg.cli import job as job
 from tests.test_cli import PROCESS, QUICK, houses_in, invoke, process, refused, written
 
 
@@ -186,7 +185,7 @@ def test_a_failing_fit_leaves_nothing(houses, monkeypatch):
 
 
 def test_a_failing_save_leaves_nothing(houses, monkeypatch):
-    from bayesreg.report.build import Report
+    from bayesreg.reports import Report
 
     def full(self, path, *, force=False):
         raise OSError(28, "No space left on device")

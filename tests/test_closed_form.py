@@ -10,11 +10,10 @@ from scipy import integrate, stats
 from torch import nn
 
 import bayesreg as br
-from bayesreg._readings import take
-from bayesreg.guide_posterior import Guide
 from bayesreg.likelihoods import Bernoulli, Gaussian
-from bayesreg.metrics import evaluate
-from bayesreg.posterior import Gaussian as GaussianPosterior
+from bayesreg.metrics import evaluate, take
+from bayesreg.posteriors import Gaussian as GaussianPosterior
+from bayesreg.posteriors import Guide
 from bayesreg.predictive import Predictive
 from bayesreg.priors import AbstractPrior, Flat, HalfNormal, Normal
 

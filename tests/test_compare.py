@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from bayesreg import metrics
-from bayesreg.compare import METRICS, Comparison, compare, paired_difference
+from bayesreg.certificates import Certificate
+from bayesreg.comparison import METRICS, Comparison, compare, paired_difference
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import evaluate
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac, Draws
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.posteriors import Dirac, Draws, FitRecord
+from bayesreg.solvers import History
 
 N = 60
 

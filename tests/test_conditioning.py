@@ -9,9 +9,8 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
-from bayesreg.flat import FlatLayout
 from bayesreg.inference import LaplaceApproximation
-from bayesreg.inference.conditioning import Products, Root, Rows, entries
+from bayesreg.objective import FlatLayout, Products, Root, Rows, entries
 from bayesreg.priors import AbstractPrior
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayesreg.datasets import Split, Table, load_breast_cancer, load_diabetes, load_uci, read_table
+from bayesreg.data import Split, Table, load_breast_cancer, load_diabetes, load_uci, read_table
 
 SEEDS = [0, 1, 2]
 HOUSES = "size,waterfront,color,price\n80,True,red,1.5\n60,False,blue,1.25\n70.5,True,green,2\n"

@@ -12,11 +12,9 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import layers, priors
-from bayesreg.equivalents import dropout_decay, equivalents
+from bayesreg.dictionary import dropout_decay, equivalents
 from bayesreg.inference import MCDropout
-from bayesreg.layers.base import bernoulli_entropy, normal_energy, normal_entropy, two_points
-from bayesreg.layers.dropout import relaxed_moments
-from bayesreg.layers.variational import log_uniform_kl
+from bayesreg.layers import bernoulli_entropy, log_uniform_kl, normal_energy, normal_entropy, relaxed_moments, two_points
 from bayesreg.priors import Flat, Horseshoe, Laplace, Normal, StudentT
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])

@@ -15,8 +15,7 @@ import bayesreg as br
 from bayesreg import priors
 from bayesreg._catalog import concrete
 from bayesreg.cli import app
-from bayesreg.priors import ElasticNet, Flat, Laplace, Normal
-from bayesreg.priors.dictionary import AbstractTools
+from bayesreg.priors import AbstractTools, ElasticNet, Flat, Laplace, Normal
 from tests.test_equivalents import numbers
 
 # ---- the table

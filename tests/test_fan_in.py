@@ -9,8 +9,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 import bayesreg as br
 from bayesreg import priors
-from bayesreg.layers.fan_in import fan_ins
-from bayesreg.spec import PriorSpec
+from bayesreg.layers import fan_ins
+from bayesreg.model import PriorSpec
 
 SCALED = priors.Normal(1.0, fan_in=True)
 
@@ -187,7 +187,7 @@ def test_vectors_have_none():
 
 
 def test_a_path_keeps_the_inputs():
-    from bayesreg.inference.scales import with_scale
+    from bayesreg.selection import with_scale
 
     model = br.BayesianModel(nn.Sequential(nn.ConvTranspose2d(64, 1, 3), nn.Flatten()), {"0.weight": SCALED})
     assert with_scale(model, ["0.weight"], 2.0).latents["0.weight"].prior.scale == pytest.approx(2 / 24)

@@ -8,8 +8,8 @@ from pyro import poutine
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.guides import DeltaGuide, FlatELBO, MeanFieldGuide
+from bayesreg.objective import LogJoint
+from bayesreg.posteriors import DeltaGuide, FlatELBO, MeanFieldGuide
 from tests.conftest import network
 
 

@@ -10,11 +10,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
-from bayesreg._readings import variance_rows
-from bayesreg.flat import LogJoint
-from bayesreg.inference.affine import affine_problem
-from bayesreg.inference.curvature import full_hessian, gauss_newton
-from bayesreg.inference.products import diagonal, gauss_newton_product
+from bayesreg.metrics import variance_rows
+from bayesreg.objective import LogJoint, affine_problem, diagonal, full_hessian, gauss_newton, gauss_newton_product
 from bayesreg.predictive import Predictive
 from tests.conftest import network
 

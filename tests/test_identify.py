@@ -7,9 +7,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
 from bayesreg.inference import MAP, LaplaceApproximation, MeanField
-from bayesreg.inference.curvature import gauss_newton, output_jacobian
+from bayesreg.objective import LogJoint, gauss_newton, output_jacobian
 from tests.conftest import network
 
 LOGISTIC = {"weight": priors.Normal(1.0), "bias": priors.Flat()}

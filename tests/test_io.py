@@ -10,7 +10,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, MeanField
-from bayesreg.posterior import Draws
+from bayesreg.posteriors import Draws
 from tests.conftest import linear_model
 
 

@@ -7,9 +7,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
 from bayesreg.inference import MAP, LaplaceApproximation
-from bayesreg.inference.curvature import full_hessian, gauss_newton
+from bayesreg.objective import LogJoint, full_hessian, gauss_newton
 from tests.conftest import linear_model, network
 
 

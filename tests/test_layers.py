@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 import bayesreg as br
-from bayesreg import layers, likelihoods, priors, propagate
-from bayesreg.flat import FlatLayout
+from bayesreg import layers, likelihoods, priors
+from bayesreg.certificates import Certificate
 from bayesreg.inference import MCDropout
-from bayesreg.layers.structure import sites
-from bayesreg.noisy import Noisy
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.layers import noise_sites
+from bayesreg.objective import FlatLayout
+from bayesreg.posteriors import FitRecord, Noisy, propagate
+from bayesreg.solvers import History
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 S = 20_000
@@ -417,7 +418,7 @@ def plain(*more):
         (lambda: layers.VariationalDropout(nn.Linear(1, 1), prior="flat"), r"prior must be one of 'log-uniform', 'declared'"),
         (lambda: layers.noisy(plain(Other(0.1))), r"a dropout layer must be one whose noise is known, but Other came"),
         (lambda: layers.noisy(plain(nn.Dropout(1.0))), r"rate must be the share .* but 1\.0 came"),
-        (lambda: sites(Twice(), lambda net: net(torch.zeros(2, 3))), r"met once in a pass, but drop is met twice"),
+        (lambda: noise_sites(Twice(), lambda net: net(torch.zeros(2, 3))), r"met once in a pass, but drop is met twice"),
         (lambda: unfitted(Twice(), 3), r"a layer with noise must be met once in a pass, but drop is met twice"),
         (
             lambda: unfitted(nn.Sequential(nn.Dropout(0.1), layers.DropConnect(nn.Linear(3, 1))), 3),

@@ -10,12 +10,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.inference.lbfgs import newton
-from bayesreg.inference.many import Stepper, fit_many
-from bayesreg.inference.proximal import polish
-from bayesreg.inference.replicas import Replicas
-from bayesreg.inference.training import gradient_of
+from bayesreg.objective import LogJoint, Replicas, gradient_of
+from bayesreg.solvers import Stepper, fit_many, newton, polish
 from tests.conftest import network
 
 SEEDS = (0, 1, 2)
@@ -166,7 +162,7 @@ def test_logistic_regressions_are_scikit_learns(breast_cancer):
 def test_ends_of_networks_are_modes(name):
     """Adam, then Newton's and proximal steps: a certified mode from each start, at which a single polish finds nothing."""
     joints, data = problem([PRIORS[name][1]], likelihood=likelihoods.Gaussian(0.4))
-    history = br.posterior.History()
+    history = br.solvers.History()
     u, nats, models = fit_many(joints, scattered(joints[0], data, 4), data, num_steps=400, history=history)
     assert all(model is joints[0].model for model in models)  # nothing was learned beside the weights
     assert len(history.steps) > 50

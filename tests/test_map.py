@@ -9,9 +9,9 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.guides import DeltaGuide, FlatELBO
 from bayesreg.inference import MAP
+from bayesreg.objective import LogJoint
+from bayesreg.posteriors import DeltaGuide, FlatELBO
 from tests.conftest import network
 
 
@@ -72,7 +72,7 @@ def test_pyro_svi_reaches_the_same_mode_both_ways(standard_diabetes):
 
 
 def test_pyro_svi_takes_the_mean_field_guide_under_its_own_elbo_too(standard_diabetes):
-    from bayesreg.guides import MeanFieldGuide
+    from bayesreg.posteriors import MeanFieldGuide
 
     X, y = standard_diabetes
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(0.7)).bind(X, y)

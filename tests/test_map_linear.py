@@ -10,12 +10,21 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.inference.columns import Columns
-from bayesreg.inference.group_lasso import Groups, group_lasso, working_sets
-from bayesreg.inference.lasso import lasso
-from bayesreg.inference.least_squares import Elimination, Undetermined, ridge
-from bayesreg.inference.linear import affine_problem, fit_linear, solve, solve_path
+from bayesreg.objective import LogJoint
+from bayesreg.solvers import (
+    Columns,
+    Elimination,
+    Groups,
+    Undetermined,
+    affine_problem,
+    fit_linear,
+    group_lasso,
+    lasso,
+    ridge,
+    solve,
+    solve_path,
+    working_sets,
+)
 
 SIGMA = 0.7
 

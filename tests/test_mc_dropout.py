@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesreg as br
 from bayesreg import layers, likelihoods, priors
 from bayesreg.inference import MAP, MCDropout
-from bayesreg.layers.variational import VariationalDropout
+from bayesreg.layers import VariationalDropout
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 SLOW_SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
@@ -348,8 +348,8 @@ def test_a_rate_is_learned_and_shown():
 
 def test_batches_estimate_the_same_bound():
     """E over batches of the loss is the loss of all rows: N/B is right, and the KL counts once."""
-    from bayesreg.flat import LogJoint
-    from bayesreg.inference.dropout import DropoutBound
+    from bayesreg.inference import DropoutBound
+    from bayesreg.objective import LogJoint
 
     X, y = rows(80)
     bound_model, data = small(layers.Dropout(0.0), nn.Linear(8, 8)).ingest(X, y)

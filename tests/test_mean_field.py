@@ -7,9 +7,9 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.guides import MeanFieldGuide
 from bayesreg.inference import MeanField
+from bayesreg.objective import LogJoint
+from bayesreg.posteriors import MeanFieldGuide
 from tests.conftest import linear_model
 
 
@@ -88,7 +88,7 @@ def test_noise_is_log_normal_and_in_the_data_s_units(diabetes):
 
 def test_what_is_left_to_gain_is_said_whatever_the_trend():
     """A gradient that does not vanish is named before a rise, and its numbers stand in every verdict."""
-    from bayesreg.inference.mean_field import certify
+    from bayesreg.inference import certify
 
     flat, rising = torch.zeros(1000), torch.linspace(0.0, 1e4, 1000)
     for elbos in (flat, rising):

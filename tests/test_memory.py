@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg import likelihoods, memory, priors
+from bayesreg import _memory as memory
+from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
-from bayesreg.posterior import Draws
+from bayesreg.posteriors import Draws
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1)

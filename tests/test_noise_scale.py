@@ -13,9 +13,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, LaplaceApproximation, MeanField
-from bayesreg.report.calibration import findings
-from bayesreg.report.noise_scale import noise_scale
-from bayesreg.report.verdict import noise_card
+from bayesreg.reports import findings, noise_card, noise_scale
 from tests.report_cases import compared, posteriors
 
 

@@ -13,14 +13,16 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 
-from bayesreg import _readings, metrics, plots
-from bayesreg.compare import compare
+from bayesreg import metrics, plots
+from bayesreg.certificates import Certificate
+from bayesreg.comparison import compare
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
+from bayesreg.metrics import readings as _readings
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac, Draws
+from bayesreg.posteriors import Dirac, Draws, FitRecord
 from bayesreg.predictive import Predictive
-from bayesreg.record import Certificate, FitRecord, History
-from bayesreg.report.svg import THEME, inline
+from bayesreg.reports import THEME, inline
+from bayesreg.solvers import History
 
 SEEDS = (0, 1, 2)
 

@@ -38,7 +38,7 @@ from bayesreg.priors import (
     RegularizedHorseshoe,
     SpikeSlab,
 )
-from bayesreg.report.svg import inline
+from bayesreg.reports import inline
 
 SEEDS = (0, 1, 2)
 DEFAULT = {"estimate": (1.3, 2.6), "precision": ((2.0, -1.0), (-1.0, 1.4))}  # the loss of level_sets

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg import likelihoods, priors, propagate
+from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, MeanField
-from bayesreg.posterior import Draws
+from bayesreg.posteriors import Draws, propagate
 from tests.conftest import linear_model, network
 
 

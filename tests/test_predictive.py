@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy import integrate, special, stats
 
-from bayesreg import predictive as module
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.predictive import Predictive, tails
+from bayesreg.predictive import mixture as module
 
 SEEDS = (0, 1, 2)
 PROBABILITIES = (1e-6, 0.025, 0.2, 0.5, 0.9, 0.975, 1 - 1e-6)

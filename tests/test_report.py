@@ -14,14 +14,12 @@ import torch
 from torch import nn
 
 from bayesreg import priors
+from bayesreg.certificates import Certificate
 from bayesreg.likelihoods import Gaussian
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac
-from bayesreg.record import Certificate, FitRecord, History
-from bayesreg.report.build import Report, comparison_table, report
-from bayesreg.report.calibration import findings
-from bayesreg.report.pairs import pair_facts
-from bayesreg.report.rows import worst_rows
+from bayesreg.posteriors import Dirac, FitRecord
+from bayesreg.reports import Report, comparison_table, findings, pair_facts, report, worst_rows
+from bayesreg.solvers import History
 from tests.report_cases import D, N, compared, data, draws_of, normal, posteriors
 
 SECTIONS = [

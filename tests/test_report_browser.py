@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from bayesreg.report.build import report
+from bayesreg.reports import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -12,10 +12,18 @@ from scipy import stats
 from bayesreg.likelihoods import Bernoulli, Gaussian
 from bayesreg.metrics import Coverage
 from bayesreg.predictive import Predictive
-from bayesreg.report.calibration import confidences, findings
-from bayesreg.report.chance import AHEAD, CALIBRATION, adjusted, binomial_tails, ranked
-from bayesreg.report.leads import leads
-from bayesreg.report.verdict import best_card, calibration_card
+from bayesreg.reports import (
+    AHEAD,
+    CALIBRATION,
+    adjusted,
+    best_card,
+    binomial_tails,
+    calibration_card,
+    confidences,
+    findings,
+    leads,
+    ranked,
+)
 from tests.report_cases import compared, draws_of, normal, texts
 
 SIGMA, D, S = 0.5, 4, 200

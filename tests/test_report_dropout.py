@@ -10,10 +10,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import layers, likelihoods, priors
 from bayesreg.inference import MAP, LaplaceApproximation, MCDropout, MeanField
-from bayesreg.report.build import report
-from bayesreg.report.noise import noise_facts
-from bayesreg.report.pairs import pair_facts, same_model
-from bayesreg.report.rows import uncertainty_facts
+from bayesreg.reports import noise_facts, pair_facts, report, same_model, uncertainty_facts
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 2))

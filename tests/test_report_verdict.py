@@ -9,17 +9,28 @@ import torch
 from scipy import stats
 from torch import nn
 
-from bayesreg.compare import paired_difference
+from bayesreg.certificates import Certificate
+from bayesreg.comparison import paired_difference
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import evaluate
 from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac
+from bayesreg.posteriors import Dirac, FitRecord
 from bayesreg.predictive import Predictive
-from bayesreg.record import Certificate, FitRecord, History
-from bayesreg.report.build import report
-from bayesreg.report.calibration import confidence, confidences, findings, pit_finding
-from bayesreg.report.rows import epistemic_shares
-from bayesreg.report.verdict import best_card, confidence_card, convergence_card, coverage_card, epistemic_card, noise_card
+from bayesreg.reports import (
+    best_card,
+    confidence,
+    confidence_card,
+    confidences,
+    convergence_card,
+    coverage_card,
+    epistemic_card,
+    epistemic_shares,
+    findings,
+    noise_card,
+    pit_finding,
+    report,
+)
+from bayesreg.solvers import History
 from tests.report_cases import D, compared, data, draws_of, normal, posteriors, texts
 
 # ── the verdict: coverage ──

@@ -9,14 +9,22 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import layers, likelihoods, priors
-from bayesreg.flat import LogJoint
+from bayesreg.behaviour import SCALE_NOTE, SHIFT_NOTE, by_batch, scale_invariant
+from bayesreg.certificates import certify
 from bayesreg.inference import MAP
-from bayesreg.inference.certificate import certify
-from bayesreg.inference.curvature import full_hessian, output_jacobian
-from bayesreg.inference.products import diagonal, hessian_product, sample
-from bayesreg.inference.scale_free import HeldLogJoint, along_sphere, by_all_rows, on_sphere, scale_free
-from bayesreg.layers.batchnorm import by_batch
-from bayesreg.layers.invariance import SCALE_NOTE, SHIFT_NOTE, scale_invariant
+from bayesreg.objective import (
+    HeldLogJoint,
+    LogJoint,
+    along_sphere,
+    by_all_rows,
+    diagonal,
+    full_hessian,
+    hessian_product,
+    on_sphere,
+    output_jacobian,
+    sample,
+    scale_free,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -269,8 +277,8 @@ class TestCertificate:
 
     def test_of_more_unknowns_than_the_matrix_takes(self, monkeypatch, fitted):
         _, mode = fitted
-        monkeypatch.setattr("bayesreg.inference.optimality.FULL_CURVATURE", 5)
-        monkeypatch.setattr("bayesreg.inference.products._COUPLED", 5)
+        monkeypatch.setattr("bayesreg.certificates.optimality.FULL_CURVATURE", 5)
+        monkeypatch.setattr("bayesreg.objective.curvature_products._COUPLED", 5)
         bound, data = mode.model.to(dtype=torch.float64).ingest(*rows())
         log_joint, data = by_all_rows(LogJoint(bound), data, None)
         held, u = scale_free(log_joint), log_joint.layout.flatten({name: v.double() for name, v in mode.mean.items()})
@@ -367,7 +375,7 @@ class TestNorms:
     def test_a_large_network_whose_tensors_have_gradients_of_their_own(self, monkeypatch):
         method = MAP(num_steps=30, batch_size=20, scale_invariant="unit-norm")
         whole = br.fit(small({"0.weight": priors.Normal(0.1)}), *rows(), method=method)
-        monkeypatch.setattr("bayesreg.inference.stepper.SMALL", 0)
+        monkeypatch.setattr("bayesreg.solvers.stepper.SMALL", 0)
         apart = br.fit(small({"0.weight": priors.Normal(0.1)}), *rows(), method=method)
         torch.testing.assert_close(dict(apart.mean), dict(whole.mean), rtol=0, atol=1e-5)
 

@@ -17,12 +17,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.inference import MAP, FitError, LaplaceApproximation, MeanField, steps
-from bayesreg.inference.loop import Schedule
-from bayesreg.inference.restarts import starts
-from bayesreg.inference.stepper import CompiledAdam, EagerAdam
-from bayesreg.training_copy import TrainingCopy
+from bayesreg.inference import MAP, FitError, LaplaceApproximation, MeanField
+from bayesreg.objective import LogJoint, TrainingCopy
+from bayesreg.solvers import CompiledAdam, EagerAdam, Schedule, starts, steps
 from tests.conftest import network
 
 RULES = {
@@ -90,7 +87,7 @@ def test_compiled_steps_are_the_eager_ones(rules, monkeypatch):
     kinked = [group for group in log_joint.groups if group.kinked]
     options = {"kinked": kinked, "num_data": 60, "clip_norm": 1.5}
     eager = EagerAdam(copies[0].flat, copies[0].backward, **options)
-    monkeypatch.setattr("bayesreg.inference.stepper.STEPS_A_CALL", 3)  # compiles in seconds
+    monkeypatch.setattr("bayesreg.solvers.stepper.STEPS_A_CALL", 3)  # compiles in seconds
     compiled = CompiledAdam(start, copies[1].pure_loss, (X[:20], y[:20]), **options)
     each = compiled.steps_a_call
     batches = [(X[i : i + 20], y[i : i + 20]) for i in (0, 20, 40)] * 4
@@ -166,7 +163,7 @@ def test_what_cannot_be_compiled_is_refused_with_the_reason():
 
 
 def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr("bayesreg.inference.stepper.shutil.which", lambda name: None)
+    monkeypatch.setattr("bayesreg.solvers.stepper.shutil.which", lambda name: None)
     model, X, y = problem({}, torch.float32)
     with pytest.raises(ValueError, match=r"compile=True needs a C\+\+ compiler \(g\+\+ or clang\+\+\), but there is none here"):
         br.fit(model, X, y, method=MAP("adam", compile=True))

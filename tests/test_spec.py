@@ -6,7 +6,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import priors
-from bayesreg.spec import PriorSpec
+from bayesreg.model import PriorSpec
 from tests.conftest import network
 
 

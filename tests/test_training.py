@@ -6,11 +6,10 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.guides import MeanFieldGuide
-from bayesreg.inference.mean_field import one_draw_step
-from bayesreg.inference.stepper import EagerAdam
-from bayesreg.training_copy import TrainingCopy
+from bayesreg.inference import one_draw_step
+from bayesreg.objective import LogJoint, TrainingCopy
+from bayesreg.posteriors import MeanFieldGuide
+from bayesreg.solvers import EagerAdam
 from tests.conftest import network
 
 RULES = [

@@ -12,8 +12,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.flat import LogJoint
-from bayesreg.guides import MeanFieldGuide
+from bayesreg.objective import LogJoint
+from bayesreg.posteriors import MeanFieldGuide
 from bayesreg.priors import numeric
 from tests.conftest import network
 from tests.contracts.test_log_joint import trace_sum
@@ -371,7 +371,7 @@ def test_laplace_says_what_is_missing_first():
 
 
 def test_a_report_tells_models_apart_and_survives_scales_of_the_noise():
-    from bayesreg.report.pairs import prior_std, same_model
+    from bayesreg.reports import prior_std, same_model
 
     X, y = torch.randn(30, 3), torch.randn(30)
 

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bayesreg.behaviour.batchnorm import ByBatch
 from bayesreg.behaviour.trial import DOUBLE, FEATURES, FORWARD, VMAP, Model, Trial, check_backward, check_rows, widest
 from bayesreg.layers import MLP, AbstractNoise, Standardize
-from bayesreg.layers.batchnorm import ByBatch
 
 # layers that stand all of them, which a test holds; of other modules it is found out
 KNOWN: tuple[type[nn.Module], ...] = (

@@ -4,13 +4,18 @@ from typing import Any
 
 from bayesreg import _catalog
 from bayesreg.inference.base import AbstractMethod, ConvergenceWarning, fit
-from bayesreg.inference.batchnorm import MCBatchNorm
-from bayesreg.inference.dropout import MCDropout
+from bayesreg.inference.base import methods as methods
+from bayesreg.inference.base import resolve as resolve
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.laplace import LaplaceApproximation
-from bayesreg.inference.loop import FitError
 from bayesreg.inference.map import MAP
+from bayesreg.inference.mc_batchnorm import MCBatchNorm
+from bayesreg.inference.mc_dropout import DropoutBound as DropoutBound
+from bayesreg.inference.mc_dropout import MCDropout
 from bayesreg.inference.mean_field import MeanField
+from bayesreg.inference.mean_field import certify as certify
+from bayesreg.inference.mean_field import one_draw_step as one_draw_step
+from bayesreg.solvers.loop import FitError
 
 __all__ = [
     "MAP",

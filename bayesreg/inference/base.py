@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +18,17 @@ import torch
 
 from bayesreg import _check
 from bayesreg._catalog import concrete
-from bayesreg.data import Data
-from bayesreg.inference.checkpoint import opened
-from bayesreg.inference.collapse import with_noise
-from bayesreg.layers.batchnorm import lacking
-from bayesreg.model import BayesianModel
-from bayesreg.posterior import AbstractPosterior
-from bayesreg.threads import importing, seeded
+from bayesreg._threads import importing, seeded
+from bayesreg.behaviour.batchnorm import lacking
+from bayesreg.certificates.collapse import with_noise
+from bayesreg.data.rows import Data
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.flat import LogJoint
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.solvers.checkpoint import check_options, opened
+from bayesreg.solvers.loop import Schedule
+from bayesreg.solvers.progress import ProgressCallback
 
-Report = Callable[[int, int, float], None]
 _MISSED_ROWS, _MISSED_DRAWS = 500, 20
 
 
@@ -50,7 +53,7 @@ class AbstractMethod(abc.ABC):
     checkpoint_key: str | None = None
 
     @abc.abstractmethod
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> AbstractPosterior:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
         """The fit itself.
 
         Args:
@@ -92,7 +95,7 @@ def fit(
     seed: int = 0,
     num_data: int | None = None,
     device: torch.device | str | None = None,
-    progress: bool | Report = True,
+    progress: bool | ProgressCallback = True,
     **settings: Never,
 ) -> AbstractPosterior:
     """Fit a model's posterior, or its mode, to data.
@@ -166,7 +169,7 @@ def _fitted(
     seed: int,
     num_data: int | None,
     device: torch.device | str | None,
-    progress: bool | Report,
+    progress: bool | ProgressCallback,
 ) -> AbstractPosterior:
     """`fit`, called straight by what a person calls, so that a warning points at the person's line.
 
@@ -186,7 +189,9 @@ def _fitted(
         with reporter(progress, method.name) as report, contextlib.ExitStack() as stack:
             posterior = _keeping(method, stack).run(bound, data, seed=seed, report=report)
             found = dataclasses.replace(posterior.record, training_rmse=training_rmse(posterior, data))
-            posterior.record = dataclasses.replace(found, certificate=with_noise(posterior, data))
+            point = lambda: posterior.moments()[0]  # noqa: E731
+            said = with_noise(posterior.certificate, posterior.model, posterior.layout, point, data)
+            posterior.record = dataclasses.replace(found, certificate=said)
     posterior.history.notes[:0] = bound.unit_notes
     posterior.history.notes.extend(data.notes)
     if not posterior.certificate.converged:
@@ -278,7 +283,7 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reporter(progress: bool | Report, title: str) -> Iterator[Report]:
+def reporter(progress: bool | ProgressCallback, title: str) -> Iterator[ProgressCallback]:
     """What a search tells its progress to: the person's function, a bar on stderr, or nobody.
 
     Args:
@@ -304,3 +309,55 @@ def reporter(progress: bool | Report, title: str) -> Iterator[Report]:
         yield lambda step, total, objective: bar.update(
             task, completed=step, total=total, shown=f"{step}/{total}  {objective:,.1f} nats"
         )
+
+
+class AbstractVariational(AbstractMethod):
+    """A method that maximises an ELBO by Adam.
+
+    Args:
+        num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
+        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
+        batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
+            brings its own batches.
+        checkpoint: As for `MAP`, with checkpoint_every and checkpoint_key.
+        checkpoint_every: Steps between two states.
+        checkpoint_key: A text that names a loader's data.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_steps: int | None,
+        learning_rate: float | None,
+        batch_size: int | None,
+        checkpoint: str | os.PathLike[str] | None,
+        checkpoint_every: int | None,
+        checkpoint_key: str | None,
+    ) -> None:
+        self.num_steps = None if num_steps is None else _check.steps("num_steps", num_steps)
+        self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
+        self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
+        check_options(checkpoint, checkpoint_every, checkpoint_key)
+        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
+
+    def schedule(self, data: Data, batch_size: int | None) -> Schedule:
+        """How long, and how fast at each step.
+
+        Args:
+            data: Prepared rows.
+            batch_size: Rows a step, None for all.
+        """
+        return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
+
+    def keep(
+        self, log_joint: LogJoint, start: torch.Tensor, data: Data, schedule: Schedule, batch_size: int | None, seed: int
+    ) -> Any:
+        """The open checkpoint, which is told whose it is; None where none was asked for."""
+        if self.checkpoint is not None:
+            streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
+            own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
+            settings = (self.name, own, schedule, batch_size, streamed)
+            self.checkpoint.belong(log_joint, start, data, settings, seed, schedule.num_steps)
+        return self.checkpoint

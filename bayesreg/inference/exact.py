@@ -13,19 +13,22 @@ from typing import ClassVar
 
 import torch
 
-from bayesreg.data import Data
-from bayesreg.flat import LogJoint
-from bayesreg.inference.affine import departure, is_rounding
-from bayesreg.inference.base import AbstractMethod, Report
-from bayesreg.inference.certificate import in_double
-from bayesreg.inference.conditioning import EPS, TRUSTED, WORST, Products, Root, Rows, entries
-from bayesreg.inference.curvature import output_jacobian
-from bayesreg.layers.batchnorm import stateless, untrained
+from bayesreg.behaviour.batchnorm import stateless, untrained
+from bayesreg.certificates.certificate import Certificate
+from bayesreg.data.rows import Data
+from bayesreg.inference.base import AbstractMethod
 from bayesreg.likelihoods import Gaussian as GaussianLikelihood
-from bayesreg.model import BayesianModel
-from bayesreg.posterior import Gaussian
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.affine import departure, is_rounding
+from bayesreg.objective.conditioning import EPS, TRUSTED, WORST, Products, Root, Rows, entries
+from bayesreg.objective.curvature import output_jacobian
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.whole import in_double
+from bayesreg.posteriors.base import Gaussian
+from bayesreg.posteriors.record import FitRecord
 from bayesreg.priors.base import HALF_LOG_2PI
-from bayesreg.record import Certificate, FitRecord, History
+from bayesreg.solvers.history import History
+from bayesreg.solvers.progress import ProgressCallback
 
 MAX_PARAMETERS = 10_000
 
@@ -46,7 +49,7 @@ class Exact(AbstractMethod):
     name: ClassVar[str] = "exact"
     when: ClassVar[str] = "The model is linear in its weights, priors are Normal, the noise is known: nothing beats it."
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Gaussian:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Gaussian:
         """Fit; see `AbstractMethod.run`.
 
         Raises:

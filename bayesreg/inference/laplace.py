@@ -12,20 +12,22 @@ from typing import ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.data import Data
-from bayesreg.flat import LogJoint
-from bayesreg.inference.affine import is_affine
-from bayesreg.inference.base import AbstractMethod, Report
-from bayesreg.inference.certificate import in_double
-from bayesreg.inference.conditioning import TRUSTED
-from bayesreg.inference.curvature import full_hessian, gauss_newton, gauss_newton_rows
-from bayesreg.inference.identify import Precision, Undetermined, check_separated, from_matrix, from_rows, undetermined
+from bayesreg.behaviour.batchnorm import batchnorms, stateless
+from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.has_mode import check_has_mode
+from bayesreg.data.rows import Data
+from bayesreg.inference.base import AbstractMethod
 from bayesreg.inference.map import MAP
-from bayesreg.inference.training import check_has_mode
-from bayesreg.layers.batchnorm import batchnorms, stateless
-from bayesreg.model import BayesianModel
-from bayesreg.posterior import Gaussian
-from bayesreg.record import Certificate, FitRecord
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.affine import is_affine
+from bayesreg.objective.conditioning import TRUSTED
+from bayesreg.objective.curvature import full_hessian, gauss_newton, gauss_newton_rows
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.identify import Precision, Undetermined, check_separated, from_matrix, from_rows, undetermined
+from bayesreg.objective.whole import in_double
+from bayesreg.posteriors.base import Gaussian
+from bayesreg.posteriors.record import FitRecord
+from bayesreg.solvers.progress import ProgressCallback
 
 _GOOD = 1e-9  # a relative error of the standard deviations below which nobody asks for more
 
@@ -61,7 +63,7 @@ class LaplaceApproximation(AbstractMethod):
         self.mode = mode or MAP()
         self.max_parameters = _check.count("max_parameters", max_parameters)
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Gaussian:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Gaussian:
         """Fit; see `AbstractMethod.run`.
 
         Raises:

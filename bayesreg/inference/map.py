@@ -15,28 +15,35 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.data import Data
-from bayesreg.flat import LogJoint
-from bayesreg.inference.affine import is_affine
-from bayesreg.inference.base import AbstractMethod, Report
-from bayesreg.inference.certificate import certify, has_kinks, in_double
-from bayesreg.inference.checkpoint import check_options
-from bayesreg.inference.constant import Again, Found, escaped, says_the_same, with_word
-from bayesreg.inference.lbfgs import lbfgs
-from bayesreg.inference.linear import certify_linear, fit_linear
-from bayesreg.inference.loop import SCHEDULES, FitError, Schedule, rescuing, run, stopped
-from bayesreg.inference.proximal import polish
-from bayesreg.inference.replicas import check_replicable
-from bayesreg.inference.restarts import best_of_many
-from bayesreg.inference.scale_free import Rows, by_all_rows, held_rows, on_sphere, scale_free, with_norms
-from bayesreg.inference.search import Search, SearchOptions, hold_out
-from bayesreg.inference.stepper import EagerAdam, checked_compile
-from bayesreg.inference.training import check_has_mode, resolve_batch
-from bayesreg.inference.variational import Trend
-from bayesreg.model import BayesianModel
-from bayesreg.posterior import Dirac
-from bayesreg.record import Certificate, FitRecord, History
-from bayesreg.training_copy import TrainingCopy
+from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.constant import Again, Found, escaped, says_the_same, with_word
+from bayesreg.certificates.has_mode import check_has_mode
+from bayesreg.certificates.linear_gaussian import certify_linear
+from bayesreg.certificates.mode import certify, has_kinks
+from bayesreg.certificates.norms import with_norms
+from bayesreg.data.rows import Data
+from bayesreg.inference.base import AbstractMethod
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.affine import is_affine
+from bayesreg.objective.batched import check_replicable
+from bayesreg.objective.directions import Rows, by_all_rows, held_rows, on_sphere, scale_free
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.training_copy import TrainingCopy
+from bayesreg.objective.whole import in_double
+from bayesreg.posteriors.base import Dirac
+from bayesreg.posteriors.record import FitRecord, stopped
+from bayesreg.solvers.checkpoint import check_options
+from bayesreg.solvers.history import History
+from bayesreg.solvers.linear_gaussian import fit_linear
+from bayesreg.solvers.loop import SCHEDULES, FitError, Schedule, rescuing, run
+from bayesreg.solvers.nonsmooth import exact_zeros, polish
+from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.quasi_newton import lbfgs
+from bayesreg.solvers.restarts import best_of_many
+from bayesreg.solvers.rising import Trend
+from bayesreg.solvers.search import Search, SearchOptions, hold_out
+from bayesreg.solvers.stepper import EagerAdam, checked_compile
+from bayesreg.solvers.training import resolve_batch
 
 OPTIMIZERS = ("auto", "adam", "prox-adam", "lbfgs", "fista")
 PROBE_STEPS = 300
@@ -137,7 +144,9 @@ class MAP(AbstractMethod):
         self.schedule = _check.one_of("schedule", schedule, SCHEDULES)
         self.num_cycles = _check.count("num_cycles", num_cycles)
         self.clip_norm = None if clip_norm is None else _check.positive("clip_norm", clip_norm)
-        self.validation_fraction = None if validation_fraction is None else _fraction(validation_fraction)
+        self.validation_fraction = (
+            None if validation_fraction is None else _check.fraction("validation_fraction", validation_fraction)
+        )
         self.patience = 10 if patience is None else _check.count("patience", patience)
         self.num_restarts = _check.count("num_restarts", num_restarts)
         check_options(checkpoint, checkpoint_every, checkpoint_key)
@@ -180,7 +189,7 @@ class MAP(AbstractMethod):
         found.jacobian = jacobian
         return found
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Dirac:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Dirac:
         """Fit; see `AbstractMethod.run`.
 
         Raises:
@@ -242,7 +251,7 @@ class MAP(AbstractMethod):
         seed: int,
         history: History,
         held: list[Rows],
-        report: Report,
+        report: ProgressCallback,
         held_out: Any,
     ) -> Found:
         """One search from a start: where it ended, the model with its statistics, and how what training followed ended."""
@@ -251,11 +260,15 @@ class MAP(AbstractMethod):
         if optimizer == "fista":
             return self._fista(log_joint, start, data, history), log_joint.model, None
         search = Search(self._options(), log_joint, start, data, batch_size, optimizer == "prox-adam", seed, history, held)
-        u, trained = search.run(report, held_out)
+
+        def rescued(point: torch.Tensor, model: BayesianModel, failure: FitError) -> Dirac:
+            return Dirac(model, stopped(self.name, seed, history, failure, self._space), point)
+
+        u, trained = search.run(report, held_out, rescued)
         by_steps, log_joint = self.optimizer == "auto" and held_out is None, LogJoint(trained)
         if by_steps and self._can_polish(log_joint, batch_size, data):
             u = polish(*in_double(log_joint, u, data), jacobian=self.jacobian).to(u.dtype)
-            history.notes.append(f"fista: the last stretch; {_zeros(log_joint, u):,} weights are exactly zero.")
+            history.notes.append(f"fista: the last stretch; {exact_zeros(log_joint, u):,} weights are exactly zero.")
         return u, trained, search.trend
 
     def _certified(
@@ -295,7 +308,7 @@ class MAP(AbstractMethod):
         return "unconstrained" if self.jacobian else "constrained"
 
     def _linear(
-        self, log_joint: LogJoint, data: Data, history: History, report: Report
+        self, log_joint: LogJoint, data: Data, history: History, report: ProgressCallback
     ) -> tuple[torch.Tensor, Certificate] | None:
         """The mode of a linear-Gaussian model by its own solver, where nothing about the search was asked for."""
         asked = self._of_steps() or self.num_steps is not None or self.batch_size is not None
@@ -309,7 +322,7 @@ class MAP(AbstractMethod):
         history.record(1, value)
         history.notes.append(solution.note)
         if log_joint.kinked:
-            history.notes.append(f"{_zeros(log_joint, u):,} weights are exactly zero.")
+            history.notes.append(f"{exact_zeros(log_joint, u):,} weights are exactly zero.")
         report(1, 1, value)
         certificate = certify_linear(solution, value, self._space)
         if certificate is None:
@@ -386,7 +399,7 @@ class MAP(AbstractMethod):
         batch_size: int | None,
         optimizer: str,
         history: History,
-        report: Report,
+        report: ProgressCallback,
     ) -> tuple[LogJoint, torch.Tensor, list[float]]:
         """See `restarts.best_of_many`; smooth objectives go on to their own mode, so that they can be told apart."""
         to_mode = lambda u: self._lbfgs(log_joint, u, data, History(), lambda step, total, nats: None)  # noqa: E731
@@ -395,7 +408,9 @@ class MAP(AbstractMethod):
         with rescuing(self._rescue(own[0].model, history, own[1])):
             return best_of_many(log_joint, own, data, self.num_restarts, batch_size, finish, history, report, **options)
 
-    def _lbfgs(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: Report) -> torch.Tensor:
+    def _lbfgs(
+        self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History, report: ProgressCallback
+    ) -> torch.Tensor:
         options = {"jacobian": self.jacobian, "num_steps": self.num_steps, "history": history, "report": report}
         with rescuing(self._rescue(log_joint.model, history)):
             return lbfgs(log_joint, start, data, **options)
@@ -403,7 +418,7 @@ class MAP(AbstractMethod):
     def _fista(self, log_joint: LogJoint, start: torch.Tensor, data: Data, history: History) -> torch.Tensor:
         wide = in_double(log_joint, start, data)
         u = polish(*wide, jacobian=self.jacobian, num_steps=self.num_steps or 2000).to(start.dtype)
-        history.notes.append(f"fista: {_zeros(log_joint, u):,} weights are exactly zero.")
+        history.notes.append(f"fista: {exact_zeros(log_joint, u):,} weights are exactly zero.")
         return u
 
     def _can_polish(self, log_joint: LogJoint, batch_size: int | None, data: Data) -> bool:
@@ -432,14 +447,3 @@ class MAP(AbstractMethod):
 
     def _options(self) -> SearchOptions:
         return SearchOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SearchOptions)})
-
-
-def _fraction(value: Any) -> float:
-    number = _check.positive("validation_fraction", value)
-    if number >= 1:
-        raise ValueError(f"validation_fraction must be below 1, but {value!r} came; pass for example 0.2.")
-    return number
-
-
-def _zeros(log_joint: LogJoint, u: torch.Tensor) -> int:
-    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.kinked)

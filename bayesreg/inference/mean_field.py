@@ -11,21 +11,25 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.data import Data
-from bayesreg.flat import LogJoint
-from bayesreg.guide_posterior import Guide
-from bayesreg.guides import MeanFieldGuide
-from bayesreg.inference.base import Report
-from bayesreg.inference.certificate import because
-from bayesreg.inference.loop import FitError, readable, rescuing, run, stopped
-from bayesreg.inference.stepper import checked_compile, make_stepper
-from bayesreg.inference.training import no_compiling, of_rows, resolve_batch
-from bayesreg.inference.variational import AbstractVariational, rise
-from bayesreg.layers.batchnorm import batchnorms, normalising
-from bayesreg.layers.structure import has_dropout
-from bayesreg.model import BayesianModel
-from bayesreg.record import Certificate, FitRecord, History
-from bayesreg.training_copy import TrainingCopy
+from bayesreg.behaviour.batchnorm import batchnorms, normalising
+from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.elbo import rise
+from bayesreg.certificates.mode import because
+from bayesreg.data.rows import Data
+from bayesreg.inference.base import AbstractVariational
+from bayesreg.layers.sites import has_dropout
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.training_copy import TrainingCopy
+from bayesreg.objective.whole import of_rows
+from bayesreg.posteriors.guide import Guide
+from bayesreg.posteriors.guides import MeanFieldGuide
+from bayesreg.posteriors.record import FitRecord, stopped
+from bayesreg.solvers.history import History
+from bayesreg.solvers.loop import FitError, readable, rescuing, run
+from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.stepper import checked_compile, make_stepper
+from bayesreg.solvers.training import no_compiling, resolve_batch
 
 
 class MeanField(AbstractVariational):
@@ -76,7 +80,7 @@ class MeanField(AbstractVariational):
         self.initial_scale = _check.positive("initial_scale", initial_scale)
         self.compile = checked_compile(compile)
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: Report) -> Guide:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
         """Fit; see `AbstractMethod.run`."""
         started = time.perf_counter()
         log_joint = LogJoint(model)

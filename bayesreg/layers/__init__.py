@@ -4,11 +4,20 @@ W = M ∘ z(ε)   by units: Dropout, ChannelDropout, GaussianDropout, ConcreteDr
 """
 
 from bayesreg.layers.base import AbstractNoise
+from bayesreg.layers.base import bernoulli_entropy as bernoulli_entropy
+from bayesreg.layers.base import normal_energy as normal_energy
+from bayesreg.layers.base import normal_entropy as normal_entropy
+from bayesreg.layers.base import two_points as two_points
+from bayesreg.layers.copying import copied as copied
 from bayesreg.layers.dropout import AlphaDropout, ChannelDropout, ConcreteDropout, DropConnect, Dropout, GaussianDropout
+from bayesreg.layers.dropout import relaxed_moments as relaxed_moments
+from bayesreg.layers.fan_in import fan_ins as fan_ins
 from bayesreg.layers.mlp import MLP
+from bayesreg.layers.sites import noise_layers, noisy, sampling
+from bayesreg.layers.sites import noise_sites as noise_sites
 from bayesreg.layers.standardize import Standardize
-from bayesreg.layers.structure import noise_layers, noisy, sampling
 from bayesreg.layers.variational import VariationalDropout
+from bayesreg.layers.variational import log_uniform_kl as log_uniform_kl
 
 __all__ = [
     "MLP",

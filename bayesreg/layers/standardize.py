@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from bayesreg import _check
-from bayesreg.arrays import as_tensor
-from bayesreg.moments import Moments
+from bayesreg.data.arrays import as_tensor
+from bayesreg.data.moments import Moments
 
 
 class Standardize(nn.Module):

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg._readings import (
+from bayesreg.comparison import Comparison
+from bayesreg.metrics.readings import (
     LEVELS,
     binomial_band,
     check_output,
@@ -19,7 +20,6 @@ from bayesreg._readings import (
     variance_rows,
     wilson,
 )
-from bayesreg.compare import Comparison
 from bayesreg.plots.style import (
     ALEATORIC,
     BAD,
@@ -39,8 +39,8 @@ from bayesreg.plots.style import (
     styled,
     ticks,
 )
-from bayesreg.posterior import AbstractPosterior
-from bayesreg.predictive import Predictive
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.predictive.mixture import Predictive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bayesreg._readings import number
+from bayesreg.metrics.readings import number
 from bayesreg.plots.readings import loss, map_of_two, mean_of_two, named, own_mode, penalties, quadratic, settled
 from bayesreg.plots.style import INK, MUTED, PAPER, SERIES, figure_legend, panels, short, styled
 from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Laplace, Normal

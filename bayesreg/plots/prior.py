@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg._readings import check_output, number
-from bayesreg.data import as_tensor
+from bayesreg.data.rows import as_tensor
+from bayesreg.metrics.readings import check_output, number
 from bayesreg.plots.readings import named, settled, shrinkage, weight_range
 from bayesreg.plots.style import (
     GRID,
@@ -27,7 +27,7 @@ from bayesreg.plots.style import (
     series_color,
     styled,
 )
-from bayesreg.predictive import Predictive, tails
+from bayesreg.predictive.mixture import Predictive, tails
 from bayesreg.priors import AbstractElementwisePrior, Fixed
 
 if TYPE_CHECKING:

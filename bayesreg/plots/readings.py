@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.distributions import constraints
 
+from bayesreg._threads import drawing
 from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Fixed
 from bayesreg.priors.numeric import ends
-from bayesreg.threads import drawing
 
 MOST = 6  # as many as there are colours and markers
 _STEPS = 20_000

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesreg import _check
-from bayesreg._readings import number
-from bayesreg.threads import settings
+from bayesreg._threads import settings
+from bayesreg.metrics.readings import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

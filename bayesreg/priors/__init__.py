@@ -8,15 +8,19 @@ from typing import Any
 
 from bayesreg import _catalog, _check
 from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, AbstractTensorPrior, fields_of
-from bayesreg.priors.cut import Positive
+from bayesreg.priors.base import stack as stack
+from bayesreg.priors.base import stackable as stackable
 from bayesreg.priors.densities import ElasticNet, Fixed, Flat, Laplace, Normal
+from bayesreg.priors.dictionary import AbstractTools as AbstractTools
 from bayesreg.priors.fields import Smooth, TotalVariation
-from bayesreg.priors.grouped import GroupHorseshoe, GroupLasso, MultivariateNormal
+from bayesreg.priors.groups import GroupHorseshoe, GroupLasso, MultivariateNormal
 from bayesreg.priors.heavy_tailed import Cauchy, GeneralizedNormal, StudentT
+from bayesreg.priors.numeric import ends as ends
 from bayesreg.priors.positive import Exponential, Gamma, HalfCauchy, HalfNormal, HalfStudentT
 from bayesreg.priors.ranges import InverseGamma, LogNormal, LogUniform, Uniform
 from bayesreg.priors.scaled import AbstractScaledPrior
 from bayesreg.priors.sparse import Horseshoe, RegularizedHorseshoe, ScaleMixture, SpikeSlab
+from bayesreg.priors.truncated import Positive
 
 __all__ = [
     "AbstractElementwisePrior",

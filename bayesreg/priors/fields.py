@@ -16,7 +16,7 @@ import torch
 
 from bayesreg import _check
 from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown, wide
-from bayesreg.priors.grouped import GROUPS
+from bayesreg.priors.groups import GROUPS
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 
 

@@ -12,11 +12,10 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
-from bayesreg.flat import LogJoint
-from bayesreg.guides import FlatELBO, MeanFieldGuide
+from bayesreg.behaviour import batchnorms, stateless
 from bayesreg.inference import MAP, AbstractMethod, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
-from bayesreg.layers.batchnorm import batchnorms, stateless
-from bayesreg.training_copy import TrainingCopy
+from bayesreg.objective import LogJoint, TrainingCopy
+from bayesreg.posteriors import FlatELBO, MeanFieldGuide
 
 NUM_STEPS, BATCH = 50, 16
 FITTED = {

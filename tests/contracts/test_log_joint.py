@@ -12,10 +12,9 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
-from bayesreg.flat import LogJoint
 from bayesreg.likelihoods import AbstractLikelihood
-from bayesreg.priors import AbstractPrior
-from bayesreg.priors.numeric import ends
+from bayesreg.objective import LogJoint
+from bayesreg.priors import AbstractPrior, ends
 from tests.conftest import network
 
 N, B, D, K = 50, 20, 4, 3

@@ -11,10 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
-from bayesreg.inference import MAP, AbstractMethod, MCBatchNorm, MCDropout, MeanField
-from bayesreg.inference.base import resolve
-from bayesreg.posterior import Draws
-from bayesreg.record import Certificate
+from bayesreg.certificates import Certificate
+from bayesreg.inference import MAP, AbstractMethod, MCBatchNorm, MCDropout, MeanField, resolve
+from bayesreg.posteriors import Draws
 from tests.conftest import linear_model, network
 
 ALL = 10**6  # more rows than any test has

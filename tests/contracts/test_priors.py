@@ -12,8 +12,7 @@ from scipy import integrate, optimize, stats
 
 from bayesreg import priors
 from bayesreg._catalog import concrete
-from bayesreg.priors import numeric
-from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, stack, stackable
+from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, numeric, stack, stackable
 
 VARIED = [
     priors.Fixed(2.0),

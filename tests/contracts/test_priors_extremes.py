@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from bayesreg import priors
 from bayesreg._catalog import concrete
-from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior
+from bayesreg.priors import AbstractElementwisePrior, AbstractPrior
 
 SCALES = (1e-30, 1e-20, 1e-10, 1e10, 1e20, 1e30)
 VALUES = [sign * v for v in (0.0, 1e-30, 1e-20, 1e-10, 1.0, 1e5, 1e10, 1e20, 1e30) for sign in (1, -1)]

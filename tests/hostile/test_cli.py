@@ -18,10 +18,11 @@ import pytest
 import torch
 
 import bayesreg as br
-from bayesreg import _check, likelihoods, priors, rules_file
-from bayesreg import _cli_job as job
+from bayesreg import _check, likelihoods, priors
 from bayesreg._catalog import concrete
-from bayesreg.equivalents import equivalents
+from bayesreg.cli import job as job
+from bayesreg.dictionary import equivalents
+from bayesreg.model import rules_file
 from tests.test_cli import PROCESS, QUICK, houses_in, invoke, refused, written
 
 DIGITS = "9" * 400

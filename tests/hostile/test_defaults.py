@@ -163,8 +163,8 @@ def test_noise_that_no_rows_are_left_to_judge_has_collapsed():
 
 
 def test_the_share_of_rows_used_up_is_the_hat_matrix_s_trace():
-    from bayesreg.flat import LogJoint
-    from bayesreg.inference.collapse import used_up
+    from bayesreg.certificates import used_up
+    from bayesreg.objective import LogJoint
 
     rows = np.random.default_rng(1)
     x, y = rows.normal(size=(12, 20)), rows.normal(size=12)

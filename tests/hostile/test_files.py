@@ -20,12 +20,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bayesreg as br
-from bayesreg import _architecture, _files, likelihoods, priors
-from bayesreg._sealed import seal
+from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
+from bayesreg.storage import files, seal
 
 OLD, NEW = b"old", b"new"
-PACKAGE = os.path.dirname(_files.__file__)
+PACKAGE = os.path.dirname(files.__file__)
 
 
 def alone(code):
@@ -35,7 +35,7 @@ def alone(code):
 
 
 def write(paths, force=True, contents=NEW):
-    with _files.replacing(paths, force=force) as handles:
+    with files.replacing(paths, force=force) as handles:
         for handle in handles:
             handle.write(contents)
 
@@ -59,7 +59,7 @@ class TestWriting:
         (tmp_path / "a").write_bytes(OLD)
 
         def fails():
-            with _files.replacing([tmp_path / "a", tmp_path / "b"], force=True) as (a, _):
+            with files.replacing([tmp_path / "a", tmp_path / "b"], force=True) as (a, _):
                 a.write(NEW)
                 raise KeyboardInterrupt
 
@@ -109,14 +109,14 @@ class TestWriting:
         (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
         (tmp_path / "device").symlink_to("/dev/null")
         before = sorted(os.listdir(tmp_path))
-        for call in (lambda: write([tmp_path / place], force), lambda: _files.probe(tmp_path / place, force=force)):
+        for call in (lambda: write([tmp_path / place], force), lambda: files.probe(tmp_path / place, force=force)):
             with pytest.raises(ValueError, match=message):
                 call()
         assert sorted(os.listdir(tmp_path)) == before
 
     def test_a_folder_that_takes_no_file_is_found_out_before(self):
         with pytest.raises(ValueError, match=r"a file must be possible in the folder of '/proc/self/post.pt', but none can"):
-            _files.probe("/proc/self/post.pt", force=False)
+            files.probe("/proc/self/post.pt", force=False)
 
     def test_no_room_is_found_out_before(self, tmp_path):
         code = f"""
@@ -137,7 +137,7 @@ class TestWriting:
 
     def test_another_s_file_that_came_meanwhile_is_kept(self, tmp_path):
         def late():
-            with _files.replacing([tmp_path / "a"], force=False) as (handle,):
+            with files.replacing([tmp_path / "a"], force=False) as (handle,):
                 handle.write(NEW)
                 (tmp_path / "a").write_bytes(OLD)
 
@@ -166,7 +166,7 @@ class TestLeftovers:
         other_file = dead.replace("nnn", "mmm", 1)
         for name in (alive, ours, other_host, other_file):
             (tmp_path / name).touch()
-        with _files.replacing([target], force=True) as (handle,):
+        with files.replacing([target], force=True) as (handle,):
             handle.write(NEW)
             write([target])  # by the way: one's own, open in another place, are no leftovers
         assert {p.name for p in tmp_path.iterdir()} == {target.name, alive, other_host, other_file}
@@ -177,8 +177,8 @@ class TestLock:
     def test_a_second_is_refused_in_this_process_and_in_another(self, tmp_path):
         path = tmp_path / "fit.pt"
         code = f"from _files import locked\nwith locked({str(path)!r}, 'taken'): print('got it')"
-        with _files.locked(path, "taken"):
-            with pytest.raises(ValueError, match=r"^taken$"), _files.locked(path, "taken"):
+        with files.locked(path, "taken"):
+            with pytest.raises(ValueError, match=r"^taken$"), files.locked(path, "taken"):
                 pass
             assert "ValueError: taken" in alone(code).stderr
         assert not os.listdir(tmp_path)
@@ -194,7 +194,7 @@ class TestLock:
         """
         alone(code)
         assert os.listdir(tmp_path) == [".fit.pt.lock"]
-        with _files.locked(path, "taken"):
+        with files.locked(path, "taken"):
             pass
         assert not os.listdir(tmp_path)
 
@@ -202,7 +202,7 @@ class TestLock:
         (tmp_path / ".fit.pt.lock").symlink_to(tmp_path / "elsewhere")
         with (
             pytest.raises(ValueError, match="a file must be possible in"),
-            _files.locked(tmp_path / "fit.pt", ""),
+            files.locked(tmp_path / "fit.pt", ""),
         ):
             pass
         assert not (tmp_path / "elsewhere").exists()
@@ -576,7 +576,7 @@ class TestArchitecture:
     def test_another_version_of_python_cannot_compare_code_and_says_so(self, tmp_path, monkeypatch):
         posterior, _ = own_fit(Own())
         with monkeypatch.context() as patch:
-            patch.setattr(_architecture, "PYTHON", "2.7, optimize=0")
+            patch.setattr(architecture, "PYTHON", "2.7, optimize=0")
             br.save(posterior, tmp_path / "p")
         monkeypatch.setattr(Own, "helper", Loud.helper)
         notes = br.load(tmp_path / "p", module=Own()).history.notes
@@ -676,7 +676,7 @@ class TestEveryMethodThatTakesSteps:
         with monkeypatch.context() as patch:
             for place in places:
                 patch.setattr(importlib.import_module(f"bayesreg.inference.{place}"), "FitRecord", fails, raising=False)
-            patch.setattr("bayesreg.inference.batchnorm.with_statistics", fails)
+            patch.setattr("bayesreg.inference.mc_batchnorm.with_statistics", fails)
             with pytest.raises(MemoryError):
                 quiet(model, X, y, method=method)
         seen = []

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
-from bayesreg.inference.loop import FitError
+from bayesreg.solvers import FitError
 
 X = torch.randn(103, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1)

@@ -13,16 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
-from bayesreg.behaviour import base
-from bayesreg.flat import LogJoint
-from bayesreg.guides import MeanFieldGuide
-from bayesreg.inference import certificate, curvature, products
-from bayesreg.inference.base import methods
-from bayesreg.inference.replicas import Replicas
-from bayesreg.inference.training import gradient_of
-from bayesreg.layers.batchnorm import by_batch
-from bayesreg.layers.copying import copied
-from bayesreg.propagate import outputs
+from bayesreg.behaviour import base, by_batch
+from bayesreg.certificates import mode as certificate
+from bayesreg.inference import methods
+from bayesreg.layers import copied
+from bayesreg.objective import LogJoint, Replicas, curvature, gradient_of
+from bayesreg.objective import curvature_products as products
+from bayesreg.posteriors import MeanFieldGuide, outputs
 from tests.hostile import zoo
 
 DOCS = Path(__file__).parents[2] / "docs" / "modules.md"
@@ -67,9 +64,7 @@ def quick(method: str) -> inference.AbstractMethod:
     }[method]
 
 
-def fitted(
-    net: nn.Module, method: inference.AbstractMethod, x: torch.Tensor, y: torch.Tensor
-) -> br.posterior.AbstractPosterior:
+def fitted(net: nn.Module, method: inference.AbstractMethod, x: torch.Tensor, y: torch.Tensor) -> br.AbstractPosterior:
     """A posterior that predicts few rows and many, with finite numbers."""
     post = br.fit(model_of(net), x, y, method=method, progress=False)
     for count in (1, 25):  # 25 times as many are beyond what is vmapped

@@ -11,9 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from bayesreg.cli import app
-from bayesreg.compare import compare
-from bayesreg.report.build import report
-from bayesreg.report.rows import inputs_of, row_names
+from bayesreg.comparison import compare
+from bayesreg.reports import inputs_of, report, row_names
 from tests.report_cases import N, data, posteriors
 
 

@@ -10,16 +10,13 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg._readings import column, percent
-from bayesreg.compare import paired_difference
+from bayesreg.comparison import paired_difference
 from bayesreg.likelihoods import Categorical, Gaussian
-from bayesreg.monte_carlo import log_density_error
-from bayesreg.normal_function import NormalFunction
-from bayesreg.posterior import Gaussian as GaussianPosterior
-from bayesreg.predictive import Predictive
+from bayesreg.metrics import column, log_density_error, percent
+from bayesreg.posteriors import Gaussian as GaussianPosterior
+from bayesreg.predictive import NormalFunction, Predictive
 from bayesreg.priors import Normal
-from bayesreg.report.build import comparison_table
-from bayesreg.report.calibration import findings
+from bayesreg.reports import comparison_table, findings
 from tests.report_cases import compared, normal
 
 HEAVY = {

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, plots, priors
-from bayesreg.inference.base import methods
+from bayesreg.inference import methods
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X @ torch.tensor([0.3, 0.7, 1.0], dtype=torch.float64) + 0.1 * X[:, 0].sin()

@@ -13,8 +13,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
+from bayesreg._threads import drawing, own, seeded
 from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
-from bayesreg.threads import drawing, own, seeded
 
 X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1) + 0.1 * X[:, 0].sin()

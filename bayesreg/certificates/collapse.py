@@ -1,0 +1,135 @@
+"""Whether the noise of a mode collapsed: how many of N rows are left to judge it by.
+
+γ = tr[K (K + σ² I)⁻¹],  K = J A⁻¹ Jᵀ:   the well-determined weights; J is the outputs' derivative, A the prior's curvature
+
+A residual variance that N − γ rows decide is worth as many. Where γ reaches N the network passes through every target and the
+density at the mode is held up by nothing but the prior: it is unbounded, or nearly so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+
+from bayesreg.certificates.certificate import Certificate
+from bayesreg.data.rows import Data
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.curvature import output_jacobian, prior_curvature
+from bayesreg.objective.flat import FlatLayout, LogJoint
+from bayesreg.priors import AbstractPrior
+
+CONSTANT = 1e-3  # of its size: a noise below that, beside a target that does not vary, is on its way to zero
+_NEARLY = 1e-2  # the same for what is not a mode, whose search stops earlier
+MOST = 0.9  # share of the rows that well-determined weights may use up
+_ENTRIES = 2**26  # of the derivative of all outputs
+_OUTPUTS = 3000
+_BLOCK = 2**22
+_ROWS = 256
+
+
+def used_up(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float | None:
+    """The share γ/N of the targets that well-determined weights use up at a mode with a learned noise.
+
+    Args:
+        log_joint: The objective.
+        u: Its mode, (P,).
+        data: The rows.
+
+    Returns:
+        A number between 0 and 1; None where the noise is known or the network's own, where there are fewer than `MOST` · N
+        weights, which cannot use them up, or where the matrices would be too large.
+
+    References:
+        MacKay (1992), Bayesian interpolation.
+    """
+    model, layout = log_joint.model, log_joint.layout
+    noises = [s for s in layout.in_order if s.latent.is_noise]
+    if model.likelihood.kind != "regression" or len(noises) != 1 or data.x is None or data.y is None:
+        return None
+    targets = data.y.numel()
+    if len(u) < MOST * targets or targets > _OUTPUTS or targets * len(u) > _ENTRIES:
+        return None
+    curvature = prior_curvature(log_joint, u).double()
+    free = torch.ones_like(curvature, dtype=torch.bool)
+    free[noises[0].slice] = False
+    for group in log_joint.kinked:  # a kink holds what stands on it
+        free[group.slice] &= u[group.slice] != (group.prior.mode if group.elementwise else 0.0)
+    if int(free.sum()) < MOST * targets:
+        return None
+    curvature = curvature[free].clamp_min(1e-9 * float(curvature[free].amax().clamp_min(1e-300)))
+    slopes = []
+    for x, _ in data.epoch(max(1, _BLOCK // len(u))):
+        slopes.append(output_jacobian(log_joint, u, x)[0].reshape(-1, len(u))[:, free].double() * curvature.rsqrt())
+    scaled = torch.cat(slopes)
+    sizes = torch.linalg.eigvalsh(scaled @ scaled.mT).clamp_min(0)
+    variance = float(noises[0].transform(u[noises[0].slice]).double().square().min())
+    return float((sizes / (sizes + variance)).sum()) / targets
+
+
+def is_constant(y: torch.Tensor) -> bool:
+    """True where a target does not vary, (N,) or (N, K)."""
+    return bool((y == y[:1]).all())
+
+
+def size_of(y: torch.Tensor) -> float:
+    """What a noise is compared with: the target's sd, or its size where it does not vary, and one where that is zero."""
+    spread = 0.0 if is_constant(y) else float(y.double().std(correction=0))
+    return max(spread or float(y.abs().max()) or 1.0, 1e-300)
+
+
+def falls_to_zero(prior: AbstractPrior, num_targets: int) -> bool:
+    """True where a noise that goes to zero beside a perfect fit gains more from the data than its prior takes.
+
+    >>> from bayesreg.priors import HalfNormal, LogNormal
+    >>> falls_to_zero(HalfNormal(1.0), 10), falls_to_zero(LogNormal(0.0, 0.1), 10)
+    (True, False)
+    """
+    far, near = (prior.log_prob(torch.tensor(value, dtype=torch.float64)) for value in (1e-8, 1e-4))
+    return float(far - near) + num_targets * math.log(1e4) > 0
+
+
+def with_noise(
+    found: Certificate, model: BayesianModel, layout: FlatLayout, point: Callable[[], torch.Tensor], data: Data
+) -> Certificate:
+    """The certificate of a fit, which says so where the learned noise is on its way to zero and no search can end.
+
+    Args:
+        found: Its certificate.
+        model: Its model.
+        layout: Of its unknowns.
+        point: Gives its means in constrained space, (P,).
+        data: Its rows.
+
+    Returns:
+        Its own certificate, or one that is not passed and has a sentence more.
+    """
+    noises = [s for s in layout.in_order if s.latent.is_noise]
+    if not noises or data.y is None or model.likelihood.kind != "regression" or "no mode" in found.details:
+        return found
+    flat = is_constant(data.y)
+    if found.converged and not flat:
+        return found
+    means = point()
+    ratio = min(float(means[s.slice].min()) for s in noises) / size_of(data.y)
+    if not (ratio < _NEARLY and falls_to_zero(noises[0].latent.prior, data.y.numel())):
+        return found
+    if flat and _residual(model, layout, means, data) > _NEARLY * size_of(data.y):
+        return found
+    why = f"all targets are {float(data.y.flatten()[0]):g}" if flat else "the network passes through every target"
+    said = (
+        f"{found.sentence} {noises[0].latent.name} is {ratio:.2g} of the target's {'size' if flat else 'sd'} and runs to zero, "
+        f"since {why}; check the target column, fix the noise scale, or give it a prior that keeps it from zero (LogNormal)."
+    )
+    return dataclasses.replace(found, converged=False, sentence=said, details={**found.details, "noise ratio": ratio})
+
+
+def _residual(model: BayesianModel, layout: FlatLayout, point: torch.Tensor, data: Data) -> float:
+    """The largest distance of a target from the network at a point in constrained space, over the first rows."""
+    x, y = next(data.epoch(_ROWS))
+    values = {name: point[s.slice].reshape(s.latent.shape) for name, s in layout.segments.items()}
+    with torch.no_grad():
+        output = model.likelihood.mean(model.forward(values, x[:_ROWS]), **model.noise(values))
+    return float((output - y[:_ROWS]).abs().max())

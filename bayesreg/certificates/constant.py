@@ -1,0 +1,130 @@
+"""A mode that says the same for every row: whether a fit ended there, what led it there, and other ways to begin.
+
+A prior whose sd times √fan_in is far below one shrinks what a layer hands on; after a few layers nothing is left that the data
+could pull at, and all weights at zero are a mode. There may be a higher one, which a search finds that begins where the data
+weigh more: log p(θ) + T · log p(y | θ) with T = 10, and from there with T = 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+
+from bayesreg._memory import together
+from bayesreg.certificates.certificate import Certificate
+from bayesreg.data.rows import Data
+from bayesreg.model import prior_predictive
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.affine import is_affine
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.whole import gradient_of, in_double
+from bayesreg.solvers.history import History
+from bayesreg.solvers.loop import FitError
+from bayesreg.solvers.restarts import starts
+from bayesreg.solvers.rising import Trend
+
+Found = tuple[torch.Tensor, BayesianModel, Trend | None]  # what a search ends with
+Again = Callable[[str | None, torch.Tensor, Data], Found]
+
+_ROWS = 256
+_ALIKE = 1e-6  # of the outputs' own size, or of one where they are smaller
+_WEIGHT = 10  # T
+
+
+def says_the_same(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
+    """True where the output is the same for all of the first rows, though inputs and targets differ.
+
+    Args:
+        log_joint: The objective.
+        u: A point, (P,).
+        data: The rows.
+    """
+    x, y = next(data.epoch(_ROWS))
+    x, y = x[:_ROWS], y[:_ROWS]
+    if len(x) < 2 or bool((x == x[:1]).all()) or bool((y == y[:1]).all()):
+        return False
+    with torch.no_grad():
+        output = log_joint.model.forward(log_joint.layout.unflatten(u), x).double()
+    return bool(((output - output[:1]).abs() <= _ALIKE * output.abs().amax().clamp_min(1.0)).all())
+
+
+def escaped(
+    own: Found, start: torch.Tensor, data: Data, again: Again | None, jacobian: bool, history: History
+) -> tuple[Found, int]:
+    """The best of a search that ended where all rows are alike and of two that begin elsewhere; how many these are.
+
+    They begin where the first one did and at a fresh start, each after steps in which the data weigh more.
+
+    Args:
+        own: What the first search found.
+        start: Where it began, (P,).
+        data: The rows.
+        again: A search by "adam", or in its own way (None), from a point over these rows with their N; None where the mode is
+            known to be the only one.
+        jacobian: As for MAP.
+        history: Where it is noted.
+
+    Returns:
+        The best of them, and how many others there were.
+    """
+    first = LogJoint(own[1])
+    convex = first.model.likelihood.log_concave and is_affine(first, data)
+    if data.x is None or again is None or convex:
+        return own, 0
+    value = lambda found: gradient_of(*in_double(LogJoint(found[1]), found[0], data), jacobian=jacobian)[0]  # noqa: E731
+    heavier = dataclasses.replace(data, num_data=_WEIGHT * data.num_data)
+    found, nats = [own], [value(own)]
+    for begun in (start, starts(first, *next(data.epoch()), 1)[0]):
+        with contextlib.suppress(FitError):
+            found.append(again(None, again("adam", begun, heavier)[0], data))
+            nats.append(value(found[-1]))
+    best = max(range(len(nats)), key=nats.__getitem__)
+    rise = nats[best] - nats[0]
+    best = best if rise > max(0.1, 0.005 * len(start)) else 0
+    taken = f"the best is {rise:.3g} nats higher and is taken" if best else "none leads higher"
+    history.notes.append(
+        f"the search ended where the prediction is the same for every row; {len(found) - 1} other starts were tried: {taken}."
+    )
+    return found[best], len(found) - 1
+
+
+def with_word(certificate: Certificate, model: BayesianModel, tried: int) -> Certificate:
+    """The certificate of a point that says the same for every row, with the prior at the root of it.
+
+    Args:
+        certificate: Of the point.
+        model: The model.
+        tried: Other starts that were tried and led no higher.
+
+    Returns:
+        The certificate with a sentence more.
+    """
+    said = " It predicts the same for every row."
+    if tried:
+        said += f" {tried} other starts, where the data weighed {_WEIGHT} times as much at first, lead no higher."
+    if (found := narrowest(model)) is not None:
+        name, gain = found
+        prior = next(r for r in model.resolved if r.name == name).specified
+        said += (
+            f" Under the prior of {name}, {prior}, a layer's output has {gain:.2g} times the size of its input; for weights "
+            "that differ from zero take a wider one, for example Normal(1.0, fan_in=True)."
+        )
+    details = {**certificate.details, "predicts the same for every row": 1.0, "other starts": float(tried)}
+    return dataclasses.replace(certificate, sentence=certificate.sentence + said, details=details)
+
+
+def narrowest(model: BayesianModel) -> tuple[str, float] | None:
+    """The weight whose prior shrinks most what its layer hands on, sd · √fan_in, and by how much; None where none shrinks."""
+    drawn = {name: latent for name, latent in model.latents.items() if latent.prior.proper and not latent.parents}
+    values = together(prior_predictive.in_blocks(drawn, model.like, 16, 0))
+    gains = {
+        name: float(v.double().square().mean().sqrt()) * math.sqrt(v[0].numel() / len(v[0]))
+        for name, v in values.items()
+        if v.dim() > 2  # a weight, beside its draws
+    }
+    name = min(gains, key=gains.__getitem__, default=None)
+    return None if name is None or gains[name] >= 1 else (name, gains[name])

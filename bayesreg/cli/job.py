@@ -1,0 +1,266 @@
+"""What `bayesreg report` and `bayesreg demo` do: one network, several fits, one report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import bayesreg as br
+from bayesreg import _check
+from bayesreg._memory import MAX_MEMORY
+from bayesreg.cli.screen import columns, console, in_options, progress, say, warn
+from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, read, rules
+from bayesreg.data.datasets import Split, Table, load_diabetes
+from bayesreg.inference import AbstractMethod
+from bayesreg.solvers.training import FULL_BATCH_ROWS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bayesreg.comparison import Comparison
+
+__all__ = ["DEMO", "Fit", "Network", "Settings", "check", "load_diabetes", "methods", "model", "read", "rules", "run"]
+_SMALL = 10**7  # rows × parameters of a step: one thread takes about a millisecond for them
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit of a job.
+
+    Attributes:
+        model: What is assumed.
+        method: How it is concluded.
+    """
+
+    model: br.BayesianModel
+    method: AbstractMethod
+
+
+class _Begun(Exception):
+    """A rehearsed fit has taken its first step."""
+
+
+def run(table: Table, fits: Mapping[str, Fit], settings: Settings) -> None:
+    """Fit, compare, report; say on stdout what was done.
+
+    Args:
+        table: The data.
+        fits: Name to fit, all of one likelihood kind.
+        settings: How.
+
+    Raises:
+        ValueError: If a fit is refused, fails, or the report cannot be written.
+    """
+    split = table.train_test_split(settings.test_fraction, settings.seed)
+    _check_memory(fits, split, settings.num_samples or 1000)
+    with _threads(fits, split):
+        _run(table, split, fits, settings)
+
+
+def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings) -> None:
+    from bayesreg.reports.page import report
+
+    started, screen = time.perf_counter(), console()
+    missing: dict[str, str] = {}
+    done = _each(fits, lambda name, fit: _rehearse(name, fit, split, settings.seed), missing)
+    say_data(screen, table, split)
+    say_priors(screen, {name: fits[name].model for name in done})
+    say(screen, "", "The fits:")
+
+    def fitted(name: str, fit: Fit) -> br.AbstractPosterior:
+        posterior = done[name] or _fit(name, fit, split, settings.seed)
+        posterior.predict(split.X_test, num_samples=20, seed=settings.seed)  # or it is left out
+        _say_fit(screen, name, posterior, table.target)
+        return posterior
+
+    posteriors = _each({name: fits[name] for name in done}, fitted, missing)
+    with progress("Report"):
+        made = report(
+            posteriors,
+            split.X_test,
+            split.y_test,
+            num_samples=settings.num_samples,
+            seed=settings.seed,
+            title=f"{table.target}, from {table.source}",
+            notes=[*map(in_options, table.encoding), *_setting(split, settings)],
+            source=table.source,
+            feature_names=table.feature_names,
+            target_name=table.target,
+            classes=table.classes,
+            row_names=_held_out(table, settings),
+            missing=missing,
+        )
+        made.save(settings.out, force=settings.force)
+    _say_comparison(screen, made.comparison)
+    _say_verdict(screen, made.data["verdict"])
+    where = f"Report: {settings.out}, with its numbers in {settings.out.with_suffix('.json')}"
+    say(screen, "", f"{where}; fits and report took {time.perf_counter() - started:.0f} s.", style="bold")
+
+
+def _each(fits: Mapping[str, Fit], do: Callable[[str, Fit], Any], missing: dict[str, str]) -> dict[str, Any]:
+    """What `do` gives for each fit; those that it refuses are told on stderr and go to `missing`, unless none is left.
+
+    Raises:
+        ValueError: If none is left, for the reason of the first.
+    """
+    found: dict[str, Any] = {}
+    refused: dict[str, ValueError] = {}
+    for name, fit in fits.items():
+        try:
+            found[name] = do(name, fit)
+        except ValueError as error:
+            refused[name] = error
+    if not found:
+        raise ValueError(str(next(iter(refused.values()))))
+    for name, error in refused.items():
+        said = in_options(str(error)).removeprefix(f"{name}: ")
+        warn(f"{name} is left out of the report: {said}")
+        missing[name] = said
+    return found
+
+
+def _held_out(table: Table, settings: Settings) -> list[int]:
+    """The file's numbers of the rows held out: the split hangs on the targets and the seed alone."""
+    rows = np.arange(1, len(table.y) + 1) if table.rows is None else table.rows
+    numbers = replace(table, X=rows[:, None]).train_test_split(settings.test_fraction, settings.seed).X_test
+    return [int(number) for number in numbers[:, 0]]
+
+
+@contextlib.contextmanager
+def _threads(fits: Mapping[str, Fit], split: Split) -> Iterator[None]:
+    """One thread for small fits, unless the environment says how many, and as many as before afterwards.
+
+    Two threads hand each other matrices so small that waiting for the other one costs more than the product: on a
+    machine that is busy with something else, forty times more.
+    """
+    before = torch.get_num_threads()
+    work = min(len(split.y_train), FULL_BATCH_ROWS) * max(fit.model.num_parameters for fit in fits.values())
+    if work < _SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _setting(split: Split, settings: Settings) -> tuple[str, str]:
+    held_out = f"{len(split.y_train):,} rows to fit, {len(split.y_test):,} held out at random; seed {settings.seed}."
+    return held_out, "Row numbers count the file's rows of data from 1."
+
+
+def _check_memory(fits: Mapping[str, Fit], split: Split, num_samples: int) -> None:
+    rows = len(split.y_test)
+    width = max(fit.model.module[-1].out_features for fit in fits.values())  # pyright: ignore
+    if 4 * num_samples * rows * width > MAX_MEMORY:
+        most = MAX_MEMORY // (4 * rows * width)
+        came = f"{_check.said(num_samples)} draws for {rows:,} rows"
+        raise ValueError(f"the predictions must fit into memory, but {came} came; pass at most --num-samples {most}.")
+
+
+def _rehearse(name: str, fit: Fit, split: Split, seed: int) -> br.AbstractPosterior | None:
+    """Let a fit refuse what it will refuse before anybody waits: it is stopped at its first step.
+
+    One that takes no steps (a closed form) is not stopped, and its answer is kept.
+    """
+
+    def stop(step: int, total: int, objective: float) -> None:
+        raise _Begun
+
+    try:  # one step is not worth compiling; where nothing is compiled, it is the fit's own
+        return _call(name, replace(fit, method=fit.method.eager()), split, seed, stop)
+    except _Begun:
+        return None
+
+
+def _fit(name: str, fit: Fit, split: Split, seed: int) -> br.AbstractPosterior:
+    with progress(name) as update:
+        return _call(name, fit, split, seed, update)
+
+
+def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.AbstractPosterior:
+    try:
+        with warnings.catch_warnings():  # the certificate's sentence is shown with the fit, as every other one
+            warnings.simplefilter("ignore", br.ConvergenceWarning)
+            return br.fit(fit.model, split.X_train, split.y_train, method=fit.method, seed=seed, progress=update)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except ArithmeticError as error:  # of Python's own numbers, which do not run to infinity as tensors do
+        must = "every number of the fit must stay within what floating point holds"
+        raise ValueError(
+            f"{name}: {must}, but {error} came; take scales of --prior and --likelihood nearer to one, or another unit."
+        ) from error
+
+
+def say_data(screen: Console, table: Table, split: Split | None = None) -> None:
+    """What the data are, and what was done to the columns.
+
+    Args:
+        screen: Where to print.
+        table: The data.
+        split: How they were divided, where they were.
+    """
+    parts = "" if split is None else f", {len(split.y_train):,} to fit and {len(split.y_test):,} held out"
+    what = "regression" if table.classes is None else f"{len(table.classes)} classes"
+    inputs = f"{table.X.shape[1]:,} input{'s' if table.X.shape[1] != 1 else ''}"
+    say(screen, f"{table.source}: {len(table.y):,} rows{parts}; {inputs}; {what}, on {table.target!r}", style="bold")
+    say(screen, *map(in_options, table.encoding), indent=2)
+
+
+def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:
+    """What is assumed about every tensor, each table once.
+
+    Args:
+        screen: Where to print.
+        models: Name of a fit to its model.
+    """
+    tables: dict[str, list[str]] = {}
+    for name, shown in models.items():
+        tables.setdefault(str(shown.prior_table()), []).append(name)
+    of = "inputs and target" if any(shown.likelihood.location_scale for shown in models.values()) else "inputs"
+    say(screen, "", f"What is assumed before any fit (scales are for standardised {of}):")
+    for names in tables.values():
+        if len(tables) > 1:
+            say(screen, "", " · ".join(names), style="italic")
+        table = models[names[0]].prior_table()
+        columns(screen, table.heads, table.cells)
+
+
+def _say_fit(screen: Console, name: str, posterior: br.AbstractPosterior, target: str) -> None:
+    sentence = in_options(posterior.certificate.sentence)
+    noise = posterior.mean.get("noise_scale")
+    if noise is not None:
+        sentence += f" noise_scale = {float(noise):.3g}, in units of {target}."
+    say(screen, f"{name}, {posterior.elapsed:.1f} s")
+    say(screen, sentence, indent=2, style=None if posterior.certificate.converged else "yellow")
+
+
+def _say_comparison(screen: Console, comparison: Comparison) -> None:
+    """The comparison with one column a posterior: it has more metrics than a terminal has room for columns."""
+    head, *rows = comparison.table()
+    say(screen, "", "On the held-out rows:")
+    step = max(1, (screen.width - 17) // 15)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        lines = [[cells[0].strip(), *cells[1:]] for cells in zip(head, *part, strict=True)]
+        columns(screen, lines[0], lines[1:], numbers=True)
+    say(screen, "", *str(comparison).partition("\n\n")[2].splitlines())
+
+
+def _say_verdict(screen: Console, cards: Sequence[Mapping[str, Any]]) -> None:
+    from bayesreg.reports.cards import WORDS
+
+    colours = {"good": "green", "bad": "yellow"}
+    say(screen, "", "In short:")
+    for card in cards:
+        mark, _ = WORDS[card["state"]]
+        columns(
+            screen, ("", ""), [(f"{mark} {card['topic']}".ljust(22), card["headline"])], style=colours.get(card["state"], "")
+        )

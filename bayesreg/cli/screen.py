@@ -1,0 +1,292 @@
+"""What the command line shows: text and tables that survive a narrow terminal and a pipe, and errors of one line.
+
+Nothing from a file is read as markup, and no control character from it reaches the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+import typer.core
+
+from bayesreg.cli.start import STOPPED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException, which Typer does not name: it carries its own Click, or did not
+_WHOLE = 13  # characters: a shorter cell is not broken
+_UNBROKEN = 1000  # columns; a pipe has no edge to break lines at
+_SIZES = range(20, 10_001)  # columns that COLUMNS may say; with fewer nothing would be readable, with more no line end
+_LONGEST = 300  # characters of a word in a message, of which the middle is left out: a number of 400 digits, a cell, a path
+_TWICE = (  # where a message has both words, or another than the argument's
+    ("leave kind=None", "leave --kind out"),
+    ("drop_missing=True or --drop-missing", "--drop-missing"),
+    ("force=True (--force)", "--force"),
+    ("pass another fraction", "pass another --test-fraction"),
+    (", or pass standardize=False", ""),
+    ("; the error's `posterior` is the last good point", ""),
+    ("write likelihoods.Gaussian(noise_scale=0.5)", "write --likelihood 'Gaussian(noise_scale=0.5)'"),
+    ("at most max_parameters=", "at most "),
+    (", a smaller network, or a larger max_parameters", " or a smaller network (--hidden)"),
+    ("take layers.MLP(..., batchnorm=True), add nn.BatchNorm1d, or", "add --batchnorm, or"),
+    ("add nn.Dropout(0.05) or one of bayesreg.layers, or", "add --dropout 0.05, or"),
+)
+# Python's words for what has an option of its own here, with the value that an error shows, if any
+_PYTHON = re.compile(
+    r"(?<![\w'\".-])(?P<word>drop_columns|drop_missing|max_levels|kind|test_fraction|num_steps|batch_size|learning_rate|num_samples"
+    r"|seed|method)(?P<value>=(?:\[[^]]*\]|'[^']*'|[\w.-]*\w))?(?![\w'\"])(?=[=,;:.)]| |$)"
+)
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands. What can be foreseen to go wrong is told in one line, with exit code 2, or 130 after Ctrl-C."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the command's name."""
+        with _terminal(), _one_line():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the command's own options, and run it."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal without σ shows a question mark and goes on
+        with _terminal(), _one_line():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[None]:
+    """Forget for a while what the environment says about the terminal's size where it can be none."""
+    said = {name: os.environ[name] for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH") if name in os.environ}
+    wrong = {name: text for name, text in said.items() if not (text.isdecimal() and len(text) < 9 and int(text) in _SIZES)}
+    for name in wrong:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(wrong)
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever read the output has gone: Typer ends quietly
+    except KeyboardInterrupt:
+        _complain(STOPPED)
+        raise typer.Exit(130) from None
+    except _USAGE as error:
+        context = getattr(error, "ctx", None)
+        _complain(f"Error: {_full_stop(error.format_message())} See: {context.command_path if context else 'bayesreg'} --help")
+        raise typer.Exit(2) from None
+    except (ValueError, ImportError, OSError) as error:
+        about = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+        _complain(f"Error: {in_options(about)}")
+        raise typer.Exit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # what torch raises in its place
+            raise
+        _complain("Error: all that is computed must fit into memory, but it does not; take fewer --hidden, rows or draws.")
+        raise typer.Exit(2) from None
+
+
+def _complain(message: str) -> None:
+    words = (word if len(word) <= _LONGEST else f"{word[:60]}…{word[-20:]}" for word in message.split())
+    console(stderr=True).print(printable(" ".join(words)), style="red", soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Say on stderr, in one line, what went otherwise than asked for.
+
+    Args:
+        message: One sentence.
+    """
+    _complain(f"Warning: {message}")
+
+
+def _full_stop(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
+def in_options(message: str) -> str:
+    """A message of the Python interface in the words of the command line.
+
+    Args:
+        message: For example of an error or a certificate.
+
+    Returns:
+        The same with options in place of arguments.
+
+    >>> in_options("leave it out by drop_columns=['id'], or raise max_levels")
+    "leave it out by --drop 'id', or raise --max-levels"
+    >>> in_options("raise num_steps; the column 'num_steps' stays, and so does what is kind.")
+    "raise --num-steps; the column 'num_steps' stays, and so does what is kind."
+    >>> in_options("it normalises; let it keep them, or take method='mean-field'")
+    'it normalises; let it keep them, or take --method mean-field'
+    """
+    for said, option in _TWICE:
+        message = message.replace(said, option)
+    must, mark, advice = message.rpartition(";")
+    for name, option in _methods().items():
+        advice = re.sub(rf"(?<![\w.(]){name}(?![\w(])", option, advice)
+    return _PYTHON.sub(lambda found: _as_option(found["word"], found["value"]), f"{must}{mark}{advice}")
+
+
+def _methods() -> dict[str, str]:
+    """The option that asks for a method, by its class's name; nothing while PyTorch is not loaded, for no method has spoken."""
+    loaded = sys.modules.get("bayesreg.inference.base")
+    return {} if loaded is None else {cls.__name__: f"--method {name}" for name, cls in loaded.methods().items()}
+
+
+def _as_option(word: str, value: str | None) -> str:
+    if word in ("kind", "seed", "method") and value is None:
+        return word  # ordinary words
+    if word == "method" and value is not None:
+        return f"--method {value[2:-1]}"
+    option = "--drop" if word == "drop_columns" else "--" + word.replace("_", "-")
+    if value in (None, "=True"):
+        return option
+    return f"{option} {' '.join(value[1:].strip('[]').split(', '))}"
+
+
+def printable(text: str) -> str:
+    r"""The text with its control characters spelt out, so that a file's cell cannot steer the terminal.
+
+    Args:
+        text: Any, line breaks included.
+
+    Returns:
+        Text in which only line breaks are left unprintable.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A place to print text on, as it is: no markup, no emoji, no colour but what is asked for.
+
+    Args:
+        stderr: Where messages and progress go.
+
+    Returns:
+        The console; as wide as the terminal, or without an edge where the output is no terminal.
+    """
+    from rich.console import Console
+
+    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _UNBROKEN
+    return made
+
+
+def say(screen: Console, *lines: str, style: str | None = None, indent: int = 0) -> None:
+    """Print lines.
+
+    Args:
+        screen: Where.
+        *lines: What, one paragraph each.
+        style: How, where there are colours.
+        indent: Blanks before each line, those that continue a paragraph included.
+    """
+    room = max(20, screen.width - indent)
+    for line in lines:
+        parts = textwrap.wrap(printable(line), room, break_long_words=False, break_on_hyphens=False) or [""]
+        for part in parts:
+            screen.print(" " * indent + part, style=style)
+
+
+def columns(
+    screen: Console, heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False, style: str = ""
+) -> None:
+    """Print a table whose cells break at the terminal's edge.
+
+    Args:
+        screen: Where.
+        heads: One head a column; none are shown when all are empty.
+        rows: Cells.
+        numbers: All columns but the first are numbers.
+        style: How the last column is shown, where there are colours.
+    """
+    from rich.align import Align
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    shown = any(heads)
+    cells = [[printable(cell) for cell in row] for row in (heads, *rows)]
+    table = Table(
+        box=SIMPLE_HEAD if shown else None,
+        show_header=shown,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1 if shown else 2, 0, 0),
+    )
+    for i, width in enumerate(_widths(cells, screen.width)):
+        side, last = "right" if numbers and i else "left", i == len(heads) - 1
+        head = Align(cells[0][i], side, vertical="bottom")
+        table.add_column(head, justify=side, overflow="fold", width=width, style=style if last else "")
+    for row in cells[1:]:
+        table.add_row(*row)
+    screen.print(table)
+
+
+def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | list[None]:
+    """Columns as wide as their cells or, where there is no room for that, narrower by breaking cells between words.
+
+    >>> _widths([["a", "one two three four"]], 80), _widths([["a", "one two three four"]], 10)
+    ([1, 18], [1, 7])
+    """
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [
+        max(len(part) for cell in column for part in ([cell] if len(cell) <= _WHOLE else cell.split())) for column in columns
+    ]
+    while sum(widths) + 2 * (len(widths) - 1) > room:
+        slack = [width - word for width, word in zip(widths, least, strict=True)]
+        if max(slack) <= 0:
+            return [None] * len(widths)  # words must break too: that is Rich's to decide
+        widths[slack.index(max(slack))] -= 1
+    return widths
+
+
+@contextlib.contextmanager
+def progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
+    """A bar on stderr while a fit runs, if that is a terminal; it is gone afterwards.
+
+    Args:
+        name: Of the fit.
+
+    Yields:
+        What `fit` calls with (step, of how many, objective).
+    """
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield lambda step, total, objective: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    parts = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[shown]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Progress(*parts, console=screen, transient=True, expand=True) as bar:
+        task = bar.add_task(printable(name), total=None, shown="")
+
+        def update(step: int, total: int, objective: float) -> None:
+            bar.update(task, completed=step, total=total, shown=f"{step:,}/{total:,}  {objective:,.1f} nats")
+
+        yield update

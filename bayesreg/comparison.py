@@ -1,0 +1,348 @@
+"""Several posteriors on the same held-out rows, side by side.
+
+    Δ = Σᵢ [log p(yᵢ | xᵢ, this one) − log p(yᵢ | xᵢ, the best)],   se(Δ) = √N · sd over rows of the same difference
+
+The difference is paired by row: what makes a row hard is hard for both, and cancels.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+
+from bayesreg.data.rows import all_rows
+from bayesreg.metrics.difference import Difference, paired_difference
+from bayesreg.metrics.measures import Scores, evaluate, plain
+from bayesreg.metrics.monte_carlo import FEW, LogDensityError, log_density_error
+from bayesreg.metrics.readings import column, number, percent, plus_minus
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.predictive.mixture import Predictive
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Goal = Literal["higher", "lower", "level", "none"]
+SHARE = 0.1  # of a difference's standard error, up to which its Monte Carlo error does not matter
+_LEAST = 0.01  # nats over all rows, which nobody looks at
+_START, _MOST, _ROUNDS = 1000, 50_000, 3
+_ENTRIES = 2**23  # draws × rows × outputs
+_ARROWS = {"higher": " ↑", "lower": " ↓", "level": "", "none": ""}
+
+
+@final
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        label: Its name in the head of a table.
+        goal: "higher" or "lower" is better; "level": near its level is right; "none": no direction by itself.
+        headline: Whether the printed table has it; `to_frame` and `to_dict` have all.
+    """
+
+    label: str
+    goal: Goal
+    headline: bool = True
+
+    @property
+    def head(self) -> str:
+        """The label with an arrow towards the better."""
+        return self.label + _ARROWS[self.goal]
+
+
+METRICS: dict[str, Metric] = {
+    "mlpd": Metric("log density", "higher"),
+    "rmse": Metric("RMSE", "lower"),
+    "mae": Metric("MAE", "lower", headline=False),
+    "crps": Metric("CRPS", "lower"),
+    "interval_score": Metric("interval score 95%", "lower", headline=False),
+    "mean_width": Metric("width 95%", "none"),
+    "calibration_error": Metric("calibration error", "lower", headline=False),
+    "coverage_50": Metric("coverage 50%", "level", headline=False),
+    "coverage_80": Metric("coverage 80%", "level", headline=False),
+    "coverage_90": Metric("coverage 90%", "level", headline=False),
+    "coverage_95": Metric("coverage 95%", "level"),
+    "accuracy": Metric("accuracy", "higher"),
+    "brier": Metric("Brier", "lower"),
+    "ece": Metric("ECE", "lower"),
+}
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What `compare` found; `print` shows it as a table. All dicts have one entry a posterior, in the order given.
+
+    Attributes:
+        scores: All metrics.
+        predictives: The predictions that were scored.
+        differences: Log predictive density minus the best's, paired by row.
+        methods: Name of the method.
+        num_parameters: P.
+        seconds: What the fit took.
+        best: Name of the one with the highest log predictive density.
+        errors: Monte Carlo error of the log density, of all rows together.
+    """
+
+    scores: dict[str, Scores]
+    predictives: dict[str, Predictive]
+    differences: dict[str, Difference]
+    methods: dict[str, str]
+    num_parameters: dict[str, int]
+    seconds: dict[str, float]
+    best: str
+    errors: dict[str, LogDensityError] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What is predicted: "regression", "binary" or "multiclass"."""
+        return self.scores[self.best].kind
+
+    @property
+    def num_data(self) -> int:
+        """N, the number of rows that were scored."""
+        return self.scores[self.best].num_data
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain types, ready for JSON, without the predictives; a number that is not finite becomes None.
+
+        Returns:
+            Keys "kind", "num_data", "best", "notes" and "posteriors", the last one by name.
+        """
+        posteriors = {
+            name: {
+                "method": self.methods[name],
+                "num_parameters": self.num_parameters[name],
+                "seconds": plain(self.seconds[name]),
+                "num_samples": self.predictives[name].num_samples,
+                "closed_form": self.predictives[name].function is not None,
+                "monte_carlo_error": plain(self.errors[name].error) if name in self.errors else None,
+                "log_density_difference": self.differences[name].to_dict(),
+                "scores": scores.to_dict(),
+            }
+            for name, scores in self.scores.items()
+        }
+        return {
+            "kind": self.kind,
+            "num_data": self.num_data,
+            "best": self.best,
+            "notes": self.notes,
+            "posteriors": posteriors,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """A data frame with one row a posterior and every metric in a column.
+
+        Returns:
+            Index "posterior"; columns "method", "num_parameters", "seconds", "log_density_difference",
+            "log_density_difference_se" (sums over rows, in nats), then the metrics by name.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "method": self.methods[name],
+                "num_parameters": self.num_parameters[name],
+                "seconds": self.seconds[name],
+                "log_density_difference": self.differences[name].sum,
+                "log_density_difference_se": self.differences[name].sum_se,
+                **scores,
+            }
+            for name, scores in self.scores.items()
+        ]
+        return pd.DataFrame(rows, index=pd.Index(self.scores, name="posterior"))
+
+    def __str__(self) -> str:
+        head, *rows = self.table()
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = []
+        for row in (head, ["─" * width for width in widths], *rows):
+            cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, "", *self._legend()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, *rows = ([html.escape(cell.strip()) for cell in row] for row in self.table())
+        lines = ["<table>", "<thead><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in head) + "</tr></thead>"]
+        lines.append("<tbody>")
+        for name, *cells in rows:
+            body = "".join(f"<td>{f'<b>{cell}</b>' if cell.endswith('*') else cell}</td>" for cell in cells)
+            lines.append(f'<tr><th scope="row">{name}</th>{body}</tr>')
+        lines.append("</tbody></table>")
+        return "\n".join([*lines, *(f"<p>{html.escape(line)}</p>" for line in self._legend())])
+
+    def table(self) -> list[list[str]]:
+        """Head and rows; the names and methods are left-aligned, a mark or a blank ends each metric's cell."""
+        names = list(self.scores)
+        columns = [
+            ["", *names],
+            ["method", *self.methods.values()],
+            ["parameters ", *(f"{number:,} " for number in self.num_parameters.values())],
+            ["seconds ", *(f"{number:.3g} " if number < 1000 else f"{number:,.0f} " for number in self.seconds.values())],
+        ]
+        for metric in self.scores[self.best]:
+            if METRICS[metric].headline:
+                columns.append([METRICS[metric].head + " ", *self._column(metric)])
+            if metric == "mlpd":
+                columns.append(["Δ ± se ", *self._deltas()])
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def _column(self, metric: str) -> list[str]:
+        values, goal = [scores[metric] for scores in self.scores.values()], METRICS[metric].goal
+        if goal == "level":
+            level = float(metric.rpartition("_")[2]) / 100
+            found = [c for scores in self.scores.values() for c in scores.coverages if c.level == level]
+            marks = [" " if c.consistent else "!" for c in found]
+        else:
+            top = {"higher": max, "lower": min}.get(goal, lambda _: None)(values)
+            marks = ["*" if value == top else " " for value in values]
+        return [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
+
+    def _deltas(self) -> list[str]:
+        return [
+            "0 " if name == self.best else _plain(plus_minus(difference.sum, difference.sum_se)) + " "
+            for name, difference in self.differences.items()
+        ]
+
+    def _legend(self) -> list[str]:
+        lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best."]
+        lines.append("log density: mean log predictive density, in nats a row.")
+        lines.append("Δ: log density summed over the rows minus that of the best, ± its standard error, paired by row.")
+        if any(not coverage.consistent for scores in self.scores.values() for coverage in scores.coverages[-1:]):
+            lines.append("!: fewer than one calibrated test set in twenty has a coverage as far from its level.")
+        return lines + self.notes
+
+    @property
+    def notes(self) -> list[str]:
+        """What the differences and their standard errors do not say by themselves, one sentence each."""
+        found = []
+        for name, d in self.differences.items():
+            if d.heavy_tailed:
+                found.append(
+                    f"{name}: a few rows make its Δ, and ± says little; in the median row it is {number(d.median, 3)} nats, "
+                    f"and {name} is better than {self.best} on {percent(d.share)} of the rows."
+                )
+        for name, error in self.errors.items():
+            decided = [d for other, d in self.differences.items() if name in (other, self.best) and other != self.best]
+            if any(d.monte_carlo > max(SHARE * d.sampling_se, _LEAST) for d in decided) and error.error > _LEAST:
+                found.append(
+                    f"{name}: its log density rests on {error.num_samples:,} draws and may be off by {number(error.error, 2)} "
+                    "nats over all rows, more than a tenth of a Δ's standard error; ± holds that too."
+                )
+            if error.few:
+                found.append(
+                    f"{name}: on {error.few:,} of {self.num_data:,} rows fewer than {FEW:g} of its {error.num_samples:,} draws "
+                    "carry the density; how far it is off there is a guess."
+                )
+        return found
+
+
+def compare(
+    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any = None, *, num_samples: int | None = None, seed: int = 0
+) -> Comparison:
+    """Score several posteriors on the same held-out rows.
+
+    Which is best is decided by the log predictive density, the only score here that sees the whole distribution and
+    that every kind has. A difference of less than about two standard errors may be chance.
+
+    Args:
+        posteriors: Name to posterior, of one or of several models, all of one likelihood kind.
+        X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
+        y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
+        num_samples: Draws from each posterior; a mode needs and takes one. None for 1000, and more of a posterior whose Monte
+            Carlo error is above a tenth of a difference's standard error (and above 0.01 nats): until it is not, all that a
+            sampler left are taken, or draws × rows × outputs are 8 million.
+        seed: Seed of the draws; the global random state is left as it was.
+
+    Returns:
+        The comparison; `print` it, or take `.scores`, `.to_frame()` and `.to_dict()`.
+
+    Raises:
+        ValueError: If the mapping is empty or none, a value is no posterior, the kinds differ, or the data do not fit.
+    """
+    _check_posteriors(posteriors)
+    X, y = all_rows(X, y)
+    start = {name: num_samples or min(_START, posterior.num_draws or _START) for name, posterior in posteriors.items()}
+    predictives = {name: p.predict(X, num_samples=start[name], seed=seed) for name, p in posteriors.items()}
+    targets = {name: posterior.model.targets(y) for name, posterior in posteriors.items()}
+    rows = {name: predictive.log_prob(targets[name]) for name, predictive in predictives.items()}
+    errors = {name: log_density_error(predictive, targets[name]) for name, predictive in predictives.items()}
+    for _ in range(_ROUNDS if num_samples is None else 0):
+        more = _more_draws(posteriors, predictives, rows, errors)
+        for name, count in more.items():
+            predictives[name], wanted = posteriors[name].predict(X, num_samples=count, seed=seed), targets[name]
+            rows[name], errors[name] = predictives[name].log_prob(wanted), log_density_error(predictives[name], wanted)
+        if not more:
+            break
+    return Comparison(
+        scores={name: evaluate(predictive, targets[name], seed=seed) for name, predictive in predictives.items()},
+        predictives=predictives,
+        differences=_differences(rows, errors),
+        methods={name: posterior.method for name, posterior in posteriors.items()},
+        num_parameters={name: posterior.model.num_parameters for name, posterior in posteriors.items()},
+        seconds={name: posterior.elapsed for name, posterior in posteriors.items()},
+        best=_best(rows),
+        errors=errors,
+    )
+
+
+def _best(rows: Mapping[str, torch.Tensor]) -> str:
+    return max(rows, key=lambda name: float(rows[name].double().mean()))
+
+
+def _differences(rows: Mapping[str, torch.Tensor], errors: Mapping[str, LogDensityError]) -> dict[str, Difference]:
+    best = _best(rows)
+    found = {n: 0.0 if n == best else errors[n].against(errors[best]) for n in rows}
+    return {name: paired_difference(log_prob, rows[best], found[name]) for name, log_prob in rows.items()}
+
+
+def _more_draws(
+    posteriors: Mapping[str, AbstractPosterior],
+    predictives: Mapping[str, Predictive],
+    rows: Mapping[str, torch.Tensor],
+    errors: Mapping[str, LogDensityError],
+) -> dict[str, int]:
+    """How many draws to take next from those whose Monte Carlo error decides a difference's, where there is room."""
+    found: dict[str, int] = {}
+    best = _best(rows)
+    for name, difference in _differences(rows, errors).items():
+        excess = difference.monte_carlo / max(SHARE * difference.sampling_se, _LEAST)
+        if not excess > 1:  # nor where a single row gives no standard error
+            continue
+        for one in (name, best):
+            predictive, own = predictives[one], errors[one].error
+            if own <= difference.monte_carlo / 4:  # the other one's error is all of it
+                continue
+            most = min(_MOST, _ENTRIES // predictive.output[0].numel(), posteriors[one].num_draws or _MOST)
+            wanted = math.ceil(predictive.num_samples * min(max(1.5 * excess**2, 2.0), 64.0) / 1000) * 1000
+            if most > predictive.num_samples:
+                found[one] = max(found.get(one, 0), min(wanted, most))
+    return found
+
+
+def _check_posteriors(posteriors: Any) -> None:
+    advice = 'pass names with posteriors, for example {"MAP": fit(model, X, y, method="map", seed=0)}.'
+    if not isinstance(posteriors, Mapping) or not posteriors:
+        came = "an empty one" if isinstance(posteriors, Mapping) else type(posteriors).__name__
+        raise ValueError(f"posteriors must be a mapping with one entry or more, but {came} came; {advice}")
+    for name, value in posteriors.items():
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"each posterior must have a name, a text, but {name!r} came; {advice}")
+        if not isinstance(value, AbstractPosterior):
+            raise ValueError(f"posteriors[{name!r}] must be a posterior, but {type(value).__name__} came; {advice}")
+    kinds = {name: posterior.model.likelihood.kind for name, posterior in posteriors.items()}
+    if len(set(kinds.values())) > 1:
+        came = ", ".join(f"{name!r} is {kind}" for name, kind in kinds.items())
+        raise ValueError(f"posteriors must be of one likelihood kind, but {came}; compare those of one kind at a time.")
+
+
+def _plain(text: str) -> str:
+    """Typeset numbers as a terminal and a parser take them."""
+    return text.replace("−", "-").replace(",", "")

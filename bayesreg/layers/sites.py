@@ -1,0 +1,214 @@
+"""Where noise stands in a network: torch's own dropout layers recognised, shapes of ε, and which weights a noise multiplies."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from bayesreg._threads import drawing
+from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
+from bayesreg.layers.copying import copied
+from bayesreg.layers.dropout import AlphaDropout, of_torch
+
+_THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
+_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and a z that is never negative through these
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def noisy(module: nn.Module) -> nn.Module:
+    """A deep copy in which torch's own dropout layers are layers of this package; names of parameters stay.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: If a dropout layer is of an unknown kind.
+    """
+    made = of_torch(module)
+    if made is not None:
+        return made.train(module.training)
+    found = copied(module)
+    for parent in list(found.modules()):
+        for name, child in list(parent._modules.items()):  # a layer that stands at two places becomes two
+            replacement = None if child is None else of_torch(child)
+            if child is not None and replacement is not None:
+                setattr(parent, name, replacement.train(child.training))
+    return found
+
+
+def dotted(prefix: str, leaf: str) -> str:
+    """A tensor's or layer's name below a module of this name; the network itself has none.
+
+    >>> dotted("0.1", "weight"), dotted("", "weight")
+    ('0.1.weight', 'weight')
+    """
+    return f"{prefix}.{leaf}" if prefix else leaf
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """True for one of torch's layers that keep running statistics or normalise by the batch."""
+    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):  # by each row alone, unless it keeps statistics
+        return layer.track_running_stats
+    return isinstance(layer, nn.modules.batchnorm._NormBase)
+
+
+def dropouts(module: nn.Module) -> list[Any]:
+    """The layers, of torch's and of this package, that draw noise in training, whatever their rate."""
+    return [layer for layer in module.modules() if isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise))]
+
+
+def has_dropout(module: nn.Module) -> bool:
+    """True where a layer draws noise in training; one of torch's of rate 0 draws none."""
+    return any(isinstance(layer, AbstractNoise) or layer.p > 0 for layer in dropouts(module))
+
+
+def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
+    """The layers with noise, by dotted name."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}
+
+
+class Site:
+    """One layer with noise, as one row of data meets it.
+
+    Attributes:
+        draw: Shape of one draw's ε.
+        row: Shape of one row's ε, or None where rows share a draw.
+        width: Shape of one row of its input.
+        weights: Dotted names of the weights that its noise multiplies.
+    """
+
+    def __init__(self, layer: AbstractNoise, width: torch.Size, out: torch.Size) -> None:
+        self.width = width
+        self.draw, self.row = layer.draw_shape(width, out), layer.row_shape(width, out)
+        self.weights: list[str] = []
+
+    def rows(self, batch: int) -> torch.Size:
+        """Shape of ε in training on so many rows."""
+        return self.draw if self.row is None else torch.Size([batch, *self.row])
+
+
+def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site]:
+    """Where noise stands, found by one pass in evaluation mode on a copy.
+
+    Args:
+        module: What `noisy` gave.
+        call: Runs the module once on a few rows.
+
+    Returns:
+        By dotted name, in the order of the pass.
+
+    Raises:
+        ValueError: If a layer with noise is met twice in one pass, or a weight is under two noises.
+    """
+    probe = copied(module).eval()
+    layers, names = noise_layers(probe), {id(layer): name for name, layer in probe.named_modules()}
+    found: dict[str, Site] = {}
+    flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors that carry a unit noise; kept alive, so that ids stay theirs
+
+    def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        name, came = names[id(layer)], inputs[0] if inputs else None
+        carried = flowing.get(id(came), (None,))[0]  # the noise that reaches this layer, and through it
+        if isinstance(layer, AbstractNoise):
+            if name in found:
+                raise ValueError(
+                    f"a layer with noise must be met once in a pass, but {name or type(layer).__name__} is met "
+                    "twice, and would repeat its mask; use a layer of its own at each place."
+                )
+            found[name] = Site(layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
+            carried = name if isinstance(layer, AbstractUnitNoise) and not isinstance(layer, AlphaDropout) else None
+        elif carried is not None and isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
+            found[carried].weights.append(dotted(name, "weight"))
+            return None
+        elif carried is not None and not _passes(layer, layers[carried]):
+            return None
+        if carried is None:
+            return None
+        output = output.view_as(output)  # a tensor of its own, also where the layer passes its input on
+        flowing[id(output)] = (carried, output)
+        return output
+
+    handles = [layer.register_forward_hook(after) for layer in probe.modules()]
+    try:
+        with torch.no_grad():
+            call(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, layer in layers.items():
+        if isinstance(layer, AbstractWeightNoise) and name in found:
+            found[name].weights.append(dotted(name, "layer.weight"))
+    every = [weight for site in found.values() for weight in site.weights]
+    twice = sorted({weight for weight in every if every.count(weight) > 1})
+    if twice:
+        raise ValueError(
+            f"a weight must be under one noise, but {', '.join(twice)} is under two (dropout before a layer with noise of its "
+            "own, or a layer used twice); leave one of them out."
+        )
+    return found
+
+
+def _passes(layer: nn.Module, noise: AbstractNoise) -> bool:
+    """True where a multiplier of the layer's input is one of its output."""
+    signed = isinstance(noise, AbstractUnitNoise) and noise.signed
+    return isinstance(layer, _THROUGH) or (isinstance(layer, _HOMOGENEOUS) and not signed)
+
+
+def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
+    """The weight W that one draw's network has instead of M: single entries changed, or whole columns or channels.
+
+    Args:
+        layer: The layer with noise.
+        site: Where it stands.
+        noise: ε, in the draw's shape.
+        weight: M, one of `site.weights`.
+
+    Returns:
+        W; None where no weight would give the same network (a z for each pixel before a convolution).
+    """
+    if isinstance(layer, AbstractWeightNoise):
+        return layer.weight_of(noise, weight)
+    unit: Any = layer
+    z = unit.multiplier(noise)
+    if weight.dim() == 2:
+        columns = z.expand(site.width).reshape(1, -1)
+        return weight * columns if columns.shape[1] == weight.shape[1] else None
+    one_a_channel = z.numel() == z.shape[0] and z.shape[0] == weight.shape[1]
+    return weight * z.reshape(1, -1, *[1] * (weight.dim() - 2)) if one_a_channel else None
+
+
+@contextlib.contextmanager
+def sampling(module: nn.Module, seed: int | None = None) -> Iterator[nn.Module]:
+    """Layers with noise draw anew for each row inside, all others stand in evaluation mode; modes are as they were outside.
+
+    Args:
+        module: What `noisy` gave, run by this thread alone.
+        seed: Of draws that leave torch's global random state as it is; they come from there when None.
+
+    Yields:
+        The module.
+    """
+    modes, source = {layer: layer.training for layer in module.modules()}, None if seed is None else drawing(seed)
+
+    def drawn(x: torch.Tensor, layer: AbstractNoise) -> torch.Tensor:
+        with source or contextlib.nullcontext():  # a whole pass inside would cost more
+            return type(layer).sampled(layer, x)
+
+    try:
+        module.eval()
+        for layer in noise_layers(module).values():
+            layer.training = True
+            vars(layer)["sampled"] = functools.partial(drawn, layer=layer)
+        yield module
+    finally:
+        for layer in noise_layers(module).values():
+            vars(layer).pop("sampled", None)
+        for layer, mode in modes.items():
+            layer.training = mode

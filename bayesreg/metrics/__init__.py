@@ -1,0 +1,43 @@
+"""How good a predictive distribution is on observed data."""
+
+from bayesreg.metrics.measures import (
+    accuracy,
+    brier,
+    calibration_error,
+    coverage,
+    crps,
+    ece,
+    evaluate,
+    interval_score,
+    mae,
+    mean_width,
+    mlpd,
+    pit,
+    rmse,
+)
+from bayesreg.metrics.monte_carlo import log_density_error
+from bayesreg.metrics.readings import column, percent, take, variance_rows
+from bayesreg.metrics.scores import Coverage, Scores
+
+__all__ = [
+    "Coverage",
+    "Scores",
+    "accuracy",
+    "brier",
+    "calibration_error",
+    "column",
+    "coverage",
+    "crps",
+    "ece",
+    "evaluate",
+    "interval_score",
+    "log_density_error",
+    "mae",
+    "mean_width",
+    "mlpd",
+    "percent",
+    "pit",
+    "rmse",
+    "take",
+    "variance_rows",
+]

@@ -1,0 +1,7 @@
+"""Forward map × priors × likelihood: the rules that declare a model, its unknowns, and the model itself."""
+
+from bayesreg.model.model import BayesianModel
+from bayesreg.model.prior_table import PriorRow, PriorTable
+from bayesreg.model.spec import PriorSpec
+
+__all__ = ["BayesianModel", "PriorRow", "PriorSpec", "PriorTable"]

@@ -1,0 +1,448 @@
+"""How a model meets data: what fits it, in which units it works, and how many rows N it knows of."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from bayesreg import _check
+from bayesreg._threads import drawing
+from bayesreg.behaviour import Behaviour, UnlikeTensor, first_line
+from bayesreg.behaviour.inputs import PLAIN, Indices, has_embedding, index_columns, indices_of, protect
+from bayesreg.behaviour.link import checked_link
+from bayesreg.data.rows import (
+    Data,
+    Standardization,
+    all_inputs,
+    as_inputs,
+    as_targets,
+    names_of,
+    order_by_name,
+    pair_of,
+    plan_of,
+    rows_of,
+    unpack,
+)
+from bayesreg.layers.copying import copied
+from bayesreg.layers.sites import dropouts, is_norm
+from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.model import reach
+from bayesreg.model.autoscale import ratio_of
+
+
+class AbstractBinding(abc.ABC):
+    """The part of a model that checks data, brings them into its units and keeps N; `bind` and `fit` make it know them.
+
+    Attributes:
+        module: The network, a private copy.
+        behaviour: What the network stands; it knows once the model is bound.
+        constants: Weights that are certain, by name.
+        outputs: Layers whose output has a prior.
+        likelihood: What is assumed about the noise.
+        standardize: Whether the model works on standardised data; "auto" until the data have decided it.
+        unit_notes: What was decided about units, and why, a sentence each, once the model is bound.
+        standardization: The training statistics, once the model is bound.
+        num_data: N, once the model is bound.
+        row_shape: Shape of one prepared row, once the model is bound.
+        feature_names: Names of the input columns, where a data frame was fitted; others are matched to them by name.
+        target_names: Names of the targets, where a data frame of several was fitted.
+    """
+
+    module: nn.Module
+    behaviour: Behaviour
+    constants: dict[str, torch.Tensor]
+    outputs: tuple[Any, ...]
+    likelihood: AbstractLikelihood
+    standardize: bool | Literal["auto"]
+    standardization: Standardization | None = None
+    unit_notes: tuple[str, ...] = ()  # why the model standardises, or why it should
+    num_data: int | None = None
+    row_shape: torch.Size | None = None
+    feature_names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] | None = None
+    _protected: bool = False
+    differs_in_training: bool = False  # found when the model is bound; `is_deterministic` counts it in
+
+    @property
+    @abc.abstractmethod
+    def waits_for_scale(self) -> bool:
+        """True where a prior's scale is decided by the data's."""
+
+    @abc.abstractmethod
+    def autoscaled(self, ratio: torch.Tensor) -> Self:
+        """The same model with such scales settled."""
+
+    @abc.abstractmethod
+    def forward_with_activity(self, values: Mapping[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's output and the log-density of its activations."""
+
+    @abc.abstractmethod
+    def check_activity(self, x: torch.Tensor) -> None:
+        """Refuse activations outside the support of their prior, at the module's present weights."""
+
+    @property
+    @abc.abstractmethod
+    def is_deterministic(self) -> bool:
+        """False where training differs from evaluation."""
+
+    @abc.abstractmethod
+    def forward(self, values: Mapping[str, torch.Tensor], x: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
+        """The network's output."""
+
+    @abc.abstractmethod
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same model with its module on another device, or in another floating type."""
+
+    @abc.abstractmethod
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The module's present weights that are unknowns, by name."""
+
+    @cached_property  # `to` forgets it
+    def like(self) -> torch.Tensor:
+        """An empty tensor with the module's dtype and device."""
+        first = next(self.module.parameters())
+        return torch.empty(0, dtype=first.dtype, device=first.device)
+
+    def bind(self, X: Any, y: Any = None, *, num_data: int | None = None) -> Self:
+        """The same model, knowing N and, when it standardises, the training statistics. `fit` calls this.
+
+        Args:
+            X: Training inputs, as for `fit`.
+            y: Training targets, as for `fit`.
+            num_data: N, where a loader cannot tell.
+
+        Returns:
+            A new model; this one is unchanged.
+        """
+        with drawing(0):  # a loader draws where its own numbers begin
+            return self.ingest(X, y, num_data=num_data)[0]
+
+    def ingest(self, X: Any, y: Any = None, *, num_data: int | None = None) -> tuple[Self, Data]:
+        """Check the training data, bind the model to them, and prepare them.
+
+        Args:
+            X: Training inputs: NumPy array, tensor, data frame, `Dataset` or `DataLoader`.
+            y: Training targets; None for a data set or loader.
+            num_data: N, where a loader cannot tell.
+
+        Returns:
+            The bound model and the prepared rows.
+
+        Raises:
+            ValueError: If the data are not finite numbers of one length that fit the module and the likelihood.
+        """
+        came = rows_of(X, y)
+        bound = copy.copy(self)
+        bound.standardization = bound.row_shape = None
+        vars(bound).pop("_indices", None)
+        bound.feature_names, bound.target_names = names_of(X), names_of(y) if len(names_of(y) or ()) > 1 else None
+        if isinstance(came, tuple):
+            bound.num_data = len(came[0])
+            if num_data not in (None, bound.num_data):
+                raise ValueError(
+                    f"num_data must be the number of rows, but {num_data} came for {bound.num_data} rows; "
+                    "leave it out, or pass a DataLoader when these rows are only a part."
+                )
+            bound, batch = bound._measured([came])
+            first = bound.prepare(*batch)
+            bound._check_first(*first)
+            return bound, Data(len(came[0]), *first)
+        plan = plan_of(came, num_data)
+        census = plan.census()
+        bound, batch = bound._measured(census.over(plan.whole), plan.counts)
+        stream = plan.settled(census)
+        bound.num_data = stream.num_data
+        output = bound._check_first(*bound.prepare(*unpack(batch)))
+
+        def prepare(x: Any, y: Any) -> Any:
+            x, y = bound.prepare(x, y)
+            self.likelihood.check_output(output, y)
+            return x, y
+
+        return bound, Data(stream.num_data, None, None, stream, prepare)
+
+    def _measured(self, raw: Iterable[Any], whole: bool = False) -> tuple[Self, Any]:
+        """The model with the shape of a row and, where it needs them, statistics; these are one pass over the raw batches.
+
+        Args:
+            raw: Pairs.
+            whole: Pass over all of them in any case.
+
+        Returns:
+            The model, and the first pair.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        raw = iter(raw)
+        first = next(raw)  # there is one: an empty array or loader is refused before
+        asked, one = self.standardize, self._checked(*unpack(first))
+        self.row_shape = one[0].shape[1:]
+        self._decide_units(*one)
+
+        def checked() -> Iterator[Any]:
+            for batch in itertools.chain([first], raw):
+                x, y = self._checked(*unpack(batch))
+                self._check_row(x)
+                yield x, y
+
+        if not (self.standardize or self.waits_for_scale):
+            for _ in checked() if whole else ():
+                pass
+            return self, first
+        statistics = Standardization.of(checked(), self.likelihood.location_scale).to(self.like.device)
+        if self.standardize:
+            try:
+                self.standardization = statistics.keeping(index_columns(self.module, self._indices, one[0]))
+            except ValueError as error:
+                if asked is True:
+                    raise
+                self.standardize, self.unit_notes = False, (f"not standardised by default: {error}",)
+        if not self.waits_for_scale:
+            return self, first
+        return self.autoscaled(ratio_of(self.module, statistics, bool(self.standardize), self.likelihood)), first
+
+    def _decide_units(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Settle `standardize="auto"` by the first checked pair, and say what was decided, or what a choice costs.
+
+        Raises:
+            ValueError: If the rows fit neither module nor likelihood.
+        """
+        self.unit_notes = ()
+        if self.standardize is True:
+            return
+        plain = copy.copy(self)
+        plain.standardize, plain.standardization = False, None
+        apart = 1 if self._takes_integers else -(-len(x) // reach.ROWS)  # an index out of range is told by its row
+        some = plain.prepare(x[::apart], y[::apart])
+        plain._check_forward(*some)
+        about_y, about_x = reach.out_of_reach(plain, *some)
+        if self.standardize == "auto" and self.likelihood.location_scale and bool((y == y[:1]).all()):
+            self.standardize = False  # what does not vary has no sd
+            if about_y:
+                self.unit_notes = (
+                    f"all targets are equal and cannot be standardised, but {about_y}; check the target column.",
+                )
+        elif self.standardize == "auto":
+            self.standardize = bool(about_y or about_x)
+            why = "; ".join(filter(None, (about_y, about_x)))
+            if why:
+                self.unit_notes = (
+                    f"standardised by default: {why}; priors speak about standardised data (standardize=False keeps the data's "
+                    "own units).",
+                )
+        elif about_y:
+            self.unit_notes = (f"standardize=False, but {about_y}; take standardize=True, or priors as wide as the targets.",)
+
+    def _check_first(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The network's output at a few of the first rows, everything checked that is to be checked before a search."""
+        output = self._check_forward(x, y)
+        self.behaviour = self._met(x)
+        weights, rows = self.weights(), x[:8]
+        scaled = lambda factor: self.forward({k: factor * w for k, w in weights.items()}, rows.clone())  # noqa: E731
+        self.unit_notes += checked_link(self.likelihood, scaled)
+        self.differs_in_training = self._check_training(x)
+        return output
+
+    def prepare(self, x: Any, y: Any = None) -> Any:
+        """Data in the model's dtype, on its device, and in the units that it works in.
+
+        Args:
+            x: Inputs (B, ...) in their own units; a data frame's columns are matched by name to those of the fit. Without y
+                a `Dataset` or `DataLoader` too, whose inputs are taken in the data set's order.
+            y: Targets in their own units, or None.
+
+        Returns:
+            Prepared x, or the pair of prepared x and y when y is given.
+
+        Raises:
+            ValueError: If the model standardises but has not seen training data, or the data do not fit.
+        """
+        if self.standardize is True and self.standardization is None:
+            raise ValueError(
+                "a model with standardize=True must know its training statistics, but it has seen no data; "
+                "call model = model.bind(X, y) first (fit does so)."
+            )
+        order = order_by_name("X", names_of(x), self.feature_names)
+        if y is None and isinstance(x, (DataLoader, Dataset)):
+            x = all_inputs(x)
+        x, y = self._checked(x, self.targets(y))
+        x = x if order is None else x[:, order]
+        self._check_row(x)
+        indices = self._indices if self._takes_integers and self.row_shape is not None else None
+        if indices is not None:
+            indices.check(x)
+        if self.standardization is not None:
+            # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
+            only_indices = self._takes_integers and (indices is None or indices.all)
+            x = x if only_indices else self.standardization.x(x.double())
+            y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
+        x = self._cast(x)
+        self._protect(x)
+        if self.row_shape is not None and x.shape[1:] != self.row_shape:
+            self._check_size(x)
+        return x if y is None else (x, self._cast(y))
+
+    def targets(self, y: Any) -> Any:
+        """Targets in the order of the fit: a data frame's columns are matched by name, everything else stays as it is.
+
+        Args:
+            y: Targets, or None.
+
+        Raises:
+            ValueError: If a name is missing or unknown.
+        """
+        order = order_by_name("y", names_of(y), self.target_names)
+        return y if order is None else as_targets(y)[:, order]
+
+    @property
+    def log_jacobian(self) -> float:
+        """What standardisation adds to the log-density of one row, in nats."""
+        if self.standardization is None or not self.likelihood.location_scale:
+            return 0.0
+        return self.standardization.log_jacobian
+
+    def total(self, num_data: int | None = None) -> int:
+        """N: what is given, else what the model is bound to.
+
+        Raises:
+            ValueError: If neither is known; a batch cannot tell.
+        """
+        if num_data is None and self.num_data is None:
+            raise ValueError(
+                "N must be known, since it weighs the data against the prior, but the model has seen no data; pass num_data=N, "
+                "or call model = model.bind(X, y) first."
+            )
+        return self.num_data if num_data is None else _check.count("num_data", num_data)  # pyright: ignore
+
+    @cached_property  # a model's copies have modules of the same kinds
+    def _takes_integers(self) -> bool:
+        return has_embedding(self.module)
+
+    @cached_property  # of a bound model; `ingest` forgets it
+    def _indices(self) -> Indices | None:
+        return None if self.row_shape is None else indices_of(self.module, self.row_shape, self.like)
+
+    def _protect(self, x: torch.Tensor) -> None:
+        """See to it that the network leaves its inputs as they are; found out once."""
+        if not self._protected:
+            self._protected = True
+            protect(self.module, x)
+
+    def _check_row(self, x: torch.Tensor) -> None:
+        if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
+            raise ValueError(
+                f"each row of X must have shape {tuple(self.row_shape)}, as in the fit, but {tuple(x.shape[1:])} came; pass "
+                "the same columns, and a single row as an array of shape (1, ...)."
+            )
+
+    def _check_size(self, x: torch.Tensor) -> None:
+        """Refuse images of a size that the network does not take.
+
+        Raises:
+            ValueError: If so.
+        """
+        try:
+            with torch.no_grad():
+                self.forward(self.weights(), x[:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"each row of X must have a shape that the network takes, as {tuple(self.row_shape or ())} in the fit, but it "
+                f"fails on {tuple(x.shape[1:])}; bring the rows to the size of the fit."
+            ) from error
+
+    def _cast(self, values: torch.Tensor) -> torch.Tensor:
+        """In the model's dtype, but whole numbers stay whole: class labels, and indices of an embedding."""
+        return values.to(self.like.dtype) if values.is_floating_point() else values
+
+    def _checked(self, x: Any, y: Any) -> Any:
+        """Checked tensors on the model's device, in the data's own units and type; x floating unless it holds indices.
+
+        Raises:
+            ValueError: If the rows do not match, or the target does not fit the likelihood.
+        """
+        device = self.like.device
+        x, y = (as_inputs(x), None) if y is None else pair_of(x, y)
+        x = x.to(device)
+        x = x if self._takes_integers or x.is_floating_point() else x.double()
+        if y is not None:
+            y = y.to(device)
+            y = self.likelihood.target(y if y.is_floating_point() else y.long(), torch.float64)
+        return x, y
+
+    def _check_forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        values = self.weights()
+        try:
+            with torch.no_grad():
+                output = self.forward(values, x[:2])
+        except UnlikeTensor:
+            raise
+        except Exception as error:  # a module may raise anything
+            advice = "check the first layer's number of inputs" if isinstance(error, RuntimeError) else "see module(X[:2])"
+            raise ValueError(
+                f"the module must accept rows of shape {tuple(x.shape[1:])}, but it failed on them: {first_line(error)}; "
+                f"{advice}."
+            ) from error
+        if self.outputs:
+            self.forward_with_activity(values, x[:2])
+        if len(output) != len(x[:2]):
+            raise ValueError(f"the module must give one output a row, but {len(x[:2])} rows gave {tuple(output.shape)}.")
+        self.likelihood.check_output(output, y)
+        self.check_activity(x[:1024])
+        return _check.all_finite("the network's output at its first weights", output)
+
+    def _met(self, x: torch.Tensor) -> Behaviour:
+        """The network's behaviour, to be found out on two of these rows.
+
+        Raises:
+            ValueError: If its output has no gradient, or computes its hidden layers again where these have priors.
+        """
+        found = self.behaviour.met(self, x)
+        if found.recomputes and self.outputs:
+            raise ValueError(
+                f"a prior on outputs needs activations that stay, but {type(self.module).__name__} computes parts of itself "
+                "again in its backward pass (activation checkpointing); take the checkpoints out, or leave `outputs` out."
+            )
+        return found
+
+    def _check_training(self, x: torch.Tensor) -> bool:
+        """True where the module gives something else in training mode, or changes a buffer, though no layer of torch's does.
+
+        Batch normalisation stands in evaluation mode here, so that what is left is the module's own doing.
+
+        Raises:
+            ValueError: If its forward draws random numbers of its own.
+        """
+        if dropouts(self.module) or all(type(layer) in PLAIN or is_norm(layer) for layer in self.module.modules()):
+            return False
+        values, rows, module = self.weights(), x[:8], copied(self.module).train()
+        for layer in filter(is_norm, module.modules()):
+            layer.eval()
+        before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        if draws_numbers(lambda: self.forward(values, rows, copied(module))):
+            raise ValueError(
+                f"randomness in training must be that of a layer (nn.Dropout), but the forward of {type(self.module).__name__} "
+                "draws numbers of its own (functional dropout?), which no fit could switch; put an nn.Dropout in its place."
+            )
+        with torch.no_grad(), drawing(0):
+            trained, settled = self.forward(values, rows, module), self.forward(values, rows)
+        moved = any(not torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
+        return moved or not torch.allclose(trained, settled, rtol=1e-5, atol=1e-7)
+
+
+def draws_numbers(call: Callable[[], torch.Tensor]) -> bool:
+    """True where a pass through a network depends on the random state.
+
+    Args:
+        call: One pass, which changes nothing; torch's random state is as it was afterwards.
+    """
+    with torch.no_grad(), drawing(0):
+        return not torch.equal(call(), call())

@@ -1,0 +1,41 @@
+"""The flat log-joint for one fit or many at once; its gradients, its curvature, and whole passes over the rows."""
+
+from bayesreg.objective.affine import affine_problem
+from bayesreg.objective.batched import Replicas, check_replicable
+from bayesreg.objective.batched_buffers import ReplicaBuffers
+from bayesreg.objective.conditioning import Products, Root, Rows, entries
+from bayesreg.objective.curvature import full_hessian, gauss_newton, output_jacobian, prior_curvature
+from bayesreg.objective.curvature_products import diagonal, ends, gauss_newton_product, hessian_product, sample
+from bayesreg.objective.directions import HeldLogJoint, along_sphere, by_all_rows, on_sphere, scale_free
+from bayesreg.objective.flat import FlatLayout, LogJoint
+from bayesreg.objective.training_copy import TrainingCopy
+from bayesreg.objective.whole import gradient_of
+
+__all__ = [
+    "FlatLayout",
+    "HeldLogJoint",
+    "LogJoint",
+    "Products",
+    "ReplicaBuffers",
+    "Replicas",
+    "Root",
+    "Rows",
+    "TrainingCopy",
+    "affine_problem",
+    "along_sphere",
+    "by_all_rows",
+    "check_replicable",
+    "diagonal",
+    "ends",
+    "entries",
+    "full_hessian",
+    "gauss_newton",
+    "gauss_newton_product",
+    "gradient_of",
+    "hessian_product",
+    "on_sphere",
+    "output_jacobian",
+    "prior_curvature",
+    "sample",
+    "scale_free",
+]

@@ -1,0 +1,235 @@
+"""Second derivatives of the log-joint on the flat vector: the Hessian and the Gauss–Newton matrix, in blocks of rows."""
+
+from __future__ import annotations
+
+import torch
+from torch.func import hessian
+
+from bayesreg import behaviour
+from bayesreg.behaviour.batchnorm import ByBatch
+from bayesreg.data.rows import Data
+from bayesreg.model import activations
+from bayesreg.objective.conditioning import Rows
+from bayesreg.objective.flat import LogJoint
+from bayesreg.priors import AbstractElementwisePrior
+
+_ENTRIES = 2**24  # rows × unknowns that are differentiated at once
+
+
+def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """∂f/∂u of each row and the output itself; where a network normalises by the rows at hand, through the other rows too.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        x: Prepared inputs (B, ...).
+
+    Returns:
+        (B, K, P) and (B, K), with K = 1 for a scalar output.
+    """
+
+    def outputs(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return log_joint.model.forward(log_joint.layout.unflatten(v), rows).reshape(len(rows), -1)
+
+    stands = log_joint.model.behaviour
+    if any(isinstance(layer, ByBatch) for layer in log_joint.model.module.modules()):
+        columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))
+        return behaviour.coupled_jacobian(stands, outputs, u, x, columns), outputs(u, x).detach()
+    return behaviour.output_jacobian(stands, outputs, u, x)
+
+
+def prior_hessian(log_joint: LogJoint, u: torch.Tensor, *, jacobian: bool = False) -> torch.Tensor:
+    """−∂² log p(θ(u))/∂u∂uᵀ, (P, P): a diagonal for elementwise priors, a block for a tensor whose entries depend.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        jacobian: Add the log-Jacobian's; it is linear in `u`, and so nothing, but for unknowns on an interval.
+
+    Returns:
+        (P, P), symmetric.
+    """
+    total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
+    for group in log_joint.groups:
+        block = group.curvature(u[group.slice])
+        total[group.slice, group.slice] += torch.diag(block) if block.dim() == 1 else block
+    if log_joint.linked:
+        total = total + hessian(log_joint.linked_energy)(u.detach())
+    on_interval = any(s.transform is not None and not s.latent.is_positive for s in log_joint.layout.in_order)
+    return total - hessian(log_joint.layout.log_jacobian)(u.detach()) if jacobian and on_interval else total
+
+
+def prior_curvature(log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
+    """The diagonal of `prior_hessian`, (P,), without the matrix where priors act elementwise."""
+    if log_joint.linked:
+        return prior_hessian(log_joint, u).diagonal()
+    total = torch.zeros_like(u)
+    for group in log_joint.groups:
+        block = group.curvature(u[group.slice])
+        total[group.slice] = block if block.dim() == 1 else block.diagonal()
+    return total
+
+
+def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
+    """−∂² log-joint/∂u∂uᵀ over all rows, (P, P).
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        data: Prepared rows.
+        jacobian: Of the density of `u` instead of that of θ.
+
+    Returns:
+        (P, P), symmetric.
+    """
+    total = prior_hessian(log_joint, u, jacobian=jacobian)
+    rows = max(1, min(4096, _ENTRIES // len(u)))
+    for x, y in data.epoch(rows):
+
+        def loss(v: torch.Tensor, x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
+            return -log_joint.row_terms(log_joint.layout.unflatten(v), x, y, len(x))
+
+        columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))  # more at once leave the processor's cache
+        total = total + behaviour.hessian(log_joint.model.behaviour, loss, u, columns)
+    return 0.5 * (total + total.mT)
+
+
+def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
+    """Σ Jᵢᵀ Hᵢ Jᵢ + prior, with Hᵢ the loss's curvature in the output: never indefinite, exact for a linear network.
+
+    Where the network says the noise too, Hᵢ is the Fisher information, and exact in expectation only.
+
+    Activations that have a prior count as outputs with that penalty.
+
+    The noise's own second derivative is exact; its cross terms with the weights, zero in expectation, are left out.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        data: Prepared rows.
+        jacobian: Of the density of `u` instead of that of θ.
+
+    Returns:
+        (P, P), symmetric.
+
+    References:
+        Schraudolph (2002), Fast curvature matrix-vector products. Martens (2020), New insights and perspectives on the
+        natural gradient method.
+    """
+    total = prior_hessian(log_joint, u, jacobian=jacobian)
+    model, layout = log_joint.model, log_joint.layout
+    noisy = torch.tensor([i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)], dtype=torch.int64)
+    rows = max(1, min(1024, _ENTRIES // len(u)))
+    for x, y in data.epoch(rows):
+        slopes, output = output_jacobian(log_joint, u, x)
+        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
+        curvature = model.likelihood.output_curvature(output, y, **model.noise(layout.unflatten(u)))
+        total = total + torch.einsum("bkp,bkl,blq->pq", slopes, curvature, slopes)
+        if len(noisy):
+            total[noisy[:, None], noisy] += _noise_curvature(log_joint, u, output, y, noisy)
+    for output in model.outputs:
+        total = total + activity_curvature(log_joint, u, data, output)
+    return 0.5 * (total + total.mT)
+
+
+def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows | None:
+    """`gauss_newton` as a triangle made from the rows of its root, Hᵢ^½ Jᵢ on top of the prior's: no digit is lost to squares.
+
+    Args:
+        log_joint: The model's flat log-joint, in float64.
+        u: (P,).
+        data: Prepared rows.
+
+    Returns:
+        The rows taken in; None where a part of the matrix has no root (a prior that is concave at u, priors on activations,
+        scales or intervals).
+    """
+    model, layout = log_joint.model, log_joint.layout
+    if model.outputs or log_joint.linked or any(s.transform is not None and not s.latent.is_positive for s in layout.in_order):
+        return None
+    noisy = torch.tensor([i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)], dtype=torch.int64)
+    found, diagonal = _prior_rows(log_joint, u)
+    noise = torch.diag(diagonal[noisy])
+    diagonal[noisy] = 0.0
+    if found is None or bool((diagonal < 0).any()):
+        return None
+    found = [torch.diag(diagonal.sqrt()), *found]
+    rows = Rows(torch.cat(found) if len(found) > 1 else diagonal.sqrt())
+    for x, y in data.epoch(max(1, min(1024, _ENTRIES // len(u)))):
+        slopes, output = output_jacobian(log_joint, u, x)
+        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
+        root = model.likelihood.curvature_root(output, y, **model.noise(layout.unflatten(u)))
+        rows.add((root @ slopes).reshape(-1, len(u)))
+        if len(noisy):
+            noise = noise + _noise_curvature(log_joint, u, output, y, noisy)
+    if len(noisy):
+        factor, info = torch.linalg.cholesky_ex(noise)
+        if int(info) != 0:
+            return None
+        last = torch.zeros(len(noisy), len(u)).to(u)
+        last[:, noisy] = factor.mT
+        rows.add(last)
+    return rows
+
+
+def _prior_rows(log_joint: LogJoint, u: torch.Tensor) -> tuple[list[torch.Tensor] | None, torch.Tensor]:
+    """Roots of the curvature of priors whose entries depend on each other, None where one has none; the others' diagonal."""
+    blocks, diagonal = [], torch.zeros_like(u)
+    for group in log_joint.groups:
+        if group.elementwise:
+            diagonal[group.slice] = group.curvature(u[group.slice])
+            continue
+        root = group.prior.gaussian_root(group.shape)
+        if root is None:
+            return None, diagonal
+        block = torch.zeros(len(root), len(u)).to(u)
+        block[:, group.slice] = root.to(u)
+        blocks.append(block)
+    return blocks, diagonal
+
+
+def _noise_curvature(
+    log_joint: LogJoint, u: torch.Tensor, output: torch.Tensor, y: torch.Tensor, noisy: torch.Tensor
+) -> torch.Tensor:
+    """−∂² log p(y | f)/∂u∂uᵀ in the noise's own unknowns."""
+    model, layout = log_joint.model, log_joint.layout
+
+    def loss(v: torch.Tensor) -> torch.Tensor:
+        full = u.clone()
+        full[noisy] = v
+        return -model.likelihood.log_prob_sum(output, y, **model.noise(layout.unflatten(full)))
+
+    return hessian(loss)(u[noisy])
+
+
+def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output: activations.Output) -> torch.Tensor:
+    """The Gauss–Newton matrix of one layer's prior on its output, Σ Jᵢᵀ Hᵢ Jᵢ with J the activation's derivative.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        data: Prepared rows.
+        output: The layer and its prior.
+
+    Returns:
+        (P, P), positive semidefinite.
+    """
+    model, layout = log_joint.model, log_joint.layout
+    total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
+
+    def activations(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        with activations.captured(model.to_run(), (output,)) as found:
+            model.forward(layout.unflatten(v), rows)
+        return torch.stack(list(found[output.name]), 1)
+
+    rows = max(1, min(256, _ENTRIES // len(u)))
+    for x, _ in data.epoch(rows):
+        jacobian, values = behaviour.output_jacobian(model.behaviour, activations, u, x)
+        for call in range(values.shape[1]):
+            value, slope = values[:, call].detach(), jacobian[:, call].detach().reshape(len(x), -1, len(u))
+            if isinstance(output.prior, AbstractElementwisePrior):
+                curved = activations.curvature(output.prior, value.reshape(len(x), -1))
+                total += torch.einsum("bap,ba,baq->pq", slope, curved, slope)
+            else:
+                total += torch.einsum("bap,bac,bcq->pq", slope, activations.curvature(output.prior, value), slope)
+    return total

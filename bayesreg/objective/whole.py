@@ -1,0 +1,74 @@
+"""Value and gradient of the log-joint over all rows, and the same problem in double precision."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from bayesreg.behaviour.batchnorm import batchnorms, by_batch
+from bayesreg.data.rows import Data
+from bayesreg.objective.flat import LogJoint
+
+
+def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> tuple[float, torch.Tensor]:
+    """The log-joint over all rows, in the data's own units, and its gradient in `u`; in evaluation mode, in blocks.
+
+    Args:
+        log_joint: The objective.
+        u: (P,) unconstrained.
+        data: Prepared rows.
+        jacobian: Add log |dθ/du|.
+
+    Returns:
+        Nats, and (P,).
+    """
+    u = u.detach().requires_grad_()
+    value = log_joint.log_prior(u) + (log_joint.layout.log_jacobian(u) if jacobian else 0.0)
+    value.backward()
+    total = float(value.detach()) + data.num_data * log_joint.model.log_jacobian
+    for x, y in data.epoch():
+        part = log_joint.row_terms(log_joint.layout.unflatten(u), x, y, len(x))
+        part.backward()
+        total += float(part.detach())
+    return total, u.grad  # pyright: ignore[reportReturnType]
+
+
+def of_rows(log_joint: LogJoint) -> LogJoint:
+    """The log-joint whose batch normalisation takes the statistics of the rows it is given, as a training step does.
+
+    It writes nothing, and is the same one where there is no such layer.
+
+    Args:
+        log_joint: The objective.
+
+    Returns:
+        The other one, over the same vector.
+    """
+    if not batchnorms(log_joint.model.module):
+        return log_joint
+    return LogJoint(log_joint.model.with_module(by_batch(log_joint.model.module)))
+
+
+def in_double(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[LogJoint, torch.Tensor, Data]:
+    """The same problem in float64, where two values of the log-joint can be told apart down to the mode.
+
+    A module that insists on its own floating type keeps it, and so do streamed rows.
+
+    Args:
+        log_joint: The objective.
+        u: A point, (P,).
+        data: The rows.
+
+    Returns:
+        The three in float64.
+    """
+    if data.x is None or data.y is None or u.dtype == torch.float64:
+        return log_joint, u, data
+    wide = LogJoint(log_joint.model.to(dtype=torch.float64))
+    x, y = (v.double() if v.is_floating_point() else v for v in (data.x, data.y))
+    try:
+        gradient_of(wide, u.double(), dataclasses.replace(data, num_data=2, x=x[:2], y=y[:2]))
+    except Exception:  # a module that mixes types may raise anything
+        return log_joint, u, data
+    return wide, u.double(), dataclasses.replace(data, x=x, y=y)

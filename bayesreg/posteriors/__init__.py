@@ -1,0 +1,25 @@
+"""Kinds of answer: a point, a Gaussian, a guide, draws, masks; and how draws become predictions."""
+
+from bayesreg.posteriors.base import AbstractPosterior, Dirac, Draws, Gaussian
+from bayesreg.posteriors.guide import Guide
+from bayesreg.posteriors.guides import DeltaGuide, FlatELBO, MeanFieldGuide
+from bayesreg.posteriors.masks import Noisy
+from bayesreg.posteriors.propagate import outputs
+from bayesreg.posteriors.record import FitRecord
+from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
+
+__all__ = [
+    "AbstractPosterior",
+    "DeltaGuide",
+    "Dirac",
+    "Draws",
+    "FitRecord",
+    "FlatELBO",
+    "Gaussian",
+    "Guide",
+    "MeanFieldGuide",
+    "Noisy",
+    "WithStatistics",
+    "outputs",
+    "refresh_batchnorm",
+]

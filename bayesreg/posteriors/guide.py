@@ -1,0 +1,57 @@
+"""The posterior that a variational method leaves: a fitted guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bayesreg._catalog import concrete
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.flat import FlatLayout
+from bayesreg.posteriors.base import NormalMoments
+from bayesreg.posteriors.guides import AbstractGuide, MeanFieldGuide
+from bayesreg.posteriors.record import FitRecord
+from bayesreg.storage.schema import check_tensors, refuse
+
+
+class Guide(NormalMoments):
+    """A fitted guide, which stays a Pyro guide: `posterior.guide` goes anywhere Pyro takes one.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+        guide: The guide.
+    """
+
+    def __init__(self, model: BayesianModel, record: FitRecord, guide: AbstractGuide) -> None:
+        super().__init__(model, record)
+        self.guide = guide
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws, (S, P)."""
+        return self.guide.draw(num_samples, generator)
+
+    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry."""
+        return self.guide.moments()
+
+    def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return self.guide.moments() if isinstance(self.guide, MeanFieldGuide) else None
+
+    def state(self) -> dict[str, Any]:
+        """The guide's family and parameters."""
+        return {"family": type(self.guide).__name__, **self.guide.state_dict()}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Guide:
+        """The inverse of `state`."""
+        families = {guide.__name__: guide for guide in concrete(AbstractGuide)}
+        name = state.get("family")
+        if name not in families:
+            refuse("a saved guide's family", f"one of {', '.join(families)}", repr(name))
+        guide = families[name].blank(FlatLayout(model), model.like)
+        found = {name: value for name, value in state.items() if name != "family"}
+        check_tensors(found, {k: tuple(v.shape) for k, v in guide.state_dict().items()}, {}, "a saved guide's state")
+        guide.load_state_dict(found)
+        return cls(model, record, guide)

@@ -1,0 +1,353 @@
+"""Guides over the flat vector, which are Pyro guides with the model's own sites, and the ELBO that reads both flat.
+
+ELBO = E_q[log p(y | θ)] − KL(q ‖ p)   in nats, N rows;   for a Delta guide it is the log-joint: MAP is SVI.
+"""
+
+from __future__ import annotations
+
+import abc
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import ELBO
+from torch import nn
+
+from bayesreg.behaviour import each
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.flat import FlatLayout, LogJoint
+from bayesreg.objective.training_copy import TrainingCopy
+from bayesreg.priors.base import HALF_LOG_2PI
+
+
+class AbstractGuide(nn.Module, abc.ABC):
+    """A variational family over u ∈ Rᴾ. Calling it is a Pyro program with one site for each unknown.
+
+    It holds its own parameters and touches Pyro's parameter store only when a person runs it inside `pyro.infer.SVI`;
+    the name there is unique to the instance, so that two guides never share parameters.
+
+    Args:
+        layout: Where each unknown lies in the vector.
+    """
+
+    def __init__(self, layout: FlatLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        self._key = f"bayesreg.{type(self).__name__}.{uuid.uuid4().hex}"
+
+    @classmethod
+    @abc.abstractmethod
+    def blank(cls, layout: FlatLayout, like: torch.Tensor) -> AbstractGuide:
+        """A guide of this family whose parameters are to be overwritten."""
+
+    @abc.abstractmethod
+    def rsample(self) -> torch.Tensor:
+        """One reparametrised draw, (P,)."""
+
+    @abc.abstractmethod
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Detached draws, (S, P), on the guide's device."""
+
+    @abc.abstractmethod
+    def elbo(
+        self, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: int, num_particles: int = 1
+    ) -> torch.Tensor:
+        """An estimate of the ELBO over prepared data from `num_particles` draws, a scalar in nats."""
+
+    @abc.abstractmethod
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry of `u`, both (P,), detached."""
+
+    @abc.abstractmethod
+    def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
+        """The Pyro distribution of one unknown, in constrained space.
+
+        Args:
+            name: The unknown.
+            values: Values of the unknowns that its scale depends on, where it is searched over that scale.
+        """
+
+    def register(self) -> None:
+        """Show the parameters to Pyro, so that `pyro.infer.SVI` optimises them."""
+        for name, parameter in self._parameters.items():  # what `pyro.module` does, without walking the module
+            pyro.param(f"{self._key}$$${name}", parameter)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """The Pyro program; arguments are the model's and are not used.
+
+        Args:
+            *args: The model's.
+            **kwargs: The model's.
+
+        Returns:
+            The drawn values by site.
+        """
+        self.register()
+        values: dict[str, torch.Tensor] = {}
+        for name in self.layout.segments:  # parents first
+            values[name] = pyro.sample(name, self.site(name, values))
+        return values
+
+
+class DeltaGuide(AbstractGuide):
+    """A point: q(θ) = δ(θ − θ*). Its ELBO is the log-joint in constrained space, without Jacobian.
+
+    Args:
+        layout: Where each unknown lies in the vector.
+        loc: Where to start, (P,) unconstrained.
+    """
+
+    def __init__(self, layout: FlatLayout, loc: torch.Tensor) -> None:
+        super().__init__(layout)
+        self.loc = nn.Parameter(loc.detach().clone())
+
+    @classmethod
+    def blank(cls, layout: FlatLayout, like: torch.Tensor) -> DeltaGuide:
+        """A point at zero."""
+        return cls(layout, like.new_zeros(layout.size))
+
+    def rsample(self) -> torch.Tensor:
+        """The point itself, (P,)."""
+        return self.loc
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """The point, `num_samples` times, (S, P)."""
+        return self.loc.detach().expand(num_samples, -1)
+
+    def elbo(
+        self, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: int, num_particles: int = 1
+    ) -> torch.Tensor:
+        """The log-joint over prepared data; a point has no Monte Carlo error."""
+        return log_joint.prepared(self.loc, x, y, num_data)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The point and zeros."""
+        return self.loc.detach(), torch.zeros_like(self.loc)
+
+    def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
+        """A Delta of the unknown's shape."""
+        value = self.layout.unflatten(self.loc)[name]
+        return dist.Delta(value, event_dim=value.dim())
+
+
+class MeanFieldGuide(AbstractGuide):
+    """Independent normals on the unconstrained vector: q(u) = Π N(uᵢ; locᵢ, scaleᵢ²).
+
+    Sites are real Normals (log-normals for positive unknowns), so that a KL to a Normal prior is in closed form, here and
+    in `pyro.infer.TraceMeanField_ELBO` alike.
+
+    Args:
+        layout: Where each unknown lies in the vector.
+        loc: Means to start from, (P,).
+        scale: Standard deviations to start from, (P,), > 0.
+
+    References:
+        Graves (2011), Practical variational inference for neural networks. Blundell et al. (2015), Weight uncertainty in
+        neural networks.
+    """
+
+    def __init__(self, layout: FlatLayout, loc: torch.Tensor, scale: torch.Tensor) -> None:
+        super().__init__(layout)
+        self.phi = nn.Parameter(torch.cat([loc.detach(), scale.detach().log()]))  # one tensor: one optimizer update
+
+    @classmethod
+    def blank(cls, layout: FlatLayout, like: torch.Tensor) -> MeanFieldGuide:
+        """Standard normals."""
+        return cls(layout, like.new_zeros(layout.size), like.new_ones(layout.size))
+
+    def parameters_of(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Location and scale, both (P,), with gradient."""
+        loc, log_scale = self.phi.chunk(2)
+        return loc, log_scale.exp()
+
+    def rsample(self) -> torch.Tensor:
+        """Loc + scale·ε, (P,)."""
+        loc, scale = self.parameters_of()
+        return loc + scale * torch.randn_like(loc)
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Independent draws, (S, P)."""
+        loc, scale = self.moments()
+        noise = torch.randn(num_samples, len(loc), generator=generator, dtype=loc.dtype).to(loc.device)
+        return loc + scale * noise
+
+    def elbo(
+        self, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: int, num_particles: int = 1
+    ) -> torch.Tensor:
+        """E_q[log-likelihood] from draws minus the KL, which is in closed form wherever the prior has one.
+
+        Args:
+            log_joint: The model's flat log-joint.
+            x: Prepared inputs (B, ...).
+            y: Prepared targets.
+            num_data: N.
+            num_particles: Draws that are averaged, in one vmapped pass. They come in pairs loc ± scale·ε, which cancels
+                every odd term of the error: on a linear model the gradient of `loc` is then exact.
+
+        Returns:
+            Scalar, in nats.
+        """
+        size = self.layout.size
+        noise = torch.randn(num_particles, size, dtype=self.phi.dtype, device=self.phi.device)
+        return self.elbo_at(self.phi, noise, log_joint, x, y, num_data)
+
+    def elbo_at(
+        self, phi: torch.Tensor, noise: torch.Tensor, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: Any
+    ) -> torch.Tensor:
+        """The same as a pure function of the parameters and of standard normal numbers.
+
+        Args:
+            phi: Means and log-sds, (2P,).
+            noise: (num_particles, P); where there are several, the first half of them counts, with both signs.
+            log_joint: The model's flat log-joint.
+            x: Prepared inputs (B, ...).
+            y: Prepared targets.
+            num_data: N.
+
+        Returns:
+            Scalar, in nats.
+        """
+        loc, log_scale = phi.chunk(2)
+        scale = log_scale.exp()
+
+        def at(u: torch.Tensor) -> torch.Tensor:
+            fit = log_joint.row_terms(self.layout.unflatten(u), x, y, num_data)
+            return fit - self.divergence(log_joint, loc, scale, log_scale, u)
+
+        if len(noise) == 1:
+            return at(torch.addcmul(loc, scale, noise[0]))
+        half = noise[: len(noise) // 2]
+        draws = torch.addcmul(loc, scale, torch.cat([half, -half, noise[2 * len(half) :]]))
+        return each(log_joint.model.behaviour, at, draws).mean()
+
+    def divergence(
+        self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor, log_scale: torch.Tensor, u: torch.Tensor
+    ) -> torch.Tensor:
+        """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw.
+
+        Args:
+            log_joint: The model's flat log-joint.
+            loc: Means, (P,).
+            scale: Standard deviations, (P,).
+            log_scale: Their logarithms, (P,).
+            u: A draw, (P,).
+
+        Returns:
+            Scalar.
+        """
+        entropy = log_scale.sum() + (HALF_LOG_2PI + 0.5) * len(loc)
+        energy = log_joint.expected_energy(loc, scale, u)
+        return energy - log_joint.log_prior_constant - entropy - log_joint.expected_log_jacobian(loc, u)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and standard deviations."""
+        loc, scale = self.parameters_of()
+        return loc.detach(), scale.detach()
+
+    def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
+        """A Normal of the unknown's shape; a log-normal where it is positive; times its scale where it is non-centred."""
+        segment = self.layout.segments[name]
+        loc, scale = (part[segment.slice].view(segment.latent.shape) for part in self.parameters_of())
+        normal = dist.Normal(loc, scale)
+        transforms = [] if segment.transform is None else [segment.transform]
+        if not segment.latent.centered:
+            scale = segment.latent.scale(values or {})
+            transforms.append(dist.transforms.AffineTransform(segment.latent.origin, scale))
+        return (dist.TransformedDistribution(normal, transforms) if transforms else normal).to_event(loc.dim())
+
+
+class FlatELBO(ELBO):
+    """A `pyro.infer.ELBO` that evaluates a bayesreg model and guide on the flat vector instead of tracing them.
+
+    Use it as `pyro.infer.SVI(model.pyro_model, guide, optim, loss=FlatELBO())` and call `svi.step(x, y)` with the
+    arguments of `pyro_model`. The loss, as for every Pyro ELBO, is minus the ELBO, in nats, summed over the data set.
+
+    Args:
+        num_particles: Draws a step, averaged.
+
+    Raises:
+        ValueError: At the first step, if the model is not the `pyro_model` of a `BayesianModel` or the guide not one of
+            `bayesreg.guides`.
+    """
+
+    def __init__(self, num_particles: int = 1) -> None:
+        super().__init__(num_particles=num_particles)
+        self._log_joint: LogJoint | None = None
+        self._copy: TrainingCopy | None = None
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Minus the ELBO as a scalar with gradient.
+
+        Args:
+            model: The `pyro_model` of a `BayesianModel`.
+            guide: A guide of this file.
+            *args: x, y and num_data, as for `pyro_model`.
+            **kwargs: The same by name.
+
+        Returns:
+            Scalar, in nats, summed over the data set.
+        """
+        log_joint = self._read(model, guide)
+        x, y, total = _arguments(*args, **kwargs)
+        owner = log_joint.model
+        guide.register()
+        num_data = owner.total(total)
+        batch = owner.prepare(x, y)
+        return -(guide.elbo(log_joint, *batch, num_data, self.num_particles) + num_data * owner.log_jacobian)
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Minus the ELBO, a number in nats; arguments as for `differentiable_loss`."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Minus the ELBO, with gradients accumulated; arguments as for `differentiable_loss`."""
+        if type(guide) is DeltaGuide:
+            return self._at_a_point(model, guide, *args, **kwargs)
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        loss.backward()
+        return loss.item()
+
+    def _at_a_point(self, model: Any, guide: DeltaGuide, *args: Any, **kwargs: Any) -> float:
+        """The same for a point, by a training copy: the gradient costs what it costs a bare loop."""
+        log_joint = self._read(model, guide)
+        x, y, total = _arguments(*args, **kwargs)
+        guide.register()
+        num_data = log_joint.model.total(total)
+        if self._copy is None or self._copy.log_joint is not log_joint or self._copy.num_data != num_data:
+            self._copy = TrainingCopy(log_joint, guide.loc, num_data, training=False)
+        copy, point = self._copy, guide.loc.detach()
+        gradient: Any = copy.flat.grad
+        copy.flat.data.copy_(point)
+        gradient.zero_()
+        loss = copy.backward(*log_joint.model.prepare(x, y))
+        found = gradient * num_data
+        guide.loc.grad = found if guide.loc.grad is None else guide.loc.grad.add_(found)
+        return -copy.objective(loss, point)
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        """Nothing is traced here; Pyro's base class wants the method."""
+        raise NotImplementedError
+
+    def _read(self, model: Any, guide: Any) -> LogJoint:
+        owner = getattr(model, "__self__", None)
+        if not isinstance(owner, BayesianModel) or model != owner.pyro_model:
+            raise ValueError(
+                f"FlatELBO needs model.pyro_model of a BayesianModel, but {model!r} came; "
+                "for any other program take pyro.infer.Trace_ELBO."
+            )
+        if not isinstance(guide, AbstractGuide):
+            raise ValueError(
+                f"FlatELBO needs a guide of bayesreg.guides, but {type(guide).__name__} came; "
+                "for a guide of Pyro's take pyro.infer.Trace_ELBO."
+            )
+        if self._log_joint is None or self._log_joint.model is not owner:
+            self._log_joint = LogJoint(owner)
+        return self._log_joint
+
+
+def _arguments(x: Any, y: Any, num_data: int | None = None) -> tuple[Any, Any, int | None]:
+    return x, y, num_data

@@ -1,0 +1,283 @@
+"""The posterior that dropout leaves: one point M and a noise on the network, W = M ∘ z(ε).
+
+A draw is a network: one ε for all rows. What the weights' posterior is follows from it: whole columns of a weight that a unit's
+noise multiplies, or single entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from bayesreg import _check
+from bayesreg._memory import MAX_MEMORY, blocks
+from bayesreg._threads import own
+from bayesreg.behaviour import batchnorm
+from bayesreg.layers.base import AbstractNoise
+from bayesreg.layers.copying import copied
+from bayesreg.layers.sites import dotted, effective, noise_layers, noise_sites, noisy, sampling
+from bayesreg.layers.variational import PRUNED, VariationalDropout
+from bayesreg.model.model import BayesianModel
+from bayesreg.posteriors import propagate
+from bayesreg.posteriors.base import AbstractPosterior, Dirac
+from bayesreg.posteriors.record import FitRecord
+from bayesreg.predictive.mixture import Predictive
+
+
+class NoisyNetwork:
+    """A model's network with its noise as an argument.
+
+    Args:
+        model: The model, bound to its training data.
+
+    Attributes:
+        module: A private copy in evaluation mode whose dropout layers are `bayesreg.layers`.
+        layers: Those layers, by dotted name.
+        sites: Where they stand.
+        weights: Which layer's noise multiplies a weight, by the weight's name.
+        size: Entries of one draw's ε.
+
+    Raises:
+        ValueError: If a layer's noise is not known, or met twice in a pass.
+    """
+
+    def __init__(self, model: BayesianModel) -> None:
+        self.model = model
+        self.module = noisy(model.module).eval()
+        self.layers = noise_layers(self.module)
+        row = torch.Size(model.row_shape or ())
+        kind = torch.long if model._takes_integers else model.like.dtype
+        x = torch.zeros(2, *row, dtype=kind, device=model.like.device)
+        self.sites = noise_sites(self.module, lambda probe: model.forward(model.weights(), x, probe))
+        self.weights = {weight: name for name, site in self.sites.items() for weight in site.weights}
+        self.size = sum(site.draw.numel() for site in self.sites.values())
+
+    def named(self, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One draw's ε, (size,), as the layers' buffers."""
+        return _parts(noise, {dotted(name, "noise"): site.draw for name, site in self.sites.items()})
+
+    def row_size(self, batch: int) -> int:
+        """Entries of ε that a training step on so many rows needs."""
+        return sum(shape.numel() for shape in self._row_shapes(batch).values())
+
+    def named_by_row(self, noise: torch.Tensor, batch: int) -> dict[str, torch.Tensor]:
+        """A training step's ε, (row_size,), as the layers' buffers: one for each row, or one for all where rows share it."""
+        return _parts(noise, self._row_shapes(batch))
+
+    def _row_shapes(self, batch: int) -> dict[str, torch.Size]:
+        return {
+            dotted(name, "noise" if site.row is None else "row_noise"): site.rows(batch) for name, site in self.sites.items()
+        }
+
+    def effective(self, values: Mapping[str, torch.Tensor], noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The weights of one draw's network, those that differ from the point, by name."""
+        found: dict[str, torch.Tensor] = {}
+        parts = self.named(noise)
+        for weight, name in self.weights.items():
+            if weight in values:  # no constant
+                changed = effective(self.layers[name], self.sites[name], parts[dotted(name, "noise")], values[weight])
+                if changed is not None:
+                    found[weight] = changed
+        return found
+
+
+def _parts(noise: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """A vector's stretches by name, each in its shape."""
+    parts = noise.split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def _fill(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Write weights into a private module."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in values:
+                parameter.copy_(values[name])
+
+
+class Noisy(AbstractPosterior):
+    """A point times noise, as `MCDropout` leaves it; learned rates and variances are the layers' buffers in `model.module`.
+
+    Args:
+        model: The model, bound to its training data, with what was learned in its module's buffers.
+        record: What the method says about the fit.
+        loc: The point, (P,) unconstrained.
+    """
+
+    state_shapes: ClassVar = {"loc": "P"}
+
+    def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
+        super().__init__(model, record)
+        self.loc = loc.detach()
+        self.network = NoisyNetwork(model)
+        # what a layer says of itself is about these weights
+        _fill(self.network.module, {**model.constants, **self.layout.unflatten(self.loc)})
+
+    @property
+    def noises(self) -> dict[str, str]:
+        """What each layer's noise is, in words, by the layer's name."""
+        return {name: self.network.layers[name].text for name in self.network.sites}
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws of the effective weights, (S, P): a draw's network is the point's network with these."""
+        values = self.layout.unflatten(self.loc)
+        drawn = torch.vmap(lambda noise: self.network.effective(values, noise))(self._noise(num_samples, generator))
+        u = self.loc.repeat(num_samples, 1)
+        for name, weights in drawn.items():
+            u[:, self.layout.segments[name].slice] = weights.reshape(num_samples, -1)
+        return u.detach()
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each weight's mean and standard deviation under its noise, both (P,)."""
+        values = self.layout.unflatten(self.loc)
+        flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
+        sd = torch.zeros_like(flat)
+        probe = self.network.effective(values, flat.new_zeros(self.network.size))
+        for name in probe:
+            layer = self.network.layers[self.network.weights[name]]
+            where = self.layout.segments[name].slice
+            flat[where], sd[where] = layer.average(values[name]).reshape(-1), layer.spread(values[name]).reshape(-1)
+        return flat.detach(), sd.detach()
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        num_samples: int = 1000,
+        seed: int = 0,
+        max_memory: int = MAX_MEMORY,
+        masks: str = "draw",
+    ) -> Predictive:
+        """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
+
+        Args:
+            x: Inputs (N, ...), in the data's own units.
+            num_samples: S, the number of draws that are mixed.
+            seed: Same seed, same draws; the global random state is not touched.
+            max_memory: Bytes that the stored outputs may take.
+            masks: "draw" for one noise for all rows, so that a draw is a function; "row" for one a row, as in training: the
+                same marginal at each row, without what joins rows.
+
+        Returns:
+            The predictive, in the data's own units.
+
+        Raises:
+            ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
+        """
+        seed = _check.seed(seed)
+        count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
+        batchnorm.check_statistics(self.model.module)
+        if _check.one_of("masks", masks, ("draw", "row")) == "row":
+            by_row = self.loc.new_zeros(count, 0)
+            with sampling(own(self.network.module), seed):
+                return self._mixture([by_row], count, inputs, by_row[0], max_memory)
+        generator, probe = torch.Generator().manual_seed(seed), self.loc.new_zeros(self.network.size)
+        noise = (self._noise(size, generator) for size in blocks(count, self.network.size))
+        return self._mixture(noise, count, inputs, probe, max_memory)
+
+    @property
+    def _network(self) -> nn.Module:
+        return self.network.module
+
+    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        return self._noise(num_samples, generator)
+
+    def _forward(
+        self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        noise = self.network.named(made_of) if len(made_of) else {}  # none: the layers draw by themselves, a mask for each row
+        return self.model.forward(self.layout.unflatten(self.loc), x, module, {**noise, **(buffers or {})})
+
+    def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
+        return self.loc.expand(len(made_of), -1)
+
+    def _through(self, noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return self._forward(noise, x, own(self.network.module))
+
+    def _mixture(
+        self, noise: Iterable[torch.Tensor], count: int, x: torch.Tensor, probe: torch.Tensor, max_memory: int
+    ) -> Predictive:
+        options: dict[str, Any] = {"probe": probe, "unknowns": self._unknowns, "max_memory": max_memory}
+        return propagate.mixture(self.model, self.layout, noise, count, x, forward=self._through, **options)
+
+    def _noise(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        drawn = torch.randn(num_samples, self.network.size, generator=generator, dtype=self.loc.dtype)
+        return drawn.to(self.loc.device)
+
+    @property
+    def mode(self) -> Dirac:
+        """The point alone, without its noise: what evaluation mode shows."""
+        return Dirac(self.model, self.record, self.loc)
+
+    def sparsity(self, log_alpha: float = PRUNED) -> dict[str, float]:
+        """The share of each sparse layer's weights that are noise alone, by the weight's name.
+
+        Args:
+            log_alpha: From where on a weight is; 3 says that its mean is below a quarter of its sd.
+
+        Returns:
+            Numbers in [0, 1]; empty where there is no `VariationalDropout`.
+        """
+        return {name: float((layer.pruned(weight, log_alpha) == 0).double().mean()) for name, layer, weight in self._sparse()}
+
+    def prune(self, log_alpha: float = PRUNED) -> Dirac:
+        """The point with real zeros in place of weights that are noise alone.
+
+        Args:
+            log_alpha: As for `sparsity`.
+
+        Returns:
+            A mode that predicts without noise; `compressed` gives it as a plain network.
+
+        Raises:
+            ValueError: If no layer is a `VariationalDropout`.
+        """
+        found = list(self._sparse())
+        if not found:
+            raise ValueError(
+                "pruning needs weights whose noise is learned one by one, but no layer is a layers.VariationalDropout; wrap "
+                "the layers to be pruned in it."
+            )
+        u = self.loc.clone()
+        for name, layer, weight in found:
+            u[self.layout.segments[name].slice] = layer.pruned(weight, log_alpha).reshape(-1)
+        return Dirac(self.model, self.record, u)
+
+    def compressed(self, log_alpha: float = PRUNED) -> nn.Module:
+        """The pruned network as a plain module in evaluation mode: no noise, real zeros.
+
+        Args:
+            log_alpha: As for `sparsity`.
+
+        Returns:
+            A module of torch's own layers, for inputs in the units that the model works in.
+        """
+        module = copied(self.network.module)
+        _fill(module, self.layout.unflatten(self.prune(log_alpha).loc))
+        if isinstance(module, VariationalDropout):
+            return module.layer
+        for parent in list(module.modules()):
+            for name, child in list(parent._modules.items()):
+                if isinstance(child, AbstractNoise):
+                    setattr(parent, name, getattr(child, "layer", None) or nn.Identity())
+        return module
+
+    def _sparse(self) -> Any:
+        values = self.layout.unflatten(self.loc)
+        for name, layer in self.network.layers.items():
+            if isinstance(layer, VariationalDropout):
+                weight = dotted(name, "layer.weight")
+                if weight in values:
+                    yield weight, layer, values[weight]
+
+    def state(self) -> dict[str, Any]:
+        """The point; what was learned beside it is among the module's buffers."""
+        return {"loc": self.loc}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Noisy:
+        """The inverse of `state`."""
+        return cls(model, record, state["loc"])

@@ -1,0 +1,296 @@
+"""Draws that carry statistics of their own for batch normalisation: a function of each draw's weights, or of a random batch.
+
+    f_s(x) = f(x; w_s, m(w_s), v(w_s)),      m, v over all training rows, or over one random batch of them for each draw s
+
+Over all rows a draw is the network that training in full batches means by w_s. Over one batch each, at a single point, what
+varies from draw to draw is the noise that training in mini-batches had: Monte Carlo batch normalisation.
+
+References:
+    Maddox et al. (2019), A simple baseline for Bayesian uncertainty in deep learning (refreshing for each draw).
+    Teye, Azizpour and Smith (2018), Bayesian uncertainty estimation for batch normalized deep networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+
+from bayesreg import _check
+from bayesreg._memory import MAX_MEMORY, chosen
+from bayesreg._threads import drawing, own
+from bayesreg.behaviour import VMAP, batchnorm
+from bayesreg.behaviour.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
+from bayesreg.model.model import BayesianModel
+from bayesreg.posteriors import propagate
+from bayesreg.posteriors.base import AbstractPosterior, Dirac, Gaussian
+from bayesreg.posteriors.record import FitRecord
+from bayesreg.posteriors.restore import restored
+from bayesreg.predictive.mixture import Predictive
+from bayesreg.storage.schema import check_tensors, refuse
+
+_TOGETHER = 20_000  # rows × draws that go through the network at once
+
+
+class WithStatistics(AbstractPosterior):
+    """Stored draws of a posterior's networks, each with batch normalisation's statistics of its own.
+
+    What else the posterior can do (a guide's `guide`, dropout's `sparsity` and `prune`) `base` can. `sample` draws unknowns
+    anew.
+
+    Args:
+        base: The posterior that they are drawn from; unknowns, their means and their sds are its own.
+        record: Its record, which says which statistics these are.
+        made_of: What each draw's network is made of, (S, Q).
+        found: Each draw's statistics, (S, V): `names` side by side.
+
+    Attributes:
+        base: The posterior.
+        shapes: The statistics' shapes by the buffers' dotted names.
+    """
+
+    def __init__(self, base: AbstractPosterior, record: FitRecord, made_of: torch.Tensor, found: torch.Tensor) -> None:
+        super().__init__(base.model, record)
+        self.base, self.made_of, self.found = base, made_of.detach(), found.detach()
+        self.shapes = buffer_shapes(base.model.module)
+        self._module = tracking(base._network).eval()
+
+    @property
+    def num_draws(self) -> int:
+        """S, how many draws are stored."""
+        return len(self.found)
+
+    @property
+    def at_a_point(self) -> bool:
+        """True where the weights are the same in every draw, so that only the statistics differ."""
+        return isinstance(self.base, Dirac)
+
+    def statistics(self) -> dict[str, torch.Tensor]:
+        """Mean and variance of each batch normalisation in each stored draw, (S, C), by the buffers' dotted names."""
+        return _split(self.found, self.shapes)
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws of the unknowns, (S, P)."""
+        return self.base.draw(num_samples, generator)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of `base`."""
+        return self.base.moments()
+
+    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = MAX_MEMORY) -> Predictive:
+        """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
+
+        Stored draws are taken without replacement while there are enough, with replacement beyond.
+
+        Args:
+            x: Inputs (N, ...), in the data's own units.
+            num_samples: S, the number of draws that are mixed.
+            seed: Same seed, same draws; the global random state is not touched.
+            max_memory: Bytes that the stored outputs may take.
+
+        Returns:
+            The predictive, in the data's own units.
+
+        Raises:
+            ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
+        """
+        count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
+        inputs = self.model.prepare(x)
+
+        # numbers of draws, so that what they are made of is not copied once more
+        def forward(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return self.base._forward(self.made_of[draw], rows, own(self._module), _split(self.found[draw], self.shapes))
+
+        def unknowns(draws: torch.Tensor) -> torch.Tensor:
+            return self.base._unknowns(self.made_of[draws])
+
+        index = torch.arange(self.num_draws, device=self.found.device)
+        draws = chosen(index, count, seed, self.layout.size)
+        options: dict[str, Any] = {"probe": index[0], "unknowns": unknowns, "max_memory": max_memory}
+        return propagate.mixture(self.model, self.layout, draws, count, inputs, forward=forward, **options)
+
+    def state(self) -> dict[str, Any]:
+        """The base's kind and state, and the stored draws with their statistics."""
+        kind = type(self.base).__name__
+        record = dataclasses.asdict(self.base.record)
+        return {"kind": kind, "base": self.base.state(), "record": record, "made_of": self.made_of, "found": self.found}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> WithStatistics:
+        """The inverse of `state`."""
+        if set(state) != {"kind", "base", "record", "made_of", "found"} or state["kind"] == cls.__name__:
+            refuse("a state of draws with statistics", "a dict of kind, base, record, made_of, found", ", ".join(state))
+        base = restored(model, state["kind"], state["record"], state["base"])
+        width = base._networks(1, torch.Generator().manual_seed(0)).shape[1]
+        sizes = {"Q": width, "V": sum(shape.numel() for shape in buffer_shapes(model.module).values())}
+        tensors = {name: state[name] for name in ("made_of", "found")}
+        check_tensors(tensors, {"made_of": "SQ", "found": "SV"}, sizes, "a saved posterior's state")
+        return cls(base, record, state["made_of"], state["found"])
+
+
+def refresh_batchnorm(
+    posterior: AbstractPosterior,
+    X: Any,
+    *,
+    batch_size: int | None = None,
+    num_draws: int = 1000,
+    seed: int = 0,
+    max_memory: int = MAX_MEMORY,
+) -> AbstractPosterior:
+    """The same posterior with batch normalisation's statistics taken anew over training inputs, by each draw for itself.
+
+    Args:
+        posterior: A fit of a network with batch normalisation. A mode, or a Laplace approximation (whose network is linearised
+            at one point), takes one set over all rows.
+        X: Training inputs (N, ...), as for `fit`, in the data's own units; a `Dataset` or `DataLoader` of pairs too.
+        batch_size: None for the statistics of all rows; B for those of B random rows, without replacement, at each draw.
+        num_draws: S, how many draws are stored with their statistics; one pass over the rows for each.
+        seed: Same seed, same draws and batches; the global random state is not touched.
+        max_memory: Bytes that the stored draws may take.
+
+    Returns:
+        A new posterior of the same unknowns; `batch_statistics` says what it predicts by.
+
+    Raises:
+        ValueError: If the network has no batch normalisation, X does not fit, `batch_size` is not within 2 … N, or the draws do
+            not fit into `max_memory`.
+
+    >>> import bayesreg as br
+    >>> x = torch.arange(40.0).reshape(20, 2) % 7
+    >>> net = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    >>> mode = br.fit(br.BayesianModel(net), x, x[:, 0], method=br.inference.MAP(num_steps=300, batch_size=10))
+    >>> mode.batch_statistics
+    'running averages of training'
+    >>> again = refresh_batchnorm(mode, x)
+    >>> again.batch_statistics, bool(torch.allclose(again.model.module[0].running_mean, x.mean(0)))
+    ('the statistics of 20 rows, at the mode', True)
+    >>> refresh_batchnorm(mode, x, batch_size=5).batch_statistics
+    'the statistics of one random batch of 5 out of 20 rows, for each draw'
+    """
+    if not isinstance(posterior, AbstractPosterior):
+        raise ValueError(f"posterior must be what fit returned, but {type(posterior).__name__} came; fit the model first.")
+    base = posterior.base if isinstance(posterior, WithStatistics) else posterior
+    if not batchnorms(base.model.module):
+        raise ValueError(
+            f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has none "
+            "that training moves; predict with the posterior as it is."
+        )
+    with drawing(_check.seed(seed)):  # a loader draws where its own numbers begin
+        x = base.model.prepare(X)
+    return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed, max_memory=max_memory)
+
+
+def with_statistics(
+    base: AbstractPosterior,
+    x: torch.Tensor,
+    *,
+    batch_size: int | None,
+    num_draws: int,
+    seed: int,
+    max_memory: int = MAX_MEMORY,
+) -> AbstractPosterior:
+    """`refresh_batchnorm` over prepared inputs.
+
+    Raises:
+        ValueError: If `batch_size` is not within 2 … N, or the draws do not fit into `max_memory`.
+    """
+    count, size = _check.count("num_draws", num_draws), _rows_a_batch(batch_size, len(x))
+    generator = torch.Generator().manual_seed(_check.seed(seed))
+    if size is None and (isinstance(base, Dirac) or (isinstance(base, Gaussian) and base.linearize)):
+        said = f"the statistics of {len(x):,} rows, at the mode"
+        made = copy.copy(base)
+        found = _statistics_of(Dirac(base.model, base.record, base.loc), base.loc.new_zeros(1, 0), x, None, generator)
+        carried = carry(base.model.module, _split(found[0], buffer_shapes(base.model.module))).eval()
+        made.model = base.model.with_module(carried)
+        made.record = _recorded(base, said)
+        return made
+    if isinstance(base, Gaussian) and base.linearize:
+        raise ValueError(
+            "a random batch at each draw needs a posterior that predicts by its draws' networks, but a linearised Laplace "
+            "approximation came, whose network is one point; refresh the mode in its place, or leave batch_size out."
+        )
+    said = (
+        f"each draw's own statistics, over {len(x):,} rows"
+        if size is None
+        else f"the statistics of one random batch of {size:,} out of {len(x):,} rows, for each draw"
+    )
+    with torch.no_grad():
+        check_memory(base.model, count, base._networks(1, torch.Generator().manual_seed(0)).shape[1], max_memory)
+        made_of = base._networks(count, generator)
+        found = _statistics_of(base, made_of, x, size, generator)
+    return WithStatistics(base, _recorded(base, said), made_of, found)
+
+
+def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = MAX_MEMORY) -> None:
+    """Refuse more stored draws than fit.
+
+    Args:
+        model: Whose batch normalisation has statistics.
+        num_draws: S.
+        size: Q, numbers that a draw's network is made of beside them.
+        max_memory: Bytes.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    width = size + sum(shape.numel() for shape in buffer_shapes(model.module).values())
+    needed = num_draws * width * model.like.element_size()
+    if needed > max_memory:
+        raise ValueError(
+            f"stored draws must fit into {max_memory:,} bytes, but {num_draws:,} draws of {width:,} numbers need {needed:,}; "
+            "lower num_draws (or raise max_memory of refresh_batchnorm)."
+        )
+
+
+def _recorded(base: AbstractPosterior, said: str) -> FitRecord:
+    """The fit's record with other statistics; what it notes about those before is no longer so."""
+    notes = [note for note in base.history.notes if not note.startswith("batch normalisation:")]
+    if len(notes) < len(base.history.notes) and isinstance(base, Gaussian):
+        notes.append("batch normalisation: the curvature is that of the running averages that the mode's training left.")
+    return dataclasses.replace(base.record, batch_statistics=said, history=dataclasses.replace(base.history, notes=notes))
+
+
+def _rows_a_batch(batch_size: int | None, num_rows: int) -> int | None:
+    if batch_size is None:
+        return None
+    size = _check.count("batch_size", batch_size)
+    if not 2 <= size <= num_rows:
+        raise ValueError(
+            f"batch_size must be between 2, since one row has no variance, and the {num_rows:,} rows, but {size:,} came; pass "
+            "for example 32."
+        )
+    return size
+
+
+def _statistics_of(
+    base: AbstractPosterior, made_of: torch.Tensor, x: torch.Tensor, size: int | None, generator: torch.Generator
+) -> torch.Tensor:
+    """(S, V): the statistics of each draw's network over all rows, or over a random batch."""
+    module = by_batch(base._network).eval()
+
+    def one(made_of: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        found = statistics(module, lambda part: base._forward(made_of, part, module), rows, entries)
+        return torch.cat([value.reshape(-1) for value in found.values()])
+
+    few, done = size or len(x), []
+    with torch.no_grad():
+        entries = widest(module, lambda part: base._forward(made_of[0], part, module), x[:2])
+        together = max(1, min(_TOGETHER, batchnorm.AT_ONCE // entries) // few)
+        for part in made_of.split(together):
+            if size is None:
+                rows, axis = x, None
+            else:
+                rows = torch.stack([x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for _ in part])
+                axis = 0
+            if together == 1 or not base.model.behaviour.stands(VMAP):
+                done.append(torch.stack([one(own, rows if axis is None else rows[s]) for s, own in enumerate(part)]))
+            else:
+                done.append(torch.vmap(one, in_dims=(0, axis))(part, rows))
+    return torch.cat(done)
+
+
+def _split(flat: torch.Tensor, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Statistics side by side in the last axis, by name."""
+    return dict(zip(shapes, flat.split([shape.numel() for shape in shapes.values()], -1), strict=True))

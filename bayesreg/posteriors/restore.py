@@ -1,0 +1,37 @@
+"""A posterior from what was stored of it, checked before it is believed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayesreg._catalog import concrete
+from bayesreg.model.model import BayesianModel
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.record import FitRecord
+from bayesreg.storage.schema import check_fields, check_tensors, refuse
+
+
+def restored(model: BayesianModel, kind: str, record: dict[str, Any], state: dict[str, Any]) -> AbstractPosterior:
+    """A posterior from what was stored of it.
+
+    Args:
+        model: Its model.
+        kind: Name of its class.
+        record: Its record, as `dataclasses.asdict` gave it.
+        state: As its `state` gave it.
+
+    Returns:
+        The posterior.
+
+    Raises:
+        ValueError: If any of it is not what such a posterior has.
+    """
+    kinds = {cls.__name__: cls for cls in concrete(AbstractPosterior)}
+    if kind not in kinds:
+        refuse("a saved posterior's kind", f"one of {', '.join(kinds)}", repr(kind))
+    check_fields(FitRecord, record, "a saved posterior's record")
+    found = kinds[kind]
+    if found.state_shapes is not None:
+        unknowns = sum(latent.shape.numel() for latent in model.latents.values())
+        check_tensors(state, found.state_shapes, {"P": unknowns}, "a saved posterior's state")
+    return found.from_state(model, FitRecord.from_dict(record), state)

@@ -1,5 +1,0 @@
-"""One self-contained page on what was assumed, what was found and what a mode hid."""
-
-from bayesreg.report.build import Report, report
-
-__all__ = ["Report", "report"]

@@ -1,0 +1,49 @@
+"""By which statistics batch normalisation predicts, and what a random batch alone makes of a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bayesreg.behaviour.batchnorm import AVERAGES, batchnorms
+from bayesreg.posteriors.base import AbstractPosterior, Dirac
+from bayesreg.posteriors.refreshed import WithStatistics
+from bayesreg.reports.noise import makes
+
+
+def batchnorm_facts(
+    posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The statistics behind each fit's predictions.
+
+    Args:
+        posteriors: By name.
+        parts: What `uncertainty_facts` found for them.
+
+    Returns:
+        Plain values by name, of networks with batch normalisation only: "layers", "statistics" in words, "finding", the same
+        as a sentence, and "noise", what the batches alone make of a prediction, empty where they are not random.
+    """
+    found = {}
+    for name, posterior in posteriors.items():
+        statistics = posterior.batch_statistics
+        if statistics is None:
+            continue
+        # at one point, only the batches differ from draw to draw
+        alone = isinstance(posterior, WithStatistics) and posterior.at_a_point
+        mine = [part for part in parts if part["posterior"] == name]
+        which = statistics.removesuffix(", for each draw")
+        noise = (
+            f"A draw takes {which}: {makes(mine)}. How many rows a batch has was set by hand, and this number with it."
+            if alone
+            else ""
+        )
+        shared = statistics == AVERAGES and not isinstance(posterior, Dirac)  # which have one draw
+        better = ", one set for all draws; bayesreg.refresh_batchnorm gives each draw its own" if shared else ""
+        found[name] = {
+            "layers": list(batchnorms(posterior.model.module)),
+            "statistics": statistics,
+            "finding": f"predicts by {statistics}{better}.",
+            "noise": noise,
+        }
+    return found

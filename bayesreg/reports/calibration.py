@@ -1,0 +1,383 @@
+"""Whether stated probabilities came true, as facts and as one sentence a posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, final
+
+import numpy as np
+
+from bayesreg.comparison import Comparison
+from bayesreg.metrics import readings as _readings
+from bayesreg.metrics.measures import Coverage, plain
+from bayesreg.predictive.mixture import Predictive
+from bayesreg.reports.chance import CALIBRATION, Shift, Tails, adjusted, num_draws, ranked, regression_tails
+from bayesreg.reports.rows import num_outputs
+from bayesreg.reports.text import bounds, name_of, percent, plural
+
+Judgement = Literal["overconfident", "cautious", "consistent", "too few"]
+_BLIND = 0.10  # a test set that cannot tell two shares this far apart is too small to judge by
+_SURE = 0.1  # of the level: then a verdict "is" so, and does not only "look" so
+_EXACT_ROWS = 3000
+_WEIGHTS = {"shift": 0.4, 0.95: 0.4, 0.9: 0.2 / 3, 0.8: 0.2 / 3, 0.5: 0.2 / 3}  # what a verdict looks for first
+_HITS, _ECE = 0.7, 0.3
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """What can be said of a regression's calibration when chance is to explain all else, all posteriors together.
+
+    Attributes:
+        judgements: By level of coverage.
+        sure: Whether the 95 % coverage would be so far out in a tenth as many test sets.
+        shift: Where the truths lie on average.
+        shifted: Whether that is more than chance does.
+        by_shift: Whether the 95 % coverage is right once all truths are moved by what they are off on average.
+        output: Number of the output where it is; None where there is one.
+    """
+
+    judgements: dict[float, Judgement]
+    sure: bool
+    shift: Shift
+    shifted: bool
+    by_shift: bool
+    output: int | None
+
+    @property
+    def judgement(self) -> Judgement:
+        """Of the 95 % intervals."""
+        return self.judgements[0.95]
+
+    @property
+    def side(self) -> Literal["low", "high"]:
+        """Where the predictions lie, seen from the truths."""
+        return "low" if self.shift.mean > 0.5 else "high"
+
+    @property
+    def uneven(self) -> list[float]:
+        """Levels that are off while 95 % is not."""
+        off = [level for level, said in self.judgements.items() if said in ("overconfident", "cautious")]
+        return off if self.judgement in ("consistent", "too few") else []
+
+
+def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Finding]:
+    """What is said of each posterior of a regression, at one level for all that is said.
+
+    Args:
+        comparison: A regression's.
+        y: The targets that it scored.
+        seed: Seed of the test sets that are drawn to see what chance does.
+
+    Returns:
+        By name.
+    """
+    found = {name: regression_tails(predictive, y, seed=seed) for name, predictive in comparison.predictives.items()}
+    p: dict[tuple[str, Any], tuple[float, float]] = {}
+    for name, (shift, covered) in found.items():
+        p[name, "shift"] = shift.tails.p, _WEIGHTS["shift"]
+        p |= {(name, level): (tails.p, _WEIGHTS[level]) for level, tails in covered.items()}
+    p_adjusted = adjusted(p)
+    out = {}
+    for name, (shift, covered) in found.items():
+        judged: dict[float, Judgement] = {
+            c.level: _judgement(c, covered[c.level], p_adjusted[name, c.level] <= CALIBRATION)
+            for c in comparison.scores[name].coverages
+        }
+        sure, shifted = p_adjusted[name, 0.95] <= _SURE * CALIBRATION, p_adjusted[name, "shift"] <= CALIBRATION
+        by_shift = shifted and _right_but_moved(comparison.predictives[name], y, seed)
+        several = num_outputs(comparison.predictives[name]) > 1
+        out[name] = Finding(judged, sure, shift, shifted, by_shift, shift.tails.output if several else None)
+    return out
+
+
+def _right_but_moved(predictive: Predictive, y: Any, seed: int) -> bool:
+    target = predictive.target(y)
+    _, covered = regression_tails(predictive, target - (target - predictive.mean).mean(0), seed=seed)
+    return covered[0.95].p > _WEIGHTS[0.95] * CALIBRATION
+
+
+def _judgement(coverage: Coverage, tails: Tails, off: bool) -> Judgement:
+    """Of one count; "too few" when chance explains it, but would also hide a level that is wrong by ten points."""
+    if off:
+        return "overconfident" if tails.low < tails.high else "cautious"
+    return "too few" if coverage.lower < coverage.level - _BLIND else "consistent"
+
+
+@final
+@dataclass(frozen=True)
+class Confidence:
+    """How often the predicted class was right, beside how often it was said to be.
+
+    Attributes:
+        num_data: N.
+        hits: Rows whose predicted class was the observed one.
+        accuracy: hits / N.
+        lower: Lower end of its 95 % Wilson interval; `upper` is its upper end.
+        confidence: Mean stated probability of the predicted class.
+        at_most: Probability of so few hits, or fewer, in a test set that the predictive makes.
+        at_least: Probability of so many hits, or more.
+        ece: Expected calibration error, 15 bins.
+        ece_limit: What it stays below in 95 % of such test sets.
+        ece_at_least: Probability of so large a one, or larger.
+        p_hits: Holm's adjusted p-value of the hits, of all that is said together; by itself where nothing else is said.
+        p_ece: The same of the calibration error.
+    """
+
+    num_data: int
+    hits: int
+    accuracy: float
+    lower: float
+    upper: float
+    confidence: float
+    at_most: float
+    at_least: float
+    ece: float
+    ece_limit: float
+    ece_at_least: float
+    p_hits: float
+    p_ece: float
+
+    @property
+    def judgement(self) -> Judgement:
+        """By the number of hits."""
+        if self.p_hits <= CALIBRATION:
+            return "overconfident" if self.at_most < self.at_least else "cautious"
+        return "too few" if self.confidence - self.lower > _BLIND else "consistent"
+
+    @property
+    def sure(self) -> bool:
+        """Whether a tenth as many test sets would be so far out."""
+        return self.p_hits <= _SURE * CALIBRATION
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the calibration error is more than chance makes, while the number of hits is not."""
+        return self.judgement == "consistent" and self.p_ece <= CALIBRATION
+
+
+def confidences(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Confidence]:
+    """Stated against observed accuracy of each posterior, at one level for all that is said.
+
+    Args:
+        comparison: A classification's.
+        y: Class labels (N,).
+        seed: Seed of the test sets that are drawn to see what chance does.
+
+    Returns:
+        By name.
+    """
+    found = {n: confidence(p, y, comparison.scores[n]["ece"], seed=seed) for n, p in comparison.predictives.items()}
+    hits = {(name, "hits"): (c.p_hits, _HITS) for name, c in found.items()}
+    together = adjusted(hits | {(name, "ece"): (c.p_ece, _ECE) for name, c in found.items()})
+    return {n: replace(c, p_hits=together[n, "hits"], p_ece=together[n, "ece"]) for n, c in found.items()}
+
+
+def confidence(predictive: Predictive, y: Any, ece: float, *, seed: int = 0) -> Confidence:
+    """Stated against observed accuracy of one classification.
+
+    Args:
+        predictive: A classification's prediction for N rows.
+        y: Class labels (N,).
+        ece: The expected calibration error found.
+        seed: Seed of the test sets that are drawn.
+
+    Returns:
+        The numbers.
+    """
+    stated, right = _readings.stated_and_right(predictive, y)
+    top = np.maximum(stated, 1 - stated) if predictive.kind == "binary" else stated
+    hit = np.where(stated > 0.5, right, 1 - right) if predictive.kind == "binary" else right
+    hits, n = int(hit.sum()), len(hit)
+    lower, upper = _readings.wilson(hits, n)
+    hits_made, ece_made = _drawn_classes(predictive, stated, seed)
+    single = predictive.num_samples == 1
+    at_most, at_least = _tails(top, hits) if single else (ranked(hits, hits_made), ranked(-hits, -hits_made))
+    ece_at_least, p_hits = ranked(-ece, -ece_made), min(1.0, 2 * min(at_most, at_least))
+    limit = float(np.quantile(ece_made, 0.95))
+    return Confidence(
+        n, hits, hits / n, float(lower), float(upper), float(top.mean()), at_most, at_least, ece, limit, ece_at_least,
+        p_hits, ece_at_least,
+    )  # fmt: skip
+
+
+def _drawn_classes(predictive: Predictive, stated: np.ndarray, seed: int, num_bins: int = 15) -> tuple[np.ndarray, np.ndarray]:
+    """Hits, and the expected calibration error, of test sets that the predictive makes (Bröcker and Smith, 2007)."""
+    number = num_draws(predictive)
+    index = np.clip(np.ceil(stated * num_bins).astype(int) - 1, 0, num_bins - 1)
+    hits, gaps = np.zeros(number), np.zeros((number, num_bins))
+    for rows, part in predictive.split(number):
+        y, mean = part.sample(number, seed=seed + rows.start).cpu(), part.mean.cpu()
+        hits += (y == (mean > 0.5 if predictive.kind == "binary" else mean.argmax(-1))).double().sum(1).numpy()
+        came = (y if predictive.kind == "binary" else y == mean.argmax(-1)).double().numpy()
+        gaps += (came - stated[rows]) @ np.eye(num_bins)[index[rows]]
+    return hits, np.abs(gaps).sum(1) / len(stated)
+
+
+def _tails(stated: np.ndarray, hits: int) -> tuple[float, float]:
+    """P(no more hits) and P(no fewer) when row i is a hit with probability stated_i (Poisson-binomial)."""
+    n = len(stated)
+    if n > _EXACT_ROWS:
+        from scipy.stats import norm
+
+        sd = max(float(np.sqrt((stated * (1 - stated)).sum())), 1e-12)
+        z = [(hits + half - stated.sum()) / sd for half in (0.5, -0.5)]
+        return float(norm.cdf(z[0])), float(norm.sf(z[1]))
+    mass = np.zeros(n + 1)
+    mass[0] = 1.0
+    for p in stated:
+        mass[1:] = mass[1:] * (1 - p) + mass[:-1] * p
+        mass[0] *= 1 - p
+    return float(mass[: hits + 1].sum()), float(mass[hits:].sum())
+
+
+def calibration_facts(
+    comparison: Comparison, y: Any, found: Mapping[str, Finding] | Mapping[str, Confidence]
+) -> dict[str, dict[str, Any]]:
+    """Everything the calibration section shows, by posterior.
+
+    Args:
+        comparison: What `compare` found.
+        y: The targets that it scored.
+        found: What `findings` or `confidences` found.
+
+    Returns:
+        Plain values; "finding" is a sentence for the figure.
+    """
+    return {
+        name: _regression(comparison, name, y, part)
+        if isinstance(part, Finding)
+        else _classification(comparison, name, y, part)
+        for name, part in found.items()
+    }
+
+
+def _regression(comparison: Comparison, name: str, y: Any, found: Finding) -> dict[str, Any]:
+    predictive, scores = comparison.predictives[name], comparison.scores[name]
+    u = predictive.cdf(y).cpu().double().numpy().ravel()
+    observed = _readings.coverage_curve(predictive, y)
+    low, high = _readings.binomial_band(u.size, _readings.LEVELS)
+    ends = float(((u < 0.05) | (u > 0.95)).mean())
+    below, above = int((observed < low).sum()), int((observed > high).sum())
+    return {
+        "coverages": [{**asdict(c), "judgement": found.judgements[c.level]} for c in scores.coverages],
+        "levels": list(_readings.LEVELS),
+        "observed": [float(share) for share in observed],
+        "calibration_error": plain(scores["calibration_error"]),
+        "outside_band": below + above,
+        "pit_counts": [int(count) for count in np.histogram(u, 10, (0, 1))[0]],
+        "pit_mean": float(u.mean()),
+        "ends": ends,
+        "shift": {"mean": found.shift.mean, "standard_errors": plain(found.shift.distance), "clear": found.shifted},
+        "finding": pit_finding(ends, found),
+        "curve_finding": _curve_finding(name, below, above, len(observed)),
+    }
+
+
+def pit_finding(ends: float, found: Finding) -> str:
+    """The histogram of PIT values in words: what the verdict says of them, and how far out they are.
+
+    Args:
+        ends: Share of the values below 0.05 or above 0.95.
+        found: What the verdict says.
+
+    Returns:
+        One or two sentences.
+    """
+    said = {"overconfident": "more than chance: too narrow", "cautious": "fewer than chance: too wide"}.get(
+        found.judgements[0.9], "as chance allows"
+    )
+    text = f"{percent(ends)} of the values lie in the outermost 10 % of their predictive, {said}."
+    return f"{text} {shift_sentence(found)}" if found.shifted else text
+
+
+def shift_sentence(found: Finding) -> str:
+    """That the predictions lean to one side, in words.
+
+    Args:
+        found: What the verdict says.
+
+    Returns:
+        One sentence.
+    """
+    where = "" if found.output is None else f" (output {found.output})"
+    return (
+        f"Predictions are too {found.side} on average{where}: the truths lie at the {percent(found.shift.mean)} point of their "
+        f"predictives, {abs(found.shift.distance):.1f} standard errors from the middle."
+    )
+
+
+def _curve_finding(name: str, below: int, above: int, levels: int) -> str:
+    if not below and not above:
+        return f"{name_of(name)} stays inside the band at all {levels} levels"
+    parts = [f"{side} the band at {count}" for side, count in (("below", below), ("above", above)) if count]
+    return f"{name_of(name)} lies {' and '.join(parts)} of {levels} levels"
+
+
+def _classification(comparison: Comparison, name: str, y: Any, found: Confidence) -> dict[str, Any]:
+    predictive, scores = comparison.predictives[name], comparison.scores[name]
+    stated, observed, count = (part.tolist() for part in _readings.reliability_bins(predictive, y))
+    return {
+        **{key: plain(value) for key, value in asdict(found).items()},
+        "judgement": found.judgement,
+        "ece_off": found.p_ece <= CALIBRATION,
+        "brier": plain(scores["brier"]),
+        "bins": [list(row) for row in zip(stated, observed, count, strict=True)],
+        "finding": f"Calibration error {ece_words(found)}.",
+    }
+
+
+def ece_words(found: Confidence) -> str:
+    """A calibration error beside what chance makes of it.
+
+    Args:
+        found: The numbers.
+
+    Returns:
+        A clause.
+    """
+    error, limit = percent(found.ece), percent(found.ece_limit, apart=found.ece)
+    if found.p_ece <= CALIBRATION:
+        return f"{error}, above the {limit} that chance allows"
+    if found.ece > found.ece_limit:
+        return f"{error}, above the {limit} that chance alone passes in one test set of twenty, but too near to say more"
+    return f"{error}, below the {limit} that chance allows"
+
+
+def coverage_sentence(coverage: Coverage, values: str, judgement: Judgement) -> str:
+    """One level's coverage in words, with its 95 % interval and what that allows to be said.
+
+    Args:
+        coverage: Observed coverage.
+        values: What was counted, "92 test rows".
+        judgement: What the verdict says.
+
+    Returns:
+        A clause.
+    """
+    level = percent(coverage.level)
+    ends = bounds(coverage.lower, coverage.upper, coverage.level)
+    found = f"{percent(coverage.rate)} of the {values} (95 % CI {ends})"
+    text = f"its {level} intervals cover {found}"
+    holds = coverage.lower <= coverage.level <= coverage.upper
+    says: dict[Judgement, str] = {
+        "overconfident": ": too narrow",
+        "cautious": ": wider than they need be",
+        "consistent": f": cannot be told apart from {level}" if holds else ", but chance may explain that",
+        "too few": f": too few rows to tell whether that is {level} or {percent(coverage.level - _BLIND)}",
+    }
+    return text + says[judgement]
+
+
+def counted(comparison: Comparison) -> str:
+    """What the coverage counts, in words.
+
+    Args:
+        comparison: A regression's.
+
+    Returns:
+        "92 test rows", or with K outputs "276 test values".
+    """
+    count = comparison.scores[comparison.best].coverages[0].num_data
+    return plural(count, "test row" if count == comparison.num_data else "test value")

@@ -1,0 +1,203 @@
+"""What chance alone does to a calibrated predictive, and one level for all that a verdict says.
+
+A calibrated predictive is one whose test set could be a draw of its own. Rows are not independent in such a draw: all of
+them share the function, so that with few training rows all errors lean to one side together. The draws of a predictive
+share it too (`Predictive.sample`), so the observed test set is ranked among them:
+
+    p = (1 + #{draws at least as extreme}) / (1 + R)
+
+which holds at any number of rows. A mode says that rows are independent, and its tails are the binomial's own.
+
+References:
+    Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies.
+    Holm (1979), A simple sequentially rejective multiple test procedure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, final
+
+import numpy as np
+
+from bayesreg.metrics.measures import LEVELS
+from bayesreg.predictive.mixture import Predictive
+
+# A strip of verdicts says something wrong of calibrated predictions in at most one test set of twenty, all cards together
+CALIBRATION, AHEAD = 0.03, 0.02
+_DRAWS, _LEAST_DRAWS, _ENTRIES = 4000, 1000, 2**22
+Key = TypeVar("Key", bound=Hashable)
+
+
+@final
+@dataclass(frozen=True)
+class Tails:
+    """How rare an observed value is among test sets that a calibrated predictive would make.
+
+    Attributes:
+        low: Probability of a value as low, or lower.
+        high: Probability of one as high, or higher.
+        output: Number of the output where that is rarest; 0 where there is one.
+    """
+
+    low: float
+    high: float
+    output: int = 0
+
+    @property
+    def p(self) -> float:
+        """Probability of a value as far out on either side."""
+        return min(1.0, 2 * min(self.low, self.high))
+
+
+@final
+@dataclass(frozen=True)
+class Shift:
+    """Where the truths lie in their predictives on average.
+
+    Attributes:
+        tails: Of the mean PIT value.
+        mean: That mean; above 0.5 the predictions are too low.
+        distance: From 0.5, in standard errors that hold what the rows share.
+    """
+
+    tails: Tails
+    mean: float
+    distance: float
+
+
+def adjusted(found: Mapping[Key, tuple[float, float]]) -> dict[Key, float]:
+    """Holm's adjusted p-values with weights: what is at most α there is said wrongly with probability α, all together.
+
+    Args:
+        found: A p-value and its weight by name.
+
+    Returns:
+        The adjusted p-values by name, at most 1.
+
+    >>> adjusted({"a": (0.01, 1.0), "b": (0.04, 1.0)})
+    {'a': 0.02, 'b': 0.04}
+    """
+    order = sorted(found, key=lambda key: found[key][0] / found[key][1])
+    left, highest, out = sum(weight for _, weight in found.values()), 0.0, {}
+    for key in order:
+        p, weight = found[key]
+        highest = max(highest, min(1.0, p * left / weight))
+        left -= weight
+        out[key] = highest
+    return {key: out[key] for key in found}
+
+
+def binomial_tails(hits: int, count: int, share: float) -> Tails:
+    """Exact tails of a count of independent values.
+
+    Args:
+        hits: How many were counted.
+        count: Of how many.
+        share: The probability of each.
+
+    Returns:
+        Both tails.
+
+    >>> round(binomial_tails(1, 3, 0.95).low, 5)
+    0.00725
+    """
+    from scipy.stats import binom
+
+    return Tails(float(binom.cdf(hits, count, share)), float(binom.sf(hits - 1, count, share)))
+
+
+def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[Shift, dict[float, Tails]]:
+    """How rare the mean of the PIT values and the coverage of each level are. Several outputs count by the rarest of them.
+
+    Args:
+        predictive: A regression's prediction for N rows.
+        y: What was observed there.
+        seed: Seed of the draws.
+
+    Returns:
+        The shift, and tails by level of coverage.
+    """
+    u = predictive.cdf(y).cpu().double().numpy().reshape(predictive.num_rows, -1)
+    rows = len(u)
+    seen = _summaries(u[None])[0]
+    if predictive.num_samples == 1:
+        z = np.sqrt(12 * rows) * (seen[0] - 0.5)
+        pairs = [(_normal(z), _normal(-z))]
+        for level, shares in zip(LEVELS, seen[1:], strict=True):
+            each = [binomial_tails(round(share * rows), rows, level) for share in shares]
+            pairs.append((np.array([tails.low for tails in each]), np.array([tails.high for tails in each])))
+    else:
+        made = _drawn(predictive, seed)
+        z = (seen[0] - 0.5) / np.maximum(made[:, 0].std(0), 1e-12)
+        pairs = list(zip(_ranked(seen, made), _ranked(-seen, -made), strict=True))
+    (low, high), (own_low, own_high) = pairs[0], _own_error(u)
+    pairs[0] = np.maximum(low, own_low), np.maximum(high, own_high)
+    tails = [_rarest(*pair) for pair in pairs]
+    k = tails[0].output
+    return Shift(tails[0], float(seen[0, k]), float(z[k])), dict(zip(LEVELS, tails[1:], strict=True))
+
+
+def _own_error(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tails of the mean PIT value by its own scatter: too narrow intervals throw values to both ends, which is no shift."""
+    from scipy.stats import t
+
+    if len(u) < 2:
+        return np.ones(u.shape[1]), np.ones(u.shape[1])
+    ratio = (u.mean(0) - 0.5) / np.maximum(u.std(0, ddof=1) / np.sqrt(len(u)), 1e-12)
+    return t.cdf(ratio, len(u) - 1), t.sf(ratio, len(u) - 1)
+
+
+def num_draws(predictive: Predictive) -> int:
+    """R: as many draws as tell one in a few thousand apart, fewer where there are many rows; each component as often."""
+    wanted = min(_DRAWS, max(_LEAST_DRAWS, _ENTRIES // (predictive.num_rows * predictive.num_outputs)))
+    return -(-wanted // predictive.num_samples) * predictive.num_samples
+
+
+def ranked(seen: float, made: np.ndarray) -> float:
+    """P(a draw as low as what was seen, or lower).
+
+    Where no draw is, a normal distribution goes on from there.
+
+    >>> ranked(0.5, np.arange(9.0)), ranked(7.0, np.arange(9.0))
+    (0.2, 0.9)
+    """
+    return float(_ranked(np.array(seen), np.asarray(made, float)))
+
+
+def _ranked(seen: np.ndarray, made: np.ndarray) -> np.ndarray:
+    fewer = (made <= seen + 1e-12).sum(0)
+    rank = (1 + fewer) / (1 + len(made))
+    beyond = _normal((seen - made.mean(0)) / np.maximum(made.std(0), 1e-12))
+    return np.where(fewer == 0, np.minimum(rank, beyond), rank)
+
+
+def _normal(z: np.ndarray) -> np.ndarray:
+    from scipy.stats import norm
+
+    return norm.cdf(z)
+
+
+def _summaries(u: np.ndarray) -> np.ndarray:
+    """Mean PIT value, then the share inside each level's central interval, of test sets (R, N, K): (R, 1 + levels, K)."""
+    inside = np.abs(2 * u - 1)
+    return np.stack([u.mean(1), *((inside <= level + 1e-12).mean(1) for level in LEVELS)], 1)
+
+
+def _drawn(predictive: Predictive, seed: int) -> np.ndarray:
+    """The same of R test sets that the predictive makes; their PIT values are ranks among each other."""
+    number, total = num_draws(predictive), 0.0
+    for rows, part in predictive.split(number):
+        y = part.sample(number, seed=seed + rows.start).cpu().double().numpy().reshape(number, part.num_rows, -1)
+        order = y.argsort(0)
+        u = np.empty_like(y)
+        np.put_along_axis(u, order, np.broadcast_to(((np.arange(number) + 0.5) / number)[:, None, None], y.shape), 0)
+        total = total + _summaries(u) * (part.num_rows / predictive.num_rows)
+    return np.asarray(total)
+
+
+def _rarest(low: np.ndarray, high: np.ndarray) -> Tails:
+    """The output that is rarest, its tails times the number of outputs."""
+    k = int(np.minimum(low, high).argmin())
+    return Tails(min(1.0, len(low) * float(low[k])), min(1.0, len(low) * float(high[k])), k)

@@ -1,0 +1,267 @@
+"""A report: what was assumed, what was found and what the mode hid, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from bayesreg import _check
+from bayesreg.comparison import METRICS, Comparison, compare
+from bayesreg.data.rows import all_rows, as_inputs, names_of, order_by_name
+from bayesreg.metrics.readings import column, number
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.reports import facts, figures, text
+from bayesreg.reports.batchnorm import batchnorm_facts
+from bayesreg.reports.calibration import Confidence, Finding, calibration_facts, confidences, findings
+from bayesreg.reports.cards import WORDS, verdict
+from bayesreg.reports.glossary import GLOSSARY, READS
+from bayesreg.reports.noise import noise_facts
+from bayesreg.reports.pairs import pair_facts
+from bayesreg.reports.rows import MAX_OUTPUTS, uncertainty_facts, worst_rows
+from bayesreg.reports.rows import row_names as rows_of
+from bayesreg.reports.svg import THEME
+from bayesreg.storage.files import replacing
+
+FORMAT = 1
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What `report` made. Shown in a notebook it is its verdict; `save` writes the whole page.
+
+    Attributes:
+        html: The page, self-contained: no script, no request.
+        data: The same facts as plain values, ready for JSON.
+        comparison: The scores behind it.
+    """
+
+    html: str
+    data: dict[str, Any]
+    comparison: Comparison
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> tuple[Path, Path]:
+        """Write the page and, beside it, its facts: both or neither.
+
+        Args:
+            path: Where to, ending in .html; the facts go to the same name ending in .json.
+            force: Replace existing files.
+
+        Returns:
+            Both paths.
+
+        Raises:
+            ValueError: If the name does not end in .html, the folder is not there, or a file exists and `force` is not given.
+        """
+        page = Path(path)
+        if page.suffix != ".html" or page.is_dir():
+            raise ValueError(
+                f"a report's path must be a file ending in .html, but {os.fspath(path)!r} came; write report.html."
+            )
+        beside = page.with_suffix(".json")
+        if beside.is_dir():
+            raise ValueError(f"{os.fspath(beside)!r} must be free for the facts, but it is a folder; choose another name.")
+        facts = json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False)
+        with replacing([page, beside], force=force) as files:
+            for file, content in zip(files, (self.html, facts), strict=True):
+                file.write(content.encode(errors="backslashreplace"))  # half a character, as from a file name
+        return page, beside
+
+    def _repr_html_(self) -> str:
+        return _environment().get_template("summary.html").render(data=self.data, words=WORDS)
+
+    def __repr__(self) -> str:
+        return f"Report({self.data['title']!r}, {', '.join(self.data['fits'])}; {self.comparison.num_data:,} rows)"
+
+
+def report(
+    posteriors: Mapping[str, AbstractPosterior],
+    X: Any,
+    y: Any = None,
+    *,
+    num_samples: int | None = None,
+    seed: int = 0,
+    title: str = "What the mode hid",
+    notes: Sequence[str] = (),
+    source: str | None = None,
+    feature_names: Sequence[str] | None = None,
+    target_name: str | None = None,
+    classes: Sequence[str] | None = None,
+    row_names: Sequence[str | int] | None = None,
+    missing: Mapping[str, str] | None = None,
+) -> Report:
+    """One page that says in plain words, and shows, what several posteriors are worth on held-out rows.
+
+    Args:
+        posteriors: Name to posterior, of one or of several models, all of one likelihood kind; a mode among them is set
+            against the others parameter by parameter.
+        X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
+        y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
+        num_samples: Draws from each posterior; None for as many as their comparison needs, see `compare`.
+        seed: Seed of all draws; same posteriors, rows and seed, same page but for its date.
+        title: Heading of the page.
+        notes: How the data were encoded, one sentence each.
+        source: Where the data come from.
+        feature_names: Names of the D inputs; a data frame brings its own.
+        target_name: Name of the target.
+        classes: Names of the classes, in label order.
+        row_names: What the rows are called where they come from; a data frame brings its index, and else they are 1 … N.
+        missing: Fits that could not be had, by name, each with the reason.
+
+    Returns:
+        The report; `.save("report.html")` writes it.
+
+    Raises:
+        ValueError: If the posteriors or the data do not fit (see `compare`), or names are no list, not as many as what they
+            name, or given twice.
+
+    >>> import torch, bayesreg as br
+    >>> x = torch.linspace(-1, 1, 40)[:, None]
+    >>> model = br.BayesianModel(torch.nn.Linear(1, 1), likelihood=br.likelihoods.Gaussian(0.5))
+    >>> found = report({"exact": br.fit(model, x, x[:, 0], method="exact")}, x, x[:, 0])
+    >>> found, found.html.startswith("<!DOCTYPE html>"), found.data["fits"]["exact"]["converged"]
+    (Report('What the mode hid', exact; 40 rows), True, True)
+    """
+    X, y = all_rows(X, y)
+    seed = _check.seed(seed)
+    comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed)
+    named_rows, rows_are = rows_of(X, comparison.num_data, row_names)
+    X, y, feature_names = _as_fitted(posteriors, X, y, feature_names)
+    described = facts.data_facts(
+        X,
+        comparison,
+        source=source,
+        feature_names=feature_names,
+        target_name=target_name,
+        classes=classes,
+        notes=notes,
+    )
+    found = (findings if comparison.kind == "regression" else confidences)(comparison, y, seed=seed)
+    uncertainty = uncertainty_facts(comparison)
+    dropout, normalised = noise_facts(posteriors, uncertainty), batchnorm_facts(posteriors, uncertainty)
+    noises = {name: part["finding"] for name, part in dropout.items()}
+    noises |= {name: part["noise"] for name, part in normalised.items() if part["noise"]}
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "title": str(title),
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": facts.versions(),
+        "missing": facts.missing_facts(missing, posteriors),
+        "num_samples": {name: p.num_samples for name, p in comparison.predictives.items()},
+        "seed": seed,
+        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises, missing, seed=seed)],
+        "data": described | {"rows_are": rows_are},
+        "models": facts.model_facts(posteriors, described["features"]),
+        "priors": facts.prior_facts(posteriors),
+        "fits": facts.fit_facts(posteriors),
+        "dropout": dropout,
+        "batchnorm": normalised,
+        "comparison": comparison.to_dict(),
+        "pairs": pair_facts(posteriors, num_samples=num_samples or 1000, seed=seed),
+        "calibration": calibration_facts(comparison, y, found),
+        "uncertainty": uncertainty,
+        "worst_rows": worst_rows(
+            comparison, y, classes=described["classes"], X=X, names=named_rows, features=described["features"]
+        ),
+    }
+    data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved
+    drawn = figures.draw_all(posteriors, comparison, y, data)
+    return Report(_render(data, drawn, comparison, found), data, comparison)
+
+
+def _as_fitted(posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, names: Any) -> tuple[Any, Any, Any]:
+    """Columns in the order of the first fit, which its weights have too, and their names where the fit alone knows them."""
+    model = next(iter(posteriors.values())).model
+    order = order_by_name("X", names_of(X), model.feature_names)
+    if order is not None:
+        import pandas as pd
+
+        X = X.iloc[:, order] if isinstance(X, pd.DataFrame) else as_inputs(X)[:, order]
+    if names is None and names_of(X) is None:
+        names = model.feature_names
+    return X, model.targets(y), names
+
+
+Found = Mapping[str, Finding] | Mapping[str, Confidence]
+
+
+def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison, found: Found) -> str:
+    shown = {metric for metric in comparison.scores[comparison.best] if METRICS[metric].headline}
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            data=data,
+            drawn=drawn,
+            theme=THEME,
+            words=WORDS,
+            table=comparison_table(comparison, found),
+            reads={key: line for key, line in READS.items() if key == "difference" or key in shown},
+            metrics=METRICS,
+            glossary=GLOSSARY,
+            max_outputs=MAX_OUTPUTS,
+            series={name: i % 6 for i, name in enumerate(data["fits"])},
+        )
+    )
+
+
+def comparison_table(comparison: Comparison, found: Found) -> dict[str, Any]:
+    """The comparison as heads and cells, the best of each column marked.
+
+    Args:
+        comparison: What `compare` found.
+        found: What the verdict says of the coverage.
+
+    Returns:
+        "heads", and "rows" with a name and cells of "text" and "mark" ("best", "off" or "").
+    """
+    names = list(comparison.scores)
+    heads, columns = [], []
+    for metric in comparison.scores[comparison.best]:
+        if not METRICS[metric].headline:
+            continue
+        values, goal = [comparison.scores[name][metric] for name in names], METRICS[metric].goal
+        share = metric.startswith("coverage") or metric in ("accuracy", "ece", "calibration_error")
+        shown = [f"{100 * value:.1f} %" for value in values] if share else column(values)
+        top = max(values) if goal == "higher" else min(values) if goal == "lower" else None
+        marks = ["best" if value == top and len(names) > 1 else "" for value in values]
+        if goal == "level":
+            marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
+        heads.append(METRICS[metric].head)
+        columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
+        if metric == "mlpd":
+            differences = [comparison.differences[name] for name in names]
+            cells = [
+                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se)
+                for n, d in zip(names, differences, strict=True)
+            ]
+            heads.append("Δ ± se")
+            columns.append([{"text": cell, "mark": ""} for cell in cells])
+    return {"heads": heads, "rows": [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]}
+
+
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bayesreg.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value, digits=4: "–" if value is None else number(value, digits)
+    environment.filters["column"] = lambda values: column(list(values))
+    environment.filters["percent"] = text.percent
+    environment.filters["seconds"] = lambda value: "–" if value is None else text.seconds(value)
+    environment.filters["listing"] = lambda names: text.listing(list(names))
+    environment.filters["plus_minus"] = text.plus_minus
+    environment.filters["bounds"] = text.bounds
+    environment.filters["name"] = text.name_of
+    environment.filters["words"] = text.unbroken
+    return environment

@@ -1,0 +1,110 @@
+"""What a mode's curvature says about a model: how many weights the data decide, and how probable the data are under it.
+
+degrees of freedom = tr[H_lik (H_lik + H_prior)⁻¹] over what is not zero;   log p(y) ≈ log p(y, u*) + P/2 log 2π − ½ log|H|
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from bayesreg.behaviour.batchnorm import has_batchnorm
+from bayesreg.data.rows import Data
+from bayesreg.inference.laplace import precision_at
+from bayesreg.objective.curvature import output_jacobian, prior_hessian
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.whole import gradient_of
+
+_ENTRIES = 2**24  # rows × unknowns that are differentiated at once
+_ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is said
+
+
+def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
+    """The effective number of weights at a mode, tr[H_lik (H_lik + H_prior)⁻¹]; the noise is not counted.
+
+    H_lik is the Gauss–Newton matrix of the likelihood, exact for a model that is linear in its weights; where the network says
+    the noise too it is the Fisher information, and the weights that make the noise are counted. Where a penalty has a kink the
+    trace is over the weights that do not stand on it: for the lasso it is their number, for the group lasso the curvature of
+    the groups' norms is in H_prior, and for ridge it is tr[XᵀX (XᵀX + σ²/τ²)⁻¹].
+
+    Args:
+        log_joint: The objective, best in float64.
+        u: Its mode, (P,).
+        data: The rows.
+
+    Returns:
+        A number between 0 and P.
+
+    References:
+        MacKay (1992), Bayesian interpolation. Zou, Hastie and Tibshirani (2007), On the "degrees of freedom" of the lasso.
+        Vaiter, Deledalle, Peyré, Fadili and Dossal (2012), The degrees of freedom of the group lasso.
+    """
+    model, layout = log_joint.model, log_joint.layout
+    active = torch.ones(len(u), dtype=torch.bool, device=u.device)
+    for group in log_joint.kinked:
+        centre = group.prior.mode if group.elementwise else 0.0  # a kink holds what stands on it
+        active[group.slice] = u[group.slice] != centre
+    for segment in layout.in_order:
+        if segment.latent.is_noise:
+            active[segment.slice] = False
+    count = int(active.sum())
+    likelihood = torch.zeros(count, count, dtype=u.dtype, device=u.device)
+    noise = model.noise(layout.unflatten(u))
+    for x, y in data.epoch(max(1, min(1024, _ENTRIES // len(u)))):
+        slopes, output = output_jacobian(log_joint, u, x)
+        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
+        slopes = slopes[..., active]
+        likelihood += torch.einsum("bkp,bkl,blq->pq", slopes, model.likelihood.output_curvature(output, y, **noise), slopes)
+    whole = likelihood + prior_hessian(log_joint, u)[active][:, active]
+    # a direction of which neither data nor prior speak is no degree of freedom
+    values, vectors = torch.linalg.eigh(0.5 * (whole + whole.mT))
+    held = values > 1e-12 * values.amax().clamp_min(0) if count else values > 0
+    inner = torch.einsum("pk,pq,qk->k", vectors[:, held], likelihood, vectors[:, held])
+    return float((inner / values[held]).sum())
+
+
+def log_evidence(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
+    """The Laplace approximation of log p(y | x) in nats, in the data's own units; NaN where `u` is no mode.
+
+    Args:
+        log_joint: The objective, best in float64.
+        u: The mode of the unconstrained density, (P,).
+        data: The rows.
+
+    Returns:
+        Nats, summed over the data; NaN where a Newton step would still gain more than half a nat (or 1 % of P/2).
+
+    Raises:
+        ValueError: If the curvature is singular.
+    """
+    value, gradient = gradient_of(log_joint, u, data, jacobian=True)
+    precision, _ = precision_at(log_joint, u, data)
+    gain = 0.5 * float((precision.factor.mT @ gradient.double()).square().sum())
+    if gain > max(_ENOUGH, 0.005 * len(u)):
+        return math.nan
+    return value + 0.5 * len(u) * math.log(2 * math.pi) - precision.root.half_log_det
+
+
+def no_evidence(log_joint: LogJoint, most: int) -> str:
+    """Why there is no Laplace evidence of this model, one clause, or an empty text where there is one.
+
+    Args:
+        log_joint: The objective.
+        most: Unknowns up to which the matrix is formed.
+
+    Returns:
+        The clause.
+    """
+    model = log_joint.model
+    kinked = [str(latent.prior) for latent in model.latents.values() if not latent.prior.smooth]
+    improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
+    if has_batchnorm(model.module):
+        return "batch normalisation makes the objective of training another one, so that no fit ends at a mode of this model"
+    if kinked:
+        return f"a Laplace approximation needs a log-prior with two derivatives, and {kinked[0]} has a kink where the mode sits"
+    if improper:
+        return f"the prior of {improper[0]} is improper, so that the evidence has no value"
+    if log_joint.layout.size > most:
+        return f"the model has {log_joint.layout.size:,} unknowns, more than {most:,}"
+    return ""

@@ -1,0 +1,155 @@
+"""The same model under another prior scale, and the scales that a path takes when nobody says them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bayesreg.data.rows import Data
+from bayesreg.model.autoscale import adjusted
+from bayesreg.model.model import BayesianModel
+from bayesreg.model.spec import PriorSpec, Resolved, settled
+from bayesreg.model.unknowns import latents_of
+from bayesreg.objective.batched import Replicas
+from bayesreg.objective.flat import LogJoint
+from bayesreg.priors import ElasticNet, Normal
+from bayesreg.priors.scaled import AbstractScaledPrior
+from bayesreg.solvers.batched import affordable, finish
+
+NUM_SCALES = 20
+BELOW, ABOVE = 1e-2, 10.0  # of the prior's own scale, between which a path lies when the data do not say where it begins
+SPAN = 1e3  # from the scale at which all is zero to the widest, as in glmnet and scikit-learn
+
+
+def matched(model: BayesianModel, rule: Any) -> list[str]:
+    """Names of the tensors that a rule matches, refused where their priors have no scale to vary.
+
+    Args:
+        model: The model.
+        rule: A pattern, see `PriorSpec`.
+
+    Returns:
+        Dotted names.
+
+    Raises:
+        ValueError: If the rule matches nothing, or a prior that it matches has no scale that is a number.
+    """
+    found = [r.name for r in PriorSpec({rule: Normal(1.0)}).resolve(model.module) if r.source != "default"]
+    norms = [r.name for r in model.resolved if r.flat_by_default]
+    found = [name for name in found if name not in norms] or found  # a normalisation layer's, which nobody gave a prior
+    for r in model.resolved:
+        if r.name in found and not _varies(r.specified):
+            raise ValueError(
+                f"each prior on a path must have a scale that is a number, but {r.name} has {r.specified}; give it for example "
+                "Normal(1.0) or Laplace(1.0), or a rule that does not match it."
+            )
+    return found
+
+
+def _varies(prior: Any) -> bool:
+    return isinstance(prior, ElasticNet) or (isinstance(prior, AbstractScaledPrior) and prior.hyperprior is None)
+
+
+def own_scale(model: BayesianModel, names: Sequence[str]) -> float:
+    """The scale that the first of these tensors' priors was written with."""
+    prior: Any = next(r.specified for r in model.resolved if r.name in names)
+    return float(prior.l1_scale if isinstance(prior, ElasticNet) else prior._scale)
+
+
+def with_scale(model: BayesianModel, names: Sequence[str], scale: float) -> BayesianModel:
+    """The same model with this number in the `scale` of some tensors' priors; fan_in and autoscale still apply.
+
+    For `ElasticNet` the number is l1_scale, and l2_scale² grows with it, so that the share of the two penalties
+    (scikit-learn's l1_ratio) stays.
+
+    Args:
+        model: The model, bound to data or not.
+        names: The tensors.
+        scale: The number, > 0.
+
+    Returns:
+        A new model; this one is unchanged.
+    """
+    moved = copy.copy(model)
+    moved.resolved = [_rescaled(r, scale, model) if r.name in names else r for r in model.resolved]
+    moved.latents = latents_of(moved.resolved, model.likelihood)
+    moved.spec = PriorSpec({r.name: r.specified for r in moved.resolved})
+    return moved
+
+
+def _rescaled(resolved: Resolved, scale: float, model: BayesianModel) -> Resolved:
+    prior: Any = resolved.specified
+    if isinstance(prior, ElasticNet):
+        prior = dataclasses.replace(prior, l1_scale=scale, l2_scale=prior.l2_scale * math.sqrt(scale / prior.l1_scale))
+    else:
+        prior = dataclasses.replace(prior, scale=scale)
+    found = dataclasses.replace(resolved, specified=prior, prior=settled(prior, resolved.shape, resolved.inputs))
+    return found if model.autoscale is None else adjusted(found, model.autoscale.to(model.like))
+
+
+def power(model: BayesianModel, names: Sequence[str]) -> int:
+    """2 where all these penalties are quadratic, so that their weight is 1/scale², else 1."""
+    latents = [model.latents[name] for name in names]
+    return 2 if all(latent.prior.gaussian(latent.shape) is not None for latent in latents) else 1
+
+
+def default_scales(model: BayesianModel, names: Sequence[str], data: Data, affine: bool) -> torch.Tensor:
+    """Scales from the strongest penalty to the weakest, in equal steps of their logarithm.
+
+    In a model that is linear in its weights, under penalties with a kink at zero, from the scale below which all weights are
+    zero to 1,000 times that. Elsewhere from 1/100 of the prior's own scale to 10 times it.
+
+    Args:
+        model: The model, bound to its data.
+        names: The tensors whose scale varies.
+        data: The rows.
+        affine: Whether the model is linear in its weights.
+
+    Returns:
+        (20,), float64, increasing.
+    """
+    own = own_scale(model, names)
+    lowest, highest = BELOW * own, ABOVE * own
+    if affine and all(not model.latents[name].prior.smooth for name in names):
+        found = _leaves_zero(model, names, data)
+        if found is not None:
+            lowest, highest = 0.999 * found, SPAN * found
+    return torch.logspace(math.log10(lowest), math.log10(highest), NUM_SCALES, dtype=torch.float64)
+
+
+def _leaves_zero(model: BayesianModel, names: Sequence[str], data: Data) -> float | None:
+    """The scale at which the first weight leaves zero, the other unknowns at their mode; None where there is none."""
+    x, y = data.full("a path")
+    own = own_scale(model, names)
+    tight = LogJoint(with_scale(model, names, 1e-9 * own))
+    u = tight.layout.flatten(model.start(x, y))[None].clone()
+    for name in names:
+        u[:, tight.layout.segments[name].slice] = 0
+    null = Replicas([tight], x, y, 1).double()
+    u = finish(null, u.double(), newton=affordable(1, data.num_data, u.shape[1]))
+    if any(bool(u[:, tight.layout.segments[name].slice].any()) for name in names):
+        return None
+    gradient = null.gradient(u, kinks=False)
+
+    step = 1e-3 / data.num_data
+
+    def leaves(scale: float) -> bool:
+        log_joint, moved = LogJoint(with_scale(null.model, names, scale)), torch.zeros_like(gradient[0])
+        for group in log_joint.kinked:
+            moved[group.slice] = group.prox(-step * gradient[0, group.slice], step)
+        return any(bool(moved[log_joint.layout.segments[name].slice].any()) for name in names)
+
+    low, high = 1e-9 * own, own
+    while not leaves(high):
+        high *= 10
+        if high > 1e12 * own:
+            return None
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if leaves(middle) else (middle, high)
+    return high

@@ -1,0 +1,380 @@
+"""Many modes at once: Adam's steps of R fits in one, then, on all rows and in float64, steps that reach each mode itself.
+
+    u_r ← prox_{s·penalty_r}(u_r − s ∇smooth_r(u_r)),  all r together; s first in Adam's metric, at the end one a fit
+
+A fit that sees all rows ends by accelerated proximal steps (exact zeros) and, while the Hessians are affordable, by Newton's
+on what is not zero, so that a convex problem ends at its mode to about ten digits. A network with batch normalisation ends
+with Adam's steps: its objective in training is another one than that of evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from bayesreg.behaviour import FORWARD, VMAP
+from bayesreg.data.rows import Data
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.batched import Replicas
+from bayesreg.objective.flat import LogJoint
+from bayesreg.solvers.history import History
+from bayesreg.solvers.loop import FitError, Schedule
+from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.steps import BETAS, pace
+from bayesreg.solvers.training import resolve_batch
+
+NEWTON_WORK = 4 * 10**9  # replicas × rows × unknowns², up to which Newton's steps end the fits
+NEWTON_PARAMETERS = 500
+HESSIAN_ENTRIES = 2**24  # of what is differentiated at once
+POLISH_STEPS = 200
+POLISH_WORK = 10**9  # replicas × rows × unknowns up to which the fits end by full-batch steps at all
+
+
+def fit_many(
+    log_joints: LogJoint | Sequence[LogJoint],
+    starts: torch.Tensor,
+    data: Data,
+    *,
+    num_steps: int = 2000,
+    learning_rate: float = 0.01,
+    batch_size: int | None = None,
+    weights: torch.Tensor | None = None,
+    jacobian: bool = False,
+    generator: torch.Generator | None = None,
+    report: ProgressCallback | None = None,
+    history: History | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, list[BayesianModel]]:
+    """R fits at once: restarts, an ensemble, scales, or rows that count differently.
+
+    Args:
+        log_joints: One for all, or R of models that differ in the numbers of their priors alone.
+        starts: Where each begins, (R, P) unconstrained.
+        data: The rows, in memory.
+        num_steps: Adam's steps; 0 for none where the objective is convex, or the start is near a mode, and there is no batch
+            normalisation.
+        learning_rate: Adam's first rate, falling to zero along half a cosine.
+        batch_size: Rows a step; when None as for `MAP`.
+        weights: How often each row counts in each fit, (R, N), >= 0; once when None, as batch normalisation needs it.
+        jacobian: Follow the density of the unconstrained vector.
+        generator: Where the batches come from; seed 0 when None.
+        report: Called about a hundred times with (step, of how many, the highest log-joint).
+        history: Where the highest log-joint is recorded.
+
+    Returns:
+        The modes (R, P) in the type of `starts`; their log-joints in nats, summed over each fit's rows and in the data's own
+        units, (R,), float64; and the model of each fit, which has that fit's running statistics of batch normalisation.
+
+    Raises:
+        ValueError: If the model or the rows are none for many fits at once.
+        FitError: If a loss stops being finite; its state's "parameter" is the last good point of all fits, (R, P).
+
+    >>> from torch import nn
+    >>> from bayesreg import BayesianModel, likelihoods, priors
+    >>> model = BayesianModel(nn.Linear(1, 1, bias=False), priors.Normal(1.0), likelihoods.Gaussian(1.0))
+    >>> model, data = model.ingest([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
+    >>> once, twice = torch.ones(3), torch.tensor([1.0, 2.0, 0.0])     # Σxy/(Σx² + σ²/τ²): 5/6, and 2/3
+    >>> found, *_ = fit_many(LogJoint(model), torch.zeros(2, 1), data, num_steps=0, weights=torch.stack([once, twice]))
+    >>> found.flatten().tolist()
+    [0.8333333..., 0.6666666...]
+    """
+    x, y = data.full("many fits at once")
+    joints = [log_joints] if isinstance(log_joints, LogJoint) else list(log_joints)
+    _check_counts(joints, starts, weights, data.num_data)
+    replicas = Replicas(joints, x, y, len(starts), weights=weights, jacobian=jacobian)
+    u = search_many(
+        replicas,
+        starts,
+        num_steps=num_steps,
+        learning_rate=learning_rate,
+        batch_size=resolve_batch(batch_size, data, joints[0]),
+        generator=generator or torch.Generator().manual_seed(0),
+        report=report or (lambda step, total, objective: None),
+        history=history or History(),
+    )
+    models = [replicas.buffers.carried(r, joints[r % len(joints)].model) for r in range(len(starts))]
+    return u, replicas.double().objectives(u.double()), models
+
+
+def search_many(
+    replicas: Replicas,
+    starts: torch.Tensor,
+    *,
+    num_steps: int,
+    learning_rate: float,
+    batch_size: int | None,
+    generator: torch.Generator,
+    report: ProgressCallback,
+    history: History,
+) -> torch.Tensor:
+    """Adam's steps, then those that end at the modes where there is no batch normalisation; arguments as for `fit_many`.
+
+    Returns:
+        (R, P), in the type of `starts`; the running statistics that belong to it are in `replicas.buffers` then.
+
+    Raises:
+        ValueError: If no step is to be taken though there is batch normalisation.
+        FitError: As `descend` does.
+    """
+    if replicas.normalised and not num_steps:
+        raise ValueError(
+            "num_steps must be at least 1 where a network has batch normalisation, which is trained by Adam's steps alone, but "
+            "0 came; take for example 2000."
+        )
+    u = starts.detach().clone()
+    if num_steps:
+        batches = row_batches(replicas.num_rows, batch_size, generator, u.device)
+        u = descend(replicas, u, Schedule(num_steps, learning_rate), batches, report, history)
+    rows, work = replicas.num_rows, replicas.num_rows * u.numel()
+    if batch_size is None and not replicas.normalised and (work <= POLISH_WORK or not num_steps):
+        u = finish(replicas.double(), u.double(), newton=affordable(len(u), rows, u.shape[1])).to(starts.dtype)
+    return u
+
+
+def affordable(num_replicas: int, num_rows: int, size: int) -> bool:
+    """Whether Newton's steps end the fits."""
+    return size <= NEWTON_PARAMETERS and num_replicas * num_rows * size**2 <= NEWTON_WORK
+
+
+def descend(
+    replicas: Replicas,
+    u: torch.Tensor,
+    schedule: Schedule,
+    batches: Iterator[torch.Tensor | None],
+    report: ProgressCallback,
+    history: History,
+) -> torch.Tensor:
+    """Adam's steps along a schedule, proximal where a penalty has a kink; see `fit_many`.
+
+    Raises:
+        FitError: If a loss stops being finite, or the network raises; says at which step.
+    """
+    take, num_steps = Stepper(replicas, u), schedule.num_steps
+    every = max(1, num_steps // 100)
+    good, good_step = u.clone(), 0
+    for step in range(num_steps):
+        try:
+            loss = take(schedule.rate(step), next(batches))
+        except Exception as failure:  # a person's module may raise anything
+            said = f"every step of the {len(u)} fits must go through the network, but step {step} raised"
+            said = f"{said} {type(failure).__name__}: {failure}; look at its forward."
+            raise FitError(said, good_step, {"parameter": good}) from failure
+        if step % every == 0 or step == num_steps - 1:
+            if not math.isfinite(loss):
+                said = f"the loss must stay finite in each of the {len(u)} fits, but their sum is {float(loss)} at step {step};"
+                said = f"{said} lower learning_rate (now {schedule.learning_rate:g}) or standardise the data."
+                raise FitError(said, good_step, {"parameter": good})
+            nats = replicas.objectives(u, next(batches))
+            if bool(nats.isfinite().all()):
+                good, good_step = u.clone(), step + 1
+            best = float(nats.max())
+            history.record(step, best)
+            report(step + 1, num_steps, best)
+    return u
+
+
+class Stepper:
+    """One training step of all fits by Adam, in place, on F_r/N_r; where penalties have kinks their prox in its metric follows.
+
+    Args:
+        replicas: The problems.
+        u: The present point (R, P), which each step changes.
+    """
+
+    def __init__(self, replicas: Replicas, u: torch.Tensor) -> None:
+        self.replicas, self.u = replicas, u
+        self.per_row = (1 / replicas.num_data)[:, None]
+        self.gradient, self.first, self.second, self.step = (torch.zeros_like(u) for _ in range(4))
+        self.leaves, self.into = replicas.leaves(u), replicas.leaves(self.gradient)
+        self.count = 0
+
+    def __call__(self, rate: float, rows: torch.Tensor | None) -> torch.Tensor:
+        """Take the step.
+
+        Args:
+            rate: The learning rate.
+            rows: Numbers of the batch's rows, or None for all.
+
+        Returns:
+            The likelihood's part of F before the step, summed over the fits, a detached scalar.
+        """
+        gradient, first, second, step = self.gradient, self.first, self.second, self.step
+        loss = self.replicas.backward(self.leaves, self.into, rows, training=True)
+        with torch.no_grad():
+            self.replicas.add_slopes(gradient, self.u, kinks=False)
+            gradient.mul_(self.per_row)
+            self.count += 1
+            first.lerp_(gradient, 1 - BETAS[0])
+            second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+            ahead, floor, whole = pace(self.count, rate)
+            torch.sqrt(second, out=step).add_(floor)
+            for group in self.replicas.kinked:
+                part = step[:, group.first.slice]
+                part.copy_(-group.common(-part))
+            self.u.addcdiv_(first, step, value=-ahead * whole)
+            for group in self.replicas.kinked:
+                part, own = self.u[:, group.first.slice], step[:, group.first.slice]
+                part.copy_(group.prox(part, ahead * self.per_row / own))
+        return loss
+
+
+def finish(replicas: Replicas, u: torch.Tensor, *, newton: bool, num_steps: int = 60, rounds: int = 40) -> torch.Tensor:
+    """From near the modes to the modes, on all rows.
+
+    Newton's steps on what is not zero and accelerated proximal steps take turns until no fit moves; where Hessians are not
+    affordable there are `POLISH_STEPS` proximal steps.
+
+    Args:
+        replicas: The problems, best in float64.
+        u: (R, P), near modes.
+        newton: Whether the Hessians are affordable.
+        num_steps: Proximal steps between two attempts by Newton's.
+        rounds: Attempts at most.
+
+    Returns:
+        (R, P), never a worse point in any fit.
+    """
+    if not newton or not replicas.model.behaviour.stands(VMAP, FORWARD):
+        return accelerate(replicas, u, POLISH_STEPS)
+    going = torch.arange(len(u), device=u.device)
+    u = u.clone()
+    for _ in range(rounds):
+        part = replicas if len(going) == len(u) else replicas.part(going)
+        found, arrived = _newton(part, u[going])
+        u[going] = found
+        if bool(arrived.all()):
+            break
+        going, part = going[~arrived], part.part((~arrived).nonzero()[:, 0])
+        u[going] = accelerate(part, u[going], num_steps)
+    return u
+
+
+def accelerate(replicas: Replicas, u: torch.Tensor, num_steps: int) -> torch.Tensor:
+    """FISTA with restarts, each fit with a step length of its own (Beck and Teboulle 2009; O'Donoghue and Candès 2015).
+
+    Args:
+        replicas: The problems.
+        u: (R, P).
+        num_steps: Steps at most.
+
+    Returns:
+        (R, P), never a worse point in any fit.
+    """
+
+    def smooth(v: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return replicas.losses(replicas.leaves(v)) + replicas.energies(v, kinks=False)
+
+    def forward(v: torch.Tensor, gradient: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        moved = v - step[:, None] * gradient
+        for group in replicas.kinked:
+            part = group.first.slice
+            moved[:, part] = group.prox(moved[:, part], step[:, None])
+        return moved
+
+    best = smooth(u) + replicas.energies(u, kinks=True)
+    ahead, momentum = u, torch.ones_like(best)
+    step = 1 / replicas.num_data
+    still = torch.zeros(len(u), dtype=torch.long, device=u.device)
+    for _ in range(num_steps):
+        gradient, value = replicas.gradient(ahead, kinks=False), smooth(ahead)
+        while True:
+            trial = forward(ahead, gradient, step)
+            change = trial - ahead
+            at_trial = smooth(trial)
+            bound = value + (gradient * change).sum(1) + change.square().sum(1) / (2 * step)
+            short = ~(at_trial <= bound + 1e-12 * bound.abs()) & (step > 1e-16)
+            if not bool(short.any()):
+                break
+            step = torch.where(short, 0.5 * step, step)
+        total = at_trial + replicas.energies(trial, kinks=True)
+        better = total <= best
+        still = torch.where(better & (total < best), 0, still + 1)
+        grown = 0.5 * (1 + (1 + 4 * momentum.square()).sqrt())
+        leap = ((momentum - 1) / grown)[:, None] * (trial - u)
+        ahead = torch.where(better[:, None], trial + leap, u)  # the momentum overshot: begin anew from the best point
+        u, best = torch.where(better[:, None], trial, u), torch.where(better, total, best)
+        momentum, step = torch.where(better, grown, 1.0), step * 1.1
+        if bool((still > 3).all()):
+            break
+    return u
+
+
+def _newton(replicas: Replicas, u: torch.Tensor, num_steps: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    """Newton's steps on what is not held at zero, each fit as long as it gains.
+
+    Returns:
+        (R, P), and whether each has arrived, (R,): its last step was rounding, and no entry at zero wants to leave it.
+    """
+    chunk = max(1, HESSIAN_ENTRIES // (u.shape[1] * max(u.shape[1], replicas.num_rows)))
+    done = torch.zeros(len(u), dtype=torch.bool, device=u.device)
+    for _ in range(num_steps):
+        value = -replicas.objectives(u)
+        gradient = replicas.gradient(u)
+        free = torch.ones_like(u, dtype=torch.bool)
+        for group in replicas.kinked:
+            part = group.first.slice
+            free[:, part] = u[:, part] != 0
+        hessian = torch.where(free[:, :, None] & free[:, None, :], replicas.hessians(u, chunk), torch.eye(u.shape[1]).to(u))
+        factor, info = torch.linalg.cholesky_ex(hessian)
+        gradient = torch.where(free, gradient, 0.0)
+        move = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+        usable = (info == 0) & move.isfinite().all(1)
+        trial = u + torch.where(usable[:, None], move, 0.0)
+        for group in replicas.kinked:  # a step over the kink ends on it
+            part = group.first.slice
+            if group.first.elementwise:
+                trial[:, part] = torch.where(trial[:, part] * u[:, part] < 0, 0.0, trial[:, part])
+        after = -replicas.objectives(trial)
+        size = (trial - u).abs().amax(1) / u.abs().amax(1).clamp_min(1e-3)
+        better = usable & (after <= value + 1e-13 * value.abs())
+        u = torch.where(better[:, None], trial, u)
+        done = better & (size < 1e-10)
+        if bool((done | ~better).all()):
+            break
+    return u, done & ~_wants_to_leave(replicas, u)
+
+
+def _wants_to_leave(replicas: Replicas, u: torch.Tensor) -> torch.Tensor:
+    """Whether an entry at a kink would leave it in a proximal step, (R,)."""
+    gradient = replicas.gradient(u, kinks=False)
+    step = 1 / replicas.num_data[:, None]
+    found = torch.zeros(len(u), dtype=torch.bool, device=u.device)
+    for group in replicas.kinked:
+        part = group.first.slice
+        moved = group.prox(u[:, part] - step * gradient[:, part], step)
+        found |= ((u[:, part] == 0) & (moved != 0)).any(1)
+    return found
+
+
+def row_batches(
+    num_rows: int, batch_size: int | None, generator: torch.Generator, device: torch.device
+) -> Iterator[torch.Tensor | None]:
+    """Numbers of rows without end, a fresh permutation each epoch; None for all rows."""
+    while batch_size is None:
+        yield None
+    while True:
+        order = torch.randperm(num_rows, generator=generator).to(device)
+        yield from order.split(batch_size)[: num_rows // batch_size]
+
+
+def _check_counts(joints: list[LogJoint], starts: torch.Tensor, weights: torch.Tensor | None, num_rows: int) -> None:
+    """Refuse shapes that do not fit.
+
+    Raises:
+        ValueError: If so.
+    """
+    size = joints[0].layout.size
+    if starts.dim() != 2 or starts.shape[1] != size:
+        raise ValueError(f"starts must be (R, P) with P = {size}, but shape {tuple(starts.shape)} came; stack one row a fit.")
+    if len(joints) not in (1, len(starts)):
+        raise ValueError(f"log_joints must be one, or one for each of the {len(starts)} starts, but {len(joints)} came.")
+    if weights is None:
+        return
+    if tuple(weights.shape) != (len(starts), num_rows):
+        raise ValueError(
+            f"weights must be (R, N) = {(len(starts), num_rows)}, but {tuple(weights.shape)} came; give each fit a row of them."
+        )
+    if not bool((weights >= 0).all() & weights.isfinite().all()) or bool((weights.sum(1) == 0).any()):
+        raise ValueError("weights must be numbers >= 0, not all zero in a fit; count how often each row is in it.")

@@ -1,0 +1,355 @@
+"""The loop around an optimizer's step: batches, learning rates, history, early stopping, checkpoints, and plain failures.
+
+for each call:  batches → rates → step → (now and then) finite? · history · held-out score · checkpoint
+
+A step costs a fraction of a millisecond; whatever is done here at every call must stay small beside that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from bayesreg.data.rows import Batch, Batches
+from bayesreg.objective.flat import FlatLayout
+from bayesreg.solvers.checkpoint import Checkpoint
+from bayesreg.solvers.history import History
+from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.stepper import AbstractStepper, NotFinite
+
+SCHEDULES = ("cosine", "constant")
+_TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
+_APART = 40  # and steps between two of them, where a fit is long enough to hear of ten;
+_WATCHED = 20  # closer where the best point is looked for, which may come early
+
+
+class FitError(ValueError):
+    """A fit that could not go on: a loss that is not finite, a loader that raised.
+
+    Attributes:
+        step: Steps done before.
+        state: The optimizer's state when all was well last.
+        posterior: The last good point as a posterior, not certified: of the method's own kind, or the mode that it rests on.
+            None where `step` is 0 and there was none.
+    """
+
+    def __init__(self, message: str, step: int, state: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.step, self.state = step, state
+        self.posterior: Any = None
+
+
+@contextlib.contextmanager
+def rescuing(made: Callable[[FitError], Any]) -> Iterator[None]:
+    """A `FitError` from inside takes with it what `made` makes of it.
+
+    Args:
+        made: From the error, whose `state` is the last good one, to a posterior; where it fails, that of the error stays.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FitError: The one that came.
+    """
+    try:
+        yield
+    except FitError as failure:
+        with contextlib.suppress(Exception):  # the network that failed may fail again
+            failure.posterior = made(failure)
+        raise
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long, and how fast at each step.
+
+    rate(step) = learning_rate · ½ (1 + cos π t),  t ∈ [0, 1) the progress within a cycle;  or constant.
+
+    Attributes:
+        num_steps: Steps.
+        learning_rate: The first rate.
+        kind: "cosine" or "constant".
+        num_cycles: With more than one, the cosine starts anew: warm restarts.
+
+    References:
+        Loshchilov and Hutter (2017), SGDR: stochastic gradient descent with warm restarts.
+
+    >>> [round(Schedule(4, 1.0).rate(step), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    >>> [round(Schedule(4, 1.0, num_cycles=2).rate(step), 3) for step in range(4)]
+    [1.0, 0.5, 1.0, 0.5]
+    """
+
+    num_steps: int
+    learning_rate: float
+    kind: str = "cosine"
+    num_cycles: int = 1
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.kind == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step * self.num_cycles / self.num_steps % 1)))
+
+
+class EarlyStopping:
+    """Keeps the point with the best held-out score, and stops when `patience` looks in a row have brought no better one.
+
+    Args:
+        score: Mean log-density of a held-out row at the optimizer's present point, in nats.
+        patience: Looks without improvement; there are about a hundred looks in a fit.
+    """
+
+    def __init__(self, score: Callable[[], float], patience: int) -> None:
+        self.score, self.patience = score, patience
+        self.best, self.step, self.since = -math.inf, 0, 0
+        self.state: dict[str, Any] | None = None
+
+    def stops(self, step: int, stepper: AbstractStepper) -> bool:
+        """Look once; True when it is enough.
+
+        Args:
+            step: Steps done.
+            stepper: Whose state is kept where it is the best so far.
+        """
+        found = self.score()
+        if found > self.best:
+            self.best, self.step, self.since, self.state = found, step, 0, stepper.state()
+        else:
+            self.since += 1
+        return self.since >= self.patience
+
+
+def run(
+    stepper: AbstractStepper,
+    batches: Batches,
+    schedule: Schedule,
+    *,
+    layout: FlatLayout,
+    report: ProgressCallback,
+    history: History,
+    objective: Callable[[torch.Tensor, torch.Tensor], float],
+    watch: EarlyStopping | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> torch.Tensor:
+    """Steps along a schedule.
+
+    Args:
+        stepper: Takes the steps; its parameter is what is learned.
+        batches: Where they come from.
+        schedule: How many, and how fast.
+        layout: Whose names an error uses.
+        report: Called up to a hundred times with (steps done, of how many, objective).
+        history: Where the objective is recorded at the same steps.
+        objective: From a loss and the point where it was found to what a person reads.
+        watch: Early stopping, or None.
+        checkpoint: Where the state is kept, or None.
+
+    Returns:
+        The loss of every step taken, (at most num_steps,).
+
+    Raises:
+        FitError: If the loss stops being finite, or a loader raises; says at which batch, and names the parameter.
+    """
+    device, total = stepper.parameter.device, schedule.num_steps
+    losses = torch.empty(total, dtype=stepper.parameter.dtype, device=device)
+    pending: list[torch.Tensor] = []  # written into `losses` where it is told: a slice a step would cost
+    each = stepper.steps_a_call
+    apart = _APART if watch is None else _WATCHED
+    every = -(-max(total // _TOLD, min(apart, total // 10), 1) // each) * each
+    step, over = (0, False) if checkpoint is None else _resume(checkpoint, stepper, batches, history, watch, losses)
+    good, good_step = stepper.state(), step
+    while step < total and not over:
+        count = min(each, total - step)
+        told = step % every == 0 or step + count >= total
+        try:
+            chunk = [_next(batches) for _ in range(count)]
+            found, before = stepper.advance(chunk, [schedule.rate(step + i) for i in range(count)], told)
+        except Exception as failure:  # a person's module may raise anything
+            said, cause = _told(failure, layout, batches, step, count, schedule, checkpoint)
+            if said is None:
+                raise
+            raise FitError(said, good_step, good) from cause
+        pending.append(found)
+        step += count
+        if not told:
+            continue
+        recent = torch.cat(pending)
+        losses[step - len(recent) : step] = recent
+        pending.clear()
+        value = objective(found[-1], before)  # pyright: ignore[reportArgumentType]
+        history.record(step - 1, value)
+        report(step, total, value)
+        good, good_step = stepper.state(), step
+        over = step >= total or (watch is not None and watch.stops(step, stepper))
+        if checkpoint is not None and (over or checkpoint.is_due(step)):  # the last one too: a certificate may yet fail
+            checkpoint.save(_state(step, over, good, batches, history, watch, losses), history.notes)
+    if watch is not None and watch.state is not None:
+        stepper.restore(watch.state)
+        history.notes.append(
+            f"early stopping: the best of {len(history.steps)} looks at the held-out rows came after step {watch.step:,} "
+            f"({watch.best:.4g} nats a row); steps taken: {step:,} of {total:,}."
+        )
+    return losses[:step]
+
+
+class _BatchError(Exception):
+    """What a loader raised is this one's cause."""
+
+
+def _next(batches: Batches) -> Batch:
+    try:
+        return next(batches)
+    except Exception as failure:
+        raise _BatchError from failure
+
+
+def readable(batches: Batches, step: int, stepper: AbstractStepper) -> Iterator[Batch]:
+    """The batches that follow a search.
+
+    Args:
+        batches: Where they come from.
+        step: Steps done.
+        stepper: Whose state is that of the answer.
+
+    Yields:
+        Each.
+
+    Raises:
+        FitError: If a loader raises.
+    """
+    while True:
+        try:
+            found = _next(batches)
+        except _BatchError as failure:
+            raise FitError(_unreadable(failure, batches, step, None), step, stepper.state()) from failure.__cause__
+        yield found
+
+
+def _told(
+    failure: Exception,
+    layout: FlatLayout,
+    batches: Batches,
+    step: int,
+    count: int,
+    schedule: Schedule,
+    checkpoint: Checkpoint | None,
+) -> tuple[str | None, BaseException | None]:
+    """What is said of a step's failure, or None where nothing is lost and it speaks for itself; and its cause."""
+    if isinstance(failure, NotFinite):
+        return _blame(failure, layout, batches, step, count, schedule, checkpoint), None
+    if isinstance(failure, _BatchError):
+        return _unreadable(failure, batches, step, checkpoint), failure.__cause__
+    if step == 0:
+        return None, None
+    said = (
+        f"every batch must go through the network, but batch {batches.position} of epoch {batches.epoch} (step {step + 1:,}) "
+        f"raised {type(failure).__name__}: {failure}; look at its rows{_kept(checkpoint)}."
+    )
+    return said, failure
+
+
+def _unreadable(failure: _BatchError, batches: Batches, step: int, checkpoint: Checkpoint | None) -> str:
+    cause = failure.__cause__
+    return (
+        f"every batch must be readable, but batch {batches.position + 1} of epoch {batches.epoch} (step {step + 1:,}) raised "
+        f"{type(cause).__name__}: {cause}; mend the loader{_kept(checkpoint)}."
+    )
+
+
+def _kept(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is not None and checkpoint.path.exists():
+        return f" and fit again: it goes on from {checkpoint.path.name}"
+    return "; the error's `posterior` is the last good point"
+
+
+def _stale(checkpoint: Checkpoint | None) -> str:
+    """Other settings make another fit, to which the state on disk does not belong."""
+    return "" if checkpoint is None or not checkpoint.path.exists() else f", and delete {checkpoint.path.name}"
+
+
+def _blame(
+    failure: NotFinite,
+    layout: FlatLayout,
+    batches: Batches,
+    step: int,
+    count: int,
+    schedule: Schedule,
+    checkpoint: Checkpoint | None,
+) -> str:
+    flat = failure.gradient  # what a variational method learns beside the unknowns stands behind them
+    gradient = flat[: len(flat) // layout.size * layout.size].view(-1, layout.size)
+    broken = ~gradient.isfinite().all(0)
+    sizes = gradient.nan_to_num(0.0).abs().amax(0)
+    names = [s.latent.name for s in layout.in_order if bool(broken[s.slice].any())]
+    if names:
+        who = f"the gradient of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''} is not finite there"
+    else:
+        largest = max(layout.in_order, key=lambda s: float(sizes[s.slice].max()))
+        who = f"the largest gradient there is that of {largest.latent.name}"
+    batch = batches.position - (count - 1 - failure.index)
+    rate = schedule.rate(step + failure.index)
+    return (
+        f"the loss must stay finite, but it is {failure.loss} at step {step + failure.index + 1:,}, batch {batch} of epoch "
+        f"{batches.epoch}; {who}; lower learning_rate (now {rate:.3g}) or standardise the data{_stale(checkpoint)}; the "
+        "error's `posterior` is the last good point."
+    )
+
+
+def _state(
+    step: int,
+    over: bool,
+    stepper: dict[str, Any],
+    batches: Batches,
+    history: History,
+    watch: EarlyStopping | None,
+    losses: torch.Tensor,
+) -> dict[str, Any]:
+    kept = None if watch is None else {"best": watch.best, "step": watch.step, "since": watch.since, "state": watch.state}
+    return {
+        "step": step,
+        "over": over,
+        "stepper": stepper,
+        "batches": batches.state(),
+        "random": torch.get_rng_state(),
+        "random of device": torch.cuda.get_rng_state_all() if losses.is_cuda else [],
+        "history": {"steps": list(history.steps), "objective": list(history.objective)},
+        "watch": kept,
+        "losses": losses[:step].clone(),
+    }
+
+
+def _resume(
+    checkpoint: Checkpoint,
+    stepper: AbstractStepper,
+    batches: Batches,
+    history: History,
+    watch: EarlyStopping | None,
+    losses: torch.Tensor,
+) -> tuple[int, bool]:
+    """Bring everything to where a checkpoint left it; the number of steps done, and whether the search is over."""
+    own = stepper.state()
+    found = checkpoint.load(losses.device, own)
+    checkpoint.check_room([own, losses, own if watch is not None else []])
+    if found is None:
+        return 0, False
+    step = found["step"]
+    stepper.restore(found["stepper"])
+    batches.restore(found["batches"])
+    torch.set_rng_state(found["random"].cpu())
+    if found["random of device"]:
+        torch.cuda.set_rng_state_all([state.cpu() for state in found["random of device"]])
+    history.steps[:] = found["history"]["steps"]
+    history.objective[:] = found["history"]["objective"]
+    history.notes.append(f"resumed from {checkpoint.path.name} after step {step:,}.")
+    if watch is not None and found["watch"] is not None:
+        watch.best, watch.step, watch.since, watch.state = (found["watch"][k] for k in ("best", "step", "since", "state"))
+    losses[:step] = found["losses"]
+    checkpoint.last = step
+    return step, found["over"]

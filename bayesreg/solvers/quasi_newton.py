@@ -1,0 +1,137 @@
+"""The mode of a smooth objective that sees all rows: SciPy's L-BFGS in float64, finished by Newton steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+
+from bayesreg.behaviour import FORWARD, VMAP
+from bayesreg.data.rows import Data
+from bayesreg.objective.curvature import full_hessian
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.training_copy import TrainingCopy
+from bayesreg.objective.whole import gradient_of, in_double
+from bayesreg.solvers.history import History
+from bayesreg.solvers.loop import FitError
+from bayesreg.solvers.progress import ProgressCallback
+
+NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
+LOOPED_PARAMETERS = 100  # the same where its columns cannot be found side by side
+NUM_STEPS = 2000
+
+
+def lbfgs(
+    log_joint: LogJoint,
+    start: torch.Tensor,
+    data: Data,
+    *,
+    jacobian: bool,
+    num_steps: int | None,
+    history: History,
+    report: ProgressCallback,
+) -> torch.Tensor:
+    """Limited-memory BFGS (Liu and Nocedal 1989) on all rows.
+
+    Args:
+        log_joint: The objective.
+        start: Where to begin, (P,) unconstrained.
+        data: All rows.
+        jacobian: Add log |dθ/du|.
+        num_steps: Steps at most; 2,000 when None.
+        history: Where the objective and how it ended are recorded.
+        report: Called at each step.
+
+    Returns:
+        (P,), in the type of `start`.
+
+    Raises:
+        FitError: If the objective is not finite where the search begins, or the network raises later.
+    """
+    from scipy.optimize import minimize
+
+    dtype = start.dtype
+    log_joint, start, data = in_double(log_joint, start, data)
+    x, y = data.full("L-BFGS")
+    copy = TrainingCopy(log_joint, start, data.num_data, jacobian=jacobian, training=False)
+    total = num_steps or NUM_STEPS
+    best, kept = math.inf, start
+
+    def loss_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best, kept
+        copy.flat.data.copy_(torch.from_numpy(u))
+        copy.flat.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+        try:
+            loss = copy.backward(x, y)
+        except Exception as failure:  # a person's module may raise anything
+            if not math.isfinite(best):  # nothing is lost
+                raise
+            raise FitError(
+                f"every pass through the network must succeed, but one raised {type(failure).__name__}: {failure}; the "
+                "error's `posterior` is the last good point.",
+                history.steps[-1] if history.steps else 0,
+                {"parameter": kept.to(dtype)},
+            ) from failure
+        value = -copy.objective(loss) / data.num_data
+        gradient = copy.flat.grad.cpu().double().numpy().copy()  # pyright: ignore[reportOptionalMemberAccess]
+        if not (math.isfinite(value) and np.isfinite(gradient).all()):
+            return math.inf, np.zeros_like(gradient)
+        if value < best:
+            best, kept = value, copy.flat.detach().clone()
+        return value, gradient
+
+    first, _ = loss_and_gradient(start.cpu().numpy())
+    if not math.isfinite(first):
+        broken = ~gradient_of(log_joint, start, data, jacobian=jacobian)[1].isfinite()
+        names = [s.latent.name for s in log_joint.layout.in_order if bool(broken[s.slice].any())]
+        raise FitError(
+            "the log-joint must be finite where the search begins, but at the module's own weights it is not"
+            f"{' (gradient of ' + ', '.join(names[:3]) + ')' if names else ''}; start from smaller weights, or standardise the "
+            "data.",
+            0,
+            {},
+        )
+    steps = itertools.count(1)
+
+    def heard(u: np.ndarray) -> None:
+        step = next(steps)
+        if step <= 20 or step % 10 == 0:
+            history.record(step, -best * data.num_data)
+        report(step, total, -best * data.num_data)
+
+    options = {"maxiter": total, "maxfun": 2 * total, "maxcor": 30, "ftol": 0.0, "gtol": 1e-12}
+    found = minimize(loss_and_gradient, start.cpu().numpy(), jac=True, method="L-BFGS-B", callback=heard, options=options)
+    history.record(found.nit + 1, -best * data.num_data)
+    history.notes.append(f"L-BFGS: {found.nit} steps, {found.nfev} evaluations; it stopped with {found.message!r}.")
+    if log_joint.layout.size <= (NEWTON_PARAMETERS if log_joint.model.behaviour.stands(VMAP, FORWARD) else LOOPED_PARAMETERS):
+        kept = newton(log_joint, kept, data, jacobian)
+    return kept.to(dtype)
+
+
+def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num_steps: int = 20) -> torch.Tensor:
+    """Newton steps to the last digit, while the Hessian is positive definite and the gradient shrinks.
+
+    Args:
+        log_joint: The objective.
+        u: Near a mode, (P,).
+        data: All rows.
+        jacobian: As for MAP.
+        num_steps: At most.
+
+    Returns:
+        (P,), never a worse point than `u`.
+    """
+    value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
+    for _ in range(num_steps):
+        factor, info = torch.linalg.cholesky_ex(full_hessian(log_joint, u, data, jacobian=jacobian))
+        if int(info) != 0:
+            break
+        trial = u + torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        trial_value, trial_gradient = gradient_of(log_joint, trial, data, jacobian=jacobian)
+        slack = 10 * torch.finfo(u.dtype).eps * abs(value)
+        if not (trial_gradient.norm() < gradient.norm() and trial_value >= value - slack):
+            break
+        u, gradient, value = trial, trial_gradient, trial_value
+    return u

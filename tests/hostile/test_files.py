@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
+from bayesreg.model import architecture
 from bayesreg.storage import files, seal
 
 OLD, NEW = b"old", b"new"
@@ -44,7 +45,7 @@ class TestWriting:
     def test_files_are_there_together_with_the_mode_of_the_umask(self, tmp_path):
         code = f"""
             import os; os.umask(0o027)
-            from _files import replacing
+            from files import replacing
             with replacing([{str(tmp_path / "a")!r}, {str(tmp_path / "b")!r}], force=False) as (a, b):
                 a.write(b"1"), b.write(b"2")
             assert os.umask(0) == 0o027
@@ -121,7 +122,7 @@ class TestWriting:
     def test_no_room_is_found_out_before(self, tmp_path):
         code = f"""
             import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-            from _files import probe
+            from files import probe
             probe({str(tmp_path / "a")!r}, force=False, room=9_000)
             probe({str(tmp_path / "a")!r}, force=False, room=11_000)
         """
@@ -151,7 +152,7 @@ class TestLeftovers:
         target = tmp_path / ("n" * 250)
         code = f"""
             import os, signal
-            from _files import replacing
+            from files import replacing
             with replacing([{str(target)!r}], force=True) as (handle,):
                 handle.write(b"half"), handle.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -176,7 +177,7 @@ class TestLeftovers:
 class TestLock:
     def test_a_second_is_refused_in_this_process_and_in_another(self, tmp_path):
         path = tmp_path / "fit.pt"
-        code = f"from _files import locked\nwith locked({str(path)!r}, 'taken'): print('got it')"
+        code = f"from files import locked\nwith locked({str(path)!r}, 'taken'): print('got it')"
         with files.locked(path, "taken"):
             with pytest.raises(ValueError, match=r"^taken$"), files.locked(path, "taken"):
                 pass
@@ -188,7 +189,7 @@ class TestLock:
         path = tmp_path / "fit.pt"
         code = f"""
             import os, signal
-            from _files import locked
+            from files import locked
             with locked({str(path)!r}, 'taken'):
                 os.kill(os.getpid(), signal.SIGKILL)
         """

@@ -18,22 +18,18 @@ from bayesreg.data.rows import Standardization
 from bayesreg.layers.copying import bare, copied
 from bayesreg.model import architecture
 from bayesreg.model.model import BayesianModel
-from bayesreg.model.units import AbstractBinding
+from bayesreg.model.units import BOUND
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.restore import restored
 from bayesreg.priors import parse
 from bayesreg.storage.files import replacing
-from bayesreg.storage.schema import check_fields, is_of, is_plain, plain, refuse
+from bayesreg.storage.schema import check_fields, is_of, plain, refuse
 from bayesreg.storage.sealed import seal, tensors_in, unseal
 
 FORMAT = 2
 _SMALL = 10**6  # weights that may be made before the state is looked at
 # what binding to data makes of a model; what else it has is stored by itself
-_BOUND = {
-    name: hint
-    for name, hint in typing.get_type_hints(AbstractBinding).items()
-    if is_plain(hint) and name != "standardize" and not name.startswith("_")
-}
+_BOUND = {name: typing.get_type_hints(BayesianModel)[name] for name in BOUND}
 # what a module of a Sequential is built from; everything else needs the module itself to be loaded
 _BUILT_FROM: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias"),
@@ -311,21 +307,22 @@ def _rebuild(saved: _Saved, module: nn.Module) -> BayesianModel:
     priors = {name: parse(entry[2]) for name, entry in saved.priors.items()}
     outputs = {name: parse(text) for name, (text, _) in saved.outputs.items()}
     model = BayesianModel(module, priors, likelihoods.parse(saved.likelihood), saved.standardize, outputs=outputs)
-    model.outputs = tuple(dataclasses.replace(output, source=saved.outputs[output.name][1]) for output in model.outputs)
-    model.resolved = [dataclasses.replace(r, source=saved.priors[r.name][4]) for r in model.resolved]
+    sources = {name: entry[4] for name, entry in saved.priors.items()}
+    model = model.with_sources(sources, {name: source for name, (_, source) in saved.outputs.items()})
     if saved.autoscale is not None:
         model = model.autoscaled(saved.autoscale)
     if saved.bound.keys() != _BOUND.keys():
         refuse("a saved posterior's data", f"a dict of {', '.join(_BOUND)}", ", ".join(saved.bound))
-    for name, value in saved.bound.items():
-        value = torch.Size(value) if name == "row_shape" and is_of(value, tuple[int, ...]) else value
+    known = dict(saved.bound)
+    if is_of(known["row_shape"], tuple[int, ...]):
+        known["row_shape"] = torch.Size(known["row_shape"])
+    for name, value in known.items():
         if not is_of(value, _BOUND[name]):
             refuse(f"a saved posterior's {name}", f"of type {_BOUND[name]}", type(value).__name__)
-        setattr(model, name, value)
     if saved.standardization is not None:
         check_fields(Standardization, saved.standardization, "a saved posterior's standardization")
-        model.standardization = Standardization(**saved.standardization)
-    return model
+    units = None if saved.standardization is None else Standardization(**saved.standardization)
+    return model.with_binding(known, units)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -308,3 +308,28 @@ class TestTable:
         with console.capture() as captured:
             console.print(table)
         assert "[red]w" in captured.get()
+
+
+def test_a_model_never_changes():
+    model = br.BayesianModel(nn.Linear(2, 1))
+    kept = dict(vars(model))
+    X, y = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), torch.arange(20.0)
+    for name in ("num_data", "module", "standardization", "anything"):
+        with pytest.raises(AttributeError, match=f"a model never changes, but {name} was to be set; take model.bind"):
+            setattr(model, name, None)
+        with pytest.raises(AttributeError, match="never changes"):
+            delattr(model, name)
+    bound = model.bind(X, y)
+    others = [
+        bound,
+        model.to(dtype=torch.float64),
+        bound.with_rows(7),
+        bound.with_names(("a", "b"), None),
+        br.fit(model, X, y).model,
+    ]
+    assert all(other is not model for other in others)
+    assert bound.num_data == 20
+    assert others[2].num_data == 7
+    assert others[3].feature_names == ("a", "b")
+    assert {k: v for k, v in vars(model).items() if k in kept} == kept
+    assert model.num_data is None

@@ -353,6 +353,6 @@ def test_autoscale_gives_log_scales_no_unit_of_the_target(targets):
     X, y = data(targets=targets)
     rules = {"weight": priors.Normal(2.0, autoscale=True), "bias": priors.Flat()}
     model = br.BayesianModel(nn.Linear(2, 2 * targets).double(), rules, BY_ROW).bind(X, y)
-    found = model.latents["weight"].prior._scale
+    found = model.latents["weight"].prior.given_scale
     expected = np.r_[np.outer(np.atleast_1d(y.std(0)), 2 / X.std(0)), np.outer(np.ones(targets), 2 / X.std(0))]
     np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-10)

@@ -1,7 +1,5 @@
 """Weights that a batch normalisation follows: their length changes no prediction, and a fit must know it."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -184,8 +182,8 @@ def small(prior=None, noise=0.5):
 
 def on_all_rows(posterior, X, y):
     """The log-joint of the network that normalises by these rows, as a function of the weights by name."""
-    made = copy.copy(posterior.model.to(dtype=torch.float64))
-    made.module = by_batch(made.module)
+    made = posterior.model.to(dtype=torch.float64)
+    made = made.with_module(by_batch(made.module))
     return lambda values: made.log_joint(values, X, y)
 
 
@@ -353,8 +351,8 @@ class TestNorms:
     def test_the_norms_of_a_free_solution_change_no_prediction(self, fitted):
         _, mode = fitted
         X, _ = rows()
-        made = copy.copy(mode.model.to(dtype=torch.float64))
-        made.module = by_batch(made.module)
+        made = mode.model.to(dtype=torch.float64)
+        made = made.with_module(by_batch(made.module))
         values = {name: value.double() for name, value in mode.mean.items()}
         x = made.prepare(X)
         before = made.forward(values, x)

@@ -55,7 +55,7 @@ def describe(model: BayesianModel) -> Description:
     if model.row_shape is None or all(layer["code"] is None for layer in found.values()):
         return found
     probe = copy.deepcopy(model.module)
-    kind = torch.long if model._takes_integers else model.like.dtype
+    kind = torch.long if model.takes_integers else model.like.dtype
     try:
         with torch.no_grad():
             model.forward(model.weights(), torch.zeros(2, *model.row_shape, dtype=kind, device=model.like.device), probe)

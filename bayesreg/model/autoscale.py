@@ -71,5 +71,5 @@ def adjusted(resolved: Resolved, ratio: torch.Tensor) -> Resolved:
             f"autoscale=True must meet a weight (outputs, inputs), but {resolved.name} has shape {tuple(resolved.shape)}; "
             "give this tensor a plain scale, for example '*.bias': Flat()."
         )
-    scale = (prior._scale * ratio).expand(resolved.shape)
+    scale = (prior.given_scale * ratio).expand(resolved.shape)
     return dataclasses.replace(resolved, prior=prior.given(scale))

@@ -8,36 +8,28 @@ aᵢ are the activations that have a prior of their own, if any. `pyro_model` is
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, final
 
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import nn
 
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, check_draws, together
-from bayesreg._threads import own
-from bayesreg.behaviour import Behaviour, batchnorm, called, one_column
-from bayesreg.behaviour.batchnorm import has_batchnorm
-from bayesreg.layers.copying import bare, copied, evaluated
-from bayesreg.layers.sites import dotted, has_dropout
-from bayesreg.likelihoods import AbstractLikelihood, Gaussian
-from bayesreg.model import activations, prior_predictive
-from bayesreg.model.autoscale import adjusted
+from bayesreg.behaviour import batchnorm
+from bayesreg.model import prior_predictive
 from bayesreg.model.prior_table import PriorRow, PriorTable
-from bayesreg.model.spec import PriorSpec, Resolved, Rules, layer_notes, row
-from bayesreg.model.units import AbstractBinding
-from bayesreg.model.unknowns import Latent, check_sites, inside, latents_of, root_mean_square, rows_of_scales
+from bayesreg.model.spec import Resolved, layer_notes, row
+from bayesreg.model.units import AbstractBoundModel
+from bayesreg.model.unknowns import check_sites, inside, root_mean_square, rows_of_scales
 from bayesreg.predictive.mixture import Predictive
-from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
 
 Values = Mapping[str, torch.Tensor]
 
 
-class BayesianModel(AbstractBinding):
+@final
+class BayesianModel(AbstractBoundModel):
     """A module with a prior on its weights and a likelihood on its output.
 
     The module is copied here; the person's own is never changed, nor is the copy by any call of this package.
@@ -66,74 +58,6 @@ class BayesianModel(AbstractBinding):
     noise_scale  scalar  HalfNormal(scale=1.0)  1      Σ w² / (2·1²), w ≥ 0 likelihood
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        priors: Rules | AbstractPrior | PriorSpec | None = None,
-        likelihood: AbstractLikelihood | None = None,
-        standardize: bool | Literal["auto"] = "auto",
-        *,
-        outputs: Rules | None = None,
-    ) -> None:
-        if not isinstance(module, nn.Module):
-            raise ValueError(
-                f"module must be a torch.nn.Module, but {type(module).__name__} came; wrap the function in a module."
-            )
-        if likelihood is not None and not isinstance(likelihood, AbstractLikelihood):
-            raise ValueError(
-                f"likelihood must be one of bayesreg.likelihoods, but {likelihood!r} came; write for example "
-                "likelihoods.Gaussian(noise_scale=priors.HalfNormal(1.0))."
-            )
-        module = bare(module)
-        if next(module.parameters(), None) is None:
-            raise ValueError(
-                "a model must have something to learn, but the module has no parameter; give it a layer with weights, which a "
-                "quantised one has not."
-            )
-        self.spec = PriorSpec(priors)
-        self.likelihood = likelihood or Gaussian()
-        if standardize not in (True, False, "auto"):
-            raise ValueError(f"standardize must be True, False or 'auto', but {standardize!r} came; leave it out for 'auto'.")
-        self.standardize = standardize if standardize == "auto" else bool(standardize)
-        self.resolved: list[Resolved] = self.spec.resolve(module)
-        self.outputs = activations.resolve(outputs, module)
-        self.autoscale: torch.Tensor | None = None
-        self.module = evaluated(module)
-        self.behaviour = Behaviour(self.module)
-        # every place where a tensor stands: torch's own tying of weights swaps a module that is used twice two times
-        names = {id(module.get_parameter(r.name)): r.name for r in self.resolved}
-        self._places: dict[str, str] = {
-            dotted(prefix, leaf): names[id(parameter)]
-            for prefix, owner in module.named_modules()
-            for leaf, parameter in owner.named_parameters(recurse=False)
-            if id(parameter) in names
-        }
-        self.latents: dict[str, Latent] = latents_of(self.resolved, self.likelihood)
-        like = self.like
-        types = {place: self.module.get_parameter(place).dtype for place in self._places}
-        self._types = {place: dtype for place, dtype in types.items() if dtype != like.dtype}  # of a module with several
-        self._known_noise = {
-            name: like.new_tensor(_check.in_range(name, value, like.dtype, power=2))
-            for name, value in self.likelihood.fixed.items()
-        }
-        self.constants: dict[str, torch.Tensor] = {  # tensors that are certain
-            r.name: like.new_full(r.shape, _check.in_range(r.name, r.prior.value, like.dtype))
-            for r in self.resolved
-            if isinstance(r.prior, Fixed)
-        }
-        if not self.latents:
-            raise ValueError("a model must have something to learn, but every parameter is fixed.")
-
-    @property
-    def num_parameters(self) -> int:
-        """P, the number of unknowns, the noise included."""
-        return sum(latent.shape.numel() for latent in self.latents.values())
-
-    @property
-    def is_deterministic(self) -> bool:
-        """False where training differs from evaluation: batch normalisation, dropout, or what a module does by itself."""
-        return not (self.differs_in_training or has_dropout(self.module) or has_batchnorm(self.module))
-
     def prior_table(self) -> PriorTable:
         """What is assumed about every unknown, before any fit.
 
@@ -153,172 +77,6 @@ class BayesianModel(AbstractBinding):
             note = "exp of the last half of the outputs; what is assumed about it are the priors on their weights"
             rows.append(PriorRow("noise_scale", "each row", "the network's output", "–", "–", "likelihood", note))
         return PriorTable(tuple(rows), self.unit_notes)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BayesianModel:
-        """The same model with its module on another device, or in another floating type.
-
-        Args:
-            device: Where to; where it is when None.
-            dtype: Which type; the one it has when None.
-
-        Returns:
-            A new model; this one is unchanged.
-        """
-        moved, (device, dtype) = copy.copy(self), _check.place(device, dtype)
-        moved.module = copied(self.module).to(device=device)
-        if dtype is not None:  # as torch does, but complex numbers stay complex
-            moved.module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
-        moved._types = self._types if dtype is None else {}
-        vars(moved).pop("like", None)
-        moved._known_noise = {name: value.to(moved.like) for name, value in self._known_noise.items()}
-        moved.constants = {name: value.to(moved.like) for name, value in self.constants.items()}
-        if self.standardization is not None:
-            moved.standardization = self.standardization.to(moved.like.device)
-        return moved
-
-    def with_buffers(self, module: nn.Module) -> BayesianModel:
-        """The same model with the buffers of a training copy (batch normalisation's running statistics).
-
-        Args:
-            module: A module of the same structure.
-
-        Returns:
-            A new model; this one is unchanged.
-        """
-        found = dict(module.named_buffers())
-        if not found:
-            return self
-        made = copied(self.module)
-        for name, buffer in made.named_buffers():
-            buffer.copy_(found[name])
-        return self.with_module(made)
-
-    def with_module(self, module: nn.Module) -> BayesianModel:
-        """The same model over another module of the same structure, which is not copied; this one is unchanged."""
-        changed = copy.copy(self)
-        changed.module = module
-        return changed
-
-    @property
-    def waits_for_scale(self) -> bool:
-        """True where a prior's scale is decided by the data's (`autoscale=True`)."""
-        return any(isinstance(r.specified, AbstractScaledPrior) and r.specified.autoscale for r in self.resolved)
-
-    def autoscaled(self, ratio: torch.Tensor) -> BayesianModel:
-        """The same model with its `autoscale` priors settled.
-
-        Args:
-            ratio: sd(y)/sd(x) of each column, in the units that the model works in.
-
-        Returns:
-            A new model; this one is unchanged.
-        """
-        settled = copy.copy(self)
-        settled.autoscale = ratio
-        settled.resolved = [adjusted(r, ratio.to(self.like)) for r in self.resolved]
-        settled.latents = latents_of(settled.resolved, self.likelihood)
-        return settled
-
-    def forward(
-        self,
-        values: Values,
-        x: torch.Tensor,
-        module: nn.Module | None = None,
-        buffers: Values | None = None,
-    ) -> torch.Tensor:
-        """The network's output at prepared inputs, with these weights.
-
-        Args:
-            values: Weights by dotted name; the noise may be among them.
-            x: Prepared inputs (B, ...).
-            module: Another module of the same structure that only this thread runs, for a training copy.
-            buffers: Buffers that differ from the module's own, by dotted name.
-
-        Returns:
-            (B,) for one output a row, else (B, K), or (B, 2K) where the network says the noise too.
-        """
-        known = {**self.constants, **values}
-        tensors = {place: known[name] for place, name in self._places.items()} | dict(buffers or {})
-        tensors |= {place: tensors[place].to(dtype) for place, dtype in self._types.items()}
-        output = called(self.to_run(module), tensors, x, recomputes=self.behaviour.recomputes)
-        return one_column(output).to(self.like.dtype)
-
-    def to_run(self, module: nn.Module | None = None) -> nn.Module:
-        """What a pass goes through: the module given, or this thread's copy of the model's own, which itself is never run."""
-        return own(self.module) if module is None or module is self.module else module
-
-    def forward_with_activity(
-        self, values: Values, x: torch.Tensor, module: nn.Module | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's output, and the log-density of each row's activations that have a prior.
-
-        Args:
-            values: Weights by dotted name.
-            x: Prepared inputs (B, ...).
-            module: Another module of the same structure, for a training copy.
-
-        Returns:
-            The output, (B,) or (B, K), and (B,) in nats.
-        """
-        module = self.to_run(module)
-        return self.watched(lambda: self.forward(values, x, module), module, len(x))
-
-    def watched(self, call: Callable[[], torch.Tensor], module: nn.Module, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same for any way of running the module once.
-
-        Args:
-            call: Runs it.
-            module: The module that it runs.
-            num_rows: B.
-
-        Returns:
-            What `call` gave, and (B,) in nats.
-        """
-        with activations.captured(module, self.outputs) as found:
-            output = call()
-        return output, activations.log_prob(self.outputs, found, num_rows)
-
-    def noise(self, values: Values) -> dict[str, torch.Tensor]:
-        """The noise's numbers, learned or known, in the units that the model works in."""
-        return {**self._known_noise, **{name: values[name] for name in self.likelihood.latents}}
-
-    def check_activity(self, x: torch.Tensor) -> None:
-        """Refuse activations outside the support of their prior, at the module's present weights.
-
-        Args:
-            x: A few prepared rows.
-        """
-        if self.outputs:
-            with torch.no_grad(), activations.captured(self.to_run(), self.outputs) as found:
-                self.forward(self.weights(), x)
-            activations.check_support(self.outputs, found)
-
-    def log_prior(self, values: Values) -> torch.Tensor:
-        """Log p(θ), a scalar in nats.
-
-        Args:
-            values: Every unknown by name, in constrained space.
-
-        Returns:
-            Scalar.
-        """
-        return sum(self.log_prior_by_tag(values).values(), self.like.new_zeros(()))
-
-    def log_prior_by_tag(self, values: Values) -> dict[str, torch.Tensor]:
-        """Log p(θ) in parts, so that a question can be asked of a group of priors: one scalar in nats for each tag.
-
-        Args:
-            values: Every unknown by name, in constrained space.
-
-        Returns:
-            Tag (`Normal(1.0, tag="inputs")`), or the tensor's own name where its prior has none, to nats. An unknown scale
-            counts with its tensor.
-        """
-        parts: dict[str, torch.Tensor] = {}
-        for name, latent in self.latents.items():
-            part = latent.given(values).log_prob(values[name])
-            parts[latent.tag] = parts[latent.tag] + part if latent.tag in parts else part
-        return parts
 
     def log_likelihood(self, values: Values, x: Any, y: Any, num_data: int | None = None) -> torch.Tensor:
         """Log p(y | x, θ) of the whole data set, a scalar in nats, in the data's own units.
@@ -422,11 +180,6 @@ class BayesianModel(AbstractBinding):
             if self.outputs and y is not None:
                 pyro.factor("outputs", activations)
             return pyro.sample("y", targets, obs=y)
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The module's present weights that are unknowns, by name, detached."""
-        dtype = self.like.dtype
-        return {r.name: self.module.get_parameter(r.name).detach().to(dtype) for r in self.resolved if r.name in self.latents}
 
     def start(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """Where a fit starts: the module's own weights, scales that suit them, and the noise that the residuals show.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import abc
-import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from bayesreg import _check
@@ -33,83 +30,63 @@ from bayesreg.data.rows import (
 )
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dropouts, is_norm
-from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.model import reach
 from bayesreg.model.autoscale import ratio_of
+from bayesreg.model.declared import AbstractModel
+
+BOUND = ("unit_notes", "num_data", "row_shape", "feature_names", "target_names", "differs_in_training")  # by meeting data
 
 
-class AbstractBinding(abc.ABC):
+class AbstractBoundModel(AbstractModel):
     """The part of a model that checks data, brings them into its units and keeps N; `bind` and `fit` make it know them.
 
     Attributes:
-        module: The network, a private copy.
-        behaviour: What the network stands; it knows once the model is bound.
-        constants: Weights that are certain, by name.
-        outputs: Layers whose output has a prior.
-        likelihood: What is assumed about the noise.
-        standardize: Whether the model works on standardised data; "auto" until the data have decided it.
-        unit_notes: What was decided about units, and why, a sentence each, once the model is bound.
         standardization: The training statistics, once the model is bound.
+        unit_notes: What was decided about units, and why, a sentence each, once the model is bound.
         num_data: N, once the model is bound.
         row_shape: Shape of one prepared row, once the model is bound.
         feature_names: Names of the input columns, where a data frame was fitted; others are matched to them by name.
         target_names: Names of the targets, where a data frame of several was fitted.
     """
 
-    module: nn.Module
-    behaviour: Behaviour
-    constants: dict[str, torch.Tensor]
-    outputs: tuple[Any, ...]
-    likelihood: AbstractLikelihood
-    standardize: bool | Literal["auto"]
     standardization: Standardization | None = None
-    unit_notes: tuple[str, ...] = ()  # why the model standardises, or why it should
+    unit_notes: tuple[str, ...] = ()
     num_data: int | None = None
     row_shape: torch.Size | None = None
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
-    _protected: bool = False
-    differs_in_training: bool = False  # found when the model is bound; `is_deterministic` counts it in
 
-    @property
-    @abc.abstractmethod
-    def waits_for_scale(self) -> bool:
-        """True where a prior's scale is decided by the data's."""
-
-    @abc.abstractmethod
-    def autoscaled(self, ratio: torch.Tensor) -> Self:
-        """The same model with such scales settled."""
-
-    @abc.abstractmethod
-    def forward_with_activity(self, values: Mapping[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's output and the log-density of its activations."""
-
-    @abc.abstractmethod
-    def check_activity(self, x: torch.Tensor) -> None:
-        """Refuse activations outside the support of their prior, at the module's present weights."""
-
-    @property
-    @abc.abstractmethod
-    def is_deterministic(self) -> bool:
-        """False where training differs from evaluation."""
-
-    @abc.abstractmethod
-    def forward(self, values: Mapping[str, torch.Tensor], x: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
-        """The network's output."""
-
-    @abc.abstractmethod
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same model with its module on another device, or in another floating type."""
+        """The same model with its module on another device, or in another floating type.
 
-    @abc.abstractmethod
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The module's present weights that are unknowns, by name."""
+        Args:
+            device: Where to; where it is when None.
+            dtype: Which type; the one it has when None.
 
-    @cached_property  # `to` forgets it
-    def like(self) -> torch.Tensor:
-        """An empty tensor with the module's dtype and device."""
-        first = next(self.module.parameters())
-        return torch.empty(0, dtype=first.dtype, device=first.device)
+        Returns:
+            A new model; this one is unchanged.
+        """
+        moved = super().to(device, dtype)
+        if self.standardization is None:
+            return moved
+        return moved._changed(standardization=self.standardization.to(moved.like.device))
+
+    def with_rows(self, num_data: int) -> Self:
+        """The same model about N rows of the same data; this one is unchanged."""
+        return self._changed(num_data=num_data)
+
+    def with_names(self, features: tuple[str, ...] | None, targets: tuple[str, ...] | None) -> Self:
+        """The same model with names for its input columns and its targets; this one is unchanged."""
+        return self._changed(feature_names=features, target_names=targets)
+
+    def with_binding(self, known: Mapping[str, Any], standardization: Standardization | None) -> Self:
+        """The same model bound to data that another of its kind has met; this one is unchanged.
+
+        Args:
+            known: The attributes that are named in `BOUND`.
+            standardization: The training statistics.
+        """
+        return self._changed(**{name: known[name] for name in BOUND}, standardization=standardization)
 
     def bind(self, X: Any, y: Any = None, *, num_data: int | None = None) -> Self:
         """The same model, knowing N and, when it standardises, the training statistics. `fit` calls this.
@@ -140,27 +117,27 @@ class AbstractBinding(abc.ABC):
             ValueError: If the data are not finite numbers of one length that fit the module and the likelihood.
         """
         came = rows_of(X, y)
-        bound = copy.copy(self)
-        bound.standardization = bound.row_shape = None
+        several = names_of(y) if len(names_of(y) or ()) > 1 else None
+        bound = self._changed(standardization=None, row_shape=None, feature_names=names_of(X), target_names=several)
         vars(bound).pop("_indices", None)
-        bound.feature_names, bound.target_names = names_of(X), names_of(y) if len(names_of(y) or ()) > 1 else None
         if isinstance(came, tuple):
-            bound.num_data = len(came[0])
-            if num_data not in (None, bound.num_data):
+            rows = len(came[0])
+            if num_data not in (None, rows):
                 raise ValueError(
-                    f"num_data must be the number of rows, but {num_data} came for {bound.num_data} rows; "
+                    f"num_data must be the number of rows, but {num_data} came for {rows} rows; "
                     "leave it out, or pass a DataLoader when these rows are only a part."
                 )
-            bound, batch = bound._measured([came])
+            bound, batch = bound._changed(num_data=rows)._measured([came])
             first = bound.prepare(*batch)
-            bound._check_first(*first)
-            return bound, Data(len(came[0]), *first)
+            bound._check_forward(*first)
+            return bound._met(first[0]), Data(rows, *first)
         plan = plan_of(came, num_data)
         census = plan.census()
         bound, batch = bound._measured(census.over(plan.whole), plan.counts)
         stream = plan.settled(census)
-        bound.num_data = stream.num_data
-        output = bound._check_first(*bound.prepare(*unpack(batch)))
+        first = bound.prepare(*unpack(batch))
+        output = bound._check_forward(*first)
+        bound = bound._changed(num_data=stream.num_data)._met(first[0])
 
         def prepare(x: Any, y: Any) -> Any:
             x, y = bound.prepare(x, y)
@@ -184,73 +161,65 @@ class AbstractBinding(abc.ABC):
         """
         raw = iter(raw)
         first = next(raw)  # there is one: an empty array or loader is refused before
-        asked, one = self.standardize, self._checked(*unpack(first))
-        self.row_shape = one[0].shape[1:]
-        self._decide_units(*one)
+        one = self._checked(*unpack(first))
+        model = self._changed(row_shape=one[0].shape[1:])._decided(*one)
 
         def checked() -> Iterator[Any]:
             for batch in itertools.chain([first], raw):
-                x, y = self._checked(*unpack(batch))
-                self._check_row(x)
+                x, y = model._checked(*unpack(batch))
+                model._check_row(x)
                 yield x, y
 
-        if not (self.standardize or self.waits_for_scale):
+        if not (model.standardize or model.waits_for_scale):
             for _ in checked() if whole else ():
                 pass
-            return self, first
-        statistics = Standardization.of(checked(), self.likelihood.location_scale).to(self.like.device)
-        if self.standardize:
+            return model, first
+        statistics = Standardization.of(checked(), model.likelihood.location_scale).to(model.like.device)
+        if model.standardize:
             try:
-                self.standardization = statistics.keeping(index_columns(self.module, self._indices, one[0]))
+                known = statistics.keeping(index_columns(model.module, model._indices, one[0]))
+                model = model._changed(standardization=known)
             except ValueError as error:
-                if asked is True:
+                if self.standardize is True:
                     raise
-                self.standardize, self.unit_notes = False, (f"not standardised by default: {error}",)
-        if not self.waits_for_scale:
-            return self, first
-        return self.autoscaled(ratio_of(self.module, statistics, bool(self.standardize), self.likelihood)), first
+                model = model._changed(standardize=False, unit_notes=(f"not standardised by default: {error}",))
+        if not model.waits_for_scale:
+            return model, first
+        return model.autoscaled(ratio_of(model.module, statistics, bool(model.standardize), model.likelihood)), first
 
-    def _decide_units(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Settle `standardize="auto"` by the first checked pair, and say what was decided, or what a choice costs.
+    def _decided(self, x: torch.Tensor, y: torch.Tensor) -> Self:
+        """The model with `standardize="auto"` settled by the first checked pair, and a note on what that, or a choice, means.
 
         Raises:
             ValueError: If the rows fit neither module nor likelihood.
         """
-        self.unit_notes = ()
         if self.standardize is True:
-            return
-        plain = copy.copy(self)
-        plain.standardize, plain.standardization = False, None
-        apart = 1 if self._takes_integers else -(-len(x) // reach.ROWS)  # an index out of range is told by its row
+            return self._changed(unit_notes=())
+        plain = self._changed(standardize=False, standardization=None, unit_notes=())
+        apart = 1 if self.takes_integers else -(-len(x) // reach.ROWS)  # an index out of range is told by its row
         some = plain.prepare(x[::apart], y[::apart])
         plain._check_forward(*some)
         about_y, about_x = reach.out_of_reach(plain, *some)
-        if self.standardize == "auto" and self.likelihood.location_scale and bool((y == y[:1]).all()):
-            self.standardize = False  # what does not vary has no sd
-            if about_y:
-                self.unit_notes = (
-                    f"all targets are equal and cannot be standardised, but {about_y}; check the target column.",
-                )
-        elif self.standardize == "auto":
-            self.standardize = bool(about_y or about_x)
-            why = "; ".join(filter(None, (about_y, about_x)))
-            if why:
-                self.unit_notes = (
-                    f"standardised by default: {why}; priors speak about standardised data (standardize=False keeps the data's "
-                    "own units).",
-                )
-        elif about_y:
-            self.unit_notes = (f"standardize=False, but {about_y}; take standardize=True, or priors as wide as the targets.",)
+        if self.standardize is False:
+            note = f"standardize=False, but {about_y}; take standardize=True, or priors as wide as the targets."
+            return plain._changed(unit_notes=(note,) if about_y else ())
+        if self.likelihood.location_scale and bool((y == y[:1]).all()):  # what does not vary has no sd
+            note = f"all targets are equal and cannot be standardised, but {about_y}; check the target column."
+            return plain._changed(unit_notes=(note,) if about_y else ())
+        why = "; ".join(filter(None, (about_y, about_x)))
+        note = (
+            f"standardised by default: {why}; priors speak about standardised data (standardize=False keeps the data's own "
+            "units)."
+        )
+        return plain._changed(standardize=bool(why), unit_notes=(note,) if why else ())
 
-    def _check_first(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The network's output at a few of the first rows, everything checked that is to be checked before a search."""
-        output = self._check_forward(x, y)
-        self.behaviour = self._met(x)
-        weights, rows = self.weights(), x[:8]
-        scaled = lambda factor: self.forward({k: factor * w for k, w in weights.items()}, rows.clone())  # noqa: E731
-        self.unit_notes += checked_link(self.likelihood, scaled)
-        self.differs_in_training = self._check_training(x)
-        return output
+    def _met(self, x: torch.Tensor) -> Self:
+        """The model that knows how its network behaves at a few of the first rows, checked before a search."""
+        model = self._changed(behaviour=self._behaviour_at(x))
+        weights, rows = model.weights(), x[:8]
+        scaled = lambda factor: model.forward({k: factor * w for k, w in weights.items()}, rows.clone())  # noqa: E731
+        notes = model.unit_notes + checked_link(model.likelihood, scaled)
+        return model._changed(unit_notes=notes, differs_in_training=model._check_training(x))
 
     def prepare(self, x: Any, y: Any = None) -> Any:
         """Data in the model's dtype, on its device, and in the units that it works in.
@@ -277,12 +246,12 @@ class AbstractBinding(abc.ABC):
         x, y = self._checked(x, self.targets(y))
         x = x if order is None else x[:, order]
         self._check_row(x)
-        indices = self._indices if self._takes_integers and self.row_shape is not None else None
+        indices = self._indices if self.takes_integers and self.row_shape is not None else None
         if indices is not None:
             indices.check(x)
         if self.standardization is not None:
             # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
-            only_indices = self._takes_integers and (indices is None or indices.all)
+            only_indices = self.takes_integers and (indices is None or indices.all)
             x = x if only_indices else self.standardization.x(x.double())
             y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
         x = self._cast(x)
@@ -324,7 +293,8 @@ class AbstractBinding(abc.ABC):
         return self.num_data if num_data is None else _check.count("num_data", num_data)  # pyright: ignore
 
     @cached_property  # a model's copies have modules of the same kinds
-    def _takes_integers(self) -> bool:
+    def takes_integers(self) -> bool:
+        """True where the network looks something up by its inputs (an embedding), which then are whole numbers."""
         return has_embedding(self.module)
 
     @cached_property  # of a bound model; `ingest` forgets it
@@ -333,8 +303,8 @@ class AbstractBinding(abc.ABC):
 
     def _protect(self, x: torch.Tensor) -> None:
         """See to it that the network leaves its inputs as they are; found out once."""
-        if not self._protected:
-            self._protected = True
+        if "_protected" not in vars(self):  # what was found out is kept; it is nothing of the model's own
+            vars(self)["_protected"] = True
             protect(self.module, x)
 
     def _check_row(self, x: torch.Tensor) -> None:
@@ -372,7 +342,7 @@ class AbstractBinding(abc.ABC):
         device = self.like.device
         x, y = (as_inputs(x), None) if y is None else pair_of(x, y)
         x = x.to(device)
-        x = x if self._takes_integers or x.is_floating_point() else x.double()
+        x = x if self.takes_integers or x.is_floating_point() else x.double()
         if y is not None:
             y = y.to(device)
             y = self.likelihood.target(y if y.is_floating_point() else y.long(), torch.float64)
@@ -399,7 +369,7 @@ class AbstractBinding(abc.ABC):
         self.check_activity(x[:1024])
         return _check.all_finite("the network's output at its first weights", output)
 
-    def _met(self, x: torch.Tensor) -> Behaviour:
+    def _behaviour_at(self, x: torch.Tensor) -> Behaviour:
         """The network's behaviour, to be found out on two of these rows.
 
         Raises:

@@ -151,9 +151,9 @@ def _chain(name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: Abst
                 parents.append(NOISE)
             factor *= likelihood.fixed.get(NOISE, 1.0)
         if parents and prior.hyperprior is None:
-            factor *= prior._scale
+            factor *= prior.given_scale
         elif not parents and prior.relative_to_noise:
-            prior = prior.given(prior._scale * factor)
+            prior = prior.given(prior.given_scale * factor)
     yield Latent(name, shape, prior, kind, tuple(parents), factor, tag)
 
 

@@ -225,7 +225,7 @@ class Replicas:
         known: dict[str, Any] = {**self.model.constants, **values}
 
         def tensor(name: str, dim: int) -> torch.Tensor:
-            return _expanded(known[self.model._places[name]], self.num_replicas, dim)
+            return _expanded(known[self.model.places[name]], self.num_replicas, dim)
 
         fresh = False
         x = x if self.own_rows else x.expand(self.num_replicas, *x.shape)
@@ -392,5 +392,5 @@ def _layers(model: BayesianModel, row_dim: int) -> list[tuple[str, nn.Module]] |
     places = [f"{prefix}{leaf}" for prefix, layer in found for leaf, _ in layer.named_parameters(recurse=False)]
     held = {name for name, _ in model.module.named_buffers()}
     buffers = [f"{prefix}{leaf}" for prefix, layer in found for leaf, _ in layer.named_buffers(recurse=False)]
-    whole = all(place in model._places for place in places) and held.issuperset(buffers)
+    whole = all(place in model.places for place in places) and held.issuperset(buffers)
     return found if plain and whole else None

@@ -63,7 +63,7 @@ def violation(
         scale = metric[where].sqrt() if group.elementwise else bend.sqrt().expand_as(part)
         moved = (group.prox(part + ascent / bend, 1 / bend) - part) * scale
         if isinstance(group.prior, AbstractGroupPrior):
-            lengths = torch.linalg.vector_norm(grouped(moved.view(group.shape), group.prior._per), dim=1)
+            lengths = torch.linalg.vector_norm(grouped(moved.view(group.shape), group.prior.grouping), dim=1)
             found[where] = lengths.max()
         else:
             found[where] = moved.abs()

@@ -66,7 +66,9 @@ class TrainingCopy:
         segments = log_joint.layout.segments
         weights = {name: s for name, s in segments.items() if s.latent.kind == "weight"}
         # a weight that is no plain stretch of the vector (transformed, non-centred) is written into the module at each step
-        self.in_place = all(s.transform is None and s.latent.centered for s in weights.values()) and not log_joint.model._types
+        self.in_place = (
+            all(s.transform is None and s.latent.centered for s in weights.values()) and not log_joint.model.other_types
+        )
         with torch.no_grad():
             for name, value in log_joint.model.constants.items():
                 self.module.get_parameter(name).copy_(value)

@@ -181,21 +181,21 @@ class AbstractPosterior(abc.ABC):
     # a draw's network: what it is made of, which need not be the unknowns, and a pass through it
 
     @property
-    def _network(self) -> nn.Module:
+    def draw_module(self) -> nn.Module:
         """The module that a draw's network is made from."""
         return self.model.module
 
-    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """What each draw's network is made of, (S, Q)."""
         return self.draw(num_samples, generator)
 
-    def _forward(
+    def forward_drawn(
         self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """One draw's output, (B,) or (B, K), at prepared rows, in a module of `_network`'s structure."""
+        """One draw's output, (B,) or (B, K), at prepared rows, in a module of `draw_module`'s structure."""
         return self.model.forward(self.layout.unflatten(made_of), x, module, buffers)
 
-    def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
+    def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
         """The unknowns of each draw, (S, P), from what its network is made of."""
         return made_of
 
@@ -270,15 +270,18 @@ class Dirac(AbstractPosterior):
         flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
         return flat, torch.zeros_like(flat)
 
-    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Nothing: every draw's network is the same."""
         return self.loc.new_zeros(num_samples, 0)
 
-    def _forward(
+    def forward_drawn(
         self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
+        """The point's output."""
         return self.model.forward(self.layout.unflatten(self.loc), x, module, buffers)
 
-    def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
+    def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
+        """The point, for each draw."""
         return self.loc.expand(len(made_of), -1)
 
     def state(self) -> dict[str, Any]:
@@ -362,7 +365,8 @@ class Gaussian(NormalMoments):
         noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
         return self.loc + noise @ self.factor.mT
 
-    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws of the unknowns, (S, P), in pairs."""
         # pairs loc ± step: the mean of a (linearised) network's output then has no Monte Carlo error at all
         if num_samples % 2:
             return self.draw(num_samples, generator)
@@ -374,7 +378,7 @@ class Gaussian(NormalMoments):
         if odd:
             yield from self._draws(num_samples, seed)
         elif next(blocks(half, self.layout.size)) == half:
-            yield self._networks(num_samples, torch.Generator().manual_seed(seed))
+            yield self.draw_networks(num_samples, torch.Generator().manual_seed(seed))
         else:
             yield from self._draws(half, seed)
             yield from (2 * self.loc - block for block in self._draws(half, seed))  # the same numbers once more

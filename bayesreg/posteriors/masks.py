@@ -49,7 +49,7 @@ class NoisyNetwork:
         self.module = noisy(model.module).eval()
         self.layers = noise_layers(self.module)
         row = torch.Size(model.row_shape or ())
-        kind = torch.long if model._takes_integers else model.like.dtype
+        kind = torch.long if model.takes_integers else model.like.dtype
         x = torch.zeros(2, *row, dtype=kind, device=model.like.device)
         self.sites = noise_sites(self.module, lambda probe: model.forward(model.weights(), x, probe))
         self.weights = {weight: name for name, site in self.sites.items() for weight in site.weights}
@@ -179,28 +179,32 @@ class Noisy(AbstractPosterior):
         return self._mixture(noise, count, inputs, probe, max_memory)
 
     @property
-    def _network(self) -> nn.Module:
+    def draw_module(self) -> nn.Module:
+        """The network with its masks."""
         return self.network.module
 
-    def _networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Each draw's noise ε, (S, Q)."""
         return self._noise(num_samples, generator)
 
-    def _forward(
+    def forward_drawn(
         self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
+        """The output with one draw's noise."""
         noise = self.network.named(made_of) if len(made_of) else {}  # none: the layers draw by themselves, a mask for each row
         return self.model.forward(self.layout.unflatten(self.loc), x, module, {**noise, **(buffers or {})})
 
-    def _unknowns(self, made_of: torch.Tensor) -> torch.Tensor:
+    def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
+        """The point, for each draw."""
         return self.loc.expand(len(made_of), -1)
 
     def _through(self, noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return self._forward(noise, x, own(self.network.module))
+        return self.forward_drawn(noise, x, own(self.network.module))
 
     def _mixture(
         self, noise: Iterable[torch.Tensor], count: int, x: torch.Tensor, probe: torch.Tensor, max_memory: int
     ) -> Predictive:
-        options: dict[str, Any] = {"probe": probe, "unknowns": self._unknowns, "max_memory": max_memory}
+        options: dict[str, Any] = {"probe": probe, "unknowns": self.unknowns_of, "max_memory": max_memory}
         return propagate.mixture(self.model, self.layout, noise, count, x, forward=self._through, **options)
 
     def _noise(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:

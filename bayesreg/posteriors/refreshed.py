@@ -55,7 +55,7 @@ class WithStatistics(AbstractPosterior):
         super().__init__(base.model, record)
         self.base, self.made_of, self.found = base, made_of.detach(), found.detach()
         self.shapes = buffer_shapes(base.model.module)
-        self._module = tracking(base._network).eval()
+        self._module = tracking(base.draw_module).eval()
 
     @property
     def num_draws(self) -> int:
@@ -101,10 +101,10 @@ class WithStatistics(AbstractPosterior):
 
         # numbers of draws, so that what they are made of is not copied once more
         def forward(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return self.base._forward(self.made_of[draw], rows, own(self._module), _split(self.found[draw], self.shapes))
+            return self.base.forward_drawn(self.made_of[draw], rows, own(self._module), _split(self.found[draw], self.shapes))
 
         def unknowns(draws: torch.Tensor) -> torch.Tensor:
-            return self.base._unknowns(self.made_of[draws])
+            return self.base.unknowns_of(self.made_of[draws])
 
         index = torch.arange(self.num_draws, device=self.found.device)
         draws = chosen(index, count, seed, self.layout.size)
@@ -123,7 +123,7 @@ class WithStatistics(AbstractPosterior):
         if set(state) != {"kind", "base", "record", "made_of", "found"} or state["kind"] == cls.__name__:
             refuse("a state of draws with statistics", "a dict of kind, base, record, made_of, found", ", ".join(state))
         base = restored(model, state["kind"], state["record"], state["base"])
-        width = base._networks(1, torch.Generator().manual_seed(0)).shape[1]
+        width = base.draw_networks(1, torch.Generator().manual_seed(0)).shape[1]
         sizes = {"Q": width, "V": sum(shape.numel() for shape in buffer_shapes(model.module).values())}
         tensors = {name: state[name] for name in ("made_of", "found")}
         check_tensors(tensors, {"made_of": "SQ", "found": "SV"}, sizes, "a saved posterior's state")
@@ -217,8 +217,8 @@ def with_statistics(
         else f"the statistics of one random batch of {size:,} out of {len(x):,} rows, for each draw"
     )
     with torch.no_grad():
-        check_memory(base.model, count, base._networks(1, torch.Generator().manual_seed(0)).shape[1], max_memory)
-        made_of = base._networks(count, generator)
+        check_memory(base.model, count, base.draw_networks(1, torch.Generator().manual_seed(0)).shape[1], max_memory)
+        made_of = base.draw_networks(count, generator)
         found = _statistics_of(base, made_of, x, size, generator)
     return WithStatistics(base, _recorded(base, said), made_of, found)
 
@@ -268,15 +268,15 @@ def _statistics_of(
     base: AbstractPosterior, made_of: torch.Tensor, x: torch.Tensor, size: int | None, generator: torch.Generator
 ) -> torch.Tensor:
     """(S, V): the statistics of each draw's network over all rows, or over a random batch."""
-    module = by_batch(base._network).eval()
+    module = by_batch(base.draw_module).eval()
 
     def one(made_of: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        found = statistics(module, lambda part: base._forward(made_of, part, module), rows, entries)
+        found = statistics(module, lambda part: base.forward_drawn(made_of, part, module), rows, entries)
         return torch.cat([value.reshape(-1) for value in found.values()])
 
     few, done = size or len(x), []
     with torch.no_grad():
-        entries = widest(module, lambda part: base._forward(made_of[0], part, module), x[:2])
+        entries = widest(module, lambda part: base.forward_drawn(made_of[0], part, module), x[:2])
         together = max(1, min(_TOGETHER, batchnorm.AT_ONCE // entries) // few)
         for part in made_of.split(together):
             if size is None:

@@ -27,10 +27,11 @@ class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
     def check(self) -> None:
         """Refuse a scale that is no scale, and a kind of field that there is not."""
         super().check()
-        _check.one_of("per", self._per, GROUPS)
+        _check.one_of("per", self.grouping, GROUPS)
 
     @property
-    def _per(self) -> str:
+    def grouping(self) -> str:
+        """What shares a group or a field: `per`."""
         return self.per  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     @property
@@ -49,8 +50,8 @@ class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
         Raises:
             ValueError: If the tensor lacks the axis that makes the fields, or has no axis long enough for a difference.
         """
-        shared_shape(shape, self._per)
-        if max(field_shape(shape, self._per), default=0) <= self._order:
+        shared_shape(shape, self.grouping)
+        if max(field_shape(shape, self.grouping), default=0) <= self._order:
             raise ValueError(
                 f"{self} must meet a field with more than {self._order} entries along an axis, but shape {tuple(shape)} came; "
                 "give this tensor a prior of independent entries, for example Normal(1.0)."
@@ -59,7 +60,7 @@ class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
 
     def _fields(self, value: torch.Tensor) -> torch.Tensor:
         """(G, *field): one field a line."""
-        return fields_of(value, self._per)
+        return fields_of(value, self.grouping)
 
 
 @dataclass(frozen=True, repr=False)

@@ -35,10 +35,11 @@ class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
     def check(self) -> None:
         """Refuse a scale that is no scale, and a kind of group that there is not."""
         super().check()
-        _check.one_of("per", self._per, GROUPS)
+        _check.one_of("per", self.grouping, GROUPS)
 
     @property
-    def _per(self) -> str:
+    def grouping(self) -> str:
+        """What shares a group or a field: `per`."""
         return self.per  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     def resolve(self, shape: Shape) -> Any:
@@ -53,12 +54,12 @@ class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
         Raises:
             ValueError: If the tensor lacks the axis that makes the groups.
         """
-        shared_shape(shape, self._per)  # refuses an axis that there is not
+        shared_shape(shape, self.grouping)  # refuses an axis that there is not
         return super().resolve(shape)
 
     def _norms(self, value: torch.Tensor) -> torch.Tensor:
         """(G,), one norm a group."""
-        return torch.linalg.vector_norm(grouped(value, self._per), dim=1)
+        return torch.linalg.vector_norm(grouped(value, self.grouping), dim=1)
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """The regulariser, log p(mode) − log p(value).
@@ -70,11 +71,11 @@ class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
             Scalar, in nats, summed over groups.
         """
         prior = self.at(value.shape)
-        return prior._energy(prior._norms(wide(value)), group_size(value.shape, self._per)).sum().to(value.dtype)
+        return prior._energy(prior._norms(wide(value)), group_size(value.shape, self.grouping)).sum().to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
         """The log-density where the penalty is zero."""
-        prior, size = self.at(shape), group_size(shape, self._per)
+        prior, size = self.at(shape), group_size(shape, self.grouping)
         return math.prod(shape) // size * prior._log_constant(size)
 
     @abc.abstractmethod

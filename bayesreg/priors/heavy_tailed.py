@@ -34,11 +34,11 @@ class AbstractLocationPrior(AbstractScaledElementwisePrior):
         return self._loc
 
     def _z(self, value: torch.Tensor) -> torch.Tensor:
-        return (value - self._loc) / self._scale
+        return (value - self._loc) / self.given_scale
 
     def _z_text(self) -> str:
         w = "w" if self._loc == 0 else f"(w {'−' if self._loc > 0 else '+'} {abs(self._loc):g})"
-        return f"{w}/{shown(self._scale)}"
+        return f"{w}/{shown(self.given_scale)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,7 +111,7 @@ class StudentT(AbstractLocationPrior):
         Raises:
             ValueError: If upper is not above lower or mass not between 0 and 1.
         """
-        return cls(df)._through(lower, upper, mass)
+        return cls(df).through(lower, upper, mass)
 
     @property
     def penalty_text(self) -> str:
@@ -252,7 +252,7 @@ class GeneralizedNormal(AbstractLocationPrior):
         Raises:
             ValueError: If upper is not above lower or mass not between 0 and 1.
         """
-        return cls(beta)._through(lower, upper, mass)
+        return cls(beta).through(lower, upper, mass)
 
     @property
     def penalty_text(self) -> str:

@@ -199,7 +199,7 @@ class HalfStudentT(AbstractScaledElementwisePrior):
         Raises:
             ValueError: If lower is not 0, upper not above it or mass not between 0 and 1.
         """
-        return cls(df)._through(lower, upper, mass)
+        return cls(df).through(lower, upper, mass)
 
     @property
     def penalty_text(self) -> str:

@@ -94,7 +94,7 @@ class AbstractScaledPrior(AbstractPrior):
     relative_to_noise: bool = False
 
     def __post_init__(self) -> None:
-        if self._scale is None:
+        if self.given_scale is None:
             object.__setattr__(self, "scale", AUTOSCALE if self.autoscale else 1.0)
         super().__post_init__()
         if not isinstance(self.fan_in, bool) and not (
@@ -111,7 +111,8 @@ class AbstractScaledPrior(AbstractPrior):
             )
 
     @property
-    def _scale(self) -> Any:
+    def given_scale(self) -> Any:
+        """The scale as it was given: a number, a tensor, or a prior where it is unknown."""
         return self.scale  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     @property
@@ -127,7 +128,7 @@ class AbstractScaledPrior(AbstractPrior):
     @property
     def hyperprior(self) -> AbstractPrior | None:
         """The scale's own prior; None where it is a number."""
-        return self._scale if isinstance(self._scale, AbstractPrior) else None
+        return self.given_scale if isinstance(self.given_scale, AbstractPrior) else None
 
     def check(self) -> None:
         """Refuse a scale that is neither a number > 0 nor a proper prior of a positive quantity.
@@ -135,7 +136,7 @@ class AbstractScaledPrior(AbstractPrior):
         Raises:
             ValueError: If so.
         """
-        scale = self._scale
+        scale = self.given_scale
         if isinstance(scale, AbstractPrior):
             if not numeric.above_zero(scale.support) or not scale.proper:
                 raise ValueError(
@@ -186,7 +187,7 @@ class AbstractScaledPrior(AbstractPrior):
         factor = self.factor(shape)
         if not self.fan_in or self.hyperprior is not None:
             return self
-        return dataclasses.replace(self, scale=self._scale * factor, fan_in=False)  # pyright: ignore[reportCallIssue]
+        return dataclasses.replace(self, scale=self.given_scale * factor, fan_in=False)  # pyright: ignore[reportCallIssue]
 
     def at(self, shape: Shape) -> Self:
         """What `resolve` gives.
@@ -240,7 +241,7 @@ class AbstractScaledPrior(AbstractPrior):
         if self.hyperprior is not None:
             parts = f"{name}.scale" + (f" / √{self._inputs(shape):g}" if self.fan_in else "")
         else:
-            parts = shown(self._scale)
+            parts = shown(self.given_scale)
         return parts + (" · sd(y)/sd(x)" if self.autoscale else "") + (" · noise_scale" if self.relative_to_noise else "")
 
 
@@ -290,9 +291,9 @@ class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePri
         >>> Normal.from_interval(-1.96, 1.96, mass=0.95)
         Normal(scale=1.00001...)
         """
-        return cls()._through(lower, upper, mass)
+        return cls().through(lower, upper, mass)
 
-    def _through(self, lower: float, upper: float, mass: float) -> Self:
+    def through(self, lower: float, upper: float, mass: float) -> Self:
         """This prior, moved and stretched until the interval holds the mass.
 
         Raises:

@@ -226,15 +226,15 @@ class AbstractHorseshoe(AbstractScaledElementwisePrior):
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """−log density of each entry above that at |w| = scale."""
         z = value / self.scale  # pyright: ignore[reportAttributeAccessIssue]
-        one = torch.ones_like(z) if isinstance(self._scale, torch.Tensor) else z.new_ones(())
+        one = torch.ones_like(z) if isinstance(self.given_scale, torch.Tensor) else z.new_ones(())
         return self._log_density(one) - self._log_density(z)
 
     @property
     def log_constant(self) -> Any:
         """The log-density at |w| = scale."""
-        if isinstance(self._scale, torch.Tensor):
-            return self._log_density(torch.ones_like(self._scale)) - log(self._scale)
-        return float(self._log_density(torch.ones((), dtype=torch.float64))) - log(self._scale)
+        if isinstance(self.given_scale, torch.Tensor):
+            return self._log_density(torch.ones_like(self.given_scale)) - log(self.given_scale)
+        return float(self._log_density(torch.ones((), dtype=torch.float64))) - log(self.given_scale)
 
 
 @dataclass(frozen=True, repr=False)
@@ -334,7 +334,7 @@ class RegularizedHorseshoe(AbstractHorseshoe):
         super().check()
 
     def _nodes(self, v: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        extra = torch.as_tensor((self._scale / self.slab_scale) ** 2, dtype=v.dtype, device=v.device)
+        extra = torch.as_tensor((self.given_scale / self.slab_scale) ** 2, dtype=v.dtype, device=v.device)
         precision = (2 * v).exp() + extra[..., None]
         logs = 0.5 * precision.log() + v - torch.log1p((2 * v).exp())
         return math.log(2 * STEP / math.pi) - HALF_LOG_2PI + logs, extra

@@ -164,7 +164,7 @@ def _parts(model: BayesianModel, X: Any, y: Any, folds: Any, seed: int) -> tuple
     for k in range(int(fold.max()) + 1):
         keep = fold != k
         own, _ = bound.ingest(X[keep.to(X.device)], y[keep.to(y.device)])
-        own.feature_names, own.target_names = bound.feature_names, bound.target_names
+        own = own.with_names(bound.feature_names, bound.target_names)
         # the same rows in the same units are the same tensor, which all fits then share
         rows = Data(data.num_data, *own.prepare(X, y)) if bound.standardize else data
         parts.append(_Part(own, rows, keep.to(model.like.device)))

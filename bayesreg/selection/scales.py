@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from bayesreg.data.rows import Data
 from bayesreg.model.autoscale import adjusted
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.spec import PriorSpec, Resolved, settled
-from bayesreg.model.unknowns import latents_of
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
 from bayesreg.priors import ElasticNet, Normal
@@ -58,7 +56,7 @@ def _varies(prior: Any) -> bool:
 def own_scale(model: BayesianModel, names: Sequence[str]) -> float:
     """The scale that the first of these tensors' priors was written with."""
     prior: Any = next(r.specified for r in model.resolved if r.name in names)
-    return float(prior.l1_scale if isinstance(prior, ElasticNet) else prior._scale)
+    return float(prior.l1_scale if isinstance(prior, ElasticNet) else prior.given_scale)
 
 
 def with_scale(model: BayesianModel, names: Sequence[str], scale: float) -> BayesianModel:
@@ -75,11 +73,7 @@ def with_scale(model: BayesianModel, names: Sequence[str], scale: float) -> Baye
     Returns:
         A new model; this one is unchanged.
     """
-    moved = copy.copy(model)
-    moved.resolved = [_rescaled(r, scale, model) if r.name in names else r for r in model.resolved]
-    moved.latents = latents_of(moved.resolved, model.likelihood)
-    moved.spec = PriorSpec({r.name: r.specified for r in moved.resolved})
-    return moved
+    return model.with_resolved([_rescaled(r, scale, model) if r.name in names else r for r in model.resolved])
 
 
 def _rescaled(resolved: Resolved, scale: float, model: BayesianModel) -> Resolved:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -96,19 +95,18 @@ def best_of_many(
 
 def _anew(model: BayesianModel) -> BayesianModel:
     """The same model with weights as `reset_parameters` draws them; other ones are shuffled, with random signs."""
-    fresh = copy.copy(model)
-    fresh.module = copied(model.module)
+    fresh = copied(model.module)
     drawn: set[int] = set()
-    for module in fresh.module.modules():
+    for module in fresh.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
             drawn |= {id(parameter) for parameter in module.parameters(recurse=False)}
     with torch.no_grad():
-        for parameter in fresh.module.parameters():
+        for parameter in fresh.parameters():
             if id(parameter) not in drawn:
                 _shuffle(parameter)
-    return fresh
+    return model.with_module(fresh)
 
 
 def _shuffle(parameter: nn.Parameter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -182,12 +181,11 @@ def hold_out(model: BayesianModel, data: Data, fraction: float, history: History
     history.notes.append(f"{count:,} rows are held out to stop early; the fit is about the other N = {len(rest):,}.")
     units = model.standardization
     if units is None and not model.waits_for_scale:
-        fitted = copy.copy(model)
-        fitted.num_data = len(rest)
+        fitted = model.with_rows(len(rest))
         return fitted, dataclasses.replace(data, num_data=len(rest), x=x[rest], y=y[rest]), (x[held], y[held])
     if units is not None:  # back to the data's own units
         x = x if not x.is_floating_point() else x.double() * units.x_scale + units.x_mean
         y = y.double() * units.y_scale + units.y_mean if model.likelihood.location_scale else y
     fitted, rows = model.ingest(x[rest], y[rest])
-    fitted.feature_names, fitted.target_names = model.feature_names, model.target_names
+    fitted = fitted.with_names(model.feature_names, model.target_names)
     return fitted, rows, fitted.prepare(x[held], y[held])

@@ -225,8 +225,7 @@ class TestMeanFieldStep:
         _, model, x, y = problem("1d")
         found = []
         for shift in (0.0, 50.0):
-            moved = copy.copy(model)
-            moved.module = copy.deepcopy(model.module)
+            moved = model.with_module(copy.deepcopy(model.module))
             moved.module[1].running_mean += shift
             method = MeanField(num_steps=20, batch_size=BATCH, num_particles=num_particles, initial_scale=1e-9)
             found.append(br.fit(moved, x, y, method=method))

@@ -45,9 +45,15 @@ def model_of(net: nn.Module, **options: object) -> br.BayesianModel:
 
 def lacking(model: br.BayesianModel, *features: str) -> br.BayesianModel:
     """The same model, whose network is taken to lack some transforms."""
+    behaviour = copy.copy(model.behaviour)
+    behaviour._reasons = {f: "off" if f in features else None for f in base.FEATURES}
+    return changed(model, behaviour=behaviour)
+
+
+def changed(model: br.BayesianModel, **fields: object) -> br.BayesianModel:
+    """A model that shares all but these attributes, which no call of the package would make."""
     model = copy.copy(model)
-    model.behaviour = copy.copy(model.behaviour)
-    model.behaviour._reasons = {f: "off" if f in features else None for f in base.FEATURES}
+    vars(model).update(fields)
     return model
 
 
@@ -194,9 +200,10 @@ def test_curvature_through_batches_is_the_same_by_every_way(way):
 @pytest.mark.parametrize("batchnorm", [False, True])
 def test_many_fits_at_once_are_the_same_by_loops(batchnorm):
     log_joint, u, data = bound(batchnorm=batchnorm)
-    model = copy.copy(log_joint.model)
-    model.module = nn.Sequential(model.module)  # a network that is no plain multilayer perceptron: `vmap` or a loop
-    model._places = {f"0.{place}": name for place, name in model._places.items()}
+    model = log_joint.model
+    places = {f"0.{place}": name for place, name in model.places.items()}
+    # a network that is no plain multilayer perceptron: `vmap` or a loop
+    model = changed(model, module=nn.Sequential(model.module), places=places)
     starts = torch.stack([u, u + 0.1, u - 0.2])
     made = [Replicas([LogJoint(m)], data.x, data.y, 3) for m in (model, lacking(model, *base.FEATURES))]
     for replicas in made:

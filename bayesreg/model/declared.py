@@ -1,0 +1,351 @@
+"""What a model is before it has met data: a private copy of a module, a prior on each of its tensors, and a likelihood.
+
+    log p(θ) = Σ log p(θⱼ)        f(x; θ)        noise        all in the units that the model works in
+
+A model never changes: whatever would change it makes another one that shares what stays.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Literal, NoReturn, Self
+
+import torch
+from torch import nn
+
+from bayesreg import _check
+from bayesreg._threads import own
+from bayesreg.behaviour import Behaviour, called, one_column
+from bayesreg.behaviour.batchnorm import has_batchnorm
+from bayesreg.layers.copying import bare, copied, evaluated
+from bayesreg.layers.sites import dotted, has_dropout
+from bayesreg.likelihoods import AbstractLikelihood, Gaussian
+from bayesreg.model import activations
+from bayesreg.model.autoscale import adjusted
+from bayesreg.model.spec import PriorSpec, Resolved, Rules
+from bayesreg.model.unknowns import Latent, latents_of
+from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
+
+Values = Mapping[str, torch.Tensor]
+
+
+class AbstractModel(abc.ABC):
+    """A module × priors × likelihood, which know nothing of data yet; see `BayesianModel`.
+
+    Attributes:
+        spec: The rules.
+        resolved: What they came to, tensor by tensor.
+        likelihood: What is assumed about the noise.
+        standardize: Whether the model works on standardised data; "auto" until the data have decided it.
+        outputs: Layers whose output has a prior.
+        autoscale: sd(y)/sd(x) of each column, where a prior's scale hangs on it; once the model is bound.
+        module: The network, a private copy.
+        behaviour: What the network stands; it knows once the model is bound.
+        latents: The unknowns by name.
+        constants: Weights that are certain, by name.
+        places: Every place of the module where a tensor stands, to the tensor's name; tied weights stand at several.
+        other_types: Floating types of the places that do not have the model's own.
+        differs_in_training: Whether the module gives something else in training though no layer of torch's does; found when
+            the model is bound, and `is_deterministic` counts it in.
+    """
+
+    spec: PriorSpec
+    resolved: list[Resolved]
+    likelihood: AbstractLikelihood
+    standardize: bool | Literal["auto"]
+    outputs: tuple[Any, ...]
+    autoscale: torch.Tensor | None = None
+    module: nn.Module
+    behaviour: Behaviour
+    latents: dict[str, Latent]
+    constants: dict[str, torch.Tensor]
+    places: dict[str, str]
+    other_types: dict[str, torch.dtype]
+    differs_in_training: bool = False
+    _known_noise: dict[str, torch.Tensor]
+
+    def __init__(
+        self,
+        module: nn.Module,
+        priors: Rules | AbstractPrior | PriorSpec | None = None,
+        likelihood: AbstractLikelihood | None = None,
+        standardize: bool | Literal["auto"] = "auto",
+        *,
+        outputs: Rules | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                f"module must be a torch.nn.Module, but {type(module).__name__} came; wrap the function in a module."
+            )
+        if likelihood is not None and not isinstance(likelihood, AbstractLikelihood):
+            raise ValueError(
+                f"likelihood must be one of bayesreg.likelihoods, but {likelihood!r} came; write for example "
+                "likelihoods.Gaussian(noise_scale=priors.HalfNormal(1.0))."
+            )
+        module = bare(module)
+        if next(module.parameters(), None) is None:
+            raise ValueError(
+                "a model must have something to learn, but the module has no parameter; give it a layer with weights, which a "
+                "quantised one has not."
+            )
+        likelihood = likelihood or Gaussian()
+        if standardize not in (True, False, "auto"):
+            raise ValueError(f"standardize must be True, False or 'auto', but {standardize!r} came; leave it out for 'auto'.")
+        spec, private = PriorSpec(priors), evaluated(module)
+        resolved = spec.resolve(module)
+        # every place where a tensor stands: torch's own tying of weights swaps a module that is used twice two times
+        names = {id(module.get_parameter(r.name)): r.name for r in resolved}
+        places = {
+            dotted(prefix, leaf): names[id(parameter)]
+            for prefix, owner in module.named_modules()
+            for leaf, parameter in owner.named_parameters(recurse=False)
+            if id(parameter) in names
+        }
+        vars(self).update(
+            spec=spec,
+            resolved=resolved,
+            likelihood=likelihood,
+            standardize=standardize if standardize == "auto" else bool(standardize),
+            outputs=activations.resolve(outputs, module),
+            module=private,
+            behaviour=Behaviour(private),
+            places=places,
+            latents=latents_of(resolved, likelihood),
+        )
+        like = self.like
+        types = {place: private.get_parameter(place).dtype for place in places}
+        vars(self).update(
+            other_types={place: dtype for place, dtype in types.items() if dtype != like.dtype},
+            _known_noise={
+                name: like.new_tensor(_check.in_range(name, value, like.dtype, power=2))
+                for name, value in likelihood.fixed.items()
+            },
+            constants={
+                r.name: like.new_full(r.shape, _check.in_range(r.name, r.prior.value, like.dtype))
+                for r in resolved
+                if isinstance(r.prior, Fixed)
+            },
+        )
+        if not self.latents:
+            raise ValueError("a model must have something to learn, but every parameter is fixed.")
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"a model never changes, but {name} was to be set; take model.bind, model.to or model.with_... .")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"a model never changes, but {name} was to be deleted; take model.bind, model.to or model.with_... ."
+        )
+
+    def _changed(self, **fields: Any) -> Self:
+        """Another model that shares everything but these attributes."""
+        made = copy.copy(self)
+        vars(made).update(fields)
+        return made
+
+    @cached_property  # `to` forgets it, which alone changes it
+    def like(self) -> torch.Tensor:
+        """An empty tensor with the module's dtype and device."""
+        first = next(self.module.parameters())
+        return torch.empty(0, dtype=first.dtype, device=first.device)
+
+    @property
+    def num_parameters(self) -> int:
+        """P, the number of unknowns, the noise included."""
+        return sum(latent.shape.numel() for latent in self.latents.values())
+
+    @property
+    def is_deterministic(self) -> bool:
+        """False where training differs from evaluation: batch normalisation, dropout, or what a module does by itself."""
+        return not (self.differs_in_training or has_dropout(self.module) or has_batchnorm(self.module))
+
+    @property
+    def waits_for_scale(self) -> bool:
+        """True where a prior's scale is decided by the data's (`autoscale=True`)."""
+        return any(isinstance(r.specified, AbstractScaledPrior) and r.specified.autoscale for r in self.resolved)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same model with its module on another device, or in another floating type.
+
+        Args:
+            device: Where to; where it is when None.
+            dtype: Which type; the one it has when None.
+
+        Returns:
+            A new model; this one is unchanged.
+        """
+        device, dtype = _check.place(device, dtype)
+        module = copied(self.module).to(device=device)
+        if dtype is not None:  # as torch does, but complex numbers stay complex
+            module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        moved = self._changed(module=module, other_types=self.other_types if dtype is None else {})
+        vars(moved).pop("like", None)
+        vars(moved).update(
+            _known_noise={name: value.to(moved.like) for name, value in self._known_noise.items()},
+            constants={name: value.to(moved.like) for name, value in self.constants.items()},
+        )
+        return moved
+
+    def with_buffers(self, module: nn.Module) -> Self:
+        """The same model with the buffers of a training copy (batch normalisation's running statistics).
+
+        Args:
+            module: A module of the same structure.
+
+        Returns:
+            A new model; this one is unchanged.
+        """
+        found = dict(module.named_buffers())
+        if not found:
+            return self
+        made = copied(self.module)
+        for name, buffer in made.named_buffers():
+            buffer.copy_(found[name])
+        return self.with_module(made)
+
+    def with_module(self, module: nn.Module) -> Self:
+        """The same model over another module of the same structure, which is not copied; this one is unchanged."""
+        return self._changed(module=module)
+
+    def with_resolved(self, resolved: list[Resolved]) -> Self:
+        """The same model with other priors on the same tensors; this one is unchanged.
+
+        Args:
+            resolved: One for each tensor, in the order of the model's own.
+        """
+        spec = PriorSpec({r.name: r.specified for r in resolved})
+        return self._changed(resolved=resolved, latents=latents_of(resolved, self.likelihood), spec=spec)
+
+    def with_sources(self, priors: Mapping[str, str], outputs: Mapping[str, str]) -> Self:
+        """The same model whose prior table names other rules as where its priors came from; this one is unchanged.
+
+        Args:
+            priors: Tensors to rules.
+            outputs: Layers whose output has a prior, to rules.
+        """
+        return self._changed(
+            resolved=[dataclasses.replace(r, source=priors[r.name]) for r in self.resolved],
+            outputs=tuple(dataclasses.replace(output, source=outputs[output.name]) for output in self.outputs),
+        )
+
+    def autoscaled(self, ratio: torch.Tensor) -> Self:
+        """The same model with its `autoscale` priors settled.
+
+        Args:
+            ratio: sd(y)/sd(x) of each column, in the units that the model works in.
+
+        Returns:
+            A new model; this one is unchanged.
+        """
+        resolved = [adjusted(r, ratio.to(self.like)) for r in self.resolved]
+        return self._changed(autoscale=ratio, resolved=resolved, latents=latents_of(resolved, self.likelihood))
+
+    def forward(
+        self,
+        values: Values,
+        x: torch.Tensor,
+        module: nn.Module | None = None,
+        buffers: Values | None = None,
+    ) -> torch.Tensor:
+        """The network's output at prepared inputs, with these weights.
+
+        Args:
+            values: Weights by dotted name; the noise may be among them.
+            x: Prepared inputs (B, ...).
+            module: Another module of the same structure that only this thread runs, for a training copy.
+            buffers: Buffers that differ from the module's own, by dotted name.
+
+        Returns:
+            (B,) for one output a row, else (B, K), or (B, 2K) where the network says the noise too.
+        """
+        known = {**self.constants, **values}
+        tensors = {place: known[name] for place, name in self.places.items()} | dict(buffers or {})
+        tensors |= {place: tensors[place].to(dtype) for place, dtype in self.other_types.items()}
+        output = called(self.to_run(module), tensors, x, recomputes=self.behaviour.recomputes)
+        return one_column(output).to(self.like.dtype)
+
+    def to_run(self, module: nn.Module | None = None) -> nn.Module:
+        """What a pass goes through: the module given, or this thread's copy of the model's own, which itself is never run."""
+        return own(self.module) if module is None or module is self.module else module
+
+    def forward_with_activity(
+        self, values: Values, x: torch.Tensor, module: nn.Module | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's output, and the log-density of each row's activations that have a prior.
+
+        Args:
+            values: Weights by dotted name.
+            x: Prepared inputs (B, ...).
+            module: Another module of the same structure, for a training copy.
+
+        Returns:
+            The output, (B,) or (B, K), and (B,) in nats.
+        """
+        module = self.to_run(module)
+        return self.watched(lambda: self.forward(values, x, module), module, len(x))
+
+    def watched(self, call: Callable[[], torch.Tensor], module: nn.Module, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for any way of running the module once.
+
+        Args:
+            call: Runs it.
+            module: The module that it runs.
+            num_rows: B.
+
+        Returns:
+            What `call` gave, and (B,) in nats.
+        """
+        with activations.captured(module, self.outputs) as found:
+            output = call()
+        return output, activations.log_prob(self.outputs, found, num_rows)
+
+    def noise(self, values: Values) -> dict[str, torch.Tensor]:
+        """The noise's numbers, learned or known, in the units that the model works in."""
+        return {**self._known_noise, **{name: values[name] for name in self.likelihood.latents}}
+
+    def check_activity(self, x: torch.Tensor) -> None:
+        """Refuse activations outside the support of their prior, at the module's present weights.
+
+        Args:
+            x: A few prepared rows.
+        """
+        if self.outputs:
+            with torch.no_grad(), activations.captured(self.to_run(), self.outputs) as found:
+                self.forward(self.weights(), x)
+            activations.check_support(self.outputs, found)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The module's present weights that are unknowns, by name, detached."""
+        dtype = self.like.dtype
+        return {r.name: self.module.get_parameter(r.name).detach().to(dtype) for r in self.resolved if r.name in self.latents}
+
+    def log_prior(self, values: Values) -> torch.Tensor:
+        """Log p(θ), a scalar in nats.
+
+        Args:
+            values: Every unknown by name, in constrained space.
+
+        Returns:
+            Scalar.
+        """
+        return sum(self.log_prior_by_tag(values).values(), self.like.new_zeros(()))
+
+    def log_prior_by_tag(self, values: Values) -> dict[str, torch.Tensor]:
+        """Log p(θ) in parts, so that a question can be asked of a group of priors: one scalar in nats for each tag.
+
+        Args:
+            values: Every unknown by name, in constrained space.
+
+        Returns:
+            Tag (`Normal(1.0, tag="inputs")`), or the tensor's own name where its prior has none, to nats. An unknown scale
+            counts with its tensor.
+        """
+        parts: dict[str, torch.Tensor] = {}
+        for name, latent in self.latents.items():
+            part = latent.given(values).log_prob(values[name])
+            parts[latent.tag] = parts[latent.tag] + part if latent.tag in parts else part
+        return parts

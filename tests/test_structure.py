@@ -137,3 +137,108 @@ def test_nothing_is_printed_or_configured_at_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+
+
+def runtime(tree):
+    """Nodes of a file, without what only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")):
+            yield node
+            yield from runtime(node)
+
+
+def needs():
+    """File by file, the files of the package that it imports."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    for name, path in names.items():
+        found = set()
+        for node in runtime(TREES[path]):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesreg"):
+                found |= {m for m in (node.module, *(f"{node.module}.{a.name}" for a in node.names)) if m in names}
+        yield name, found - {name}
+
+
+def test_no_file_imports_itself_by_a_detour():
+    graph = dict(needs())
+    while ready := [name for name, wanted in graph.items() if not wanted & graph.keys()]:
+        for name in ready:
+            del graph[name]
+    assert not graph
+
+
+def test_inference_holds_one_file_a_method():
+    from bayesreg import _catalog
+    from bayesreg.inference import AbstractMethod
+
+    files = {path.stem for path in (PACKAGE / "inference").glob("*.py")} - {"__init__", "base"}
+    assert files == {
+        cls.__module__.rpartition(".")[2] for cls in _catalog.concrete(AbstractMethod) if "bayesreg" in cls.__module__
+    }
+
+
+def bases(base):
+    from bayesreg import _catalog
+
+    return {cls.__name__ for cls in _catalog.concrete(base) if cls.__module__.startswith("bayesreg.")}
+
+
+@pytest.mark.parametrize("folder", ["priors", "posteriors", "likelihoods"])
+def test_nobody_outside_asks_which_concrete_class_it_is(folder):
+    import bayesreg as br
+
+    base = {
+        "priors": br.priors.AbstractPrior,
+        "posteriors": br.AbstractPosterior,
+        "likelihoods": br.likelihoods.AbstractLikelihood,
+    }[folder]
+    names = bases(base)
+    asked = []
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if part(path) != folder and isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+                kinds = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(node.args[1])}
+                asked += [f"{path.relative_to(PACKAGE)}:{node.lineno} {kind}" for kind in kinds & names]
+    assert not asked
+
+
+def test_rows_are_summed_in_the_objective_alone():
+    callers = {
+        str(path.relative_to(PACKAGE))
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "log_prob_sum" and part(path) not in ("likelihoods", "objective")
+    }
+    assert callers == {"model/model.py"}
+
+
+def test_no_private_attribute_is_read_from_another_file():
+    """Of this package; those of torch that have no public name are another matter."""
+    ours, read = {}, []
+    for path, tree in TREES.items():
+        own = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        own |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) in ("self", "cls")}
+        own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        ours[path] = {name for name in own if name.startswith("_") and not name.startswith("__")}
+    everything = set().union(*ours.values())
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            private = isinstance(node, ast.Attribute) and node.attr in everything - ours[path] - TORCHS
+            if private and ast.unparse(node.value) not in ("self", "cls", "super()"):
+                read.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}")
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesreg."):
+                read += [f"{path.relative_to(PACKAGE)}:{node.lineno} {a.name}" for a in node.names if a.name.startswith("_")]
+    assert not read
+
+
+TORCHS = {"_modules", "_buffers", "_parameters", "_apply", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks"}
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@pytest.mark.parametrize("folder", ["priors", "likelihoods", "layers", "solvers", "posteriors", "inference"])
+def test_a_class_is_abstract_or_final(folder):
+    """Nobody inherits from a class that can be used as it is; what several share has a name of its own, Abstract..."""
+    classes = {
+        n.name: n for path, tree in TREES.items() if part(path) == folder for n in tree.body if isinstance(n, ast.ClassDef)
+    }
+    inherited = {ast.unparse(b).split("[")[0] for node in classes.values() for b in node.bases} & classes.keys()
+    assert not {name for name in inherited if not name.lstrip("_").startswith("Abstract")}

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg import __version__
+from bayesreg.cli.interrupt import loaded
 from bayesreg.cli.screen import Commands, columns, console, say
-from bayesreg.cli.start import loaded
 
 app = typer.Typer(
     cls=Commands,

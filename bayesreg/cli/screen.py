@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import typer.core
 
-from bayesreg.cli.start import STOPPED
+from bayesreg.cli.interrupt import STOPPED
 
 if TYPE_CHECKING:
     from rich.console import Console

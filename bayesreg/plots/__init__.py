@@ -6,10 +6,10 @@ Colour never speaks alone: a mark's shape, its place or a word says the same.
 
 from bayesreg.plots.fits import coverage, history, parameters, pit, predictions, reliability, variance_parts
 from bayesreg.plots.level import level_sets
+from bayesreg.plots.palette import ALEATORIC, BAD, EPISTEMIC, GRID, INK, MUTED, PAPER, SERIES, styled
 from bayesreg.plots.paths import path
 from bayesreg.plots.prior import prior_predictive, priors
 from bayesreg.plots.readings import map_of_two, posterior_mean
-from bayesreg.plots.style import ALEATORIC, BAD, EPISTEMIC, GRID, INK, MUTED, PAPER, SERIES, styled
 
 __all__ = [
     "ALEATORIC",

@@ -6,7 +6,7 @@ import io
 
 import matplotlib.figure
 
-from bayesreg.plots.style import styled
+from bayesreg.plots.palette import styled
 
 
 class Figure(matplotlib.figure.Figure):

@@ -20,25 +20,8 @@ from bayesreg.metrics.readings import (
     variance_rows,
     wilson,
 )
-from bayesreg.plots.style import (
-    ALEATORIC,
-    BAD,
-    DASHES,
-    EPISTEMIC,
-    GRID,
-    INK,
-    MARKERS,
-    MUTED,
-    PAPER,
-    bars,
-    every,
-    legend,
-    one_panel,
-    percent_axes,
-    series_color,
-    styled,
-    ticks,
-)
+from bayesreg.plots.palette import ALEATORIC, BAD, DASHES, EPISTEMIC, GRID, INK, MARKERS, MUTED, PAPER, styled
+from bayesreg.plots.style import bars, every, legend, one_panel, percent_axes, series_color, ticks
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from bayesreg.metrics.readings import number
+from bayesreg.plots.palette import INK, MUTED, PAPER, SERIES, styled
 from bayesreg.plots.readings import loss, map_of_two, mean_of_two, named, own_mode, penalties, quadratic, settled
-from bayesreg.plots.style import INK, MUTED, PAPER, SERIES, figure_legend, panels, short, styled
+from bayesreg.plots.style import figure_legend, panels, short
 from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Laplace, Normal
 
 if TYPE_CHECKING:

@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bayesreg.plots.style import (
-    DASHES,
-    GRID,
-    INK,
-    MARKERS,
-    MUTED,
-    PAPER,
-    every,
-    figure_legend,
-    panels,
-    series_color,
-    short,
-    styled,
-)
+from bayesreg.plots.palette import DASHES, GRID, INK, MARKERS, MUTED, PAPER, styled
+from bayesreg.plots.style import every, figure_legend, panels, series_color, short
 from bayesreg.priors import GroupLasso
 from bayesreg.priors.groups import grouped
 from bayesreg.selection.path_result import Path

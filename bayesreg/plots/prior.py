@@ -12,21 +12,9 @@ import torch
 from bayesreg import _check
 from bayesreg.data.rows import as_tensor
 from bayesreg.metrics.readings import check_output, number
+from bayesreg.plots.palette import GRID, INK, MARKERS, MUTED, PAPER, styled
 from bayesreg.plots.readings import named, settled, shrinkage, weight_range
-from bayesreg.plots.style import (
-    GRID,
-    INK,
-    MARKERS,
-    MUTED,
-    PAPER,
-    every,
-    figure_legend,
-    legend,
-    one_panel,
-    panels,
-    series_color,
-    styled,
-)
+from bayesreg.plots.style import every, figure_legend, legend, one_panel, panels, series_color
 from bayesreg.predictive.mixture import Predictive, tails
 from bayesreg.priors import AbstractElementwisePrior, Fixed
 

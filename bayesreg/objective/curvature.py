@@ -217,14 +217,14 @@ def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output:
     model, layout = log_joint.model, log_joint.layout
     total = torch.zeros(len(u), len(u), dtype=u.dtype, device=u.device)
 
-    def activations(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def put_out(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         with activations.captured(model.to_run(), (output,)) as found:
             model.forward(layout.unflatten(v), rows)
         return torch.stack(list(found[output.name]), 1)
 
     rows = max(1, min(256, _ENTRIES // len(u)))
     for x, _ in data.epoch(rows):
-        jacobian, values = behaviour.output_jacobian(model.behaviour, activations, u, x)
+        jacobian, values = behaviour.output_jacobian(model.behaviour, put_out, u, x)
         for call in range(values.shape[1]):
             value, slope = values[:, call].detach(), jacobian[:, call].detach().reshape(len(x), -1, len(u))
             if isinstance(output.prior, AbstractElementwisePrior):

@@ -18,7 +18,7 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg.model.spec import PriorRow, checked_rules, describe, match_name
-from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Fixed
+from bayesreg.priors import AbstractElementwisePrior, AbstractPrior
 from bayesreg.priors.scaled import AbstractScaledPrior
 
 
@@ -100,7 +100,7 @@ def _check_prior(pattern: Any, prior: Any) -> None:
             f"the rule of outputs for {describe(pattern)} must give a prior, but {prior!r} came; write for example "
             "priors.Laplace(1.0)."
         )
-    if isinstance(prior, Fixed):
+    if prior.certain:
         raise ValueError(
             f"a prior on an output must be a density, but {describe(pattern)} has {prior}: an output is no unknown that could "
             "be certain; take a narrow Normal."

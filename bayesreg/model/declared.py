@@ -28,7 +28,7 @@ from bayesreg.model import activations
 from bayesreg.model.autoscale import adjusted
 from bayesreg.model.spec import PriorSpec, Resolved, Rules
 from bayesreg.model.unknowns import Latent, latents_of
-from bayesreg.priors import AbstractPrior, AbstractScaledPrior, Fixed
+from bayesreg.priors import AbstractPrior, AbstractScaledPrior
 
 Values = Mapping[str, torch.Tensor]
 
@@ -125,9 +125,9 @@ class AbstractModel(abc.ABC):
                 for name, value in likelihood.fixed.items()
             },
             constants={
-                r.name: like.new_full(r.shape, _check.in_range(r.name, r.prior.value, like.dtype))
+                r.name: like.new_full(r.shape, _check.in_range(r.name, r.prior.mode, like.dtype))
                 for r in resolved
-                if isinstance(r.prior, Fixed)
+                if r.prior.certain
             },
         )
         if not self.latents:

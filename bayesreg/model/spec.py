@@ -26,7 +26,7 @@ from bayesreg.layers import DropConnect, VariationalDropout, noise_layers
 from bayesreg.layers.fan_in import fan_ins, stored_note
 from bayesreg.layers.sites import dotted
 from bayesreg.model.prior_table import PriorRow, PriorTable, dimensions
-from bayesreg.priors import AbstractPrior, Fixed, Flat, Normal, from_dict
+from bayesreg.priors import AbstractPrior, Flat, Normal, from_dict
 from bayesreg.priors.scaled import AbstractScaledPrior
 
 Pattern = str | type[nn.Module] | Callable[[str, nn.Parameter], AbstractPrior | None]
@@ -90,7 +90,7 @@ class Resolved:
     @property
     def flat_by_default(self) -> bool:
         """True for a normalisation layer's tensor to which no rule gave a prior."""
-        return self.source == "default" and isinstance(self.prior, Flat)
+        return self.source == "default" and not self.prior.proper
 
 
 class PriorSpec:
@@ -301,7 +301,7 @@ def layer_notes(module: nn.Module, resolved: Sequence[Resolved], row_shape: torc
     >>> layer_notes(net, PriorSpec().resolve(net))["0.bias"]
     'shift-invariant: a BatchNorm follows'
     """
-    unknown = {r.name for r in resolved if not isinstance(r.prior, Fixed)}
+    unknown = {r.name for r in resolved if not r.prior.certain}
     found = noise_notes(module)
     for one in scale_invariant(module, row_shape):
         found |= {name: note for name, note in ((one.weight, SCALE_NOTE), (one.bias, SHIFT_NOTE)) if name in unknown}

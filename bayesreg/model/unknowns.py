@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.model.spec import PriorRow, Resolved, dimensions
-from bayesreg.priors import AbstractPrior, Fixed
+from bayesreg.priors import AbstractPrior
 from bayesreg.priors.numeric import ends
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 
@@ -99,7 +99,7 @@ def latents_of(resolved: Iterable[Resolved], likelihood: AbstractLikelihood) -> 
     Raises:
         ValueError: If two unknowns would have one name, or a scale is relative to a noise that there is not.
     """
-    weights = [r for r in resolved if not isinstance(r.prior, Fixed)]
+    weights = [r for r in resolved if not r.prior.certain]
     noises = [
         latent
         for name, prior in likelihood.latents.items()

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from bayesreg.objective.flat import Group
 from bayesreg.priors.base import replaced
-from bayesreg.priors.groups import GroupLasso, grouped, ungrouped
+from bayesreg.priors.groups import grouped, ungrouped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ReplicaGroup:
         """
         if self.first.elementwise:
             return self.prior.prox(part, step)
-        if isinstance(self.first.prior, GroupLasso):
+        if self.first.prior.shrinks_groups:
             groups, scale = self._by_group(part), torch.as_tensor(self.prior.scale).reshape(-1, 1, 1)
             step = step[..., None] if step.shape[1] == 1 else self._by_group(step)[..., :1]
             norms = torch.linalg.vector_norm(groups, dim=2, keepdim=True)
@@ -98,7 +98,7 @@ class ReplicaGroup:
         """Step lengths (R, n) such that all entries which the prox joins have one, the shortest of theirs: a closed form."""
         if self.first.elementwise:
             return step
-        if isinstance(self.first.prior, GroupLasso):
+        if self.first.prior.shrinks_groups:
             groups = self._by_group(step)
             return self._from_groups(groups.amin(2, keepdim=True).expand_as(groups))
         return step.amin(1, keepdim=True).expand_as(step)

@@ -10,7 +10,6 @@ import torch
 
 from bayesreg.plots.palette import DASHES, GRID, INK, MARKERS, MUTED, PAPER, styled
 from bayesreg.plots.style import every, figure_legend, panels, series_color, short
-from bayesreg.priors import GroupLasso
 from bayesreg.priors.groups import grouped
 from bayesreg.selection.path_result import Path
 
@@ -76,7 +75,7 @@ def _lines(path: Path) -> tuple[np.ndarray, str]:
     for name in path.names:
         prior: Any = path.models[0].latents[name].prior
         value = found[name].cpu().double()
-        if isinstance(prior, GroupLasso):
+        if prior.shrinks_groups:
             value, norms = torch.stack([torch.linalg.vector_norm(grouped(v, prior.per), dim=1) for v in value]), True
         parts.append(value.flatten(1))
     return torch.cat(parts, 1).numpy(), "norm of a group" if norms else "weight"

@@ -16,7 +16,7 @@ from bayesreg.plots.palette import GRID, INK, MARKERS, MUTED, PAPER, styled
 from bayesreg.plots.readings import named, settled, shrinkage, weight_range
 from bayesreg.plots.style import every, figure_legend, legend, one_panel, panels, series_color
 from bayesreg.predictive.mixture import Predictive, tails
-from bayesreg.priors import AbstractElementwisePrior, Fixed
+from bayesreg.priors import AbstractElementwisePrior
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, series: int, count: int, lab
 
 
 def _has_density(prior: AbstractElementwisePrior) -> bool:
-    return prior.proper and not isinstance(prior, Fixed)
+    return prior.proper and not prior.certain
 
 
 def _densities(axes: Axes, given: Mapping[str, AbstractElementwisePrior], grid: np.ndarray) -> list[Any]:

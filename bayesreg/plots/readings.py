@@ -11,7 +11,7 @@ import torch
 from torch.distributions import constraints
 
 from bayesreg._threads import drawing
-from bayesreg.priors import AbstractElementwisePrior, AbstractPrior, Fixed
+from bayesreg.priors import AbstractElementwisePrior, AbstractPrior
 from bayesreg.priors.numeric import ends
 
 MOST = 6  # as many as there are colours and markers
@@ -87,7 +87,7 @@ def weight_range(priors: Sequence[AbstractElementwisePrior]) -> tuple[float, flo
     """
     found = []
     for prior in priors:
-        if not prior.proper or isinstance(prior, Fixed):
+        if not prior.proper or prior.certain:
             continue
         with drawing(0):
             draws = prior.distribution((4001,), dtype=torch.float64).sample().numpy()

@@ -41,6 +41,8 @@ class AbstractPrior(abc.ABC):
         bounded: False where the density has a pole; such a prior has no mode, and its penalty no zero to start from.
         convex: True where the penalty is a convex function, so that with a linear-Gaussian model a mode is the mode.
         prox_by_entry: True where `prox` takes a step length for each entry, a diagonal metric.
+        certain: True for a point mass: the tensor is no unknown, and has the value `mode`.
+        shrinks_groups: True where the penalty is Σ ‖group‖/scale over groups `per` axis, so that `prox` shortens each group.
     """
 
     tag: str | None = None
@@ -52,6 +54,8 @@ class AbstractPrior(abc.ABC):
     bounded: ClassVar[bool] = True
     convex: ClassVar[bool] = False
     prox_by_entry: ClassVar[bool] = False
+    certain: ClassVar[bool] = False
+    shrinks_groups: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -95,6 +99,19 @@ class AbstractPrior(abc.ABC):
     def hyperprior(self) -> AbstractPrior | None:
         """The prior of this prior's own scale; None where the scale is a number."""
         return None
+
+    @property
+    def path_scale(self) -> Any:
+        """The number, as it was written, that says how strong the penalty is; None where there is none."""
+        return None
+
+    def with_path_scale(self, scale: float) -> AbstractPrior:
+        """The same prior with another `path_scale`, > 0; `fan_in` and the like still apply.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        raise ValueError(f"a prior must have a scale that is a number, but {self} has none; take for example Normal(1.0).")
 
     @abc.abstractmethod
     def penalty(self, value: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class Fixed(AbstractElementwisePrior):
 
     regulariser: ClassVar[str] = "equality constraint"
     smooth: ClassVar[bool] = False
+    certain: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse a value that is not finite."""
@@ -348,6 +350,15 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
         """Refuse scales that are not > 0."""
         _check.positive("l1_scale", self.l1_scale)
         _check.positive("l2_scale", self.l2_scale)
+
+    @property
+    def path_scale(self) -> float:
+        """`l1_scale`."""
+        return self.l1_scale
+
+    def with_path_scale(self, scale: float) -> ElasticNet:
+        """Another l1_scale; l2_scale² grows with it, so that the share of the two penalties (scikit-learn's l1_ratio) stays."""
+        return dataclasses.replace(self, l1_scale=scale, l2_scale=self.l2_scale * math.sqrt(scale / self.l1_scale))
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """|w|/l1_scale + w²/(2 l2_scale²) for each entry."""

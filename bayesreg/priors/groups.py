@@ -121,6 +121,7 @@ class GroupLasso(AbstractGroupPrior):
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
     prox_by_entry: ClassVar[bool] = True
+    shrinks_groups: ClassVar[bool] = True
 
     def _energy(self, norm: torch.Tensor, size: int) -> torch.Tensor:
         return norm / self.scale

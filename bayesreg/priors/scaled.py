@@ -130,6 +130,15 @@ class AbstractScaledPrior(AbstractPrior):
         """The scale's own prior; None where it is a number."""
         return self.given_scale if isinstance(self.given_scale, AbstractPrior) else None
 
+    @property
+    def path_scale(self) -> Any:
+        """The scale as it was written; None where it is unknown."""
+        return None if self.hyperprior is not None else self.given_scale
+
+    def with_path_scale(self, scale: float) -> Self:
+        """The same prior with another scale, > 0."""
+        return dataclasses.replace(self, scale=scale)  # pyright: ignore[reportCallIssue]
+
     def check(self) -> None:
         """Refuse a scale that is neither a number > 0 nor a proper prior of a positive quantity.
 

@@ -15,8 +15,7 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.model.spec import PriorSpec, Resolved, settled
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
-from bayesreg.priors import ElasticNet, Normal
-from bayesreg.priors.scaled import AbstractScaledPrior
+from bayesreg.priors import Normal
 from bayesreg.solvers.batched import affordable, finish
 
 NUM_SCALES = 20
@@ -41,7 +40,7 @@ def matched(model: BayesianModel, rule: Any) -> list[str]:
     norms = [r.name for r in model.resolved if r.flat_by_default]
     found = [name for name in found if name not in norms] or found  # a normalisation layer's, which nobody gave a prior
     for r in model.resolved:
-        if r.name in found and not _varies(r.specified):
+        if r.name in found and r.specified.path_scale is None:
             raise ValueError(
                 f"each prior on a path must have a scale that is a number, but {r.name} has {r.specified}; give it for example "
                 "Normal(1.0) or Laplace(1.0), or a rule that does not match it."
@@ -49,21 +48,14 @@ def matched(model: BayesianModel, rule: Any) -> list[str]:
     return found
 
 
-def _varies(prior: Any) -> bool:
-    return isinstance(prior, ElasticNet) or (isinstance(prior, AbstractScaledPrior) and prior.hyperprior is None)
-
-
 def own_scale(model: BayesianModel, names: Sequence[str]) -> float:
     """The scale that the first of these tensors' priors was written with."""
     prior: Any = next(r.specified for r in model.resolved if r.name in names)
-    return float(prior.l1_scale if isinstance(prior, ElasticNet) else prior.given_scale)
+    return float(prior.path_scale)
 
 
 def with_scale(model: BayesianModel, names: Sequence[str], scale: float) -> BayesianModel:
-    """The same model with this number in the `scale` of some tensors' priors; fan_in and autoscale still apply.
-
-    For `ElasticNet` the number is l1_scale, and l2_scale² grows with it, so that the share of the two penalties
-    (scikit-learn's l1_ratio) stays.
+    """The same model with this number as the `path_scale` of some tensors' priors; fan_in and autoscale still apply.
 
     Args:
         model: The model, bound to data or not.
@@ -77,11 +69,7 @@ def with_scale(model: BayesianModel, names: Sequence[str], scale: float) -> Baye
 
 
 def _rescaled(resolved: Resolved, scale: float, model: BayesianModel) -> Resolved:
-    prior: Any = resolved.specified
-    if isinstance(prior, ElasticNet):
-        prior = dataclasses.replace(prior, l1_scale=scale, l2_scale=prior.l2_scale * math.sqrt(scale / prior.l1_scale))
-    else:
-        prior = dataclasses.replace(prior, scale=scale)
+    prior = resolved.specified.with_path_scale(scale)
     found = dataclasses.replace(resolved, specified=prior, prior=settled(prior, resolved.shape, resolved.inputs))
     return found if model.autoscale is None else adjusted(found, model.autoscale.to(model.like))
 

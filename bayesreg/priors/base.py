@@ -41,6 +41,7 @@ class AbstractPrior(abc.ABC):
         bounded: False where the density has a pole; such a prior has no mode, and its penalty no zero to start from.
         convex: True where the penalty is a convex function, so that with a linear-Gaussian model a mode is the mode.
         prox_by_entry: True where `prox` takes a step length for each entry, a diagonal metric.
+        safe_in_single: True where no step of the energy leaves float32's range unless its value does: float32 is kept.
     """
 
     tag: str | None = None
@@ -52,6 +53,7 @@ class AbstractPrior(abc.ABC):
     bounded: ClassVar[bool] = True
     convex: ClassVar[bool] = False
     prox_by_entry: ClassVar[bool] = False
+    safe_in_single: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -283,7 +285,8 @@ class AbstractElementwisePrior(AbstractPrior):
             Scalar, in nats, summed over entries; zero at the mode.
         """
         prior: Any = self.at(value.shape)
-        x = wide(value)  # NaN is neither inside a support nor outside
+        x = value if self.safe_in_single else wide(value)
+        # NaN is neither inside a support nor outside
         return torch.where(x.isnan(), x, prior.energy(x)).sum().to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
@@ -294,7 +297,7 @@ class AbstractElementwisePrior(AbstractPrior):
     def penalty_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """`energy_gradient`."""
         prior: Any = self.at(value.shape)
-        return prior.energy_gradient(wide(value)).to(value.dtype)
+        return prior.energy_gradient(value if self.safe_in_single else wide(value)).to(value.dtype)
 
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """argmin_z step·energy(z) + ½(z − value)² of each entry, found numerically between the mode and the value.

@@ -39,6 +39,7 @@ class Flat(AbstractElementwisePrior):
     """
 
     regulariser: ClassVar[str] = "none"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     proper: ClassVar[bool] = False
 
@@ -165,6 +166,7 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
     loc: float = 0.0
 
     regulariser: ClassVar[str] = "L2, ridge, weight decay, Tikhonov"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
 
     def check(self) -> None:
@@ -264,6 +266,7 @@ class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
     loc: float = 0.0
 
     regulariser: ClassVar[str] = "L1, lasso"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
 
@@ -341,6 +344,7 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
     l2_scale: float = 1.0
 
     regulariser: ClassVar[str] = "L1 + L2, elastic net"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
 
@@ -411,7 +415,8 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
             )
         unit = cls()
         level = 0.5 * (1 + mass_of(mass))
-        scale = high / numeric.quantile(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, level)
+        (reach,) = numeric.quantiles(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, [level])
+        scale = high / reach
         return cls(scale, scale)
 
     @property

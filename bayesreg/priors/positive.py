@@ -44,6 +44,7 @@ class HalfNormal(AbstractScaledElementwisePrior):
     scale: Any = None
 
     regulariser: ClassVar[str] = "L2 on a positive quantity"
+    safe_in_single: ClassVar[bool] = True
     support: ClassVar[Any] = constraints.positive
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
@@ -230,6 +231,7 @@ class Exponential(AbstractElementwisePrior):
     rate: float = 1.0
 
     regulariser: ClassVar[str] = "one-sided L1"
+    safe_in_single: ClassVar[bool] = True
     support: ClassVar[Any] = constraints.positive
 
     def check(self) -> None:

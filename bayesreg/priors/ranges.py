@@ -230,6 +230,7 @@ class LogUniform(AbstractElementwisePrior):
     upper: float | None = None
 
     regulariser: ClassVar[str] = "logarithm"
+    safe_in_single: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse one end alone, and ends that are not 0 < lower < upper.
@@ -334,6 +335,7 @@ class Uniform(AbstractElementwisePrior):
     upper: float = 1.0
 
     regulariser: ClassVar[str] = "box constraint"
+    safe_in_single: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse ends that are not lower < upper."""

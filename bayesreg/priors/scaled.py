@@ -310,7 +310,7 @@ class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePri
         unit = replaced(self, scale=1.0)
         level = mass_of(mass) if positive else 0.5 * (1 + mass_of(mass))
 
-        reach = numeric.quantile(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, level)
+        (reach,) = numeric.quantiles(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, [level])
         solved = {"scale": (high if positive else 0.5 * (high - low)) / reach}
         return dataclasses.replace(self, **solved, **({"loc": 0.5 * (low + high)} if moves else {}))
 

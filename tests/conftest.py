@@ -9,6 +9,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
+from bayesreg.report import figures
 
 torch.set_num_threads(1)  # the tests' problems are small: a second thread costs more than it brings
 
@@ -19,6 +20,16 @@ def _seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """A report's figures are made, but not written as SVG: most of a report's time, which words and numbers do not need."""
+
+    def inline(figure, prefix, label):
+        return f'<svg role="img" aria-labelledby="{label}"></svg>'
+
+    monkeypatch.setattr(figures, "inline", inline)
 
 
 @pytest.fixture(scope="session")

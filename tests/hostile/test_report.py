@@ -15,7 +15,6 @@ from bayesreg.comparison import compare
 from bayesreg.reports import inputs_of, report, row_names
 from tests.report_cases import N, data, posteriors
 
-
 pytestmark = pytest.mark.usefixtures("unrendered")
 
 

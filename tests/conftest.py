@@ -9,7 +9,6 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.report import figures
 
 torch.set_num_threads(1)  # the tests' problems are small: a second thread costs more than it brings
 
@@ -29,7 +28,7 @@ def unrendered(monkeypatch):
     def inline(figure, prefix, label):
         return f'<svg role="img" aria-labelledby="{label}"></svg>'
 
-    monkeypatch.setattr(figures, "inline", inline)
+    monkeypatch.setattr("bayesreg.reports.figures.inline", inline)
 
 
 @pytest.fixture(scope="session")

@@ -249,7 +249,7 @@ def _environment() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bayesreg.report", ""),
+        loader=jinja2.PackageLoader("bayesreg.reports", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

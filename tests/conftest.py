@@ -21,6 +21,16 @@ def _seeded():
         yield
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """A report's figures are made, but not written as SVG: most of a report's time, which words and numbers do not need."""
+
+    def inline(figure, prefix, label):
+        return f'<svg role="img" aria-labelledby="{label}"></svg>'
+
+    monkeypatch.setattr("bayesreg.reports.figures.inline", inline)
+
+
 @pytest.fixture(scope="session")
 def diabetes():
     """scikit-learn's diabetes in its own units: X (442, 10), y (442,)."""

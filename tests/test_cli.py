@@ -27,6 +27,9 @@ for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "PYTHONIOENCODING"):
     PROCESS.pop(name, None)
 
 
+pytestmark = pytest.mark.usefixtures("unrendered")  # what a process writes has its figures: see "real processes"
+
+
 @pytest.fixture(autouse=True)
 def _plain_terminal(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the checkout may hold a report.html of its own
@@ -429,7 +432,7 @@ def test_the_script_says_its_version():
 
 
 def test_a_process_the_whole_way(houses):
-    words = ["report", houses, "--target", "price", "--drop", "id", *QUICK, "--prior", "*.weight=Laplace(scale=0.2)"]
+    words = ["report", houses, "--target", "price", "--drop", "id", *QUICK, "--prior", "*.weight=Laplace(scale=1.0)"]
     found = process(*words, cwd=houses.parent)
     assert (found.returncode, found.stderr) == (0, "")
     assert "\x1b" not in found.stdout

@@ -85,6 +85,7 @@ def test_pairs_compare_mean_and_mode_in_posterior_sds():
     assert noise["learned"] == pytest.approx(noise["scalar"]["sd"] / prior_sd, rel=1e-9)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_only_fits_of_one_model_are_paired_and_each_prior_table_is_shown_once():
     x, y = data()
     wide = posteriors(prior=priors.Normal(2.0))
@@ -209,10 +210,16 @@ def test_same_inputs_same_page_but_for_its_date(made):
     assert undated(again) == undated(found)
     assert {**again.data, "created": ""} == {**found.data, "created": ""}
     assert found.html.count(found.data["created"]) == 1
-    other = report(posteriors(kind), x, y, num_samples=50, source="a table", notes=["x is as it came."], seed=1)
-    assert undated(other) != undated(found)
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_another_seed_is_another_page():
+    x, y = data()
+    one, other = (report(posteriors(), x, y, num_samples=50, seed=seed) for seed in (0, 1))
+    assert one.html.replace(one.data["created"], "") != other.html.replace(other.data["created"], "")
+
+
+@pytest.mark.usefixtures("unrendered")
 def test_data_frames_bring_their_names_and_constant_columns_are_named():
     x, y = data()
     x[:, 2] = 4.0
@@ -225,6 +232,7 @@ def test_data_frames_bring_their_names_and_constant_columns_are_named():
     assert "age, dose, site" in found.html
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_class_names_stand_in_the_worst_rows():
     x, y = data("binary")
     found = report(posteriors("binary"), x, y, num_samples=20, classes=["benign", "malign"])
@@ -232,6 +240,7 @@ def test_class_names_stand_in_the_worst_rows():
     assert found.data["data"]["classes"] == ["benign", "malign"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_one_row_is_enough():
     x, y = data()
     found = report(posteriors(), x[:1], y[:1], num_samples=20)
@@ -324,6 +333,7 @@ def test_save_leaves_the_umask_alone_and_follows_it(small, tmp_path, monkeypatch
     assert [stat.S_IMODE(path.stat().st_mode) for path in written] == [0o640, 0o640]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_name_with_half_a_character_can_be_saved(tmp_path):
     x, y = data()
     made = report({"MAP": posteriors()["MAP"]}, x, y, source=b"caf\xe9.csv".decode(errors="surrogateescape"))

@@ -85,8 +85,8 @@ def at_most(share, num_sets):
 @pytest.mark.parametrize("num_test", [3, 11, 50])
 @pytest.mark.parametrize("num_train", [8, 200])
 def test_false_alarms_about_a_calibrated_model(num_test, num_train):
-    alarms, _ = false_alarms(20, num_test, num_train)
-    assert alarms <= at_most(CALIBRATION, 20)
+    alarms, _ = false_alarms(10, num_test, num_train)
+    assert alarms <= at_most(CALIBRATION, 10)
 
 
 @pytest.mark.slow
@@ -138,9 +138,10 @@ def test_one_count_is_said_to_be_too_low_or_too_high_with_at_most_its_probabilit
     assert low + high > 0.005 or num_test < 11  # not by saying nothing
 
 
+@pytest.mark.parametrize("num_sets", [20, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["one", "many"])
-def test_probabilities_of_labels_from_one_of_its_own_functions_are_no_false_alarm(kind):
-    alarms, num_sets = 0, 40
+def test_probabilities_of_labels_from_one_of_its_own_functions_are_no_false_alarm(kind, num_sets):
+    alarms = 0
     for seed in range(num_sets):
         predictives, y = logistic(seed, 60)
         if kind == "one":  # independent rows
@@ -152,10 +153,11 @@ def test_probabilities_of_labels_from_one_of_its_own_functions_are_no_false_alar
     assert alarms <= at_most(CALIBRATION, num_sets)
 
 
+@pytest.mark.parametrize("num_sets", [20, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("num_models", "num_test"), [(2, 5), (5, 5), (4, 30)])
-def test_none_of_several_equals_is_said_to_be_best(num_models, num_test):
+def test_none_of_several_equals_is_said_to_be_best(num_models, num_test, num_sets):
     """Predictions that are off by independent errors of one size: in expectation none is ahead."""
-    heads, num_sets = 0, 50
+    heads = 0
     for seed in range(num_sets):
         rng = np.random.default_rng(seed)
         y = rng.normal(size=num_test)

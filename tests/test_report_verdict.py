@@ -220,6 +220,7 @@ def test_epistemic_share_is_of_the_variance_and_of_the_tenth_that_is_least_sure(
     assert epistemic_card({"MAP": normal([0.0], 1.0)}).headline.startswith("Only modes are here")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_convergence_and_noise_cast_doubt_first():
     assert convergence_card(posteriors()).headline == "Both fits converged."
     failed = posteriors(converged=False)
@@ -238,6 +239,7 @@ def test_convergence_and_noise_cast_doubt_first():
     assert "MAP: noise scale 0.001 against a test RMSE of" in first["lines"][0]["text"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_noise_that_is_known_has_no_card():
     x, y = data()
     model = BayesianModel(nn.Linear(D, 1).double(), likelihood=Gaussian(0.5)).bind(x, y)

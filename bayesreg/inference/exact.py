@@ -26,7 +26,7 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import in_double
 from bayesreg.posteriors.base import Gaussian
 from bayesreg.posteriors.record import FitRecord
-from bayesreg.priors.base import HALF_LOG_2PI
+from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from bayesreg import _check
 from bayesreg.priors import AbstractPrior
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior
+from bayesreg.priors.base import AbstractElementwisePrior
+from bayesreg.priors.values import HALF_LOG_2PI
 
 # where an expectation under a normal has no closed form: the trapezoidal rule over ±6 sds, which takes a peak a tenth as wide
 # as the normal to 10⁻³ nats, where as many nodes of Gauss–Hermite are forty times worse

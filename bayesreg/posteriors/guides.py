@@ -20,7 +20,7 @@ from bayesreg.behaviour import each
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import FlatLayout, LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
-from bayesreg.priors.base import HALF_LOG_2PI
+from bayesreg.priors.values import HALF_LOG_2PI
 
 
 class AbstractGuide(nn.Module, abc.ABC):

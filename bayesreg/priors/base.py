@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch.distributions import constraints
 
-from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.distribution import PriorDistribution
+from bayesreg.priors.values import wide
 
 Shape = Sequence[int]
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
@@ -43,6 +42,7 @@ class AbstractPrior(abc.ABC):
         prox_by_entry: True where `prox` takes a step length for each entry, a diagonal metric.
         certain: True for a point mass: the tensor is no unknown, and has the value `mode`.
         shrinks_groups: True where the penalty is Σ ‖group‖/scale over groups `per` axis, so that `prox` shortens each group.
+        safe_in_single: True where no step of the energy leaves float32's range unless its value does: float32 is kept.
     """
 
     tag: str | None = None
@@ -56,6 +56,7 @@ class AbstractPrior(abc.ABC):
     prox_by_entry: ClassVar[bool] = False
     certain: ClassVar[bool] = False
     shrinks_groups: ClassVar[bool] = False
+    safe_in_single: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -300,7 +301,8 @@ class AbstractElementwisePrior(AbstractPrior):
             Scalar, in nats, summed over entries; zero at the mode.
         """
         prior: Any = self.at(value.shape)
-        x = wide(value)  # NaN is neither inside a support nor outside
+        x = value if self.safe_in_single else wide(value)
+        # NaN is neither inside a support nor outside
         return torch.where(x.isnan(), x, prior.energy(x)).sum().to(value.dtype)
 
     def log_normaliser(self, shape: Shape) -> Any:
@@ -311,7 +313,7 @@ class AbstractElementwisePrior(AbstractPrior):
     def penalty_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """`energy_gradient`."""
         prior: Any = self.at(value.shape)
-        return prior.energy_gradient(wide(value)).to(value.dtype)
+        return prior.energy_gradient(value if self.safe_in_single else wide(value)).to(value.dtype)
 
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """argmin_z step·energy(z) + ½(z − value)² of each entry, found numerically between the mode and the value.
@@ -407,29 +409,6 @@ def replaced(prior: AbstractPrior, **values: Any) -> Any:
     return made
 
 
-def wide(value: torch.Tensor) -> torch.Tensor:
-    """In float64, whose range holds squares and ratios of any float32."""
-    return value if value.device.type == "mps" else value.double()  # which has none
-
-
-def log(value: Any) -> Any:
-    """The logarithm of a number, or of a tensor where scales are stacked."""
-    return value.log() if isinstance(value, torch.Tensor) else math.log(value)
-
-
-def tensors(options: dict[str, Any], *numbers: Any) -> list[torch.Tensor]:
-    """Numbers as scalar tensors of the wanted type: Pyro would make float32 of a Python float.
-
-    Args:
-        options: Keywords for `torch.as_tensor`, dtype and device.
-        *numbers: What to convert.
-
-    Returns:
-        One scalar tensor a number.
-    """
-    return [torch.as_tensor(number, **options) for number in numbers]
-
-
 def shown(number: Any) -> str:
     """A number of a prior as a person reads it: "0.25"; "0.1 … 3" for several; "s" for an unknown scale.
 
@@ -450,15 +429,3 @@ def _said(value: Any) -> str:
 
 def _same(value: Any, other: Any) -> bool:
     return type(value) is type(other) and not isinstance(value, torch.Tensor) and value == other
-
-
-def mass_of(mass: Any) -> float:
-    """A probability strictly between 0 and 1.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    number = _check.finite("mass", mass)
-    if not 0 < number < 1:
-        raise ValueError(f"mass must lie between 0 and 1, but {mass!r} came; pass for example mass=0.9.")
-    return number

@@ -14,10 +14,11 @@ import torch
 
 from bayesreg import _check
 from bayesreg.priors import numeric
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors
+from bayesreg.priors.base import AbstractElementwisePrior, Shape, shown
 from bayesreg.priors.dictionary import NormalTools
 from bayesreg.priors.dictionary_sparse import ElasticNetTools, LaplaceTools
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
+from bayesreg.priors.values import HALF_LOG_2PI, log, mass_of, tensors
 
 
 def _centred(value: torch.Tensor, loc: Any) -> torch.Tensor:
@@ -40,6 +41,7 @@ class Flat(AbstractElementwisePrior):
     """
 
     regulariser: ClassVar[str] = "none"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     proper: ClassVar[bool] = False
 
@@ -167,6 +169,7 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
     loc: float = 0.0
 
     regulariser: ClassVar[str] = "L2, ridge, weight decay, Tikhonov"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
 
     def check(self) -> None:
@@ -266,6 +269,7 @@ class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
     loc: float = 0.0
 
     regulariser: ClassVar[str] = "L1, lasso"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
 
@@ -343,6 +347,7 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
     l2_scale: float = 1.0
 
     regulariser: ClassVar[str] = "L1 + L2, elastic net"
+    safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
 
@@ -422,7 +427,8 @@ class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
             )
         unit = cls()
         level = 0.5 * (1 + mass_of(mass))
-        scale = high / numeric.quantile(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, level)
+        (reach,) = numeric.quantiles(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, [level])
+        scale = high / reach
         return cls(scale, scale)
 
     @property

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown, wide
+from bayesreg.priors.base import AbstractTensorPrior, Shape, shown
 from bayesreg.priors.groups import GROUPS
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
+from bayesreg.priors.values import HALF_LOG_2PI, log, wide
 
 
 @dataclass(frozen=True, repr=False)

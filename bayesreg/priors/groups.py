@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractTensorPrior, Shape, log, shown, wide
+from bayesreg.priors.base import AbstractTensorPrior, Shape, shown
 from bayesreg.priors.numeric import NEAR, STEP, beside_the_pole, nodes_for
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 from bayesreg.priors.sparse import half_cauchy
+from bayesreg.priors.values import HALF_LOG_2PI, log, wide
 
 GROUPS = ("row", "column", "tensor")
 NEWTON_STEPS = 6  # of the group lasso's prox: enough for sixteen digits where steps differ by 10⁶ within a group

@@ -11,8 +11,9 @@ import pyro.distributions as dist
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import Shape, log, shown, tensors
+from bayesreg.priors.base import Shape, shown
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior
+from bayesreg.priors.values import log, tensors
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,9 +12,10 @@ import torch
 from torch.distributions import constraints
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors, wide
+from bayesreg.priors.base import AbstractElementwisePrior, Shape, shown
 from bayesreg.priors.heavy_tailed import log_student
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval, positive_interval
+from bayesreg.priors.values import HALF_LOG_2PI, log, mass_of, tensors, wide
 
 
 def _above_zero(value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
@@ -44,6 +45,7 @@ class HalfNormal(AbstractScaledElementwisePrior):
     scale: Any = None
 
     regulariser: ClassVar[str] = "L2 on a positive quantity"
+    safe_in_single: ClassVar[bool] = True
     support: ClassVar[Any] = constraints.positive
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
@@ -230,6 +232,7 @@ class Exponential(AbstractElementwisePrior):
     rate: float = 1.0
 
     regulariser: ClassVar[str] = "one-sided L1"
+    safe_in_single: ClassVar[bool] = True
     support: ClassVar[Any] = constraints.positive
 
     def check(self) -> None:

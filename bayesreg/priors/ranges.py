@@ -13,9 +13,10 @@ import torch
 from torch.distributions import constraints
 
 from bayesreg import _check
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, tensors, wide
+from bayesreg.priors.base import AbstractElementwisePrior, Shape, shown
 from bayesreg.priors.positive import gamma_through
 from bayesreg.priors.scaled import interval, positive_interval
+from bayesreg.priors.values import HALF_LOG_2PI, log, mass_of, tensors, wide
 
 
 @dataclass(frozen=True, repr=False)
@@ -230,6 +231,7 @@ class LogUniform(AbstractElementwisePrior):
     upper: float | None = None
 
     regulariser: ClassVar[str] = "logarithm"
+    safe_in_single: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse one end alone, and ends that are not 0 < lower < upper.
@@ -334,6 +336,7 @@ class Uniform(AbstractElementwisePrior):
     upper: float = 1.0
 
     regulariser: ClassVar[str] = "box constraint"
+    safe_in_single: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse ends that are not lower < upper."""

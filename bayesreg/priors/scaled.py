@@ -17,7 +17,8 @@ from torch.distributions import constraints
 
 from bayesreg import _check
 from bayesreg.priors import numeric
-from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, Shape, mass_of, replaced, shown
+from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, Shape, replaced, shown
+from bayesreg.priors.values import mass_of
 
 _MOST_INPUTS = 1e300  # of a unit; beyond, a whole number is no float
 AUTOSCALE = 2.5  # sds of the target that a change of one sd in an input may bring (Gelman et al. 2008, rstanarm)
@@ -320,7 +321,7 @@ class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePri
         unit = replaced(self, scale=1.0)
         level = mass_of(mass) if positive else 0.5 * (1 + mass_of(mass))
 
-        reach = numeric.quantile(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, level)
+        (reach,) = numeric.quantiles(lambda w: unit.log_constant - unit.energy(w), unit.support, 0.0, [level])
         solved = {"scale": (high if positive else 0.5 * (high - low)) / reach}
         return dataclasses.replace(self, **solved, **({"loc": 0.5 * (low + high)} if moves else {}))
 

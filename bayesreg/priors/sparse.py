@@ -16,11 +16,12 @@ import torch
 
 from bayesreg import _check
 from bayesreg.priors import numeric
-from bayesreg.priors.base import HALF_LOG_2PI, AbstractElementwisePrior, Shape, log, mass_of, shown, wide
+from bayesreg.priors.base import AbstractElementwisePrior, Shape, shown
 from bayesreg.priors.densities import Normal
 from bayesreg.priors.numeric import NEAR, STEP, beside_the_pole, nodes_for
 from bayesreg.priors.positive import HalfCauchy
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
+from bayesreg.priors.values import HALF_LOG_2PI, log, mass_of, wide
 
 
 @dataclass(frozen=True, repr=False)

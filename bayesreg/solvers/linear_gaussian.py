@@ -23,8 +23,8 @@ from bayesreg.objective.first_order import violation
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import in_double
 from bayesreg.priors import ElasticNet, GroupLasso, Laplace
-from bayesreg.priors.base import HALF_LOG_2PI
 from bayesreg.priors.groups import grouped
+from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.accelerated import fista, top_of
 from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.coordinate_descent import lasso

@@ -139,6 +139,7 @@ class TestNobodyElseWrites:
         assert_same(before, module)
 
     @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
+    @pytest.mark.usefixtures("unrendered")
     def test_a_report_of_all_methods(self):
         _, model, x, y = problem("1d")
         posts = {method: br.fit(model, x, y, method=make()) for method, make in FITTED.items()}

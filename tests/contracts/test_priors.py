@@ -100,7 +100,7 @@ def fitting(prior):
 @functools.cache
 def quantiles(prior, count):
     levels = np.linspace(0.02, 0.98, count)
-    return [numeric.quantile(log_density(prior), prior.support, float(prior.mode), p) for p in levels]
+    return numeric.quantiles(log_density(prior), prior.support, float(prior.mode), levels.tolist())
 
 
 def points(prior, count=7):

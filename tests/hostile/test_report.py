@@ -15,6 +15,8 @@ from bayesreg.comparison import compare
 from bayesreg.reports import inputs_of, report, row_names
 from tests.report_cases import N, data, posteriors
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def made(x, y, **options):
     return report({"MAP": posteriors()["MAP"]}, x, y, num_samples=20, **options)
@@ -165,7 +167,7 @@ def test_worst_rows_have_the_numbers_of_the_file(tmp_path):
         (["--method", "mc-dropout", "--method", "map", "--method", "exact"], ["map"], ["mc-dropout", "exact"],
          "add --dropout 0.05, or fit by --method map"),
         (["--method", "mc-batchnorm", "--method", "map"], ["map"], ["mc-batchnorm"], "add --batchnorm, or fit by --method map"),
-        (["--method", "map", "--method", "laplace", "--prior", "*.weight=Laplace(0.1)"], ["map"], ["laplace"],
+        (["--method", "map", "--method", "laplace", "--prior", "*.weight=Laplace(1.0)"], ["map"], ["laplace"],
          "take a Normal prior, or --method mean-field"),
     ],
 )  # fmt: skip

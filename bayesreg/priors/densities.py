@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,7 +28,7 @@ def _minus(loc: float) -> str:
     return "w" if loc == 0 else f"(w {'−' if loc > 0 else '+'} {abs(loc):g})"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Flat(AbstractElementwisePrior):
     """No prior at all: log p(w) = 0, up to a constant that does not exist.
 
@@ -84,7 +83,7 @@ class Flat(AbstractElementwisePrior):
         return "0"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Fixed(AbstractElementwisePrior):
     """Certainty: every entry is `value`, a point mass. log p(w) = 0 at the value, −∞ elsewhere.
 
@@ -139,7 +138,7 @@ class Fixed(AbstractElementwisePrior):
         return f"∞ unless w = {self.value:g}"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Normal(NormalTools, AbstractScaledElementwisePrior):
     """Gaussian prior: log p(w) = −Σ (w − loc)²/(2 scale²) − P log(scale √2π).
 
@@ -242,7 +241,7 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
         return f"Σ {_minus(self.loc)}² / (2·{shown(self.scale)}²)"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
     """Double-exponential prior: log p(w) = −Σ |w − loc|/scale − P log(2 scale).
 
@@ -316,7 +315,7 @@ class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
         return f"Σ |{_minus(self.loc).strip('()')}| / {shown(self.scale)}"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
     """Product of a Laplace and a normal: log p(w) = −Σ |w|/l1_scale + w²/(2 l2_scale²) − P log Z.
 

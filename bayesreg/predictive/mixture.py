@@ -129,7 +129,7 @@ class Predictive:
         """E[Var(y | x, θ)], the noise that more data would not take away, in the shape of `mean`."""
         if self.function is not None:
             return self.function.aleatoric_variance.to(self.output)
-        return self._by_rows(lambda part: part._component_variance().mean(0))
+        return self._by_rows(lambda part: part.likelihood.variance(part.output, **part.noise).mean(0))
 
     @cached_property
     def epistemic_variance(self) -> torch.Tensor:
@@ -218,19 +218,14 @@ class Predictive:
         return self._by_rows(lambda part, target: part._cdf(target), self.target(y))
 
     def pit(self, y: Any, *, seed: int = 0) -> torch.Tensor:
-        """Probability integral transform of y, entry by entry: uniform on (0, 1) when the y come from this predictive.
-
-        It is F(y) where y has a density. For whole numbers it is drawn evenly between F(y − 1) and F(y).
+        """F(y), and for whole numbers a number drawn evenly between F(y − 1) and F(y); arguments and errors as for `cdf`.
 
         Args:
             y: Targets (N,) or (N, K), in the data's own units.
-            seed: Seed of what is drawn for whole numbers; the global random state is left as it was.
+            seed: Seed of what is drawn; the global random state is left as it was.
 
         Returns:
-            Probabilities in the shape of y.
-
-        Raises:
-            ValueError: If this is no regression, or y does not fit.
+            Probabilities in the shape of y, uniform on (0, 1) when the y come from this predictive.
 
         References:
             Brockwell (2007), Universal residuals: a multivariate transformation.
@@ -241,10 +236,7 @@ class Predictive:
         with drawing(_check.seed(seed)):
             share = torch.rand_like(target)
 
-        def between(part: Predictive, target: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-            return torch.lerp(part._cdf(target - 1), part._cdf(target), share)
-
-        return self._by_rows(between, target, share)
+        return self._by_rows(lambda part, y, v: torch.lerp(part._cdf(y - 1), part._cdf(y), v), target, share)
 
     def log_prob(self, y: Any) -> torch.Tensor:
         """Log density of each row, log p(y | x, data) = logsumexpₛ log p(y | x, θₛ) − log S.
@@ -375,9 +367,6 @@ class Predictive:
     def _component_mean(self) -> torch.Tensor:
         return self.likelihood.mean(self.output, **self.noise)
 
-    def _component_variance(self) -> torch.Tensor:
-        return self.likelihood.variance(self.output, **self.noise)
-
     def _cdf(self, y: torch.Tensor) -> torch.Tensor:
         if self.function is not None:
             return self.function.cdf(y.double()).to(y)
@@ -393,19 +382,21 @@ class Predictive:
         tolerance = 1e-11 * components.stddev.amin(0)
         found = []
         for q in wanted:
-            each = components.icdf(components.mean.new_tensor(q)) if self.function else double._component_quantile(q)
+            each = double._component_quantiles(q)
             if len(each) == 1:
                 found.append(each[0])
             else:
                 found.append(root(lambda y, q=q: double._cdf(y) - q, each.amin(0), each.amax(0), tolerance))
         return torch.stack(found, 1).to(self.output.dtype)
 
-    def _component_quantile(self, q: float) -> torch.Tensor:
+    def _component_quantiles(self, q: float) -> torch.Tensor:
+        if self.function is not None:
+            return self.function.normals.icdf(self.function.loc.new_tensor(q))
         return self.likelihood.quantile(self.output, q, **self.noise)
 
     def _count(self, q: float) -> torch.Tensor:
         """The least whole number with F(y) >= q, by halves between the least and the largest of the components'."""
-        each = self._component_quantile(q)
+        each = self._component_quantiles(q)
         low, high = each.amin(0) - 1, each.amax(0)  # F(low) < q <= F(high)
         while bool((high - low > 1).any()):
             middle = ((low + high) / 2).floor()

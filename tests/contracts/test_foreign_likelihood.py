@@ -10,13 +10,12 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
-from bayesreg.report import report
 from scipy import optimize, stats
 from torch import nn
 from typer.testing import CliRunner
 
 import bayesreg as br
-from bayesreg import likelihoods, metrics, priors
+from bayesreg import likelihoods, metrics, priors, report
 from bayesreg.cli import app
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.predictive import Predictive

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import torch
 
 from bayesreg.data.rows import all_rows
+from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics.difference import Difference, paired_difference
 from bayesreg.metrics.measures import Scores, evaluate, plain
 from bayesreg.metrics.monte_carlo import FEW, LogDensityError, log_density_error
@@ -100,8 +101,13 @@ class Comparison:
 
     @property
     def kind(self) -> str:
-        """What is predicted: "regression", "binary" or "multiclass"."""
+        """What is predicted: "regression", "counts", "binary" or "multiclass"."""
         return self.scores[self.best].kind
+
+    @property
+    def labels(self) -> AbstractLabels | None:
+        """What can be asked of classes; None where targets are numbers."""
+        return self.predictives[self.best].likelihood.labels
 
     @property
     def num_data(self) -> int:

@@ -274,7 +274,7 @@ def test_exact_refuses_and_the_linear_solvers_stay_away():
     X, y = data()
     model = linear(standardize=True)
     with pytest.raises(
-        ValueError, match=r"Exact needs a Gaussian likelihood whose noise_scale is a number, but .*heteroscedastic"
+        ValueError, match=r"Exact needs a Gaussian likelihood whose noise_scale is a number, but Heteroscedastic"
     ):
         br.fit(model, X, y, method="exact")
     bound, rows = model.ingest(X, y)
@@ -307,7 +307,7 @@ def test_many_fits_do_not_take_the_loss_for_convex(monkeypatch):
 
 def test_a_scale_relative_to_the_noise_is_refused():
     with pytest.raises(
-        ValueError, match=r"relative_to_noise=True needs a likelihood with a noise_scale of its own, .*heteroscedastic"
+        ValueError, match=r"relative_to_noise=True needs a likelihood with a noise_scale of its own, .*Heteroscedastic"
     ):
         linear(prior=priors.Normal(1.0, relative_to_noise=True))
 
@@ -343,8 +343,7 @@ def test_the_prior_table_says_where_the_noise_comes_from():
     row = linear().prior_table().rows[-1]
     assert (row.tensor, row.shape, row.prior, row.source) == ("noise_scale", "each row", "the network's output", "likelihood")
     assert "priors on their weights" in row.note
-    assert isinstance(BY_ROW, likelihoods.Gaussian)
-    assert repr(BY_ROW) == "Gaussian(noise_scale='heteroscedastic')"
+    assert repr(BY_ROW) == "HeteroscedasticGaussian()"
     assert likelihoods.parse('Gaussian("heteroscedastic")').heteroscedastic
 
 

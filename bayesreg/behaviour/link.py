@@ -71,11 +71,11 @@ def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torc
     Raises:
         ValueError: If the network ends with probabilities.
     """
-    if likelihood.kind == "regression":
+    if likelihood.labels is None:
         return ()
-    binary, name = likelihood.kind == "binary", type(likelihood).__name__
-    found, own = normaliser(forward, binary), "sigmoid" if binary else "softmax"
-    if found == "log_softmax" and not binary:
+    own, name = likelihood.labels.normaliser, type(likelihood).__name__
+    found = normaliser(forward, own == "sigmoid")
+    if found == "log_softmax" and own == "softmax":
         return (f"the network ends with log_softmax, which {name}'s own softmax leaves as it is.",)
     if found:
         raise ValueError(

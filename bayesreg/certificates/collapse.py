@@ -47,7 +47,7 @@ def used_up(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float | None:
     """
     model, layout = log_joint.model, log_joint.layout
     noises = [s for s in layout.in_order if s.latent.is_noise]
-    if model.likelihood.kind != "regression" or len(noises) != 1 or data.x is None or data.y is None:
+    if model.likelihood.squared_error_scale is None or len(noises) != 1 or data.x is None or data.y is None:
         return None
     targets = data.y.numel()
     if len(u) < MOST * targets or targets > _OUTPUTS or targets * len(u) > _ENTRIES:
@@ -107,7 +107,7 @@ def with_noise(
         Its own certificate, or one that is not passed and has a sentence more.
     """
     noises = [s for s in layout.in_order if s.latent.is_noise]
-    if not noises or data.y is None or model.likelihood.kind != "regression" or "no mode" in found.details:
+    if not noises or data.y is None or model.likelihood.squared_error_scale is None or "no mode" in found.details:
         return found
     flat = is_constant(data.y)
     if found.converged and not flat:

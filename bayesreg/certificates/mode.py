@@ -340,7 +340,7 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
         )
         return why, True
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
-    if improper and model.likelihood.kind != "regression":
+    if improper and model.likelihood.discrete:  # its log p is at most zero
         with torch.no_grad():
             values = log_joint.layout.unflatten(u)
             fitted = sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())

@@ -235,9 +235,10 @@ def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:
 
 def _say_fit(screen: Console, name: str, posterior: br.AbstractPosterior, target: str) -> None:
     sentence = in_options(posterior.certificate.sentence)
-    noise = posterior.mean.get("noise_scale")
-    if noise is not None:
-        sentence += f" noise_scale = {float(noise):.3g}, in units of {target}."
+    likelihood = posterior.model.likelihood
+    for key in likelihood.latents:
+        units = f", in units of {target}" if likelihood.location_scale else ""
+        sentence += f" {key} = {float(posterior.mean[key]):.3g}{units}."
     say(screen, f"{name}, {posterior.elapsed:.1f} s")
     say(screen, sentence, indent=2, style=None if posterior.certificate.converged else "yellow")
 

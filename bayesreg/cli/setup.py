@@ -278,15 +278,14 @@ def model(table: Table, network: Network, rules: RulesFile, likelihood: str | No
     Raises:
         ValueError: If the likelihood does not suit the target, or a rule matches nothing.
     """
-    suits = {"regression": likelihoods.Gaussian, "binary": likelihoods.Bernoulli, "multiclass": likelihoods.Categorical}
-    noise = suits[table.kind]() if likelihood is None else likelihoods.parse(likelihood)
-    fits = noise.kind == table.kind or (table.kind == "binary" and noise.kind == "multiclass")
-    if not fits:
-        what = "numbers (regression)" if table.kind == "regression" else f"{len(table.classes or ())} classes"
+    classes = None if table.classes is None else len(table.classes)
+    noise = likelihoods.suiting(classes) if likelihood is None else likelihoods.parse(likelihood)
+    if not noise.suits(classes):
+        what = "numbers (regression)" if classes is None else f"{classes} classes"
         came = f"--likelihood {type(noise).__name__} is for {noise.kind} and {table.target!r} holds {what}"
         raise ValueError(f"the likelihood must suit the target, but {came}; leave it out, or say --kind.")
     _check_units(table)
-    outputs = len(table.classes or ()) if noise.kind == "multiclass" else 2 if noise.heteroscedastic else 1
+    outputs = noise.num_outputs(classes)
     network.check_memory(len(table.y), table.X.shape[1], outputs)
     module = network.build(table.X.shape[1], outputs, seed)
     return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)

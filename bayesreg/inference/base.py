@@ -211,7 +211,7 @@ def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...]
     """
     model, s = posterior.model, posterior.model.standardization
     learned = model.likelihood.heteroscedastic or any(latent.is_noise for latent in model.latents.values())
-    if model.likelihood.kind != "regression" or not learned or data.x is None or data.y is None or lacking(model.module):
+    if not learned or data.x is None or data.y is None or lacking(model.module):
         return None
     rows = torch.arange(0, len(data.x), -(-len(data.x) // _MISSED_ROWS), device=data.x.device)
     x, y = data.x[rows], data.y[rows]

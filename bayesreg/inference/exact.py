@@ -17,7 +17,6 @@ from bayesreg.behaviour.batchnorm import stateless, untrained
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
-from bayesreg.likelihoods import Gaussian as GaussianLikelihood
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.affine import departure, is_rounding
 from bayesreg.objective.conditioning import EPS, TRUSTED, WORST, Products, Root, Rows, entries
@@ -67,7 +66,7 @@ class Exact(AbstractMethod):
             log_joint, torch.zeros(size, dtype=model.like.dtype, device=model.like.device), data
         )
         loc0, prior_root = _prior_moments(log_joint)
-        sigma = float(model.noise({})["noise_scale"])
+        sigma = float(model.noise({})[str(model.likelihood.squared_error_scale)])
 
         def passed(into: Rows | Products) -> tuple[int, float]:
             count, offset = 0, 0.0
@@ -146,7 +145,7 @@ def _undetermined(log_joint: LogJoint, root: Root, offset: float) -> str:
 
 def _check_conjugate(model: BayesianModel) -> None:
     advice = "take LaplaceApproximation, MeanField or MAP for this model."
-    if not isinstance(model.likelihood, GaussianLikelihood) or not model.likelihood.fixed:
+    if (model.likelihood.squared_error_scale or "") not in model.likelihood.fixed:
         raise ValueError(
             f"Exact needs a Gaussian likelihood whose noise_scale is a number, but {model.likelihood} came; "
             f"write likelihoods.Gaussian(noise_scale=0.5), or {advice}"

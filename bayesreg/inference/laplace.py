@@ -159,7 +159,7 @@ def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: st
 def _is_gauss_newton(log_joint: LogJoint, data: Data) -> bool:
     """Whether the Gauss–Newton matrix is the Hessian: a network linear in its weights, and nothing unknown beside it."""
     model = log_joint.model
-    if model.outputs or model.likelihood.latents or model.likelihood.heteroscedastic or data.x is None:
+    if model.outputs or model.likelihood.latents or not model.likelihood.log_concave or data.x is None:
         return False
     return data.x.is_floating_point() and is_affine(log_joint, data)
 

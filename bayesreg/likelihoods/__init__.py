@@ -2,8 +2,8 @@
 
     squared error = Gaussian        cross-entropy on two classes = Bernoulli        cross-entropy = Categorical
 
-A new likelihood is one class here: a Pyro distribution, its row-wise log-density, mean and variance, and what a
-target must look like.
+A new likelihood is one class, here or in a person's own file: its Pyro distribution, and whatever of `AbstractLikelihood` has a
+better answer than what is read off that.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ from __future__ import annotations
 from typing import Any
 
 from bayesreg import _catalog
-from bayesreg.likelihoods.base import AbstractLikelihood
+from bayesreg.likelihoods.base import AbstractLabels, AbstractLikelihood
 from bayesreg.likelihoods.gaussian import Gaussian
+from bayesreg.likelihoods.heteroscedastic import HeteroscedasticGaussian
 from bayesreg.likelihoods.labels import Bernoulli, Categorical
 from bayesreg.priors import AbstractPrior
 
-__all__ = ["AbstractLikelihood", "Bernoulli", "Categorical", "Gaussian", "parse"]
+__all__ = [
+    "AbstractLabels",
+    "AbstractLikelihood",
+    "Bernoulli",
+    "Categorical",
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "parse",
+    "suiting",
+]
 
 
 def parse(text: str) -> AbstractLikelihood:
@@ -35,6 +45,22 @@ def parse(text: str) -> AbstractLikelihood:
     Gaussian(noise_scale=HalfNormal(scale=2.0))
     """
     return _catalog.parse(text, AbstractLikelihood, "a likelihood", "Gaussian(noise_scale=0.5)", AbstractPrior)
+
+
+def suiting(num_classes: int | None) -> AbstractLikelihood:
+    """What a target gets when nothing is said.
+
+    Args:
+        num_classes: Of the target; None for numbers.
+
+    Returns:
+        The likelihood.
+
+    >>> suiting(None), suiting(2), suiting(3)
+    (Gaussian(noise_scale=HalfNormal(scale=1.0)), Bernoulli(), Categorical())
+    """
+    found: list[Any] = _catalog.concrete(AbstractLikelihood)
+    return next(made for made in (cls() for cls in found if cls.is_default) if made.suits(num_classes))
 
 
 _catalog.load_files(__name__, __path__)

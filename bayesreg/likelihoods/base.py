@@ -1,27 +1,50 @@
-"""What every likelihood must be: a Pyro distribution, its row-wise log-density, its moments, and a judge of targets."""
+"""What every likelihood answers: to fits, predictions, metrics, reports and the command line, which ask nothing else of it.
+
+    F(y) = Σ_{k <= y} p(k) for whole numbers;        H = −∂² log p(y | f)/∂f∂fᵀ
+
+A new one is its `distribution` alone: what it leaves out is read off that, or refused in one sentence.
+"""
 
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Literal
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
 from bayesreg.priors import AbstractPrior
 
-Kind = Literal["regression", "binary", "multiclass"]
+MAX_COUNT = 100_000  # terms of a sum over whole numbers
+_WORDS = {1: "one", 2: "two", 3: "three"}
 
 
 class AbstractLikelihood(abc.ABC):
     """How the target scatters around the network's output.
 
+    A fit calls the distribution inside of torch's transforms, so it is made with validate_args=False.
+
     Attributes:
-        kind: What is predicted: "regression", "binary" or "multiclass".
         location_scale: True where the output is the target's location, so that the target may be standardised.
+        log_concave: True where log p(y | f) is concave in f: a network that is linear in its weights then has a convex loss.
+        outputs_per_target: Numbers that the network says of each target; for several they stand in blocks, one a number.
+        network_noise: Names of the noise's numbers that the network says of each row, each with a note.
+        squared_error_scale: Name of the noise's number σ where log p = −(y − f)²/(2σ²) + a constant: least squares applies.
+        is_default: True where a target that it suits gets it when nothing is said.
     """
 
-    kind: ClassVar[Kind]
     location_scale: ClassVar[bool] = False
+    log_concave: ClassVar[bool] = False
+    outputs_per_target: ClassVar[int] = 1
+    network_noise: ClassVar[Mapping[str, str]] = {}
+    squared_error_scale: ClassVar[str | None] = None
+    is_default: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def distribution(self, output: torch.Tensor, **noise: torch.Tensor) -> Any:
+        """The Pyro distribution of the targets given the network's output, batch shape = rows."""
 
     @property
     def latents(self) -> dict[str, AbstractPrior]:
@@ -35,40 +58,132 @@ class AbstractLikelihood(abc.ABC):
 
     @property
     def heteroscedastic(self) -> bool:
-        """True where the network says each row's noise too, so that a row has more outputs than targets."""
-        return False
+        """True where the network says each row's noise too."""
+        return bool(self.network_noise)
 
     @property
-    def log_concave(self) -> bool:
-        """True where log p(y | f) is concave in f: a network that is linear in its weights then has a convex loss."""
-        return True
+    def labels(self) -> AbstractLabels | None:
+        """The same object where targets are classes, with what can be asked of classes alone; else None."""
+        return None
+
+    @property
+    def kind(self) -> str:
+        """What is predicted, in a word; log densities compare within a kind."""
+        return "counts" if self.discrete else "regression"
+
+    @property
+    def support(self) -> Any:
+        """Where a target may lie, a constraint of torch."""
+        probe = torch.zeros(1) if self.outputs_per_target == 1 else torch.zeros(1, self.outputs_per_target)
+        return self.entries(probe, **{name: torch.ones(()) for name in (*self.latents, *self.fixed)}).support
+
+    @property
+    def discrete(self) -> bool:
+        """True where targets have probabilities and no density."""
+        return bool(self.support.is_discrete)
+
+    def suits(self, num_classes: int | None) -> bool:
+        """Whether a target of so many classes may have it; None for numbers."""
+        return num_classes is None
+
+    def num_outputs(self, num_classes: int | None) -> int:
+        """How many outputs the network needs for one target of so many classes; None for numbers."""
+        return self.outputs_per_target
+
+    def check_target(self, y: torch.Tensor) -> None:
+        """Refuse targets that have no density.
+
+        Raises:
+            ValueError: If there are any.
+        """
+        support, name = self.support, type(self).__name__
+        outside = ~support.check(y)
+        if bool(outside.any()):
+            least = getattr(support, "lower_bound", None)
+            wanted = f"whole numbers >= {least}" if support.is_discrete and least is not None else f"inside {support}"
+            shown = ", ".join(f"{v:g}" for v in y[outside].unique()[:3].tolist())
+            came = f"{int(outside.sum()):,} of {y.numel():,} are something else ({shown}, ...)"
+            raise ValueError(f"{name} needs targets that are {wanted}, but {came}; correct them, or take another likelihood.")
+
+    def target(self, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The target in the type this likelihood computes with.
+
+        Raises:
+            ValueError: If the target does not fit.
+        """
+        self.check_target(y)
+        return y.to(dtype)
+
+    @property
+    def output_axes(self) -> tuple[int, ...]:
+        """How many axes the outputs of N rows may have: 1 for (N,), 2 for (N, K)."""
+        return (1, 2) if self.outputs_per_target == 1 else (2,)
 
     def mean_shape(self, output_shape: torch.Size) -> torch.Size:
-        """The shape of `mean`, and of a regression's targets, for an output of this shape."""
-        return output_shape
+        """The shape of `mean` for an output of this shape; (..., N) for (..., N, m) where a target has m outputs."""
+        width, m = output_shape[-1], self.outputs_per_target
+        if m == 1:
+            return output_shape
+        return output_shape[:-1] if width == m else torch.Size((*output_shape[:-1], width // m))
+
+    def target_shape(self, output_shape: torch.Size) -> torch.Size:
+        """The shape of the targets of N rows, for an output (N, ...) of this shape."""
+        return self.mean_shape(output_shape)
+
+    def check_output(self, output: torch.Tensor, y: torch.Tensor) -> None:
+        """Refuse an output (a few rows are enough) that does not fit the target (all rows).
+
+        Raises:
+            ValueError: If the trailing shapes do not fit.
+        """
+        width, m = y.shape[1] if y.dim() > 1 else 1, self.outputs_per_target
+        same = output.shape[1:] == y.shape[1:] and output.dim() <= 2
+        if not (same if m == 1 else output.dim() == 2 and output.shape[1] == m * width and y.dim() <= 2):
+            name, outputs = type(self).__name__, ("output(s)" if m == 1 else "outputs")
+            needs = f"{_WORDS.get(m, m)} network output{'s' if m > 1 else ''} for each target"
+            came = f"a row's output has shape {tuple(output.shape[1:])} and its target {tuple(y.shape[1:])}"
+            advice = f"give the last layer {m * width} {outputs}{self._other_advice(output, width)}"
+            raise ValueError(f"{name} needs {needs}, but {came}; {advice}.")
+
+    def _other_advice(self, output: torch.Tensor, width: int) -> str:
+        """What else to do about an output that does not fit a target of this width, as the end of a sentence."""
+        return ""
 
     def in_units(self, output: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """The output that says about mean + scale · y what `output` says about y; for location likelihoods."""
         return mean + scale * output
 
-    @abc.abstractmethod
-    def distribution(self, output: torch.Tensor, **noise: torch.Tensor) -> Any:
-        """The Pyro distribution of the targets given the network's output, batch shape = rows."""
+    def entries(self, output: torch.Tensor, **noise: torch.Tensor) -> Any:
+        """The distribution target by target, (..., N) or (..., N, K)."""
+        found = self.distribution(output, **noise)
+        while isinstance(found, torch.distributions.Independent):
+            found = found.base_dist
+        return found
 
-    @abc.abstractmethod
     def log_prob(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """Log-density of each row, in nats, (..., N)."""
+        rows = self.entries(output, **noise).log_prob(y)
+        return rows.sum(-1) if y.dim() > 1 else rows
 
     def log_prob_sum(self, output: torch.Tensor, y: torch.Tensor, **noise: Any) -> torch.Tensor:
         """Log-density summed over rows, in nats; known noise may be a number, and a class may say it in fewer operations."""
         return self.log_prob(output, y, **{name: torch.as_tensor(value).to(output) for name, value in noise.items()}).sum()
 
-    @abc.abstractmethod
     def output_curvature(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """−∂² log p(y | f)/∂f∂fᵀ of each row, (N, K, K) with K = 1 for a scalar output; never indefinite.
 
-        Where the second derivative can be indefinite it is that derivative's mean over y, the Fisher information.
+        Where the second derivative can be indefinite a class gives its mean over y, the Fisher information; this default takes
+        the part of it that is not negative.
         """
+        slope = torch.func.grad(lambda f: -self.log_prob_sum(f, y, **noise))
+        width = output.shape[1] if output.dim() > 1 else 1
+        ways = torch.eye(width, dtype=output.dtype, device=output.device)
+        columns = [torch.func.jvp(slope, (output,), (way.expand(len(output), width).reshape(output.shape),))[1] for way in ways]
+        found = torch.stack([column.reshape(len(output), width) for column in columns], -1)  # rows do not depend on each other
+        if self.log_concave:
+            return found
+        values, vectors = torch.linalg.eigh(found)
+        return vectors @ (values.clamp_min(0)[:, :, None] * vectors.mT)
 
     def curvature_root(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """S with SᵀS = `output_curvature`, (N, K, K); a class writes its own where a square would lose digits."""
@@ -77,39 +192,151 @@ class AbstractLikelihood(abc.ABC):
 
     def start(self, output: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """A first guess of the noise's own unknowns from a few rows."""
-        return {}
+        return {name: output.new_ones(()) for name in self.latents}
 
-    @abc.abstractmethod
     def mean(self, output: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """E[y | output], in the output's shape or `mean_shape`; class probabilities for classification."""
+        return self.entries(output, **noise).mean
 
-    @abc.abstractmethod
     def variance(self, output: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """Var[y | output], in the shape of `mean`: the aleatoric part."""
+        return self.entries(output, **noise).variance
+
+    def mean_label(self, output: int) -> str:
+        """What an axis says on which the mean of one output stands beside y."""
+        return "function f(x), and y" if self.location_scale else "mean of y, and y"
 
     def cdf(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """P(Y <= y | output), elementwise.
 
         Raises:
-            ValueError: If the target is a class.
+            ValueError: If nobody wrote one, or the target is a class.
         """
-        raise ValueError(f"a CDF must be of a number, but {type(self).__name__} is about classes; use mean or log_prob.")
+        entries = self.entries(output, **noise)
+        if not entries.support.is_discrete:
+            try:
+                return entries.cdf(y)
+            except NotImplementedError:
+                raise self._refused("cdf") from None
+        found, most = torch.zeros_like(entries.mean + y), float(y.max())
+        for k in range(self._lowest(entries, most), math.floor(most) + 1):
+            found += entries.log_prob(y.new_tensor(float(k))).exp() * (k <= y)
+        return found.clamp(max=1)
 
-    @abc.abstractmethod
-    def target(self, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The target in the type this likelihood computes with.
+    def quantile(self, output: torch.Tensor, q: float, **noise: torch.Tensor) -> torch.Tensor:
+        """The smallest y with P(Y <= y | output) >= q, elementwise.
 
         Raises:
-            ValueError: If the target does not fit.
+            ValueError: If nobody wrote one, or the target is a class.
         """
+        entries = self.entries(output, **noise)
+        if not entries.support.is_discrete:
+            try:
+                return entries.icdf(output.new_tensor(q))
+            except NotImplementedError:
+                raise self._refused("quantile") from None
+        below = torch.zeros_like(entries.mean)
+        found = torch.full_like(below, self._lowest(entries, 0.0))
+        for k in itertools.count(self._lowest(entries, 0.0)):
+            below += entries.log_prob(output.new_tensor(float(k))).exp()
+            if not bool((below < q).any()):
+                return found
+            self._lowest(entries, k)
+            found += below < q
+        return found
 
-    @abc.abstractmethod
-    def check_output(self, output: torch.Tensor, y: torch.Tensor) -> None:
-        """Refuse an output (a few rows are enough) that does not fit the target (all rows).
+    def _lowest(self, entries: Any, most: float) -> int:
+        """The whole number from which a sum begins that ends at `most`.
 
         Raises:
-            ValueError: If the trailing shapes do not fit.
+            ValueError: If there is none, or there would be too many terms.
         """
+        low = getattr(entries.support, "lower_bound", None)
+        if low is None or most - float(low) > MAX_COUNT:
+            came = "no least one came" if low is None else f"one up to {most:g} came"
+            name = type(self).__name__
+            needs = f"{name} sums over whole numbers, at most {MAX_COUNT:,} from the least"
+            raise ValueError(f"{needs}, but {came}; write {name}.cdf and {name}.quantile.")
+        return int(low)
+
+    def _refused(self, what: str) -> ValueError:
+        name = type(self).__name__
+        return ValueError(f"{what} must be known for intervals, but the distribution of {name} has none; write {name}.{what}.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+class AbstractLabels(AbstractLikelihood):
+    """A likelihood of classes 0, 1, …, whose mean is their probabilities.
+
+    Attributes:
+        normaliser: What makes probabilities of the outputs, "sigmoid" or "softmax".
+        judged_by_choice: True where a row is judged by the probability of its most probable class; False where the mean is
+            P(y = 1), and a row is judged by that.
+    """
+
+    normaliser: ClassVar[str]
+    judged_by_choice: ClassVar[bool]
+    log_concave: ClassVar[bool] = True
+    is_default: ClassVar[bool] = True
+
+    @property
+    def labels(self) -> AbstractLabels:
+        """Itself."""
+        return self
+
+    @property
+    def discrete(self) -> bool:
+        """True."""
+        return True
+
+    def target_shape(self, output_shape: torch.Size) -> torch.Size:
+        """One label a row."""
+        return output_shape[:1]
+
+    def cdf(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
+        """Refused.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"a CDF must be of a number, but {type(self).__name__} is about classes; use mean or log_prob.")
+
+    def quantile(self, output: torch.Tensor, q: float, **noise: torch.Tensor) -> torch.Tensor:
+        """Refused.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"a quantile must be of a number, but {type(self).__name__} is about classes; use mean or log_prob.")
+
+    @abc.abstractmethod
+    def class_probabilities(self, mean: torch.Tensor) -> torch.Tensor:
+        """Every class's probability, (..., N, K), from `mean`."""
+
+    def choice(self, mean: torch.Tensor) -> torch.Tensor:
+        """The most probable class of each row, in a tie the smallest."""
+        return self.class_probabilities(mean).argmax(-1)
+
+    @property
+    def stated_name(self) -> str:
+        """What `stated` gives, in a word."""
+        return "confidence" if self.judged_by_choice else "P(y = 1)"
+
+    def stated(self, mean: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The probability that a row is judged by, and whether it came true, in the mean's type."""
+        if not self.judged_by_choice:
+            return mean, y.to(mean.dtype)
+        stated, label = mean.max(-1)
+        return stated, (label == y).to(mean.dtype)
+
+    def of_choice(self, mean: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+        """The probability that `stated` speaks about, of draws (..., N) or (..., N, K), where `choice` (N,) is predicted."""
+        return mean.gather(-1, choice.expand(mean.shape[:-1])[..., None])[..., 0] if self.judged_by_choice else mean
+
+    def brier(self, mean: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Each row's Σₖ (pₖ − 1{y = k})², or (P(y = 1) − y)²."""
+        if not self.judged_by_choice:
+            return (mean - y).square()
+        return (mean - torch.nn.functional.one_hot(y, mean.shape[-1])).square().sum(-1)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import pyro.distributions as dist
 import torch
 from torch.nn import functional as F
 
-from bayesreg.likelihoods.base import AbstractLikelihood, Kind
+from bayesreg.likelihoods.base import AbstractLabels
 
 
-class Bernoulli(AbstractLikelihood):
+@final
+class Bernoulli(AbstractLabels):
     """Two classes, y ∈ {0, 1}, P(y = 1) = sigmoid(f):  log p = Σ y f − log(1 + eᶠ).
 
     As a loss: binary cross-entropy with logits, summed.
@@ -21,7 +22,30 @@ class Bernoulli(AbstractLikelihood):
     tensor([0.5000])
     """
 
-    kind: ClassVar[Kind] = "binary"
+    normaliser: ClassVar[str] = "sigmoid"
+    judged_by_choice: ClassVar[bool] = False
+
+    @property
+    def kind(self) -> str:
+        """Two classes."""
+        return "binary"
+
+    @property
+    def output_axes(self) -> tuple[int, ...]:
+        """One logit a row."""
+        return (1,)
+
+    def suits(self, num_classes: int | None) -> bool:
+        """Two classes."""
+        return num_classes == 2
+
+    def mean_label(self, output: int) -> str:
+        """The probability."""
+        return self.stated_name
+
+    def class_probabilities(self, mean: torch.Tensor) -> torch.Tensor:
+        """1 − p and p."""
+        return torch.stack([1 - mean, mean], -1)
 
     def distribution(self, output: torch.Tensor) -> Any:
         """Bernoulli with the output as logit."""
@@ -47,7 +71,7 @@ class Bernoulli(AbstractLikelihood):
         """The variance p (1 − p)."""
         return output.sigmoid() * (-output).sigmoid()
 
-    def target(self, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def check_target(self, y: torch.Tensor) -> None:
         """Zeros and ones, (N,).
 
         Raises:
@@ -62,7 +86,6 @@ class Bernoulli(AbstractLikelihood):
                 f"Bernoulli needs targets 0 or 1, but {int(wrong.sum()):,} of {len(y):,} are something else ({shown}, ...); "
                 "recode the classes as 0/1, or use Categorical for several classes and Gaussian for numbers."
             )
-        return y.to(dtype)
 
     def check_output(self, output: torch.Tensor, y: torch.Tensor) -> None:
         """One logit a row.
@@ -77,7 +100,8 @@ class Bernoulli(AbstractLikelihood):
             )
 
 
-class Categorical(AbstractLikelihood):
+@final
+class Categorical(AbstractLabels):
     """K classes, y ∈ {0, …, K−1}, P(y = k) = softmax(f)ₖ:  log p = Σ f_y − log Σₖ e^{fₖ}.
 
     As a loss: cross-entropy with logits, summed.
@@ -87,7 +111,34 @@ class Categorical(AbstractLikelihood):
     tensor([0.2500])
     """
 
-    kind: ClassVar[Kind] = "multiclass"
+    normaliser: ClassVar[str] = "softmax"
+    judged_by_choice: ClassVar[bool] = True
+
+    @property
+    def kind(self) -> str:
+        """Several classes."""
+        return "multiclass"
+
+    @property
+    def output_axes(self) -> tuple[int, ...]:
+        """K logits a row."""
+        return (2,)
+
+    def suits(self, num_classes: int | None) -> bool:
+        """Two classes or more."""
+        return num_classes is not None
+
+    def num_outputs(self, num_classes: int | None) -> int:
+        """One a class."""
+        return num_classes or 0
+
+    def mean_label(self, output: int) -> str:
+        """The probability of one class."""
+        return f"P(y = {output})"
+
+    def class_probabilities(self, mean: torch.Tensor) -> torch.Tensor:
+        """The mean itself."""
+        return mean
 
     def distribution(self, output: torch.Tensor) -> Any:
         """Categorical with the outputs as logits."""
@@ -122,8 +173,8 @@ class Categorical(AbstractLikelihood):
         p = output.softmax(-1)
         return p * (1 - p)
 
-    def target(self, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Class numbers 0, 1, …, (N,), as int64.
+    def check_target(self, y: torch.Tensor) -> None:
+        """Class numbers 0, 1, …, (N,).
 
         Raises:
             ValueError: If the target holds anything else.
@@ -138,6 +189,14 @@ class Categorical(AbstractLikelihood):
                 "Categorical needs class numbers 0, 1, ..., but fractions or negative numbers came; "
                 "recode the classes, or use Gaussian for numbers."
             )
+
+    def target(self, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Class numbers as int64.
+
+        Raises:
+            ValueError: If the target holds anything else.
+        """
+        self.check_target(y)
         return y.to(torch.int64)
 
     def check_output(self, output: torch.Tensor, y: torch.Tensor) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from torch.distributions import Normal
-from torch.nn.functional import one_hot
 
 from bayesreg import _check
+from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics.monte_carlo import batch_errors, interval_errors, log_density_error
 from bayesreg.metrics.readings import wilson
 from bayesreg.metrics.scores import Coverage, Scores
@@ -58,7 +58,7 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
     """
     y, seed = predictive.target(y), _check.seed(seed)
     errors = {"mlpd": log_density_error(predictive, y).error / predictive.num_rows}
-    if predictive.kind != "regression":
+    if predictive.likelihood.labels is not None:
         values = {metric.__name__: metric(predictive, y) for metric in (mlpd, accuracy, brier, ece)}
         errors |= batch_errors(predictive, lambda part: {m.__name__: m(part, y) for m in (accuracy, brier, ece)})
         return Scores(predictive.kind, predictive.num_rows, values, (), errors)
@@ -67,7 +67,7 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
     coverages = tuple(_coverage(u, level) for level in LEVELS)
 
     def of_part(part: Predictive) -> dict[str, float]:
-        u, draws = pit(part, y), None if _has_exact_crps(part) else part.num_samples
+        u, draws = pit(part, y), None if _has_exact_crps(part) or part.num_samples == 1 else part.num_samples
         found = {"rmse": rmse(part, y), "mae": mae(part, y), "crps": crps(part, y, num_samples=draws, seed=seed)}
         found["calibration_error"] = _calibration_error(u)
         return found | {f"coverage_{round(100 * level)}": _coverage(u, level).rate for level in LEVELS}
@@ -253,11 +253,11 @@ def coverage(predictive: Predictive, y: Any, level: float = 0.95) -> Coverage:
     Raises:
         ValueError: If this is no regression, y does not fit, or the level is not in (0, 1).
     """
-    return _coverage(predictive.cdf(_target("coverage", predictive, y)), level)
+    return _coverage(predictive.pit(_target("coverage", predictive, y)), level)
 
 
 def pit(predictive: Predictive, y: Any) -> torch.Tensor:
-    """Probability integral transform, u = F(y | x, data): uniform on (0, 1) when the predictive is calibrated.
+    """Probability integral transform, uniform on (0, 1) when the predictive is calibrated; see `Predictive.pit`.
 
     Args:
         predictive: A regression's prediction for N rows.
@@ -269,7 +269,7 @@ def pit(predictive: Predictive, y: Any) -> torch.Tensor:
     Raises:
         ValueError: If this is no regression, or y does not fit.
     """
-    return predictive.cdf(_target("pit", predictive, y))
+    return predictive.pit(_target("pit", predictive, y))
 
 
 def calibration_error(predictive: Predictive, y: Any) -> float:
@@ -291,7 +291,7 @@ def calibration_error(predictive: Predictive, y: Any) -> float:
     Raises:
         ValueError: If this is no regression, or y does not fit.
     """
-    return _calibration_error(predictive.cdf(_target("calibration_error", predictive, y)))
+    return _calibration_error(predictive.pit(_target("calibration_error", predictive, y)))
 
 
 def accuracy(predictive: Predictive, y: Any) -> float:
@@ -307,9 +307,8 @@ def accuracy(predictive: Predictive, y: Any) -> float:
     Raises:
         ValueError: If this is no classification, or y does not fit.
     """
-    y = _target("accuracy", predictive, y)
-    label = predictive.mean > 0.5 if predictive.kind == "binary" else predictive.mean.argmax(-1)
-    return _mean(label == y)
+    y, labels = _classes("accuracy", predictive, y)
+    return _mean(labels.choice(predictive.mean) == y)
 
 
 def brier(predictive: Predictive, y: Any) -> float:
@@ -327,10 +326,8 @@ def brier(predictive: Predictive, y: Any) -> float:
     Raises:
         ValueError: If this is no classification, or y does not fit.
     """
-    y = _target("brier", predictive, y)
-    if predictive.kind == "binary":
-        return _mean((predictive.mean - y).square())
-    return _mean((predictive.mean - one_hot(y, predictive.mean.shape[-1])).square().sum(-1))
+    y, labels = _classes("brier", predictive, y)
+    return _mean(labels.brier(predictive.mean, y))
 
 
 def ece(predictive: Predictive, y: Any, *, num_bins: int = 15) -> float:
@@ -351,12 +348,9 @@ def ece(predictive: Predictive, y: Any, *, num_bins: int = 15) -> float:
     Raises:
         ValueError: If this is no classification, y does not fit, or num_bins is not a whole number >= 1.
     """
-    y = _target("ece", predictive, y)
+    y, labels = _classes("ece", predictive, y)
     _check.count("num_bins", num_bins)
-    stated, observed = predictive.mean.double(), y.double()
-    if predictive.kind == "multiclass":
-        stated, label = stated.max(-1)
-        observed = (label == y).double()
+    stated, observed = labels.stated(predictive.mean.double(), y)
     index = ((stated * num_bins).ceil().long() - 1).clamp(0, num_bins - 1)
     gaps = torch.zeros(num_bins, dtype=torch.float64, device=stated.device).index_add_(0, index, observed - stated)
     return float(gaps.abs().sum()) / len(stated)
@@ -379,7 +373,7 @@ def _mean(values: torch.Tensor) -> float:
 
 
 def _fits(name: str, predictive: Predictive) -> None:
-    fitting = _REGRESSION if predictive.kind == "regression" else _CLASSIFICATION
+    fitting = _REGRESSION if predictive.likelihood.labels is None else _CLASSIFICATION
     if name not in fitting.split(", "):
         came = f"one of kind {predictive.kind!r} came; its metrics are {fitting}."
         raise ValueError(f"{name} must be asked of another kind of predictive, but {came}")
@@ -388,6 +382,12 @@ def _fits(name: str, predictive: Predictive) -> None:
 def _target(name: str, predictive: Predictive, y: Any) -> torch.Tensor:
     _fits(name, predictive)
     return predictive.target(y)
+
+
+def _classes(name: str, predictive: Predictive, y: Any) -> tuple[torch.Tensor, AbstractLabels]:
+    y, labels = _target(name, predictive, y), predictive.likelihood.labels
+    assert labels is not None  # or it was refused
+    return y, labels
 
 
 def _interval_score(lower: torch.Tensor, upper: torch.Tensor, y: torch.Tensor, level: float) -> float:

@@ -110,7 +110,7 @@ def log_density_error(predictive: Predictive, y: Any) -> LogDensityError:
             excess += float((torch.special.polygamma(1, shape) - variance).clamp_min(0).sum())
             below = shape.log() - torch.digamma(shape)
             thin = carried < FEW
-            if predictive.kind == "regression" and bool(thin.any()):
+            if not predictive.likelihood.discrete and bool(thin.any()):
                 below[thin] = torch.maximum(
                     below[thin], _as_normal(part, y[rows], thin) - torch.logsumexp(logs[:, thin], 0) + math.log(count)
                 )

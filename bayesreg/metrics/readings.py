@@ -67,7 +67,7 @@ def coverage_curve(predictive: Predictive, y: Any, levels: Sequence[float] = LEV
     Returns:
         (len(levels),).
     """
-    needed = np.sort(np.abs(2 * predictive.cdf(y).cpu().double().numpy().ravel() - 1))
+    needed = np.sort(np.abs(2 * predictive.pit(y).cpu().double().numpy().ravel() - 1))
     return np.searchsorted(needed, np.asarray(levels), side="right") / needed.size
 
 
@@ -84,13 +84,11 @@ def stated_and_right(predictive: Predictive, y: Any) -> tuple[np.ndarray, np.nda
     Raises:
         ValueError: If this is no classification, or y does not fit.
     """
-    if predictive.kind == "regression":
+    labels = predictive.likelihood.labels
+    if labels is None:
         raise ValueError("reliability must be asked of a classification, but a regression came; draw coverage or pit instead.")
-    truth, mean = predictive.target(y).cpu(), predictive.mean.cpu().double()
-    if predictive.kind == "binary":
-        return mean.numpy(), truth.double().numpy()
-    stated, label = mean.max(-1)
-    return stated.numpy(), (label == truth).double().numpy()
+    stated, right = labels.stated(predictive.mean.cpu().double(), predictive.target(y).cpu())
+    return stated.numpy(), right.numpy()
 
 
 def reliability_bins(predictive: Predictive, y: Any, num_bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,7 +127,7 @@ def variance_rows(predictive: Predictive, output: int = 0) -> tuple[np.ndarray, 
         ValueError: If there is no such output.
     """
     parts = [p.cpu().double() for p in (predictive.aleatoric_variance, predictive.epistemic_variance)]
-    if predictive.kind == "regression":
+    if predictive.likelihood.labels is None:
         check_output(predictive, output)
         parts = [p if p.dim() == 1 else p[:, output] for p in parts]
     else:

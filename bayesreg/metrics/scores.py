@@ -43,7 +43,7 @@ class Scores(Mapping[str, float]):
     """All metrics of one predictive that fit its kind, by name, in a fixed order.
 
     Attributes:
-        kind: "regression", "binary" or "multiclass".
+        kind: "regression", "counts", "binary" or "multiclass".
         num_data: N, the number of rows.
         metrics: Name to value; `scores["rmse"]` reads it.
         coverages: Coverage at 50, 80, 90 and 95 % with its bounds; empty for classes.

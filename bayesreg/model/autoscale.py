@@ -45,8 +45,9 @@ def ratio_of(module: nn.Module, statistics: Standardization, standardize: bool, 
     if standardize:
         return torch.ones_like(x_scale)
     y_scale = statistics.y_scale
-    if likelihood.heteroscedastic:
-        y_scale = torch.cat([y_scale.reshape(-1), torch.ones_like(y_scale.reshape(-1))])
+    if likelihood.outputs_per_target > 1:
+        further = torch.ones_like(y_scale.reshape(-1)).repeat(likelihood.outputs_per_target - 1)
+        y_scale = torch.cat([y_scale.reshape(-1), further])
     return y_scale[..., None] / x_scale
 
 

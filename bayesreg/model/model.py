@@ -73,9 +73,8 @@ class BayesianModel(AbstractBoundModel):
                 rows += rows_of_scales(latent.name, self.latents)
         for name, value in self.likelihood.fixed.items():
             rows.append(PriorRow(name, "scalar", "known", f"{value:.4g}", "–", "likelihood"))
-        if self.likelihood.heteroscedastic:
-            note = "exp of the last half of the outputs; what is assumed about it are the priors on their weights"
-            rows.append(PriorRow("noise_scale", "each row", "the network's output", "–", "–", "likelihood", note))
+        for name, note in self.likelihood.network_noise.items():
+            rows.append(PriorRow(name, "each row", "the network's output", "–", "–", "likelihood", note))
         return PriorTable(tuple(rows), self.unit_notes)
 
     def log_likelihood(self, values: Values, x: Any, y: Any, num_data: int | None = None) -> torch.Tensor:

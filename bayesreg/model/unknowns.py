@@ -22,8 +22,6 @@ from bayesreg.priors import AbstractPrior
 from bayesreg.priors.numeric import ends
 from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
 
-NOISE = "noise_scale"
-
 
 @dataclasses.dataclass(frozen=True)
 class Latent:
@@ -142,14 +140,15 @@ def _chain(name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: Abst
             )
             parents.append(above)
         if prior.relative_to_noise:
-            if kind == "noise" or NOISE not in (likelihood.latents | likelihood.fixed):
+            noise = likelihood.squared_error_scale
+            if kind == "noise" or noise is None:
                 raise ValueError(
                     f"relative_to_noise=True needs a likelihood with a noise_scale of its own, but {name} has {prior} under "
                     f"{likelihood}; take a plain scale."
                 )
-            if NOISE in likelihood.latents:
-                parents.append(NOISE)
-            factor *= likelihood.fixed.get(NOISE, 1.0)
+            if noise in likelihood.latents:
+                parents.append(noise)
+            factor *= likelihood.fixed.get(noise, 1.0)
         if parents and prior.hyperprior is None:
             factor *= prior.given_scale
         elif not parents and prior.relative_to_noise:

@@ -14,7 +14,6 @@ from torch import nn
 
 from bayesreg.behaviour import VMAP
 from bayesreg.data.rows import Data
-from bayesreg.likelihoods import Gaussian
 from bayesreg.objective.curvature import output_jacobian
 from bayesreg.objective.flat import LogJoint, Segment
 from bayesreg.objective.whole import in_double
@@ -91,7 +90,8 @@ def affine_problem(log_joint: LogJoint, data: Data) -> AffineProblem | None:
         The problem, or None.
     """
     model = log_joint.model
-    if not isinstance(model.likelihood, Gaussian) or not model.likelihood.fixed or model.outputs or not model.is_deterministic:
+    sigma = model.likelihood.fixed.get(model.likelihood.squared_error_scale or "")
+    if sigma is None or model.outputs or not model.is_deterministic:
         return None
     if data.x is None or data.y is None or log_joint.linked or not data.x.is_floating_point():
         return None
@@ -105,7 +105,6 @@ def affine_problem(log_joint: LogJoint, data: Data) -> AffineProblem | None:
     wide, _, rows = in_double(log_joint, torch.zeros(log_joint.layout.size, dtype=dtype, device=model.like.device), data)
     if wide.model.like.dtype != torch.float64 or rows.x is None or rows.y is None:
         return None
-    sigma = float(model.likelihood.fixed["noise_scale"])
     found = _design(wide, rows.x, 1 / sigma)
     if found is None:
         return None

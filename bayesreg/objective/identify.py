@@ -110,7 +110,7 @@ def undetermined(log_joint: LogJoint, direction: torch.Tensor, condition: float)
             f"the curvature at the mode must tell {where} apart, but its condition number is {condition:.1g}, more than double "
             "precision holds; drop redundant inputs, standardise them, or narrow these priors."
         )
-    separated = "" if log_joint.model.likelihood.kind == "regression" else ", tell a class from the others without error"
+    separated = "" if log_joint.model.likelihood.labels is None else ", tell a class from the others without error"
     return (
         f"the posterior must be proper, but the curvature at its mode is singular: the data do not determine {where} (flat "
         f"priors, and inputs that are constant, repeat each other{separated} or are large beside their spread); give these "
@@ -136,7 +136,7 @@ def check_separated(log_joint: LogJoint, u: torch.Tensor, data: Data, precision:
     flat = torch.zeros(len(u), dtype=torch.bool, device=u.device)
     for s in log_joint.layout.in_order:
         flat[s.slice] = not s.latent.prior.proper
-    if log_joint.model.likelihood.kind == "regression" or not bool(flat.any()):
+    if log_joint.model.likelihood.labels is None or not bool(flat.any()):
         return
     x, _ = next(data.epoch(1024))
     slopes, output = output_jacobian(log_joint, u, x)

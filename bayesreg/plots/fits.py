@@ -9,6 +9,7 @@ import torch
 
 from bayesreg import _check
 from bayesreg.comparison import Comparison
+from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics.readings import (
     LEVELS,
     binomial_band,
@@ -78,7 +79,7 @@ def coverage(comparison: Comparison, y: Any = None) -> Figure:
     Raises:
         ValueError: If this is no regression, or y does not fit.
     """
-    if comparison.kind != "regression":
+    if comparison.labels is not None:
         raise ValueError(
             f"coverage must be drawn of a regression, but kind {comparison.kind!r} came; draw reliability instead."
         )
@@ -123,7 +124,7 @@ def pit(predictive: Predictive, y: Any, *, num_bins: int = 10, series: int = 0) 
     Raises:
         ValueError: If this is no regression, y does not fit, or num_bins is not a whole number >= 1.
     """
-    values = predictive.cdf(y).cpu().double().numpy().ravel()
+    values = predictive.pit(y).cpu().double().numpy().ravel()
     shares = np.histogram(values, _check.count("num_bins", num_bins), (0, 1))[0] / values.size
     figure, axes = one_panel()
     low, high = binomial_band(values.size, [1 / num_bins])
@@ -171,11 +172,10 @@ def reliability(predictive: Predictive, y: Any, *, num_bins: int = 10, series: i
     axes.scatter(
         stated, observed, 18 + 130 * count / count.sum(), color=series_color(series), edgecolor=PAPER, linewidth=1, zorder=3
     )
-    binary = predictive.kind == "binary"
-    percent_axes(
-        axes, "stated P(y = 1)" if binary else "stated confidence", "observed share of 1" if binary else "observed accuracy"
-    )
-    axes.set_xlim(-0.03 if binary else min(0.97 * stated.min(), 0.9), 1.03)
+    labels: Any = predictive.likelihood.labels  # or the bins were refused
+    chosen = labels.judged_by_choice
+    percent_axes(axes, f"stated {labels.stated_name}", "observed accuracy" if chosen else "observed share of 1")
+    axes.set_xlim(min(0.97 * stated.min(), 0.9) if chosen else -0.03, 1.03)
     axes.set_ylim(-0.04, 1.04)
     return figure
 
@@ -212,7 +212,7 @@ def variance_parts(predictive: Predictive, *, output: int = 0, top: float | None
     axes.set_xticks([0, 0.5, 1], ["least uncertain", "rows", "most uncertain"])
     for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
         label.set_horizontalalignment(side)
-    axes.set_ylabel("variance (target units²)" if predictive.kind == "regression" else "variance of the class")
+    axes.set_ylabel("variance (target units²)" if predictive.likelihood.labels is None else "variance of the class")
     legend(axes)
     return figure
 
@@ -239,7 +239,8 @@ def predictions(predictive: Predictive, y: Any, *, output: int = 0, max_rows: in
     """
     truth = predictive.target(y).cpu()
     figure, axes = one_panel()
-    if predictive.kind == "regression":
+    labels = predictive.likelihood.labels
+    if labels is None:
         check_output(predictive, output)
         centre = predictive.mean if predictive.mean.dim() == 1 else predictive.mean[:, output]
         rows = _spread(centre, max_rows)
@@ -247,27 +248,27 @@ def predictions(predictive: Predictive, y: Any, *, output: int = 0, max_rows: in
         ends = torch.stack([*part.interval(0.95), *part.interval(0.5)]).cpu().numpy()
         ends = ends if ends.ndim == 2 else ends[:, :, output]
         seen = (truth if truth.dim() == 1 else truth[:, output])[rows].numpy()
-        wrong, labels = (seen < ends[0]) | (seen > ends[1]), ("observed", "outside")
+        wrong, words = (seen < ends[0]) | (seen > ends[1]), ("observed", "outside")
         bars(axes, ends[0], ends[1], series_color(series), 1.8, "95 %", alpha=0.45)
         bars(axes, ends[2], ends[3], series_color(series), 2.6, "50 %", alpha=0.55)
         axes.set_ylabel("target units")
         axes.set_xlabel("rows, from low to high prediction")
     else:
-        ends, seen, wrong, labels = _class_rows(predictive, truth, max_rows)
+        ends, seen, wrong = _class_rows(predictive, labels, truth, max_rows)
+        words = "right", "wrong"
         if predictive.num_samples > 1:
             bars(axes, ends[0], ends[1], series_color(series), 1.8, "90 % of draws", alpha=0.45)
         axes.plot(np.arange(len(seen)), ends[2], color=series_color(series), linewidth=1.4, label="stated")
-        binary = predictive.kind == "binary"
-        axes.set_ylabel("P(y = 1)" if binary else "confidence")
-        axes.set_xlabel("rows, from low to high " + ("P(y = 1)" if binary else "confidence"))
+        axes.set_ylabel(labels.stated_name)
+        axes.set_xlabel(f"rows, from low to high {labels.stated_name}")
         axes.set_ylim(-0.05, 1.05)
     at = np.arange(len(seen))
     axes.plot(
-        at[~wrong], seen[~wrong], "o", color=INK, markersize=3.4, markeredgecolor=PAPER, markeredgewidth=0.5, label=labels[0]
+        at[~wrong], seen[~wrong], "o", color=INK, markersize=3.4, markeredgecolor=PAPER, markeredgewidth=0.5, label=words[0]
     )
     if wrong.any():
         axes.plot(
-            at[wrong], seen[wrong], "X", color=BAD, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.6, label=labels[1]
+            at[wrong], seen[wrong], "X", color=BAD, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.6, label=words[1]
         )
     axes.set_xticks([])
     axes.yaxis.set_major_formatter(ticks())
@@ -319,18 +320,16 @@ def _spread(values: torch.Tensor, most: int) -> torch.Tensor:
     return order[torch.from_numpy(every(len(order), most))]
 
 
-def _class_rows(predictive: Predictive, truth: torch.Tensor, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
-    """5 %, 95 % over draws and mean of the probability drawn; where the mark goes; which rows are wrong; two labels."""
-    binary = predictive.kind == "binary"
-    centre = predictive.mean if binary else predictive.mean.amax(-1)
-    rows = _spread(centre, most)
+def _class_rows(
+    predictive: Predictive, labels: AbstractLabels, truth: torch.Tensor, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """5 %, 95 % over draws and mean of the probability drawn; where the mark goes; which rows are wrong."""
+    rows = _spread(labels.stated(predictive.mean.cpu(), truth)[0], most)
     part, truth = take(predictive, rows), truth[rows]
     draws = part.likelihood.mean(part.output, **part.noise).cpu().double()
     mean = part.mean.cpu().double()
-    label = (mean > 0.5).double() if binary else mean.argmax(-1)
-    if not binary:
-        index = label[None, :, None].expand(len(draws), -1, 1)
-        draws, mean = draws.gather(-1, index)[..., 0], mean.amax(-1)
+    choice = labels.choice(mean)
+    draws, mean = (labels.of_choice(each, choice) for each in (draws, mean))
     low, high = torch.quantile(draws, torch.tensor([0.05, 0.95], dtype=draws.dtype), dim=0)
-    seen = truth.double() if binary else mean
-    return torch.stack([low, high, mean]).numpy(), seen.numpy(), (label != truth).numpy(), ("right", "wrong")
+    seen = mean if labels.judged_by_choice else truth.double()
+    return torch.stack([low, high, mean]).numpy(), seen.numpy(), (choice != truth).numpy()

@@ -215,7 +215,8 @@ def prior_predictive(
     functions = (functions if functions.dim() == 2 else functions[:, :, output])[:, order]
     figure, axes = one_panel()
     color, percent = series_color(series), f"{100 * level:g} %"
-    if predictive.kind == "regression":
+    numbers = predictive.likelihood.labels is None
+    if numbers:
         bounds = [end.cpu().double() for end in predictive.interval(level)]
         outer = [(end if end.dim() == 1 else end[:, output])[order].numpy() for end in bounds]
         axes.fill_between(x, outer[0], outer[1], color=GRID, alpha=0.5, linewidth=0)
@@ -225,7 +226,7 @@ def prior_predictive(
         for (low, high), alpha, label in ((wide, 0.16, percent), (inner, 0.3, "50 %")):
             ends = torch.quantile(functions, torch.tensor([low, high], dtype=functions.dtype), dim=0).numpy()
             axes.fill_between(x, ends[0], ends[1], color=color, alpha=alpha, linewidth=0, label=f"{label} of functions")
-    axes.set_ylim(*((-0.03, 1.03) if predictive.kind != "regression" else axes.get_ylim()))
+    axes.set_ylim(*(axes.get_ylim() if numbers else (-0.03, 1.03)))
     axes.set_autoscaley_on(len(functions) == 1)  # a wild draw leaves the picture instead of flattening the rest
     drawn = functions[every(len(functions), num_lines)].numpy()
     (bottom, top), label = axes.get_ylim(), f"{len(drawn)} draws" if len(drawn) > 1 else "one draw"
@@ -235,7 +236,7 @@ def prior_predictive(
         axes.plot(x, line, color=INK, linewidth=0.7, alpha=0.5, label="_" if i else label)
     axes.set_xlim(x[0], x[-1])
     axes.set_xlabel(name)
-    axes.set_ylabel({"regression": "function f(x), and y", "binary": "P(y = 1)"}.get(predictive.kind, f"P(y = {output})"))
+    axes.set_ylabel(predictive.likelihood.mean_label(output))
     legend(axes)
     return figure
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bayesreg.likelihoods import Gaussian
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.objective.jacobian import jacobians
@@ -76,7 +75,8 @@ def normal_function(
     """
     noise = [s for s in layout.in_order if s.latent.is_noise]
     known = len(noise) == 1 and noise[0].stop - noise[0].start == 1 and noise[0].latent.centered
-    if not isinstance(model.likelihood, Gaussian) or not (known or model.likelihood.fixed) or layout.size > MAX_PARAMETERS:
+    sigma = model.likelihood.squared_error_scale
+    if sigma is None or not (known or model.likelihood.fixed) or layout.size > MAX_PARAMETERS:
         return None
     entry = noise[0].start if noise else None
 
@@ -100,7 +100,7 @@ def normal_function(
     u = centre.double().repeat(count, 1)
     if entry is not None:
         u[:, entry] += sd * z
-    scale = torch.vmap(lambda v: model.noise(layout.unflatten(v))["noise_scale"])(u.to(centre)).double()
+    scale = torch.vmap(lambda v: model.noise(layout.unflatten(v))[sigma])(u.to(centre)).double()
     across = [-1, *[1] * base.dim()]
     loc = base + z.reshape(across) * slope
     return NormalFunction(loc, covariance if shape else covariance[:, 0, 0], scale.reshape(across), weight / weight.sum())

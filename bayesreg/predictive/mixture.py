@@ -44,7 +44,7 @@ class Predictive:
     Args:
         likelihood: What is assumed about the noise; it says how a component is made from an output.
         output: What the forward map gave for each draw, in the data's own units: (S, N) or (S, N, K). For `Bernoulli`
-            and `Categorical` these are logits; for Gaussian("heteroscedastic") locations and log noise scales, (S, N, 2K).
+            and `Categorical` these are logits; for `HeteroscedasticGaussian` locations and log noise scales, (S, N, 2K).
         noise: The likelihood's own latents for each draw, name to a tensor that broadcasts against `output`, for
             example {"noise_scale": (S, 1)}; None when there are none.
         function: The same distribution row by row without Monte Carlo error, where the function's values are normal:
@@ -80,10 +80,9 @@ class Predictive:
         noise: Mapping[str, torch.Tensor] | None = None,
         function: NormalFunction | None = None,
     ) -> None:
-        paired = likelihood.heteroscedastic  # a location and a log scale for each target
-        axes = (3,) if paired else {"binary": (2,), "multiclass": (3,)}.get(likelihood.kind, (2, 3))
-        if output.dim() not in axes or output.numel() == 0 or (paired and output.shape[-1] % 2):
-            wanted = "(S, N, 2K)" if paired else " or ".join("(S, N)" if n == 2 else "(S, N, K)" for n in axes)
+        axes, m = likelihood.output_axes, likelihood.outputs_per_target
+        if output.dim() - 1 not in axes or output.numel() == 0 or output.shape[-1] % m:
+            wanted = " or ".join("(S, N)" if n == 1 else f"(S, N, {'' if m == 1 else m}K)" for n in axes)
             raise ValueError(
                 f"output must have shape {wanted} with one entry or more for {type(likelihood).__name__}, but "
                 f"{tuple(output.shape)} came; put the draws on the first axis, also when there is only one."
@@ -95,7 +94,7 @@ class Predictive:
 
     @property
     def kind(self) -> str:
-        """What is predicted: "regression", "binary" or "multiclass"."""
+        """What is predicted: "regression", "counts", "binary" or "multiclass"."""
         return self.likelihood.kind
 
     @property
@@ -130,7 +129,7 @@ class Predictive:
         """E[Var(y | x, θ)], the noise that more data would not take away, in the shape of `mean`."""
         if self.function is not None:
             return self.function.aleatoric_variance.to(self.output)
-        return self._by_rows(lambda part: part._component_variance().mean(0))
+        return self._by_rows(lambda part: part.likelihood.variance(part.output, **part.noise).mean(0))
 
     @cached_property
     def epistemic_variance(self) -> torch.Tensor:
@@ -175,7 +174,7 @@ class Predictive:
         >>> round(float(two.cdf(two.quantile(0.2))), 6), round(float(two.cdf(two.quantile([0.7])[0])), 6)
         (0.2, 0.7)
         """
-        self._regression_only("quantile(q)")
+        self._numbers_only("quantile(q)")
         single = isinstance(q, (int, float)) or np.ndim(q) == 0
         wanted = np.atleast_1d(np.asarray(q, dtype=float))
         inside = (wanted >= _LEAST_Q) & (wanted <= 1 - _LEAST_Q)  # nearer to the ends, double precision has no tail left
@@ -199,7 +198,7 @@ class Predictive:
         Raises:
             ValueError: If this is no regression, or the level is not in (0, 1).
         """
-        self._regression_only("interval(level)")
+        self._numbers_only("interval(level)")
         lower, upper = self.quantile(tails(level))
         return lower, upper
 
@@ -210,13 +209,34 @@ class Predictive:
             y: Targets (N,) or (N, K), in the data's own units.
 
         Returns:
-            Probabilities in the shape of y; uniform on (0, 1) when the y come from this predictive.
+            Probabilities in the shape of y; where y has a density uniform on (0, 1) when the y come from this predictive.
 
         Raises:
             ValueError: If this is no regression, or y does not fit.
         """
-        self._regression_only("cdf(y)")
+        self._numbers_only("cdf(y)")
         return self._by_rows(lambda part, target: part._cdf(target), self.target(y))
+
+    def pit(self, y: Any, *, seed: int = 0) -> torch.Tensor:
+        """F(y), and for whole numbers a number drawn evenly between F(y − 1) and F(y); arguments and errors as for `cdf`.
+
+        Args:
+            y: Targets (N,) or (N, K), in the data's own units.
+            seed: Seed of what is drawn; the global random state is left as it was.
+
+        Returns:
+            Probabilities in the shape of y, uniform on (0, 1) when the y come from this predictive.
+
+        References:
+            Brockwell (2007), Universal residuals: a multivariate transformation.
+        """
+        if not self.likelihood.discrete or self.likelihood.labels is not None:
+            return self.cdf(y)
+        target = self.target(y)
+        with drawing(_check.seed(seed)):
+            share = torch.rand_like(target)
+
+        return self._by_rows(lambda part, y, v: torch.lerp(part._cdf(y - 1), part._cdf(y), v), target, share)
 
     def log_prob(self, y: Any) -> torch.Tensor:
         """Log density of each row, log p(y | x, data) = logsumexpₛ log p(y | x, θₛ) − log S.
@@ -283,7 +303,7 @@ class Predictive:
             ValueError: If it holds no numbers, the shape differs, an entry is not finite or a label is no class.
         """
         values = as_tensor("y", y).to(self.output.device)
-        shape = self.mean_shape if self.kind == "regression" else self.mean_shape[:1]
+        shape = self.likelihood.target_shape(self.output.shape[1:])
         if values.dim() == 2 and values.shape[1] == 1 and len(shape) == 1:  # one column, as the fit takes it too
             values = values[:, 0]
         if values.shape != shape:
@@ -347,9 +367,6 @@ class Predictive:
     def _component_mean(self) -> torch.Tensor:
         return self.likelihood.mean(self.output, **self.noise)
 
-    def _component_variance(self) -> torch.Tensor:
-        return self.likelihood.variance(self.output, **self.noise)
-
     def _cdf(self, y: torch.Tensor) -> torch.Tensor:
         if self.function is not None:
             return self.function.cdf(y.double()).to(y)
@@ -359,29 +376,43 @@ class Predictive:
         # in double: where the density is low, single precision of the CDF would be a coarse grid of y
         noise = {name: value.double() for name, value in self.noise.items()}
         double = self._with(self.output.double(), noise, self.function)
+        if self.likelihood.discrete:
+            return torch.stack([double._count(q) for q in wanted], 1).to(self.output.dtype)
         components = double.components
         tolerance = 1e-11 * components.stddev.amin(0)
         found = []
         for q in wanted:
-            each = components.icdf(components.mean.new_tensor(q))
+            each = double._component_quantiles(q)
             if len(each) == 1:
                 found.append(each[0])
             else:
                 found.append(root(lambda y, q=q: double._cdf(y) - q, each.amin(0), each.amax(0), tolerance))
         return torch.stack(found, 1).to(self.output.dtype)
 
+    def _component_quantiles(self, q: float) -> torch.Tensor:
+        if self.function is not None:
+            return self.function.normals.icdf(self.function.loc.new_tensor(q))
+        return self.likelihood.quantile(self.output, q, **self.noise)
+
+    def _count(self, q: float) -> torch.Tensor:
+        """The least whole number with F(y) >= q, by halves between the least and the largest of the components'."""
+        each = self._component_quantiles(q)
+        low, high = each.amin(0) - 1, each.amax(0)  # F(low) < q <= F(high)
+        while bool((high - low > 1).any()):
+            middle = ((low + high) / 2).floor()
+            enough = self._cdf(middle) >= q
+            low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+        return high
+
     @property
     def components(self) -> torch.distributions.Distribution:
         """A regression's components entry by entry, (S, N) or (S, N, K); few and weighted where there is a closed form."""
         if self.function is not None:
             return self.function.normals
-        components = self.likelihood.distribution(self.output, **self.noise)
-        while isinstance(components, torch.distributions.Independent):
-            components = components.base_dist
-        return components
+        return self.likelihood.entries(self.output, **self.noise)
 
-    def _regression_only(self, what: str) -> None:
-        if self.kind != "regression":
+    def _numbers_only(self, what: str) -> None:
+        if self.likelihood.labels is not None:
             raise ValueError(
                 f"{what} must be asked of a regression, but this predictive is of kind {self.kind!r}, whose y are "
                 "class labels; use .mean for the class probabilities and .epistemic_variance for how unsure they are."

@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 import numpy as np
 
 from bayesreg.comparison import Comparison
+from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics import readings as _readings
 from bayesreg.metrics.measures import Coverage, plain
 from bayesreg.predictive.mixture import Predictive
@@ -93,6 +94,8 @@ def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Find
 
 
 def _right_but_moved(predictive: Predictive, y: Any, seed: int) -> bool:
+    if not predictive.likelihood.location_scale:  # such targets cannot be moved
+        return False
     target = predictive.target(y)
     _, covered = regression_tails(predictive, target - (target - predictive.mean).mean(0), seed=seed)
     return covered[0.95].p > _WEIGHTS[0.95] * CALIBRATION
@@ -186,9 +189,10 @@ def confidence(predictive: Predictive, y: Any, ece: float, *, seed: int = 0) -> 
     Returns:
         The numbers.
     """
-    stated, right = _readings.stated_and_right(predictive, y)
-    top = np.maximum(stated, 1 - stated) if predictive.kind == "binary" else stated
-    hit = np.where(stated > 0.5, right, 1 - right) if predictive.kind == "binary" else right
+    stated, _ = _readings.stated_and_right(predictive, y)
+    labels, mean = _labels(predictive), predictive.mean.cpu().double()
+    top = labels.class_probabilities(mean).amax(-1).numpy()
+    hit = (labels.choice(mean) == predictive.target(y).cpu()).numpy()
     hits, n = int(hit.sum()), len(hit)
     lower, upper = _readings.wilson(hits, n)
     hits_made, ece_made = _drawn_classes(predictive, stated, seed)
@@ -202,15 +206,21 @@ def confidence(predictive: Predictive, y: Any, ece: float, *, seed: int = 0) -> 
     )  # fmt: skip
 
 
+def _labels(predictive: Predictive) -> AbstractLabels:
+    labels = predictive.likelihood.labels
+    assert labels is not None  # or its probabilities were refused
+    return labels
+
+
 def _drawn_classes(predictive: Predictive, stated: np.ndarray, seed: int, num_bins: int = 15) -> tuple[np.ndarray, np.ndarray]:
     """Hits, and the expected calibration error, of test sets that the predictive makes (Bröcker and Smith, 2007)."""
-    number = num_draws(predictive)
+    number, labels = num_draws(predictive), _labels(predictive)
     index = np.clip(np.ceil(stated * num_bins).astype(int) - 1, 0, num_bins - 1)
     hits, gaps = np.zeros(number), np.zeros((number, num_bins))
     for rows, part in predictive.split(number):
         y, mean = part.sample(number, seed=seed + rows.start).cpu(), part.mean.cpu()
-        hits += (y == (mean > 0.5 if predictive.kind == "binary" else mean.argmax(-1))).double().sum(1).numpy()
-        came = (y if predictive.kind == "binary" else y == mean.argmax(-1)).double().numpy()
+        hits += (y == labels.choice(mean)).double().sum(1).numpy()
+        came = labels.stated(mean, y)[1].double().numpy()
         gaps += (came - stated[rows]) @ np.eye(num_bins)[index[rows]]
     return hits, np.abs(gaps).sum(1) / len(stated)
 
@@ -255,7 +265,7 @@ def calibration_facts(
 
 def _regression(comparison: Comparison, name: str, y: Any, found: Finding) -> dict[str, Any]:
     predictive, scores = comparison.predictives[name], comparison.scores[name]
-    u = predictive.cdf(y).cpu().double().numpy().ravel()
+    u = predictive.pit(y).cpu().double().numpy().ravel()
     observed = _readings.coverage_curve(predictive, y)
     low, high = _readings.binomial_band(u.size, _readings.LEVELS)
     ends = float(((u < 0.05) | (u > 0.95)).mean())

@@ -298,7 +298,7 @@ def noise_card(
     Returns:
         The card; None where no noise scale is learned, or said by the network.
     """
-    if comparison.kind != "regression":
+    if comparison.labels is not None:
         return None
     scales = {name: noise_scale(p, comparison.predictives[name], y, found[name].shifted) for name, p in posteriors.items()}
     known = {name: scale for name, scale in scales.items() if scale is not None}

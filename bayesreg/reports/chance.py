@@ -119,7 +119,7 @@ def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[
     Returns:
         The shift, and tails by level of coverage.
     """
-    u = predictive.cdf(y).cpu().double().numpy().reshape(predictive.num_rows, -1)
+    u = predictive.pit(y).cpu().double().numpy().reshape(predictive.num_rows, -1)
     rows = len(u)
     seen = _summaries(u[None])[0]
     if predictive.num_samples == 1:
@@ -190,6 +190,8 @@ def _drawn(predictive: Predictive, seed: int) -> np.ndarray:
     number, total = num_draws(predictive), 0.0
     for rows, part in predictive.split(number):
         y = part.sample(number, seed=seed + rows.start).cpu().double().numpy().reshape(number, part.num_rows, -1)
+        if part.likelihood.discrete:  # whole numbers that are equal have no order of their own
+            y += np.random.default_rng(seed + rows.start).random(y.shape)
         order = y.argsort(0)
         u = np.empty_like(y)
         np.put_along_axis(u, order, np.broadcast_to(((np.arange(number) + 0.5) / number)[:, None, None], y.shape), 0)

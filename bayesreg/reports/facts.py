@@ -235,11 +235,11 @@ def _outputs(comparison: Comparison) -> int:
 
 
 def _classes(comparison: Comparison, classes: Sequence[str] | None) -> list[str] | None:
-    if comparison.kind == "regression":
+    if comparison.labels is None:
         if classes is not None:
             raise ValueError("classes must be left out for a regression, but names came; pass target_name instead.")
         return None
-    width = 2 if comparison.kind == "binary" else _outputs(comparison)
+    width = comparison.labels.class_probabilities(comparison.predictives[comparison.best].mean[:1]).shape[-1]
     if classes is None:
         return [str(k) for k in range(width)]
     names = listed("classes", classes, "one name a class, in label order")

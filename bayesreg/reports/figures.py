@@ -116,7 +116,7 @@ def _calibration(
     gallery: Gallery, comparison: Comparison, y: Any, data: dict[str, Any], series: Mapping[str, int]
 ) -> list[Drawn]:
     facts = data["calibration"]
-    if comparison.kind != "regression":
+    if comparison.labels is not None:
         return [
             gallery.draw(plots.reliability(p, y, series=series[n]), n, facts[n]["finding"])
             for n, p in comparison.predictives.items()
@@ -176,9 +176,9 @@ def _predictions(gallery: Gallery, comparison: Comparison, y: Any, series: Mappi
         for name, predictive in comparison.predictives.items():
             figure = plots.predictions(predictive, y, output=k, max_rows=MAX_ROWS, series=series[name])
             shown = f"{min(MAX_ROWS, predictive.num_rows)} of {plural(predictive.num_rows, 'row')}"
-            if predictive.kind == "regression":
+            if comparison.labels is None:
                 truth = predictive.target(y)
-                u = predictive.cdf(truth) if truth.dim() == 1 else predictive.cdf(truth)[:, k]
+                u = predictive.pit(truth) if truth.dim() == 1 else predictive.pit(truth)[:, k]
                 outside = int(((u < 0.025) | (u > 0.975)).sum())
                 finding = f"Outside their 95 % interval: {outside:,} of all {plural(len(u), 'row')} ({shown} drawn)."
             else:

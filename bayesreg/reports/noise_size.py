@@ -46,7 +46,8 @@ def noise_scale(posterior: AbstractPosterior, predictive: Predictive, y: Any, sh
         What is said of it; None where no noise scale is learned, or said by the network.
     """
     by_row = posterior.model.likelihood.heteroscedastic
-    if [key for key, latent in posterior.model.latents.items() if latent.is_noise] != ["noise_scale"] and not by_row:
+    name = posterior.model.likelihood.squared_error_scale
+    if [key for key, latent in posterior.model.latents.items() if latent.is_noise] != [name] and not by_row:
         return None
     missed = (predictive.target(y) - predictive.mean).double().cpu().reshape(predictive.num_rows, -1)
     rmse, bias = missed.square().mean(0).sqrt(), missed.mean(0)
@@ -54,7 +55,7 @@ def noise_scale(posterior: AbstractPosterior, predictive: Predictive, y: Any, sh
     if by_row:  # one number for all rows, as the error is
         noise = _root_mean(predictive.aleatoric_variance)
     else:
-        noise = posterior.mean["noise_scale"].double().cpu().reshape(-1).expand(error.shape)
+        noise = posterior.mean[str(name)].double().cpu().reshape(-1).expand(error.shape)
     ratio = torch.where(error > 0, noise / error, math.inf)
     k = int(ratio.argmin())
     stated = float(_root_mean(predictive.variance)[k] / error[k]) if error[k] > 0 else math.inf

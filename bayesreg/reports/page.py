@@ -141,7 +141,7 @@ def report(
         classes=classes,
         notes=notes,
     )
-    found = (findings if comparison.kind == "regression" else confidences)(comparison, y, seed=seed)
+    found = (findings if comparison.labels is None else confidences)(comparison, y, seed=seed)
     uncertainty = uncertainty_facts(comparison)
     dropout, normalised = noise_facts(posteriors, uncertainty), batchnorm_facts(posteriors, uncertainty)
     noises = {name: part["finding"] for name, part in dropout.items()}

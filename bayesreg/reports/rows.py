@@ -19,7 +19,7 @@ MAX_OUTPUTS, MAX_INPUTS = 6, 6
 
 def num_outputs(predictive: Predictive) -> int:
     """K of a regression with several outputs, else 1: class probabilities are read together."""
-    return predictive.num_outputs if predictive.kind == "regression" else 1
+    return predictive.num_outputs if predictive.likelihood.labels is None else 1
 
 
 def epistemic_shares(predictive: Predictive) -> tuple[float, float]:
@@ -169,10 +169,9 @@ def worst_rows(
         {"row": row + 1 if names is None else names[row], "log_density": plain(float(log_density[row])), "inputs": shown}
         for row, shown in zip(rows, inputs, strict=True)
     ]
-    if predictive.kind != "regression":
-        for i, record in enumerate(found):
-            p = [1 - float(mean[i]), float(mean[i])] if mean.dim() == 1 else mean[i].tolist()
-            seen, said = int(truth[i]), int(np.argmax(p))
+    if (labels := predictive.likelihood.labels) is not None:
+        for record, p, observed in zip(found, labels.class_probabilities(mean).tolist(), truth, strict=True):
+            seen, said = int(observed), int(np.argmax(p))
             record |= {"observed": _label(seen, classes), "predicted": _label(said, classes)}
             record |= {"p_observed": plain(p[seen]), "p_predicted": plain(p[said])}
         return found

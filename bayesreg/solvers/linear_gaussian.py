@@ -327,7 +327,8 @@ def fit_linear(log_joint: LogJoint, data: Data) -> tuple[LinearSolution, float] 
     residual = problem.target - problem.design @ found.u.numpy()
     loss = 0.5 * float(np.square(residual).sum())
     # the module's own word on the answer: affine at two random points is not yet affine there
-    constant = len(problem.target) * (math.log(float(model.likelihood.fixed["noise_scale"])) + HALF_LOG_2PI)
+    sigma = model.likelihood.fixed[str(model.likelihood.squared_error_scale)]
+    constant = len(problem.target) * (math.log(float(sigma)) + HALF_LOG_2PI)
     if not abs(likelihood + loss + constant) <= 1e-6 * (abs(likelihood) + loss + abs(constant)):
         return None
     return dataclasses.replace(found, violation=_violation(wide, u, problem.design, residual)), value

@@ -1,12 +1,17 @@
-"""What every likelihood must be: its Pyro distribution's density, that density's curvature, and a judge of targets."""
+"""What every likelihood must be: its distribution's density, its curvature, F and its inverse, and a judge of targets."""
+
+import copy
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
 
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
 from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.predictive import Predictive
 
 N, K = 12, 3
 CLASSES = concrete(AbstractLikelihood)
@@ -35,7 +40,6 @@ BY_ROW = likelihoods.Gaussian("heteroscedastic")
 CASES = [(cls(), 1) for cls in CLASSES] + [
     (likelihoods.Gaussian(0.7), 1),
     (likelihoods.Gaussian(), K),
-    (BY_ROW, 1),
     (BY_ROW, K),
 ]
 NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(8))  # exact to degree 15
@@ -110,12 +114,99 @@ class TestEveryLikelihood:
             torch.testing.assert_close(likelihood.mean(output, **noise), distribution.mean)
             torch.testing.assert_close(likelihood.variance(output, **noise), distribution.variance)
 
+    def test_moments_are_those_of_draws(self, likelihood, columns):
+        output, _, noise = case(likelihood, columns)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            draws = likelihood.distribution(output, **noise).sample((20_000,)).double()
+        if likelihood.kind == "multiclass":
+            draws = torch.nn.functional.one_hot(draws.long(), K).double()
+        mean, variance = likelihood.mean(output, **noise), likelihood.variance(output, **noise)
+        assert float(((draws.mean(0) - mean) / (variance / len(draws)).sqrt()).abs().max()) < 4.5
+        torch.testing.assert_close(draws.var(0), variance, rtol=0.06, atol=1e-3)
+
+    def test_f_and_its_inverse_belong_together(self, likelihood, columns):
+        output, y, noise = case(likelihood, columns)
+        if likelihood.labels is not None:
+            for ask in (lambda: likelihood.cdf(output, y), lambda: likelihood.quantile(output, 0.5)):
+                with pytest.raises(ValueError, match="is about classes"):
+                    ask()
+            return
+        for q in (1e-9, 0.025, 0.5, 0.9):
+            found = likelihood.quantile(output, q, **noise)
+            assert found.shape == likelihood.mean_shape(output.shape)
+            at = likelihood.cdf(output, found, **noise)
+            if likelihood.discrete:
+                assert bool((at >= q - 1e-12).all() & (likelihood.cdf(output, found - 1, **noise) < q).all())
+            else:
+                torch.testing.assert_close(at, torch.full_like(at, q), rtol=1e-7, atol=0)
+
+    def test_pit_is_uniform(self, likelihood, columns):
+        if likelihood.labels is not None:
+            pytest.skip("classes have no order")
+        output, _, noise = case(likelihood, columns)
+        predictive = Predictive(likelihood, torch.cat([output] * 100)[None], noise)
+        for seed in range(3):
+            u = predictive.pit(predictive.sample(1, seed=seed)[0], seed=seed)
+            assert stats.kstest(u.numpy().ravel(), "uniform").pvalue > 1e-3
+
+    def test_shapes_belong_together(self, likelihood, columns):
+        output, y, noise = case(likelihood, columns)
+        assert output.dim() in likelihood.output_axes
+        assert likelihood.target_shape(output.shape) == y.shape
+        assert likelihood.mean(output, **noise).shape == likelihood.mean_shape(output.shape)
+        likelihood.check_output(output, y)
+        likelihood.check_target(y)
+        if columns == 1:
+            suited = next(classes for classes in (None, 2, K) if likelihood.suits(classes))
+            width = likelihood.num_outputs(K if likelihood.kind == "multiclass" else suited)
+            assert width == (output.shape[1] if output.dim() > 1 else 1)
+
+    def test_what_is_declared_is_what_the_distribution_says(self, likelihood, columns):
+        assert likelihood.discrete == likelihood.support.is_discrete
+        assert (likelihood.squared_error_scale or "") in {"", *likelihood.latents, *likelihood.fixed}
+        if likelihood.squared_error_scale:
+            output, y, noise = case(likelihood, columns)
+            squares = (y - output).square() / (2 * noise[likelihood.squared_error_scale] ** 2)
+            rest = likelihood.log_prob(output, y, **noise) + squares.reshape(N, -1).sum(1)
+            torch.testing.assert_close(rest, rest[:1].expand(N), rtol=1e-10, atol=1e-10)
+
     def test_is_said_by_its_text(self, likelihood, columns):
         assert repr(likelihoods.parse(repr(likelihood))) == repr(likelihood)
 
     def test_is_documented(self, likelihood, columns):
         assert "As a loss:" in type(likelihood).__doc__
         assert ">>>" in type(likelihood).__doc__
+
+
+def test_noise_by_row_has_a_spelling():
+    made = likelihoods.Gaussian("heteroscedastic")
+    assert type(made) is likelihoods.HeteroscedasticGaussian
+    for text in ("Gaussian(noise_scale='heteroscedastic')", "HeteroscedasticGaussian()"):
+        assert repr(likelihoods.parse(text)) == repr(made)
+    assert repr(copy.deepcopy(likelihoods.Gaussian(0.5))) == "Gaussian(noise_scale=0.5)"
+
+
+class _NoFormula(AbstractLikelihood):
+    """y ~ Student(3, f, 1), whose F torch does not know."""
+
+    def distribution(self, output):
+        return dist.StudentT(3.0, output, 1.0, validate_args=False)
+
+
+def test_what_nobody_wrote_is_refused():
+    made, zero = _NoFormula(), torch.zeros(2, dtype=torch.float64)
+    for what, ask in (("cdf", lambda: made.cdf(zero, zero)), ("quantile", lambda: made.quantile(zero, 0.5))):
+        with pytest.raises(ValueError, match=f"{what} must be known for intervals, .* write _NoFormula.{what}"):
+            ask()
+
+
+def test_the_default_curvature_is_never_indefinite():
+    made, y = _NoFormula(), torch.linspace(-4, 4, 9, dtype=torch.float64)
+    f = torch.zeros(9, dtype=torch.float64)
+    second = torch.func.vmap(torch.func.hessian(lambda f, y: -made.log_prob(f[None], y[None])[0]))(f, y)
+    assert float(second.min()) < 0
+    torch.testing.assert_close(made.output_curvature(f, y)[:, 0, 0], second.clamp_min(0))
 
 
 def test_cdf_keeps_its_digits_far_out():

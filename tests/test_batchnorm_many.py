@@ -353,7 +353,7 @@ def test_a_path_of_a_linear_network_with_batch_normalisation_is_trained_not_solv
     assert bool(found.held_out.isfinite().all())
     again = br.path(model, x, y, folds=3, batch_size=40, **options)
     assert torch.equal(found.modes, again.modes)
-    monkeypatch.setattr(importlib.import_module("bayesreg.path"), "NUM_STEPS", 20)
+    monkeypatch.setattr(importlib.import_module("bayesreg.selection.paths"), "NUM_STEPS", 20)
     found = br.path(model, x, y, folds=None, **options | {"num_steps": None})
     assert [int(m.module[1].num_batches_tracked) for m in found.models] == [20, 20]
 

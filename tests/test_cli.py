@@ -77,7 +77,7 @@ def refused(*words, code=2, **options):
 
 
 def process(*words, module=True, **options):
-    command = [sys.executable, "-m", "bayesreg.cli"] if module else [str(Path(sys.executable).with_name("bayesreg"))]
+    command = [sys.executable, "-m", "bayesreg"] if module else [str(Path(sys.executable).with_name("bayesreg"))]
     settings = {"env": PROCESS, "capture_output": True, "text": True, "encoding": "utf-8", "timeout": 120, **options}
     return subprocess.run([*command, *map(str, words)], check=False, **settings)
 
@@ -447,13 +447,13 @@ def test_a_terminal_without_greek_letters():
 
 
 def test_nothing_heavy_is_imported_for_the_help():
-    code = "import sys, bayesreg; before = set(sys.modules); import bayesreg.cli; print(*set(sys.modules) - before)"
+    code = "import sys, bayesreg; before = set(sys.modules); import bayesreg.cli.commands; print(*set(sys.modules) - before)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=PROCESS
     ).stdout.split()
     roots = {name.partition(".")[0] for name in loaded}
     assert not roots & {"pandas", "matplotlib", "scipy", "sklearn", "arviz", "jinja2"}
-    assert "bayesreg._cli_job" not in loaded
+    assert "bayesreg.cli.job" not in loaded
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals there")
@@ -463,7 +463,7 @@ def test_a_terminal_sees_progress_and_a_pipe_does_not(houses):
 
     ours, theirs = pty.openpty()
     words = ["report", houses, "--target", "price", "--drop", "id", "--out", houses.parent / "r.html", *QUICK]
-    command, env = [sys.executable, "-m", "bayesreg.cli", *map(str, words)], {**PROCESS, "TERM": "xterm-256color"}
+    command, env = [sys.executable, "-m", "bayesreg", *map(str, words)], {**PROCESS, "TERM": "xterm-256color"}
     seen = b""
     with (
         (houses.parent / "out.txt").open("wb") as out,

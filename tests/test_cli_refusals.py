@@ -230,7 +230,7 @@ def test_control_c_in_a_process(houses):
         "--out",
         "r.html",
     ]
-    command = [sys.executable, "-m", "bayesreg.cli", *map(str, words)]
+    command = [sys.executable, "-m", "bayesreg", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
     with subprocess.Popen(command, cwd=houses.parent, env=PROCESS, **pipes) as running:
         for line in running.stdout:

@@ -61,7 +61,7 @@ def test_it_is_a_user_warning_that_python_shows_by_itself():
 def test_the_command_line_shows_the_sentence_and_no_python_warning(tmp_path):
     rows = torch.linspace(-1, 1, 60)
     (tmp_path / "t.csv").write_text("x,y\n" + "\n".join(f"{float(x)},{float(x)}" for x in rows))  # no noise: it runs to zero
-    command = [sys.executable, "-m", "bayesreg.cli", "report", str(tmp_path / "t.csv"), "--target", "y", "--method", "map"]
+    command = [sys.executable, "-m", "bayesreg", "report", str(tmp_path / "t.csv"), "--target", "y", "--method", "map"]
     done = subprocess.run([*command, "--out", str(tmp_path / "r.html")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "ConvergenceWarning" not in done.stderr + done.stdout

@@ -1,7 +1,5 @@
 """Noise that the network says itself: scipy's density, the homoscedastic limit, its own units, and who must not take it."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -294,9 +292,8 @@ def test_many_fits_do_not_take_the_loss_for_convex(monkeypatch):
         steps.append(num_steps)
         raise InterruptedError
 
-    # the package's functions have their modules' names
-    for module, name in (("path", "_convex_path"), ("path", "search"), ("stability", "fit_many")):
-        monkeypatch.setattr(sys.modules[f"bayesreg.{module}"], name, stop)
+    for module, name in (("paths", "_convex_path"), ("paths", "search_many"), ("bootstrap", "fit_many")):
+        monkeypatch.setattr(f"bayesreg.selection.{module}.{name}", stop)
     with pytest.raises(InterruptedError):
         br.path(linear(standardize=True), X, y, scales=[1.0], folds=None)
     with pytest.raises(InterruptedError):

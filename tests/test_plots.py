@@ -232,7 +232,7 @@ def test_no_setting_is_changed_and_the_persons_own_do_not_matter(compared):
 
 def test_matplotlib_loads_when_first_used_and_pyplot_never():
     code = (
-        "import sys, torch, bayesreg.report; from bayesreg import plots; from bayesreg.predictive import Predictive;"
+        "import sys, torch, bayesreg.reports; from bayesreg import plots; from bayesreg.predictive import Predictive;"
         "from bayesreg.likelihoods import Gaussian;"
         "heavy = [m for m in ('matplotlib', 'jinja2', 'pandas') if m in sys.modules]; assert not heavy, heavy;"
         "p = Predictive(Gaussian(), torch.zeros(1, 9), {'noise_scale': torch.ones(1, 1)});"

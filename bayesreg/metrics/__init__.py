@@ -1,6 +1,7 @@
 """How good a predictive distribution is on observed data."""
 
 from bayesreg.metrics.measures import (
+    LEVELS,
     accuracy,
     brier,
     calibration_error,
@@ -20,6 +21,7 @@ from bayesreg.metrics.readings import column, percent, take, variance_rows
 from bayesreg.metrics.scores import Coverage, Scores
 
 __all__ = [
+    "LEVELS",
     "Coverage",
     "Scores",
     "accuracy",

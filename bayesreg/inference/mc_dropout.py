@@ -323,7 +323,7 @@ class DropoutBound:
         values = self.log_joint.layout.unflatten(u)
         buffers = {**(statistics or {}), **self.network.named_by_row(noise, len(x)), **learned}
         output = model.forward(values, x, self.module, buffers)
-        rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) * (-1 / self.data.rows_a_batch(x))
+        rows = self.log_joint.of_output(output, y, values) * (-1 / self.data.rows_a_batch(x))
         divergence = self.divergence(u, values, learned) * (1 / self.num_data)
         return rows + weight * divergence, (rows + divergence).detach()
 

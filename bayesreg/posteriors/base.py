@@ -294,7 +294,7 @@ class Dirac(AbstractPosterior):
         return cls(model, record, state["loc"])
 
 
-class NormalMoments(AbstractPosterior):
+class AbstractNormal(AbstractPosterior):
     """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
 
     @abc.abstractmethod
@@ -328,7 +328,7 @@ class NormalMoments(AbstractPosterior):
         return loc, sd
 
 
-class Gaussian(NormalMoments):
+class Gaussian(AbstractNormal):
     """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
 
     `layout.segments["0.weight"].slice` says where an unknown lies in the vector.

@@ -53,23 +53,6 @@ def dotted(prefix: str, leaf: str) -> str:
     return f"{prefix}.{leaf}" if prefix else leaf
 
 
-def is_norm(layer: nn.Module) -> bool:
-    """True for one of torch's layers that keep running statistics or normalise by the batch."""
-    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):  # by each row alone, unless it keeps statistics
-        return layer.track_running_stats
-    return isinstance(layer, nn.modules.batchnorm._NormBase)
-
-
-def dropouts(module: nn.Module) -> list[Any]:
-    """The layers, of torch's and of this package, that draw noise in training, whatever their rate."""
-    return [layer for layer in module.modules() if isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise))]
-
-
-def has_dropout(module: nn.Module) -> bool:
-    """True where a layer draws noise in training; one of torch's of rate 0 draws none."""
-    return any(isinstance(layer, AbstractNoise) or layer.p > 0 for layer in dropouts(module))
-
-
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
     """The layers with noise, by dotted name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}

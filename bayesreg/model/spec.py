@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from bayesreg import _check
+from bayesreg.behaviour import NORMALISING
 from bayesreg.behaviour.invariance import SCALE_NOTE, SHIFT_NOTE, scale_invariant
 from bayesreg.layers import DropConnect, VariationalDropout, noise_layers
 from bayesreg.layers.fan_in import fan_ins, stored_note
@@ -32,12 +33,6 @@ from bayesreg.priors.scaled import AbstractScaledPrior
 Pattern = str | type[nn.Module] | Callable[[str, nn.Parameter], AbstractPrior | None]
 Rules = Mapping[Any, AbstractPrior] | Sequence[tuple[Any, AbstractPrior]]
 
-NORM_TYPES: tuple[type[nn.Module], ...] = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 ROLES = ("@weight", "@bias", "@norm")
 _EXACT, _CALLABLE, _GLOB, _TYPE, _ROLE, _DEFAULT = 5, 4, 3, 2, 1, 0
 
@@ -59,7 +54,7 @@ class Tensor:
     @property
     def role(self) -> str:
         """What the tensor does: "@norm" in a normalisation layer, else "@bias" for fewer than two axes, else "@weight"."""
-        if isinstance(self.owner, NORM_TYPES):
+        if isinstance(self.owner, NORMALISING):
             return "@norm"
         leaf = self.name.rpartition(".")[2]
         return "@bias" if "bias" in leaf or self.parameter.dim() < 2 else "@weight"

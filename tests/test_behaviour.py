@@ -166,7 +166,11 @@ TABLE = {
     ),
     "both": (
         lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.Linear(4, 1)),
-        Says(**{**TRACKED, "differences": "batch normalisation and dropout"}, draw=("2",), lacks=(*NORMALISED, *UNWRITTEN, MANY_FITS)),
+        Says(
+            **{**TRACKED, "differences": "batch normalisation and dropout"},
+            draw=("2",),
+            lacks=(*NORMALISED, *UNWRITTEN, MANY_FITS),
+        ),
     ),
     "doubled": (
         lambda: Doubled(nn.Linear(6, 1)),

@@ -15,7 +15,7 @@ from bayesreg.behaviour.derivatives import (
 from bayesreg.behaviour.invariance import SCALE_NOTE as SCALE_NOTE
 from bayesreg.behaviour.invariance import SHIFT_NOTE as SHIFT_NOTE
 from bayesreg.behaviour.invariance import scale_invariant as scale_invariant
-from bayesreg.behaviour.kinds import NORMALISING, normalises
+from bayesreg.behaviour.kinds import NORMALISING, normalises, passes_on
 from bayesreg.behaviour.outputs import UnlikeTensor, one_column
 from bayesreg.behaviour.reasons import (
     AS_IT_STANDS,
@@ -60,6 +60,7 @@ __all__ = [
     "normalises",
     "one_column",
     "output_jacobian",
+    "passes_on",
     "product",
     "pulled_back",
     "pushed_forward",

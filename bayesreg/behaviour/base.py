@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayesreg.behaviour import batchnorm, inputs, kinds, reasons, training
-from bayesreg.behaviour.by_batch import ByBatch
+from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.behaviour.trial import DOUBLE, FEATURES, FORWARD, VMAP, Model, Trial, check_backward, check_rows, widest
 from bayesreg.layers.copying import copied
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from bayesreg.behaviour import kinds
-from bayesreg.behaviour.by_batch import ByBatch
+from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.behaviour.training import batchnorms, moving, unlike_torch
 from bayesreg.data.moments import Moments
 from bayesreg.layers.copying import copied

@@ -22,8 +22,8 @@ from torch import nn
 
 from bayesreg._threads import drawing
 from bayesreg.behaviour.batchnorm import by_batch
-from bayesreg.behaviour.by_batch import ByBatch
 from bayesreg.behaviour.kinds import by_the_batch
+from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.behaviour.training import batchnorms, unlike_torch
 from bayesreg.layers.sites import dotted
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from bayesreg.behaviour.by_batch import ByBatch
+from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.layers import MLP, AbstractNoise, Standardize
+from bayesreg.layers.base import AbstractUnitNoise
 
 # layers that stand every transform, which a test holds, and are in training what they are in evaluation but for batch
 # normalisation and dropout; of other modules both are found out
@@ -110,6 +111,12 @@ def draws(layer: nn.Module) -> bool:
     (True, False)
     """
     return isinstance(layer, AbstractNoise) or (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0)
+
+
+def passes_on(layer: nn.Module) -> bool:
+    """True for a layer that in evaluation puts out the numbers that it is given, perhaps in another shape."""
+    noise = (nn.modules.dropout._DropoutNd, AbstractUnitNoise)
+    return isinstance(layer, (nn.Identity, nn.Flatten, nn.Unflatten, *noise))
 
 
 def works_in_place(layer: nn.Module) -> bool:

@@ -13,7 +13,8 @@ from torch import nn
 from bayesreg._threads import drawing
 from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
 from bayesreg.layers.copying import copied
-from bayesreg.layers.dropout import AlphaDropout, of_torch
+from bayesreg.layers.dropout import AlphaDropout, DropConnect, of_torch
+from bayesreg.layers.variational import VariationalDropout
 
 _THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
 _HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and a z that is never negative through these
@@ -56,6 +57,26 @@ def dotted(prefix: str, leaf: str) -> str:
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
     """The layers with noise, by dotted name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}
+
+
+def noise_notes(module: nn.Module) -> dict[str, str]:
+    """What layers that wrap a weight with noise have to say about its prior, by the weight's name.
+
+    >>> from bayesreg.layers import VariationalDropout
+    >>> noise_notes(VariationalDropout(nn.Linear(2, 1)))
+    {'layer.weight': 'MCDropout takes the log-uniform prior 1/|w| in its place'}
+    """
+    found = {}
+    for name, layer in noise_layers(module).items():
+        if isinstance(layer, VariationalDropout):
+            log_uniform = layer.prior == "log-uniform"
+            text = "MCDropout takes the log-uniform prior 1/|w| in its place" if log_uniform else "under a learned normal noise"
+        elif isinstance(layer, DropConnect):
+            text = layer.text
+        else:
+            continue
+        found[dotted(name, "layer.weight")] = text
+    return found
 
 
 class Site:

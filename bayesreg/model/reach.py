@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from bayesreg._memory import together
-from bayesreg.behaviour import normalises
+from bayesreg.behaviour import normalises, passes_on
 from bayesreg.layers.copying import copied
 from bayesreg.model import prior_predictive
 from bayesreg.priors import AbstractScaledPrior
@@ -31,7 +31,6 @@ _ORDINARY = 10.0  # size up to which data are taken as they are, whatever the pr
 _SDS = 3.0
 _SATURATED, _FLAT = 10.0, 0.03
 _SUMS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_SHAPES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout)
 
 
 def out_of_reach(model: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
@@ -98,7 +97,7 @@ class _FirstLayer:
         self.others = False  # whether further layers have parameters
         self._sums: list[torch.Tensor] = []
         for layer in module.modules():
-            if not list(layer.children()) and not isinstance(layer, _SHAPES):
+            if not list(layer.children()) and not passes_on(layer):
                 layer.register_forward_hook(self._hear())
 
     def _hear(self) -> Callable[..., None]:

@@ -56,7 +56,7 @@ EVERYTHING = "[getattr(bayesreg, name) for name in bayesreg.__all__]"  # which l
 
 
 # what normalises by batches and what draws in training is asked of `Behaviour`: these know it, build it, or are that method
-LAYERS_THEMSELVES = re.compile(r"BatchNorm|InstanceNorm|batchnorm|is_norm|_DropoutNd|has_dropout")
+LAYERS_THEMSELVES = re.compile(r"BatchNorm|InstanceNorm|batchnorm|\bis_norm\b|_DropoutNd|has_dropout")
 WHO_NAMES_THEM = ("behaviour", "layers", "cli")
 THE_METHOD = {
     *["inference/mc_batchnorm.py", "posteriors/refreshed.py", "reports/batchnorm.py"],

@@ -16,12 +16,10 @@ import torch
 from torch import nn
 
 from bayesreg.behaviour import PIECEWISE, Operations, first_line
-from bayesreg.behaviour.batchnorm import has_batchnorm
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
 from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, value_of
 from bayesreg.data.rows import Data
-from bayesreg.layers.sites import has_dropout
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
@@ -151,7 +149,7 @@ def _certified(
         return Certificate(True, sentence, details)
     details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
     candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
-    alike = log_joint.model.is_deterministic
+    alike = log_joint.model.behaviour.deterministic
     return _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
 
 
@@ -238,9 +236,7 @@ def _judge_unlike(at: _Candidate, trend: Trend | None, details: dict[str, float 
     if unbounded:
         details["no mode"] = details["unbounded"] = unbounded
         return Certificate(False, f"Not a usable mode: {unbounded}.", details)
-    module = at.log_joint.model.module
-    found = {"batch normalisation": has_batchnorm(module), "dropout": has_dropout(module)}
-    why = " and ".join(name for name, there in found.items() if there) or "the network itself"
+    why = at.log_joint.model.behaviour.differences
     said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
     if trend is not None:
         # where an unknown's scale is unknown too, its log-prior goes through the same graph

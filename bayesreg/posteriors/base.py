@@ -15,7 +15,6 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, among, blocks, check_draws, chosen, together
-from bayesreg.behaviour import batchnorm
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.data.moments import Moments, of_transformed
 from bayesreg.model.model import BayesianModel
@@ -114,7 +113,7 @@ class AbstractPosterior(abc.ABC):
     @property
     def batch_statistics(self) -> str | None:
         """By which statistics batch normalisation predicts, in words; None where the network has none."""
-        return self.record.batch_statistics or batchnorm.described(self.model.module)
+        return self.record.batch_statistics or self.model.behaviour.predicts_by
 
     @property
     def mean(self) -> dict[str, torch.Tensor]:
@@ -168,7 +167,7 @@ class AbstractPosterior(abc.ABC):
         """
         seed = _check.seed(seed)
         count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
-        batchnorm.check_statistics(self.model.module)
+        self.model.behaviour.check_statistics()
         inputs = self.model.prepare(x)
         draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
         options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bayesreg.behaviour.batchnorm import AVERAGES, batchnorms
+from bayesreg.behaviour.batchnorm import AVERAGES
 from bayesreg.posteriors.base import AbstractPosterior, Dirac
 from bayesreg.posteriors.refreshed import WithStatistics
 from bayesreg.reports.noise import makes
@@ -41,7 +41,7 @@ def batchnorm_facts(
         shared = statistics == AVERAGES and not isinstance(posterior, Dirac)  # which have one draw
         better = ", one set for all draws; bayesreg.refresh_batchnorm gives each draw its own" if shared else ""
         found[name] = {
-            "layers": list(batchnorms(posterior.model.module)),
+            "layers": list(posterior.model.behaviour.coupling),
             "statistics": statistics,
             "finding": f"predicts by {statistics}{better}.",
             "noise": noise,

@@ -88,7 +88,7 @@ class AbstractModel(abc.ABC):
                 "a model must have something to learn, but the module has no parameter; give it a layer with weights, which a "
                 "quantised one has not."
             )
-        likelihood = likelihood or Gaussian()
+        assumed: AbstractLikelihood = likelihood or Gaussian()
         if standardize not in (True, False, "auto"):
             raise ValueError(f"standardize must be True, False or 'auto', but {standardize!r} came; leave it out for 'auto'.")
         spec, private = PriorSpec(priors), evaluated(module)
@@ -104,13 +104,13 @@ class AbstractModel(abc.ABC):
         vars(self).update(
             spec=spec,
             resolved=resolved,
-            likelihood=likelihood,
+            likelihood=assumed,
             standardize=standardize if standardize == "auto" else bool(standardize),
             outputs=activations.resolve(outputs, module),
             module=private,
             behaviour=Behaviour(private),
             places=places,
-            latents=latents_of(resolved, likelihood),
+            latents=latents_of(resolved, assumed),
         )
         like = self.like
         types = {place: private.get_parameter(place).dtype for place in places}
@@ -118,7 +118,7 @@ class AbstractModel(abc.ABC):
             other_types={place: dtype for place, dtype in types.items() if dtype != like.dtype},
             _known_noise={
                 name: like.new_tensor(_check.in_range(name, value, like.dtype, power=2))
-                for name, value in likelihood.fixed.items()
+                for name, value in assumed.fixed.items()
             },
             constants={
                 r.name: like.new_full(r.shape, _check.in_range(r.name, r.prior.mode, like.dtype))

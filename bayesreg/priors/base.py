@@ -97,6 +97,11 @@ class AbstractPrior(abc.ABC):
         return self.resolve(shape)
 
     @property
+    def mode(self) -> Any:
+        """Where the density of one entry is highest."""
+        return 0.0
+
+    @property
     def hyperprior(self) -> AbstractPrior | None:
         """The prior of this prior's own scale; None where the scale is a number."""
         return None
@@ -258,11 +263,6 @@ class AbstractElementwisePrior(AbstractPrior):
     @abc.abstractmethod
     def log_constant(self) -> Any:
         """The number such that log density = log_constant − energy, a float (a tensor when scales are tensors)."""
-
-    @property
-    def mode(self) -> Any:
-        """Where the density of one entry is highest."""
-        return 0.0
 
     def _element(self, options: dict[str, Any]) -> Any:
         """The Pyro distribution of one entry, or None where Pyro has none and `draw` says how to draw.

@@ -19,11 +19,12 @@ from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
+from bayesreg.solvers.batches import resolve_batch
+from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError, Schedule
+from bayesreg.solvers.loop import Schedule
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.steps import BETAS, pace
-from bayesreg.solvers.training import resolve_batch
 
 NEWTON_WORK = 4 * 10**9  # replicas × rows × unknowns², up to which Newton's steps end the fits
 NEWTON_PARAMETERS = 500

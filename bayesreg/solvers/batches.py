@@ -1,4 +1,4 @@
-"""What the searches share: whether there is a mode, the gradient over all rows, and how many rows a step sees."""
+"""How many rows a step sees."""
 
 from __future__ import annotations
 
@@ -65,17 +65,3 @@ def _check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> 
             "a training batch must have two rows at least where batch normalisation sees one value a row, since one row has no "
             f"variance, but {whose} came; pass for example batch_size=32."
         ) from None
-
-
-def no_compiling(log_joint: LogJoint, data: Data) -> str:
-    """Why a whole step cannot be compiled, or an empty text."""
-    if data.x is None:
-        return "the rows are streamed by a loader"
-    if not log_joint.model.is_deterministic:
-        return "batch normalisation or dropout change or draw something at each step"
-    if not log_joint.model.behaviour.traceable:
-        return f"{type(log_joint.model.module).__name__} has steps that cannot be traced"
-    whole = [group.prior for group in log_joint.kinked if not group.prior.prox_by_entry]
-    if whole:
-        return f"the prox of {whole[0]} is found outside of torch"
-    return ""

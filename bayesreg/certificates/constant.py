@@ -21,12 +21,12 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.objective.affine import is_affine
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import gradient_of, in_double
-from bayesreg.solvers.adam import Adam
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution
 from bayesreg.solvers.choice import Searched
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.restarts import starts
+from bayesreg.solvers.stepwise import Adam
 
 _ROWS = 256
 _ALIKE = 1e-6  # of the outputs' own size, or of one where they are smaller

@@ -2,7 +2,6 @@
 
 from bayesreg import _catalog
 from bayesreg.objective.affine import affine_problem as affine_problem
-from bayesreg.solvers.adam import Adam, ProximalAdam
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
 from bayesreg.solvers.choice import known_solvers, searched
@@ -10,7 +9,7 @@ from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.compiled import SMALL, CompiledAdam
 from bayesreg.solvers.coordinate_descent import lasso
 from bayesreg.solvers.failures import FitError
-from bayesreg.solvers.groupwise import Groups, group_lasso, working_sets
+from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
 from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
@@ -21,6 +20,7 @@ from bayesreg.solvers.probe import further
 from bayesreg.solvers.quasi_newton import Lbfgs, newton
 from bayesreg.solvers.restarts import starts
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
+from bayesreg.solvers.stepwise import Adam, ProximalAdam
 
 __all__ = [
     "SMALL",
@@ -61,7 +61,6 @@ __all__ = [
     "solve",
     "solve_path",
     "starts",
-    "working_sets",
 ]
 
 _catalog.load_files(__name__, __path__)

@@ -43,16 +43,19 @@ class Problem:
     held_out: tuple[torch.Tensor, torch.Tensor] | None = None
     held: Sequence[Rows] = ()
 
-    @property
-    def partial(self) -> str | None:
-        """Why a search that needs one fixed objective over all rows is out of place; None where it is not."""
+    def partial(self, reads: Sequence[str] = ()) -> str | None:
+        """Why a search that needs one fixed objective over all rows is out of place; None where it is not.
+
+        Args:
+            reads: Settings of a search by steps that are no obstacle.
+        """
         if self.data.x is None:
             return "the rows are streamed"
         if self.batch_size is not None:
             return f"it sees {self.batch_size:,} of {self.data.num_data:,} rows at a step"
         if not self.log_joint.model.is_deterministic:
             return "batch normalisation or dropout makes training differ from evaluation"
-        asked = " and ".join(self.options.of_steps().values())
+        asked = " and ".join(text for name, text in self.options.of_steps().items() if name not in reads)
         return f"{asked} asks for a search by steps" if asked else None
 
     @cached_property

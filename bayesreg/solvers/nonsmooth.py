@@ -31,10 +31,10 @@ class Fista(AbstractSolver):
 
     def requires(self, problem: Problem) -> str | None:
         """All rows, a network that is the same in training, and no kink behind the network."""
-        if not (problem.partial or problem.log_joint.kinked_outputs):
+        if not (problem.partial() or problem.log_joint.kinked_outputs):
             return None
         return (
-            f"all rows, a fixed network and no kinked prior on an output, but {problem.partial or 'an output has one'}; take "
+            f"all rows, a fixed network and no kinked prior on an output, but {problem.partial() or 'an output has one'}; take "
             "'prox-adam' or 'adam'."
         )
 

@@ -39,7 +39,7 @@ class Lbfgs(AbstractSolver):
 
     def requires(self, problem: Problem) -> str | None:
         """All rows, no kink, and a network that is the same in training."""
-        obstacle = problem.partial or (None if problem.log_joint.smooth else "a prior's penalty has a kink")
+        obstacle = problem.partial() or (None if problem.log_joint.smooth else "a prior's penalty has a kink")
         if obstacle is None:
             return None
         other = "prox-adam" if problem.log_joint.kinked else "adam"

@@ -66,7 +66,7 @@ class ProximalAdam(_Stepwise):
 
     def suits(self, problem: Problem) -> str | None:
         """A penalty with a kink."""
-        return problem.partial or "a prior's penalty has a kink" if problem.log_joint.kinked else None
+        return problem.partial() or "a prior's penalty has a kink" if problem.log_joint.kinked else None
 
 
 class Adam(_Stepwise):
@@ -81,7 +81,7 @@ class Adam(_Stepwise):
 
     def suits(self, problem: Problem) -> str | None:
         """Whatever no other solver takes."""
-        return problem.partial or (_PIECES if problem.log_joint.smooth else "a prior's penalty has a kink")
+        return problem.partial() or (_PIECES if problem.log_joint.smooth else "a prior's penalty has a kink")
 
 
 class _Search:

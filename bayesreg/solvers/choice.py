@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,7 +34,8 @@ class Searched(NamedTuple):
 
 def known_solvers() -> dict[str, AbstractSolver]:
     """Every solver by name, in the order in which they are asked."""
-    return {cls.name: cls() for cls in sorted(concrete(AbstractSolver), key=lambda cls: cls.rank)}
+    classes: list[Any] = sorted(concrete(AbstractSolver), key=lambda cls: cls.rank)
+    return {cls.name: cls() for cls in classes}
 
 
 def check_choice(options: SearchOptions) -> None:

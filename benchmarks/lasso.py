@@ -24,7 +24,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.objective import LogJoint
-from bayesreg.solvers import Columns, affine_problem, solve_path, working_sets
+from bayesreg.solvers import affine_problem, solve_path
 
 TOLERANCE = 1e-14  # of scikit-learn's gap, relative to ‖y‖²
 WIDE_TOLERANCE = 1e-8  # along a path of more columns than rows, where it would take minutes to be level with ours
@@ -82,16 +82,6 @@ def main() -> None:
             )
             gap = br.fit(bayes, X, y, method="map").certificate.details["duality gap"]
             line(f"MAP, {where}", "≤ 1.5", ratios, float(gap), reference.dual_gap_ * rows)
-
-            centred = Columns(np.asfortranarray(X - X.mean(0)), y - y.mean())
-            l1, none = np.full(columns, 1 / b), np.zeros(columns)
-
-            def fista(X: np.ndarray = X, y: np.ndarray = y, l1: np.ndarray = l1, none: np.ndarray = none) -> np.ndarray:
-                fresh = Columns(np.asfortranarray(X - X.mean(0)), y - y.mean())
-                return working_sets(fresh, l1, none, none, 1e-13)
-
-            ratios = measure(fista, lambda m=reference, X=X, y=y: m.fit(X, y), seconds)
-            line(f"FISTA, {where}", "≤ 3", ratios, centred.gap(fista(), l1, none), reference.dual_gap_ * rows)
     for rows, columns, tolerance in ((500, 2000, WIDE_TOLERANCE), (5000, 500, TOLERANCE)):
         X, y, largest = problem(rows, columns, 0.5)
         scales = np.geomspace(1, 100, 100) / largest

@@ -19,9 +19,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.inference import MAP
 from bayesreg.objective import LogJoint
-from bayesreg.solvers import History, Search, lbfgs
+from bayesreg.solvers import History, Lbfgs, Problem, SearchOptions, known_solvers
 
 
 def searches(num_steps: int) -> tuple[dict[str, Callable[[], torch.Tensor]], Callable[[torch.Tensor], float]]:
@@ -39,11 +38,11 @@ def searches(num_steps: int) -> tuple[dict[str, Callable[[], torch.Tensor]], Cal
         """Progress that nobody reads."""
 
     def by_steps(optimizer: str) -> torch.Tensor:
-        options = MAP(optimizer, num_steps=num_steps)._options()
-        return Search(options, log_joint, start, data, None, optimizer == "prox-adam", 0, History()).run(silent, None)[0]
+        problem = Problem(log_joint, data, options=SearchOptions(optimizer, num_steps))
+        return known_solvers()[optimizer].solve(problem, start, History(), silent).u
 
     def by_lbfgs() -> torch.Tensor:
-        return lbfgs(log_joint, start, data, jacobian=False, num_steps=None, history=History(), report=silent)
+        return Lbfgs().solve(Problem(log_joint, data), start, History(), silent).u
 
     def by_pyro() -> torch.Tensor:
         values = log_joint.layout.unflatten(start)

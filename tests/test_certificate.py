@@ -110,7 +110,7 @@ def test_a_saddle_is_no_mode(monkeypatch):
     for parameter in net.parameters():
         nn.init.zeros_(parameter)
     model = br.BayesianModel(net, priors.Normal(3.0), likelihoods.Gaussian(0.1))
-    monkeypatch.setattr("bayesreg.inference.map.says_the_same", lambda *at: False)  # which would begin elsewhere
+    monkeypatch.setattr("bayesreg.certificates.constant.says_the_same", lambda *at: False)  # which would begin elsewhere
     mode = br.fit(model, X, X[:, 0], method="map")
     assert float(mode.mean["0.weight"].abs().max()) == 0
     assert not mode.certificate.converged
@@ -228,7 +228,7 @@ def test_zero_weights_are_a_saddle_however_many(hidden, activation, monkeypatch)
     net = network(1, hidden, 1, dtype=torch.float64, activation=activation)
     for parameter in net.parameters():
         nn.init.zeros_(parameter)
-    monkeypatch.setattr("bayesreg.inference.map.says_the_same", lambda *at: False)  # which would begin elsewhere
+    monkeypatch.setattr("bayesreg.certificates.constant.says_the_same", lambda *at: False)  # which would begin elsewhere
     mode = br.fit(br.BayesianModel(net, priors.Normal(3.0), likelihoods.Gaussian(0.1)), X, X[:, 0], method=MAP(num_steps=200))
     assert not mode.certificate.converged
     assert "a saddle, not a mode" in str(mode.certificate)

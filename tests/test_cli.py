@@ -270,10 +270,10 @@ def test_settings_reach_the_methods_that_take_them():
     found = job.methods(["map", "mean-field", "laplace", "exact"], {"num_steps": 7, "batch_size": 5, "learning_rate": None})
     assert (found["map"].num_steps, found["map"].batch_size) == (7, 5)
     assert (found["mean-field"].num_steps, found["mean-field"].batch_size) == (7, 5)
-    assert (found["laplace"].mode.num_steps, found["laplace"].mode.batch_size) == (7, 5)
+    assert (found["laplace"].mode.options.num_steps, found["laplace"].mode.options.batch_size) == (7, 5)
     assert list(found) == ["map", "mean-field", "laplace", "exact"]
     assert found["map"].learning_rate is None
-    assert job.methods(["laplace"], {"learning_rate": 0.5})["laplace"].mode.learning_rate == 0.5
+    assert job.methods(["laplace"], {"learning_rate": 0.5})["laplace"].mode.options.learning_rate == 0.5
     with pytest.raises(ValueError, match="num_steps came for exact"):
         job.methods(["exact"], {"num_steps": 7})
 

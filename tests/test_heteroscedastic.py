@@ -10,6 +10,7 @@ import bayesreg as br
 from bayesreg import inference, likelihoods, priors
 from bayesreg.metrics import variance_rows
 from bayesreg.objective import LogJoint, affine_problem, diagonal, full_hessian, gauss_newton, gauss_newton_product
+from bayesreg.posteriors import Dirac
 from bayesreg.predictive import Predictive
 from tests.conftest import network
 
@@ -61,9 +62,7 @@ def test_equal_log_scales_are_the_noise_of_one_size(targets):
     by_row = br.BayesianModel(two, likelihood=BY_ROW, **options).bind(X, y)
     expected = plain.log_likelihood(plain.weights(), X, y)
     torch.testing.assert_close(by_row.log_likelihood(by_row.weights(), X, y), expected, rtol=1e-12, atol=1e-12)
-    posteriors = [
-        br.inference.map.Dirac(model, None, LogJoint(model).layout.flatten(model.weights())) for model in (plain, by_row)
-    ]
+    posteriors = [Dirac(model, None, LogJoint(model).layout.flatten(model.weights())) for model in (plain, by_row)]
     for read in ("mean", "variance", "aleatoric_variance", "epistemic_variance"):
         a, b = (getattr(posterior.predict(X), read) for posterior in posteriors)
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

@@ -1,7 +1,5 @@
 """Linear-Gaussian modes against scikit-learn, the optimality conditions, and the duality gap's own promise."""
 
-import builtins
-
 import numpy as np
 import pytest
 import torch
@@ -15,15 +13,17 @@ from bayesreg.solvers import (
     Columns,
     Elimination,
     Groups,
+    History,
+    LinearGaussian,
+    Problem,
     Undetermined,
+    Unsuited,
     affine_problem,
-    fit_linear,
     group_lasso,
     lasso,
     ridge,
     solve,
     solve_path,
-    working_sets,
 )
 
 SIGMA = 0.7
@@ -280,32 +280,16 @@ def test_the_group_gap_bounds_what_is_left(seed):
         assert groups.gap(w, *columns.slope(w, none)) >= (value(w) - value(best)) * (1 - 1e-9) > 0
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("rows", "columns"), [(60, 200), (400, 60)])
-def test_without_scikit_learn(monkeypatch, rows, columns, seed):
-    X, y = design(rows, columns, seed)
-    model = linear(columns, {"weight": priors.Laplace(20 * strongest(X, y)), "bias": priors.Flat()}, 1.0)
-    theirs = br.fit(model, X, y, method="map")
-    real = builtins.__import__
-
-    def missing(name, *rest):
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    ours = br.fit(model, X, y, method="map")
-    assert ours.history.notes[0].startswith("FISTA on working sets")
-    torch.testing.assert_close(ours.mean["weight"], theirs.mean["weight"], rtol=0, atol=1e-9)
-    assert ours.certificate.details["duality gap"] < 1e-6
-
-
-def test_working_sets_alone_reach_a_tolerance():
-    X, y = design(60, 200)
-    columns, l1 = Columns(np.asfortranarray(X), y), np.full(200, 1 / (20 * strongest(X, y)))
-    for tolerance in (1e-4, 1e-8):
-        w = working_sets(columns, l1, np.zeros(200), np.zeros(200), tolerance)
-        assert columns.gap(w, l1, np.zeros(200)) <= tolerance * (y @ y)
+def test_an_uneven_elastic_net_of_many_columns():
+    """Too many for a Gram matrix, and c differs between them: FISTA, against scikit-learn on rows that stand for the ridge."""
+    X, y = design(40, 3100)
+    l1, l2 = np.full(3100, 0.2 / strongest(X, y)), np.linspace(0.5, 2.0, 3100)
+    w, gap, name = lasso(Columns(np.asfortranarray(X), y), l1, l2)
+    assert name.startswith("FISTA")
+    assert gap < 1e-6
+    stacked, target = np.concatenate([X, np.diag(np.sqrt(l2))]), np.concatenate([y, np.zeros(3100)])
+    theirs = Lasso(alpha=l1[0] / len(target), fit_intercept=False, tol=1e-12, max_iter=100_000).fit(stacked, target)
+    np.testing.assert_allclose(w, theirs.coef_, atol=1e-6)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(60, 200), (400, 60)])
@@ -467,7 +451,10 @@ class Clipped(nn.Module):
 )
 def test_other_models_are_left_alone(standard_diabetes, make):
     model, data = make().ingest(*standard_diabetes)
-    assert fit_linear(LogJoint(model), data) is None
+    problem = Problem(LogJoint(model), data)
+    start = torch.zeros(problem.log_joint.layout.size)
+    with pytest.raises(Unsuited, match="a network that is linear in its weights, Gaussian noise of known scale"):
+        LinearGaussian().solve(problem, start, History(), lambda step, total, nats: None)
 
 
 def test_what_was_asked_for_is_done(standard_diabetes):

@@ -373,7 +373,7 @@ class TestNorms:
     def test_a_large_network_whose_tensors_have_gradients_of_their_own(self, monkeypatch):
         method = MAP(num_steps=30, batch_size=20, scale_invariant="unit-norm")
         whole = br.fit(small({"0.weight": priors.Normal(0.1)}), *rows(), method=method)
-        monkeypatch.setattr("bayesreg.solvers.stepper.SMALL", 0)
+        monkeypatch.setattr("bayesreg.solvers.compiled.SMALL", 0)
         apart = br.fit(small({"0.weight": priors.Normal(0.1)}), *rows(), method=method)
         torch.testing.assert_close(dict(apart.mean), dict(whole.mean), rtol=0, atol=1e-5)
 
@@ -389,7 +389,7 @@ class TestNorms:
         torch.testing.assert_close(lengths, torch.ones(norm.num_features), rtol=0, atol=1e-6)
 
     def test_a_checkpoint_belongs_to_one_choice(self, tmp_path):
-        options = [MAP(scale_invariant=s)._options().deciding() for s in ("free", "unit-norm")]
+        options = [MAP(scale_invariant=s).options.deciding() for s in ("free", "unit-norm")]
         assert options[0] != options[1]
         assert "scale_invariant" in options[0]
 

@@ -87,7 +87,7 @@ def test_compiled_steps_are_the_eager_ones(rules, monkeypatch):
     kinked = [group for group in log_joint.groups if group.kinked]
     options = {"kinked": kinked, "num_data": 60, "clip_norm": 1.5}
     eager = EagerAdam(copies[0].flat, copies[0].backward, **options)
-    monkeypatch.setattr("bayesreg.solvers.stepper.STEPS_A_CALL", 3)  # compiles in seconds
+    monkeypatch.setattr("bayesreg.solvers.compiled.STEPS_A_CALL", 3)  # compiles in seconds
     compiled = CompiledAdam(start, copies[1].pure_loss, (X[:20], y[:20]), **options)
     each = compiled.steps_a_call
     batches = [(X[i : i + 20], y[i : i + 20]) for i in (0, 20, 40)] * 4
@@ -163,7 +163,7 @@ def test_what_cannot_be_compiled_is_refused_with_the_reason():
 
 
 def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr("bayesreg.solvers.stepper.shutil.which", lambda name: None)
+    monkeypatch.setattr("bayesreg.solvers.compiled.shutil.which", lambda name: None)
     model, X, y = problem({}, torch.float32)
     with pytest.raises(ValueError, match=r"compile=True needs a C\+\+ compiler \(g\+\+ or clang\+\+\), but there is none here"):
         br.fit(model, X, y, method=MAP("adam", compile=True))
@@ -637,6 +637,6 @@ def test_a_loader_with_a_generator_of_its_own_goes_on_with_the_same_rows(tmp_pat
 def test_an_eager_method_compiles_nothing_and_the_first_stays():
     method = LaplaceApproximation(mode=MAP(compile=True, num_steps=7))
     eager = method.eager()
-    assert eager.mode.compile is False
-    assert eager.mode.num_steps == 7
-    assert method.mode.compile is True
+    assert eager.mode.options.compile is False
+    assert eager.mode.options.num_steps == 7
+    assert method.mode.options.compile is True

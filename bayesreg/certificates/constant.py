@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
 
 import torch
 
@@ -22,13 +21,12 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.objective.affine import is_affine
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import gradient_of, in_double
+from bayesreg.solvers.base import AbstractSolver, Problem, Solution
+from bayesreg.solvers.choice import Searched
+from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError
 from bayesreg.solvers.restarts import starts
-from bayesreg.solvers.rising import Trend
-
-Found = tuple[torch.Tensor, BayesianModel, Trend | None]  # what a search ends with
-Again = Callable[[str | None, torch.Tensor, Data], Found]
+from bayesreg.solvers.stepwise import Adam
 
 _ROWS = 256
 _ALIKE = 1e-6  # of the outputs' own size, or of one where they are smaller
@@ -52,35 +50,40 @@ def says_the_same(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
     return bool(((output - output[:1]).abs() <= _ALIKE * output.abs().amax().clamp_min(1.0)).all())
 
 
-def escaped(
-    own: Found, start: torch.Tensor, data: Data, again: Again | None, jacobian: bool, history: History
-) -> tuple[Found, int]:
+def escaped(searched: Searched, history: History) -> tuple[Solution, int | None]:
     """The best of a search that ended where all rows are alike and of two that begin elsewhere; how many these are.
 
     They begin where the first one did and at a fresh start, each after steps in which the data weigh more.
 
     Args:
-        own: What the first search found.
-        start: Where it began, (P,).
-        data: The rows.
-        again: A search by "adam", or in its own way (None), from a point over these rows with their N; None where the mode is
-            known to be the only one.
-        jacobian: As for MAP.
+        searched: What the first search found, and how.
         history: Where it is noted.
 
     Returns:
-        The best of them, and how many others there were.
+        The best of them, and how many others there were: none where the mode is known to be the only one. None in its place
+        where rows are not alike, or where a mode is not what was searched for.
     """
-    first = LogJoint(own[1])
+    problem, solver, start, own = searched
+    options, data = problem.options, problem.data
+    first = LogJoint(own.model)
+    if own.exact or options.num_restarts > 1 or problem.held_out is not None or not says_the_same(first, own.u, data):
+        return own, None
     convex = first.model.likelihood.log_concave and is_affine(first, data)
-    if data.x is None or again is None or convex:
+    if data.x is None or not solver.local or convex:
         return own, 0
-    value = lambda found: gradient_of(*in_double(LogJoint(found[1]), found[0], data), jacobian=jacobian)[0]  # noqa: E731
-    heavier = dataclasses.replace(data, num_data=_WEIGHT * data.num_data)
+    quiet = dataclasses.replace(problem, options=dataclasses.replace(options, checkpoint=None, compile=False))
+    heavier = dataclasses.replace(quiet, data=dataclasses.replace(data, num_data=_WEIGHT * data.num_data))
+
+    def again(way: AbstractSolver, problem: Problem, begun: torch.Tensor) -> Solution:
+        return way.solve(problem, begun, History(), lambda step, total, nats: None)
+
+    def value(found: Solution) -> float:
+        return gradient_of(*in_double(LogJoint(found.model), found.u, data), jacobian=options.jacobian)[0]
+
     found, nats = [own], [value(own)]
     for begun in (start, starts(first, *next(data.epoch()), 1)[0]):
         with contextlib.suppress(FitError):
-            found.append(again(None, again("adam", begun, heavier)[0], data))
+            found.append(again(solver, quiet, again(Adam(), heavier, begun).u))
             nats.append(value(found[-1]))
     best = max(range(len(nats)), key=nats.__getitem__)
     rise = nats[best] - nats[0]

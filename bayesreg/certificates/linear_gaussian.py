@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.solvers.linear_gaussian import LinearSolution
+from bayesreg.solvers.base import Solution
 
 
-def certify_linear(solution: LinearSolution, log_joint: float, space: str = "constrained") -> Certificate | None:
+def certify_linear(solution: Solution, space: str = "constrained") -> Certificate | None:
     """The certificate of a solved linear problem: its duality gap against the tolerance of every mode.
 
     Args:
-        solution: What `solve` gave.
-        log_joint: Its log-joint in nats, for the details.
+        solution: What the solver gave.
         space: The space of the mode.
 
     Returns:
         The certificate; None where no gap is known, and the mode must be judged in another way.
     """
-    if solution.gap is None:
+    if solution.gap is None or solution.value is None:
         return None
     enough = 0.005 * len(solution.u)
     details: dict[str, float | str] = {
-        "log joint": log_joint,
+        "log joint": solution.value,
         "duality gap": solution.gap,
         "nats to gain": solution.gap,
         "tolerance": enough,

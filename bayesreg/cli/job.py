@@ -20,7 +20,7 @@ from bayesreg.cli.screen import columns, console, in_options, progress, say, war
 from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, read, rules
 from bayesreg.data.datasets import Split, Table, load_diabetes
 from bayesreg.inference import AbstractMethod
-from bayesreg.solvers.training import FULL_BATCH_ROWS
+from bayesreg.solvers.batches import FULL_BATCH_ROWS
 
 if TYPE_CHECKING:
     from rich.console import Console

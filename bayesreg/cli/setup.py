@@ -24,7 +24,7 @@ from bayesreg.layers.mlp import ACTIVATIONS, MLP
 from bayesreg.model.rules_file import MAX_RULES, RulesFile, too_many
 from bayesreg.model.rules_file import read as read_rules
 from bayesreg.model.spec import PriorSpec
-from bayesreg.solvers.training import FULL_BATCH_ROWS
+from bayesreg.solvers.batches import FULL_BATCH_ROWS
 from bayesreg.storage.files import probe
 
 _ROOM = 4 * 10**6  # bytes, more than a page or its numbers take

@@ -189,9 +189,6 @@ def load_diabetes() -> Table:
     Returns:
         The table that scikit-learn carries, not standardised.
 
-    Raises:
-        ImportError: If scikit-learn is not installed.
-
     References:
         Efron, B., Hastie, T., Johnstone, I. and Tibshirani, R. (2004). Least angle regression.
 
@@ -206,9 +203,6 @@ def load_breast_cancer() -> Table:
 
     Returns:
         The table that scikit-learn carries, with its own order of the classes.
-
-    Raises:
-        ImportError: If scikit-learn is not installed.
 
     References:
         Street, W., Wolberg, W. and Mangasarian, O. (1993). Nuclear feature extraction for breast tumor diagnosis.
@@ -333,10 +327,8 @@ def _without_missing(frame: pd.DataFrame, drop_missing: bool) -> tuple[pd.DataFr
 
 
 def _bundled(name: str, target: str, classes: list[str] | None) -> Table:
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError("this data set comes with scikit-learn: pip install bayesreg[sklearn].") from error
+    from sklearn import datasets
+
     bunch: Any = datasets.load_diabetes(scaled=False) if classes is None else datasets.load_breast_cancer()
     y, kind, what = bunch.target.astype(np.float64), "regression", "numeric, regression"
     if classes is not None:

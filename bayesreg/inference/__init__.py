@@ -15,7 +15,7 @@ from bayesreg.inference.mc_dropout import MCDropout
 from bayesreg.inference.mean_field import MeanField
 from bayesreg.inference.mean_field import certify as certify
 from bayesreg.inference.mean_field import one_draw_step as one_draw_step
-from bayesreg.solvers.loop import FitError
+from bayesreg.solvers.failures import FitError
 
 __all__ = [
     "MAP",

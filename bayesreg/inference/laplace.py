@@ -72,7 +72,7 @@ class LaplaceApproximation(AbstractMethod):
         started = time.perf_counter()
         check_has_mode(model)
         self._check(model)
-        mode = self.mode.in_space(jacobian=True).run(model, data, seed=seed, report=report)
+        mode = self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
         if "unbounded" in mode.certificate.details or not math.isfinite(float(mode.certificate.details["log joint"])):
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.refreshed import WithStatistics, check_memory, with_statistics
-from bayesreg.solvers.loop import FitError, rescuing
+from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.progress import ProgressCallback
 
 BATCH_SIZE = 32
@@ -48,7 +47,7 @@ class MCBatchNorm(AbstractMethod):
     when: ClassVar[str] = "A network with batch normalisation, trained in mini-batches: error bars at the price of its mode."
 
     def __init__(self, batch_size: int | None = None, mode: MAP | None = None, num_draws: int = 1000) -> None:
-        own = None if mode is None else mode.batch_size
+        own = None if mode is None else mode.options.batch_size
         if batch_size is not None and own is not None and batch_size != own:
             raise ValueError(
                 f"a draw must take a batch as training saw it, but batch_size={batch_size!r} and a mode with "
@@ -59,10 +58,10 @@ class MCBatchNorm(AbstractMethod):
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2, since one row has no variance, but 1 came; pass for example 32.")
         self.mode = mode or MAP()
-        if self.mode.validation_fraction is not None:
+        if self.mode.options.validation_fraction is not None:
             raise ValueError(
                 "a draw must take its batch from the rows that training saw, but the mode's validation_fraction="
-                f"{self.mode.validation_fraction:g} holds some out; leave it out, or fit the mode by itself and call "
+                f"{self.mode.options.validation_fraction:g} holds some out; leave it out, or fit the mode by itself and call "
                 "bayesreg.refresh_batchnorm(mode, X, batch_size=B) with its rows."
             )
         self.num_draws = _check.count("num_draws", num_draws)
@@ -85,8 +84,7 @@ class MCBatchNorm(AbstractMethod):
             statistics(module, lambda rows: model.forward(model.weights(), rows, module), x[:64])
         check_memory(model, self.num_draws)
         size = min(self.batch_size, data.num_data)
-        search = copy.copy(self.mode)
-        search.batch_size = size
+        search = self.mode.but(batch_size=size)
 
         def rescued(failure: FitError) -> AbstractPosterior:
             mode: Any = failure.posterior  # that of the search

@@ -34,11 +34,13 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.base import Dirac
 from bayesreg.posteriors.masks import Noisy, NoisyNetwork
 from bayesreg.posteriors.record import FitRecord, stopped
+from bayesreg.solvers.batches import resolve_batch
+from bayesreg.solvers.compiled import make_stepper
+from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError, rescuing, run
+from bayesreg.solvers.loop import run
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.stepper import EagerAdam, checked_compile, make_stepper
-from bayesreg.solvers.training import resolve_batch
+from bayesreg.solvers.stepper import EagerAdam, checked_compile
 
 
 class MCDropout(AbstractVariational):

@@ -23,11 +23,13 @@ from bayesreg.objective.whole import of_rows
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import MeanFieldGuide
 from bayesreg.posteriors.record import FitRecord, stopped
+from bayesreg.solvers.batches import resolve_batch
+from bayesreg.solvers.compiled import CompiledAdam, make_stepper
+from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError, readable, rescuing, run
+from bayesreg.solvers.loop import readable, run
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.stepper import checked_compile, make_stepper
-from bayesreg.solvers.training import no_compiling, resolve_batch
+from bayesreg.solvers.stepper import checked_compile
 
 
 class MeanField(AbstractVariational):
@@ -119,7 +121,7 @@ class MeanField(AbstractVariational):
             backward,
             pure_loss,
             lambda: next(data.epoch(batch_size or num_data)),
-            obstacle=no_compiling(log_joint, data),
+            obstacle=CompiledAdam.requires(log_joint, data),
             num_steps=schedule.num_steps,
             notes=history.notes,
             noise_size=self.num_particles * len(start),

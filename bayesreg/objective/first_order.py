@@ -68,3 +68,8 @@ def violation(
         else:
             found[where] = moved.abs()
     return float(found.max())
+
+
+def exact_zeros(log_joint: LogJoint, u: torch.Tensor) -> int:
+    """How many weights whose penalty has a kink stand on it at a point, (P,)."""
+    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.kinked)

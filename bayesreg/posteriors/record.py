@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from bayesreg.certificates.certificate import Certificate
+from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,10 +23,10 @@ from bayesreg.posteriors.record import stopped
 from bayesreg.priors.base import AbstractElementwisePrior
 from bayesreg.selection.paths import NUM_STEPS
 from bayesreg.solvers.batched import fit_many
+from bayesreg.solvers.batches import resolve_batch
+from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError, rescuing
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.training import resolve_batch
 
 if TYPE_CHECKING:
     import pandas as pd

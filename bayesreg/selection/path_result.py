@@ -12,12 +12,12 @@ from bayesreg import _check
 from bayesreg.certificates.mode import certify
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import isolated
-from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.base import Dirac
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.history import History
+from bayesreg.solvers.probe import further
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,9 +189,9 @@ class Path:
             raise ValueError(f"index must be a whole number from 0 to {len(self) - 1}, but {index!r} came; see path.scales.")
         model, u = self.models[index], self.modes[index]
         with isolated(self.seed, model.like.device):
-            log_joint, search = LogJoint(model), MAP()
+            log_joint = LogJoint(model)
             start = log_joint.layout.flatten(model.start(*next(self.data.epoch())))
-            certificate = certify(log_joint, u, start, self.data, False, lambda: search.further(log_joint, u, self.data, None))
+            certificate = certify(log_joint, u, start, self.data, False, lambda: further(log_joint, u, self.data))
         where = f"scale {float(self.scales[index]):.4g} in the prior of {', '.join(self.names)}"
         note = f"one of {len(self)} fits made at once: {where}."
         record = FitRecord("map", self.seed, History(notes=[note]), certificate, self.elapsed, "constrained")

@@ -33,11 +33,11 @@ from bayesreg.selection.model_size import degrees_of_freedom, log_evidence, no_e
 from bayesreg.selection.path_result import Path
 from bayesreg.selection.scales import default_scales, matched, power, with_scale
 from bayesreg.solvers.batched import affordable, finish, search_many
+from bayesreg.solvers.batches import resolve_batch
+from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
 from bayesreg.solvers.linear_gaussian import solve_path
-from bayesreg.solvers.loop import FitError, rescuing
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.training import resolve_batch
 
 NUM_STEPS, LEARNING_RATE = 2000, 0.01
 AUTO_EVIDENCE, MOST_EVIDENCE, MOST_FREEDOM = 1000, 5000, 2000  # unknowns up to which P × P matrices are formed

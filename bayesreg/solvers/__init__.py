@@ -1,48 +1,66 @@
-"""Ways to a mode: each takes a log-joint and rows, and finds where the log-joint is highest."""
+"""Ways to a mode: each takes a problem, a log-joint and its rows, and finds where the log-joint is highest."""
 
+from bayesreg import _catalog
+from bayesreg.objective.affine import affine_problem as affine_problem
+from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
+from bayesreg.solvers.choice import known_solvers, searched
 from bayesreg.solvers.columns import Columns
+from bayesreg.solvers.compiled import SMALL, CompiledAdam
 from bayesreg.solvers.coordinate_descent import lasso
-from bayesreg.solvers.groupwise import Groups, group_lasso, working_sets
+from bayesreg.solvers.failures import FitError
+from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
-from bayesreg.solvers.linear_gaussian import affine_problem, fit_linear, solve, solve_path
-from bayesreg.solvers.loop import FitError, Schedule, run
-from bayesreg.solvers.nonsmooth import polish
-from bayesreg.solvers.quasi_newton import lbfgs, newton
+from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
+from bayesreg.solvers.loop import Schedule, run
+from bayesreg.solvers.nonsmooth import Fista, polish
+from bayesreg.solvers.options import SearchOptions
+from bayesreg.solvers.probe import further
+from bayesreg.solvers.quasi_newton import Lbfgs, newton
 from bayesreg.solvers.restarts import starts
-from bayesreg.solvers.search import Search
-from bayesreg.solvers.stepper import SMALL, AbstractStepper, CompiledAdam, EagerAdam
+from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
+from bayesreg.solvers.stepwise import Adam, ProximalAdam
 
 __all__ = [
     "SMALL",
+    "AbstractSolver",
     "AbstractStepper",
+    "Adam",
     "Columns",
     "CompiledAdam",
     "EagerAdam",
     "Elimination",
+    "Fista",
     "FitError",
     "Groups",
     "History",
+    "Lbfgs",
+    "LinearGaussian",
+    "Problem",
+    "ProximalAdam",
     "Schedule",
-    "Search",
+    "SearchOptions",
+    "Solution",
     "Stepper",
     "Undetermined",
-    "affine_problem",
+    "Unsuited",
     "descend",
-    "fit_linear",
     "fit_many",
+    "further",
     "group_lasso",
+    "known_solvers",
     "lasso",
-    "lbfgs",
     "newton",
     "polish",
     "ridge",
     "row_batches",
     "run",
     "search_many",
+    "searched",
     "solve",
     "solve_path",
     "starts",
-    "working_sets",
 ]
+
+_catalog.load_files(__name__, __path__)

@@ -5,6 +5,10 @@
 A fit that sees all rows ends by accelerated proximal steps (exact zeros) and, while the Hessians are affordable, by Newton's
 on what is not zero, so that a convex problem ends at its mode to about ten digits. A network with batch normalisation ends
 with Adam's steps: its objective in training is another one than that of evaluation.
+
+Why a single fit is not R = 1 here: it must take what `Replicas` refuse (dropout, unknown scales, priors on outputs, streamed
+rows), Adam's fused kernel rounds otherwise than these in-place products, and FISTA and Newton here judge each fit by its own
+value, where `accelerated` may know the step and `quasi_newton` watches the gradient. One code would change recorded numbers.
 """
 
 from __future__ import annotations
@@ -19,11 +23,12 @@ from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
+from bayesreg.solvers.batches import resolve_batch
+from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError, Schedule
+from bayesreg.solvers.loop import Schedule
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.steps import BETAS, pace
-from bayesreg.solvers.training import resolve_batch
 
 NEWTON_WORK = 4 * 10**9  # replicas × rows × unknowns², up to which Newton's steps end the fits
 NEWTON_PARAMETERS = 500

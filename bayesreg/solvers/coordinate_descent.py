@@ -12,7 +12,7 @@ import numpy as np
 
 from bayesreg._threads import importing, settings
 from bayesreg.solvers.columns import GRAM_COLUMNS, Array, Columns, on_support
-from bayesreg.solvers.groupwise import SEARCHED, SOLVED, working_sets
+from bayesreg.solvers.groupwise import SEARCHED, SOLVED, Groups, group_lasso
 
 FIRST_PASSES, MOST_PASSES = 10, 10_000  # over the columns, before the first and the last exact solve on the support
 
@@ -39,16 +39,15 @@ def lasso(columns: Columns, l1: Array, l2: Array, start: Array | None = None) ->
     w = np.zeros_like(l1)
     if bool((np.abs(columns.moment) <= l1).all()):
         return w, 0.0, "every entry is zero"
-    engine = _coordinate_descent()
-    name = "coordinate descent (scikit-learn)" if engine else "FISTA on working sets"
+    if len(l1) > GRAM_COLUMNS and _is_uneven(columns, l1, l2):  # scikit-learn knows one c, and a Gram matrix would be too large
+        return group_lasso(columns, Groups(np.arange(len(l1)), l1), l2, start)
+    name = "coordinate descent (scikit-learn)"
     best, gap = w, np.inf
     passes = FIRST_PASSES if start is None else 0  # a neighbour's solution needs no search, most of the time
     if start is not None:
         best, gap = start, columns.gap(start, l1, l2)
     while passes <= MOST_PASSES:
-        w = best
-        if passes:
-            w = engine(columns, l1, l2, best, passes) if engine else working_sets(columns, l1, l2, best, 10.0 ** -(passes / 10))
+        w = _descend(columns, l1, l2, best, passes) if passes else best
         for candidate, enough in ((on_support(columns, l1, l2, w), SOLVED), (w, SEARCHED)):
             if candidate is not None:
                 found = columns.gap(candidate, l1, l2)
@@ -60,47 +59,46 @@ def lasso(columns: Columns, l1: Array, l2: Array, start: Array | None = None) ->
     return best, gap, name
 
 
-def _coordinate_descent() -> Any:
-    """Scikit-learn's engine, or None where it is not installed."""
-    try:
-        with importing():
-            from sklearn.exceptions import ConvergenceWarning
-            from sklearn.linear_model import enet_path
-    except ImportError:
-        return None
+def _is_uneven(columns: Columns, l1: Array, l2: Array) -> bool:
+    """Whether c differs between columns once they are rescaled so that a does not."""
+    _, ratio, _ = columns.scaled(l1)
+    shrink = l2 * ratio**2
+    return bool((shrink > float(shrink.min()) * (1 + 1e-14)).any())
 
-    def run(columns: Columns, l1: Array, l2: Array, start: Array, passes: int) -> Array:
-        design, ratio, level = columns.scaled(l1)
-        shrink = l2 * ratio**2
-        common = float(shrink.min())
-        uneven = bool((shrink > common * (1 + 1e-14)).any())
-        rows, count = design.shape
-        if passes > FIRST_PASSES and 25 * passes > count:  # AᵀA costs as much as about a pass for every 25 columns
-            columns.form()
-        formed = uneven or columns.formed
-        if uneven and count > GRAM_COLUMNS:
-            return working_sets(columns, l1, l2, start, 10.0 ** -(passes / 10))
-        options: dict[str, Any] = {"precompute": False, "alphas": np.array([(level + common) / rows])}
-        if formed:
-            gram = columns.gram
-            if uneven or bool((ratio != 1).any()):
-                gram = gram * np.outer(ratio, ratio)
-                gram[np.diag_indices(count)] += shrink - common
-            options |= {"precompute": gram, "Xy": columns.moment * ratio}
-        with settings(), warnings.catch_warnings():  # the gap is judged by ourselves
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            _, found, _ = enet_path(
-                design,
-                columns.target,
-                l1_ratio=level / (level + common),
-                coef_init=start / ratio,
-                max_iter=10 * passes if formed else passes,
-                tol=1e-14,
-                check_input=False,
-                copy_X=False,
-                random_state=np.random.RandomState(0),  # columns are taken in turn, yet NumPy's global state would move on
-                **options,
-            )
-        return found[:, 0] * ratio
 
-    return run
+def _descend(columns: Columns, l1: Array, l2: Array, start: Array, passes: int) -> Array:
+    """Passes of scikit-learn's coordinate descent over the columns."""
+    with importing():
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import enet_path
+
+    design, ratio, level = columns.scaled(l1)
+    shrink = l2 * ratio**2
+    common = float(shrink.min())
+    uneven = bool((shrink > common * (1 + 1e-14)).any())
+    rows, count = design.shape
+    if passes > FIRST_PASSES and 25 * passes > count:  # AᵀA costs as much as about a pass for every 25 columns
+        columns.form()
+    formed = uneven or columns.formed
+    options: dict[str, Any] = {"precompute": False, "alphas": np.array([(level + common) / rows])}
+    if formed:
+        gram = columns.gram
+        if uneven or bool((ratio != 1).any()):
+            gram = gram * np.outer(ratio, ratio)
+            gram[np.diag_indices(count)] += shrink - common
+        options |= {"precompute": gram, "Xy": columns.moment * ratio}
+    with settings(), warnings.catch_warnings():  # the gap is judged by ourselves
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        _, found, _ = enet_path(
+            design,
+            columns.target,
+            l1_ratio=level / (level + common),
+            coef_init=start / ratio,
+            max_iter=10 * passes if formed else passes,
+            tol=1e-14,
+            check_input=False,
+            copy_X=False,
+            random_state=np.random.RandomState(0),  # columns are taken in turn, yet NumPy's global state would move on
+            **options,
+        )
+    return found[:, 0] * ratio

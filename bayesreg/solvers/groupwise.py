@@ -1,4 +1,4 @@
-"""The group lasso, and the lasso where scikit-learn is not installed: FISTA, ended by exact or Newton steps.
+"""The group lasso: FISTA, ended by exact or Newton steps.
 
 ½‖t − A w‖² + Σ_g a_g ‖w_g‖ + ½ Σ cⱼ wⱼ²      (each entry a group of its own: lasso, elastic net)
 """
@@ -10,59 +10,11 @@ from typing import Any
 import numpy as np
 
 from bayesreg.solvers.accelerated import fista, top_of
-from bayesreg.solvers.columns import GRAM_COLUMNS, Array, Columns, l1_gap, on_support, placed
+from bayesreg.solvers.columns import GRAM_COLUMNS, Array, Columns, on_support, placed
 from bayesreg.solvers.least_squares import cholesky_solve
 
 STAGES = (1e-4, 1e-7, 1e-9, 1e-11, 1e-13)  # FISTA's tolerances, each followed by an exact solve on the support
 SOLVED, SEARCHED = 1e-13, 1e-15  # a gap over ‖t‖² that ends it: rounding after an exact solve, less where a search came near
-
-
-def working_sets(columns: Columns, l1: Array, l2: Array, start: Array, tolerance: float) -> Array:
-    """The lasso without scikit-learn: FISTA on the columns that matter, which grow until none outside wants in.
-
-    Args:
-        columns: The design and the target.
-        l1: a, (p,).
-        l2: c, (p,).
-        start: (p,).
-        tolerance: Of the gap, relative to ‖t‖².
-
-    Returns:
-        (p,).
-
-    References:
-        Massias, Gramfort and Salmon (2018), Celer: a fast solver for the lasso with dual extrapolation.
-    """
-    w, enough = start.copy(), tolerance * columns.squares
-    for _ in range(50):
-        slope, squares = columns.slope(w, l2)
-        if l1_gap(w, slope, l1, squares) <= enough:
-            break
-        held = int((w != 0).sum())
-        score = np.abs(slope) / l1
-        wanted = int((score > 1).sum())
-        score[w != 0] = np.inf
-        size = min(len(w), max(64, 2 * held, held + min(wanted, 500)))
-        chosen = np.sort(np.argpartition(-score, size - 1)[:size])
-        part = Columns(np.asfortranarray(columns.design[:, chosen]), columns.target)
-        w = np.zeros_like(w)
-        w[chosen] = _inside(part, l1[chosen], l2[chosen], start[chosen], 0.3 * enough)
-        start = w
-    return w
-
-
-def _inside(columns: Columns, l1: Array, l2: Array, v: Array, enough: float) -> Array:
-    """The lasso on a working set, by FISTA in the columns' own units and exact solves on its support."""
-    groups = Groups(np.arange(len(l1)), l1)
-    walk = _walk(columns, groups, l2)
-    for _ in range(50):
-        v = walk(v, 60, None)
-        better = on_support(columns, l1, l2, v)
-        if better is not None and columns.gap(better, l1, l2) <= enough:
-            return better
-        if columns.gap(v, l1, l2) <= enough:
-            return v
-    return v
 
 
 class Groups:

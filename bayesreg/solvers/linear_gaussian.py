@@ -12,27 +12,32 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from bayesreg.data.rows import Data
-from bayesreg.objective.affine import AffineProblem, affine_problem, gaussian_of
-from bayesreg.objective.first_order import violation
+from bayesreg.objective.affine import AffineProblem, gaussian_of
+from bayesreg.objective.first_order import exact_zeros, violation
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import in_double
 from bayesreg.priors import ElasticNet, GroupLasso, Laplace
 from bayesreg.priors.groups import grouped
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.accelerated import fista, top_of
+from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.coordinate_descent import lasso
 from bayesreg.solvers.groupwise import Groups, group_lasso
+from bayesreg.solvers.history import History
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge, root_of
+from bayesreg.solvers.progress import ProgressCallback
 
-__all__ = ["AffineProblem", "LinearSolution", "affine_problem", "fit_linear", "solve", "solve_path"]
-
+_NO_LEAST_SQUARES = (
+    "a network that is linear in its weights, Gaussian noise of known scale, convex penalties and all rows, but this model is "
+    "another; take 'auto'."
+)
 MAX_ROWS = 65_536  # that are evaluated at once
 _STEPS = 5000  # of FISTA where no duality gap says when to stop
 
@@ -45,14 +50,51 @@ class LinearSolution:
         u: (P,) float64, in the layout's order, on the CPU; numbers that the module's type holds.
         gap: Nats that are at most left to gain; None where no dual point is known.
         note: How it was found, one sentence.
-        violation: Largest violation of the optimality conditions in posterior sds, see `optimality.violation`; where
-            `fit_linear` has measured it.
     """
 
     u: torch.Tensor
     gap: float | None
     note: str
-    violation: float | None = None
+
+
+class LinearGaussian(AbstractSolver):
+    """Penalised least squares by its own conditions: closed form, coordinate descent with a duality gap, or FISTA."""
+
+    name: ClassVar[str] = "least-squares"
+    rank: ClassVar[int] = 10
+    local: ClassVar[bool] = False
+
+    def requires(self, problem: Problem) -> str | None:
+        """A network that is linear in its weights, known Gaussian noise, convex penalties, and nothing to search by."""
+        options = problem.options
+        asked = [*options.of_steps().values(), *(n for n in ("num_steps", "batch_size") if getattr(options, n) is not None)]
+        asked += ["num_restarts"] * (options.num_restarts > 1)
+        if asked:
+            return f"no search, but {' and '.join(asked)} came; leave it out, or take another optimizer."
+        return None if problem.affine is not None else _NO_LEAST_SQUARES
+
+    def suits(self, problem: Problem) -> str | None:
+        """Whatever it can solve; its own note says how."""
+        return ""
+
+    def solve(self, problem: Problem, start: torch.Tensor, history: History, report: ProgressCallback) -> Solution:
+        """Solve it; the start is of no account.
+
+        Raises:
+            ValueError: If the data do not determine a weight whose prior is flat; it is named.
+            Unsuited: If the network is not linear where the answer is.
+        """
+        log_joint, affine = problem.log_joint, problem.affine
+        if affine is None:
+            raise Unsuited(f"optimizer='least-squares' needs {_NO_LEAST_SQUARES}")
+        found, value, worst = _measured(affine, log_joint, problem.data)
+        u = found.u.to(log_joint.model.like)
+        history.record(1, value)
+        history.notes.append(found.note)
+        if log_joint.kinked:
+            history.notes.append(f"{exact_zeros(log_joint, u):,} weights are exactly zero.")
+        report(1, 1, value)
+        return Solution(u, log_joint.model, value=value, gap=found.gap, violation=worst, exact=True)
 
 
 class _Penalty:
@@ -302,36 +344,24 @@ def _by_prox(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> 
     return fista(smooth, prox, None, begin, step=step, num_steps=_STEPS, search=False, done=done)[0].numpy()
 
 
-def fit_linear(log_joint: LogJoint, data: Data) -> tuple[LinearSolution, float] | None:
-    """The mode of a model that is linear-Gaussian and convex, and its log-joint.
-
-    Args:
-        log_joint: The objective.
-        data: Prepared rows.
-
-    Returns:
-        The solution and the log-joint there, in nats and the data's own units; None for any other model.
+def _measured(problem: AffineProblem, log_joint: LogJoint, data: Data) -> tuple[LinearSolution, float, float]:
+    """The solution, the log-joint there in nats and the data's own units, and the largest violation of its conditions.
 
     Raises:
-        ValueError: If the data do not determine a weight whose prior is flat; it is named.
+        Unsuited: If the module itself says otherwise there: affine at two random points is not yet affine at the answer.
     """
-    problem = affine_problem(log_joint, data)
-    if problem is None:
-        return None
-    found = solve(problem, log_joint)
-    model = log_joint.model
+    found, model = solve(problem, log_joint), log_joint.model
     wide, u, rows = in_double(log_joint, found.u.to(model.like), data)
     with torch.no_grad():
         likelihood = sum(float(wide.log_likelihood(wide.layout.unflatten(u), x, y, len(x))) for x, y in rows.epoch(MAX_ROWS))
         value = likelihood + float(wide.log_prior(u)) + data.num_data * model.log_jacobian
     residual = problem.target - problem.design @ found.u.numpy()
     loss = 0.5 * float(np.square(residual).sum())
-    # the module's own word on the answer: affine at two random points is not yet affine there
     sigma = model.likelihood.fixed[str(model.likelihood.squared_error_scale)]
     constant = len(problem.target) * (math.log(float(sigma)) + HALF_LOG_2PI)
     if not abs(likelihood + loss + constant) <= 1e-6 * (abs(likelihood) + loss + abs(constant)):
-        return None
-    return dataclasses.replace(found, violation=_violation(wide, u, problem.design, residual)), value
+        raise Unsuited(f"optimizer='least-squares' needs {_NO_LEAST_SQUARES}")
+    return found, value, _violation(wide, u, problem.design, residual)
 
 
 def _violation(log_joint: LogJoint, u: torch.Tensor, design: np.ndarray, residual: np.ndarray) -> float:

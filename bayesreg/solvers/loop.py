@@ -7,7 +7,6 @@ A step costs a fraction of a millisecond; whatever is done here at every call mu
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ import torch
 from bayesreg.data.rows import Batch, Batches
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.solvers.checkpoint import Checkpoint
+from bayesreg.solvers.early_stopping import EarlyStopping
+from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.stepper import AbstractStepper, NotFinite
@@ -26,43 +27,6 @@ SCHEDULES = ("cosine", "constant")
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
 _APART = 40  # and steps between two of them, where a fit is long enough to hear of ten;
 _WATCHED = 20  # closer where the best point is looked for, which may come early
-
-
-class FitError(ValueError):
-    """A fit that could not go on: a loss that is not finite, a loader that raised.
-
-    Attributes:
-        step: Steps done before.
-        state: The optimizer's state when all was well last.
-        posterior: The last good point as a posterior, not certified: of the method's own kind, or the mode that it rests on.
-            None where `step` is 0 and there was none.
-    """
-
-    def __init__(self, message: str, step: int, state: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.step, self.state = step, state
-        self.posterior: Any = None
-
-
-@contextlib.contextmanager
-def rescuing(made: Callable[[FitError], Any]) -> Iterator[None]:
-    """A `FitError` from inside takes with it what `made` makes of it.
-
-    Args:
-        made: From the error, whose `state` is the last good one, to a posterior; where it fails, that of the error stays.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        FitError: The one that came.
-    """
-    try:
-        yield
-    except FitError as failure:
-        with contextlib.suppress(Exception):  # the network that failed may fail again
-            failure.posterior = made(failure)
-        raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,34 +60,6 @@ class Schedule:
         if self.kind == "constant":
             return self.learning_rate
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step * self.num_cycles / self.num_steps % 1)))
-
-
-class EarlyStopping:
-    """Keeps the point with the best held-out score, and stops when `patience` looks in a row have brought no better one.
-
-    Args:
-        score: Mean log-density of a held-out row at the optimizer's present point, in nats.
-        patience: Looks without improvement; there are about a hundred looks in a fit.
-    """
-
-    def __init__(self, score: Callable[[], float], patience: int) -> None:
-        self.score, self.patience = score, patience
-        self.best, self.step, self.since = -math.inf, 0, 0
-        self.state: dict[str, Any] | None = None
-
-    def stops(self, step: int, stepper: AbstractStepper) -> bool:
-        """Look once; True when it is enough.
-
-        Args:
-            step: Steps done.
-            stepper: Whose state is kept where it is the best so far.
-        """
-        found = self.score()
-        if found > self.best:
-            self.best, self.step, self.since, self.state = found, step, 0, stepper.state()
-        else:
-            self.since += 1
-        return self.since >= self.patience
 
 
 def run(

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from bayesreg.data.rows import Data
+from bayesreg.objective.affine import is_affine
+from bayesreg.objective.first_order import exact_zeros
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.whole import in_double
 from bayesreg.solvers.accelerated import fista
+from bayesreg.solvers.base import AbstractSolver, Problem, Solution
+from bayesreg.solvers.history import History
 from bayesreg.solvers.newton_lasso import fits, proximal_newton
+from bayesreg.solvers.progress import ProgressCallback
+
+
+class Fista(AbstractSolver):
+    """Accelerated proximal gradient steps on all rows, for convex problems with a kink: exact zeros.
+
+    References:
+        Beck and Teboulle (2009), A fast iterative shrinkage-thresholding algorithm for linear inverse problems.
+    """
+
+    name: ClassVar[str] = "fista"
+    rank: ClassVar[int] = 20
+    local: ClassVar[bool] = False
+
+    def requires(self, problem: Problem) -> str | None:
+        """All rows, a network that is the same in training, and no kink behind the network."""
+        if not (problem.partial() or problem.log_joint.kinked_outputs):
+            return None
+        return (
+            f"all rows, a fixed network and no kinked prior on an output, but {problem.partial() or 'an output has one'}; take "
+            "'prox-adam' or 'adam'."
+        )
+
+    def suits(self, problem: Problem) -> str | None:
+        """A convex problem with a kink."""
+        log_joint, likelihood = problem.log_joint, problem.log_joint.model.likelihood
+        convex = log_joint.kinked and not likelihood.latents and likelihood.log_concave and is_affine(log_joint, problem.data)
+        return "the network is linear in its weights, and a prior's penalty has a kink" if convex else None
+
+    def solve(self, problem: Problem, start: torch.Tensor, history: History, report: ProgressCallback) -> Solution:
+        """`polish` from the start."""
+        log_joint, options = problem.log_joint, problem.options
+        wide = in_double(log_joint, start, problem.data)
+        u = polish(*wide, jacobian=options.jacobian, num_steps=options.num_steps or 2000).to(start.dtype)
+        history.notes.append(f"fista: {exact_zeros(log_joint, u):,} weights are exactly zero.")
+        return Solution(u, log_joint.model)
 
 
 def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False, num_steps: int = 400) -> torch.Tensor:
@@ -48,6 +91,7 @@ def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool =
     return u
 
 
-def exact_zeros(log_joint: LogJoint, u: torch.Tensor) -> int:
-    """How many weights whose penalty has a kink stand on it at a point, (P,)."""
-    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.kinked)
+def can_polish(log_joint: LogJoint, data: Data, batch_size: int | None) -> bool:
+    """True where proximal steps end a search: a weight's penalty has a kink, no activation's has, all rows are there."""
+    kinked = bool(log_joint.kinked) and not log_joint.kinked_outputs
+    return kinked and batch_size is None and data.x is not None and log_joint.model.behaviour.deterministic

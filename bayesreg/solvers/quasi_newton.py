@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,15 +13,48 @@ from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature import full_hessian
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.pieces import has_kinks
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import gradient_of, in_double
+from bayesreg.solvers.base import AbstractSolver, Problem, Solution
+from bayesreg.solvers.failures import FitError, keeping
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import FitError
 from bayesreg.solvers.progress import ProgressCallback
 
 NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
 LOOPED_PARAMETERS = 100  # the same where its columns cannot be found side by side
 NUM_STEPS = 2000
+
+
+class Lbfgs(AbstractSolver):
+    """Limited-memory BFGS on all rows, for smooth objectives, finished by Newton steps up to 500 unknowns.
+
+    References:
+        Liu and Nocedal (1989), On the limited memory BFGS method for large scale optimization.
+    """
+
+    name: ClassVar[str] = "lbfgs"
+    rank: ClassVar[int] = 30
+    finishes: ClassVar[bool] = True
+
+    def requires(self, problem: Problem) -> str | None:
+        """All rows, no kink, and a network that is the same in training."""
+        obstacle = problem.partial() or (None if problem.log_joint.smooth else "a prior's penalty has a kink")
+        if obstacle is None:
+            return None
+        other = "prox-adam" if problem.log_joint.kinked else "adam"
+        return f"all rows, smooth penalties and a fixed network, but {obstacle}; take {other!r}."
+
+    def suits(self, problem: Problem) -> str | None:
+        """A network without pieces, whose meeting would stall a line search."""
+        return None if has_kinks(problem.log_joint) else "the objective is smooth and sees all rows"
+
+    def solve(self, problem: Problem, start: torch.Tensor, history: History, report: ProgressCallback) -> Solution:
+        """`lbfgs` from the start."""
+        log_joint, options = problem.log_joint, problem.options
+        settings = {"jacobian": options.jacobian, "num_steps": options.num_steps, "history": history, "report": report}
+        with keeping(lambda failure: Solution(failure.state["parameter"], log_joint.model)):
+            return Solution(lbfgs(log_joint, start, problem.data, **settings), log_joint.model)
 
 
 def lbfgs(

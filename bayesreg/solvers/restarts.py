@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from bayesreg.data.rows import Data
 from bayesreg.layers.copying import copied
 from bayesreg.model.model import BayesianModel
+from bayesreg.objective.batched import check_replicable
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import gradient_of, in_double
+from bayesreg.solvers.base import Solution
 from bayesreg.solvers.batched import fit_many
+from bayesreg.solvers.choice import Searched
+from bayesreg.solvers.failures import keeping
 from bayesreg.solvers.history import History
+from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.progress import ProgressCallback
 
 
@@ -33,64 +36,72 @@ def starts(log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, count: int) ->
     return torch.stack([layout.flatten(_anew(model).start(x, y)) for _ in range(count)])
 
 
-def best_of_many(
-    log_joint: LogJoint,
-    own: tuple[LogJoint, torch.Tensor],
-    data: Data,
-    count: int,
-    batch_size: int | None,
-    finish: Callable[[torch.Tensor], torch.Tensor] | None,
-    history: History,
-    report: ProgressCallback,
-    *,
-    num_steps: int | None,
-    learning_rate: float | None,
-    jacobian: bool,
-) -> tuple[LogJoint, torch.Tensor, list[float]]:
+def check_restarts(log_joint: LogJoint, data: Data, options: SearchOptions) -> None:
+    """Refuse several starts before the first search, not after it.
+
+    Args:
+        log_joint: The objective.
+        data: The rows.
+        options: The settings.
+
+    Raises:
+        ValueError: If the model or the settings are none for many fits at once.
+    """
+    given = [name for name in ("validation_fraction", "checkpoint") if getattr(options, name) is not None]
+    if given:
+        raise ValueError(
+            f"num_restarts={options.num_restarts} compares searches by their log-joint on all rows, but {given[0]} came too; "
+            "leave one of the two out."
+        )
+    check_replicable(log_joint)
+    data.full("a fit from several starts")
+
+
+def best_of_many(searched: Searched, own: Solution, history: History, report: ProgressCallback) -> tuple[Solution, list[float]]:
     """The best of the fit from the module's own weights and of fits from other starts, and all their log-joints in nats.
 
     Each log-joint is with the fit's own running statistics, if there are any; every fit starts from those of the module.
+    Where the solver finishes, the others go on to their own mode by it, so that they can be told apart.
 
     Args:
-        log_joint: The objective, before any fit.
+        searched: What was solved, and how.
         own: The fit from the module's own weights.
-        data: The rows, in memory.
-        count: Fits, the own one among them.
-        batch_size: Rows a step, or None.
-        finish: From where steps ended to a mode, or None.
         history: Where it is noted.
         report: Hears of the steps.
-        num_steps: Adam's steps; when None 2,000, or 30 epochs.
-        learning_rate: Adam's first rate; 0.01 when None.
-        jacobian: As for `MAP`.
 
     Returns:
-        Objective and point of the best, and the log-joint of each.
+        The best, and the log-joint of each.
 
     Raises:
         ValueError: If the model is none for many fits at once.
+        FitError: If one of them cannot go on; the fit from the module's own weights is in it.
     """
-    found, others, models = fit_many(
-        log_joint,
-        starts(log_joint, *next(data.epoch()), count - 1),
-        data,
-        num_steps=num_steps or max(2000, 30 * data.steps_an_epoch(batch_size)),
-        learning_rate=learning_rate or 0.01,
-        batch_size=batch_size,
-        jacobian=jacobian,
-        generator=torch.Generator().manual_seed(torch.initial_seed()),
-        report=report,
-        history=History(),
-    )
-    if finish is not None:
-        found = torch.stack([finish(u) for u in found])
-        others = [gradient_of(*in_double(log_joint, u, data), jacobian=jacobian)[0] for u in found]
-    nats = [gradient_of(*in_double(*own, data), jacobian=jacobian)[0], *map(float, others)]
+    problem, solver, _, _ = searched
+    log_joint, data, options = problem.log_joint, problem.data, problem.options
+    value = lambda one, u: gradient_of(*in_double(one, u, data), jacobian=options.jacobian)[0]  # noqa: E731
+    with keeping(lambda failure: own):
+        found, others, models = fit_many(
+            log_joint,
+            starts(log_joint, *next(data.epoch()), options.num_restarts - 1),
+            data,
+            num_steps=options.num_steps or max(2000, 30 * data.steps_an_epoch(problem.batch_size)),
+            learning_rate=options.learning_rate or 0.01,
+            batch_size=problem.batch_size,
+            jacobian=options.jacobian,
+            generator=torch.Generator().manual_seed(torch.initial_seed()),
+            report=report,
+            history=History(),
+        )
+        if solver.finishes:
+            quiet = lambda step, total, nats: None  # noqa: E731
+            found = torch.stack([solver.solve(problem, u, History(), quiet).u for u in found])
+            others = [value(log_joint, u) for u in found]
+    nats = [value(LogJoint(own.model), own.u), *map(float, others)]
     best = max(range(len(nats)), key=nats.__getitem__)
     history.notes.append(
-        f"{count} starts: number {best + 1} is the best; {max(nats) - min(nats):.3g} nats between the best and the worst."
+        f"{len(nats)} starts: number {best + 1} is the best; {max(nats) - min(nats):.3g} nats between the best and the worst."
     )
-    return (*(own if best == 0 else (LogJoint(models[best - 1]), found[best - 1])), nats)
+    return own if best == 0 else Solution(found[best - 1], models[best - 1], own.trend), nats
 
 
 def _anew(model: BayesianModel) -> BayesianModel:

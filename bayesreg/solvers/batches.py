@@ -1,10 +1,9 @@
-"""What the searches share: whether there is a mode, the gradient over all rows, and how many rows a step sees."""
+"""How many rows a step sees."""
 
 from __future__ import annotations
 
 import torch
 
-from bayesreg.behaviour import COMPILING
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
@@ -64,15 +63,3 @@ def _check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> 
             "a training batch must have two rows at least where batch normalisation sees one value a row, since one row has no "
             f"variance, but {whose} came; pass for example batch_size=32."
         ) from None
-
-
-def no_compiling(log_joint: LogJoint, data: Data) -> str:
-    """Why a whole step cannot be compiled, or an empty text."""
-    if data.x is None:
-        return "the rows are streamed by a loader"
-    if why := log_joint.model.behaviour.why_not(COMPILING):
-        return why
-    whole = [group.prior for group in log_joint.kinked if not group.prior.prox_by_entry]
-    if whole:
-        return f"the prox of {whole[0]} is found outside of torch"
-    return ""

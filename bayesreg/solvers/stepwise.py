@@ -1,0 +1,180 @@
+"""A search for a mode by steps of Adam, with or without a prox: for any rows, any network and any prior."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.first_order import exact_zeros
+from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.training_copy import TrainingCopy
+from bayesreg.objective.whole import in_double
+from bayesreg.solvers.base import AbstractSolver, Problem, Solution
+from bayesreg.solvers.compiled import CompiledAdam, make_stepper
+from bayesreg.solvers.early_stopping import EarlyStopping
+from bayesreg.solvers.failures import FitError, keeping
+from bayesreg.solvers.history import History
+from bayesreg.solvers.loop import Schedule, run
+from bayesreg.solvers.nonsmooth import can_polish, polish
+from bayesreg.solvers.options import SearchOptions
+from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.rising import Trend, trend
+
+_PIECES = "the network is piecewise linear, and a line search stalls where the pieces meet"
+
+
+class _Stepwise(AbstractSolver):
+    """What the two have in common."""
+
+    reads: ClassVar[tuple[str, ...]] = tuple(SearchOptions.step_settings)
+
+    def requires(self, problem: Problem) -> str | None:
+        """Nothing."""
+        return None
+
+    def solve(self, problem: Problem, start: torch.Tensor, history: History, report: ProgressCallback) -> Solution:
+        """Steps along the schedule, ended by `polish` where nobody asked for this search alone and a kink is in its reach.
+
+        Raises:
+            FitError: If the loss stops being finite or a loader raises.
+        """
+        search = _Search(problem, start, self.proximal, history)
+        with keeping(search.last_good):
+            found, rising = search.run(report)
+        log_joint = LogJoint(found.model)
+        ended = problem.options.optimizer == "auto" and problem.held_out is None
+        if not (ended and can_polish(log_joint, problem.data, problem.batch_size)):
+            return Solution(found.u, found.model, rising)
+        wide = in_double(log_joint, found.u, problem.data)
+        u = polish(*wide, jacobian=problem.options.jacobian).to(found.u.dtype)
+        history.notes.append(f"fista: the last stretch; {exact_zeros(log_joint, u):,} weights are exactly zero.")
+        return Solution(u, found.model, rising)
+
+
+class ProximalAdam(_Stepwise):
+    """Adam with proximal steps in its own metric: exact zeros, also from mini-batches.
+
+    References:
+        Yun, Lozano and Yang (2021), Adaptive proximal gradient methods for structured neural networks.
+    """
+
+    name: ClassVar[str] = "prox-adam"
+    rank: ClassVar[int] = 40
+    proximal: ClassVar[bool] = True
+
+    def suits(self, problem: Problem) -> str | None:
+        """A penalty with a kink."""
+        return problem.partial() or "a prior's penalty has a kink" if problem.log_joint.kinked else None
+
+
+class Adam(_Stepwise):
+    """Adam: a subgradient at a kink, and so no exact zeros.
+
+    References:
+        Kingma and Ba (2015), Adam: a method for stochastic optimization.
+    """
+
+    name: ClassVar[str] = "adam"
+    rank: ClassVar[int] = 50
+
+    def suits(self, problem: Problem) -> str | None:
+        """Whatever no other solver takes."""
+        return problem.partial() or (_PIECES if problem.log_joint.smooth else "a prior's penalty has a kink")
+
+
+class _Search:
+    """The copy, the stepper, the batches and the checkpoint of one search.
+
+    Args:
+        problem: The problem.
+        start: Where it begins, (P,).
+        proximal: Whether penalties with a kink are left to a prox.
+        history: Where the objective and notes go.
+    """
+
+    def __init__(self, problem: Problem, start: torch.Tensor, proximal: bool, history: History) -> None:
+        log_joint, data, options = problem.log_joint, problem.data, problem.options
+        self.problem, self.history = problem, history
+        self.copy = TrainingCopy(
+            log_joint,
+            start,
+            data.num_data,
+            jacobian=options.jacobian,
+            proximal=proximal,
+            rows_a_batch=data.rows_a_batch,
+        )
+        self.batches = data.batches(problem.batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        num_steps = options.num_steps or max(5000, 30 * data.steps_an_epoch(problem.batch_size))
+        self.schedule = Schedule(num_steps, options.learning_rate or 0.01, options.schedule, options.num_cycles)
+        self.stepper = make_stepper(
+            options.compile,
+            self.copy.flat,
+            self.copy.backward,
+            self.copy.pure_loss,
+            lambda: next(data.epoch(problem.batch_size or data.num_data)),
+            obstacle=CompiledAdam.requires(log_joint, data),
+            num_steps=num_steps,
+            notes=history.notes,
+            buffers=list(self.copy.module.buffers()),
+            split=self.copy.split,
+            held=problem.held,
+            kinked=log_joint.kinked if proximal else [],
+            num_data=data.num_data,
+            clip_norm=options.clip_norm,
+        )
+        if options.checkpoint is not None:
+            streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
+            settings = (options.deciding(), problem.batch_size, proximal, streamed)
+            options.checkpoint.belong(log_joint, start, data, settings, problem.seed, num_steps)
+
+    def run(self, report: ProgressCallback) -> tuple[Solution, Trend | None]:
+        """The search.
+
+        Args:
+            report: Told how far it is.
+
+        Returns:
+            Where it ended, with the buffers that were trained beside it; and how what training followed ended.
+
+        Raises:
+            FitError: If it cannot go on.
+        """
+        options, log_joint, data = self.problem.options, self.problem.log_joint, self.problem.data
+        held_out = self.problem.held_out
+        watch = None if held_out is None else EarlyStopping(lambda: self._score(*held_out), options.patience or 10)
+        losses = run(
+            self.stepper,
+            self.batches,
+            self.schedule,
+            layout=log_joint.layout,
+            report=report,
+            history=self.history,
+            objective=self.copy.objective,
+            watch=watch,
+            checkpoint=options.checkpoint,
+        )
+        rising = None
+        if not log_joint.model.behaviour.deterministic:  # its curvature will not tell
+            rising = trend(data.num_data * (log_joint.model.log_jacobian - losses))
+        return self._present(), rising
+
+    def last_good(self, failure: FitError) -> Solution:
+        """The point at which all was well last; the copy's buffers are put back too."""
+        self.stepper.restore(failure.state)
+        return self._present()
+
+    def _present(self) -> Solution:
+        return Solution(self.stepper.parameter.detach().clone(), self._trained())
+
+    def _trained(self) -> BayesianModel:
+        return self.problem.log_joint.model.with_buffers(self.copy.module)
+
+    def _score(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        """Mean log-density of the held-out rows at the present point, in nats a row, in the data's own units."""
+        present = LogJoint(self._trained())
+        with torch.no_grad():
+            values = present.layout.unflatten(self.stepper.parameter.detach())
+            rows = present.log_likelihood(values, x, y, len(x))
+        return float(rows) / len(x) + present.model.log_jacobian

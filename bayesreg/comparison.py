@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 
+from bayesreg._text import aligned, column, html_table, number, percent, plus_minus
 from bayesreg.data.rows import all_rows
 from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics.difference import Difference, paired_difference
 from bayesreg.metrics.measures import Scores, evaluate, plain
 from bayesreg.metrics.monte_carlo import FEW, LogDensityError, log_density_error
-from bayesreg.metrics.readings import column, number, percent, plus_minus
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
 
@@ -164,25 +164,14 @@ class Comparison:
         return pd.DataFrame(rows, index=pd.Index(self.scores, name="posterior"))
 
     def __str__(self) -> str:
-        head, *rows = self.table()
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = []
-        for row in (head, ["─" * width for width in widths], *rows):
-            cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join([*lines, "", *self._legend()])
+        rows = self.table()
+        return "\n".join([*aligned(rows, "<<" + ">" * (len(rows[0]) - 2), rule=True), "", *self._legend()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head, *rows = ([html.escape(cell.strip()) for cell in row] for row in self.table())
-        lines = ["<table>", "<thead><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in head) + "</tr></thead>"]
-        lines.append("<tbody>")
-        for name, *cells in rows:
-            body = "".join(f"<td>{f'<b>{cell}</b>' if cell.endswith('*') else cell}</td>" for cell in cells)
-            lines.append(f'<tr><th scope="row">{name}</th>{body}</tr>')
-        lines.append("</tbody></table>")
-        return "\n".join([*lines, *(f"<p>{html.escape(line)}</p>" for line in self._legend())])
+        head, *rows = self.table()
+        return "\n".join([html_table(head, rows), *(f"<p>{html.escape(line)}</p>" for line in self._legend())])
 
     def table(self) -> list[list[str]]:
         """Head and rows; the names and methods are left-aligned, a mark or a blank ends each metric's cell."""

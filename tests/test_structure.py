@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from its own folder and those above it only
 ORDER = [
-    *["_check", "storage", "_threads", "_memory", "_catalog"],
+    *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
     *["data", "priors", "likelihoods", "layers", "behaviour", "dictionary", "predictive", "model"],
     *["objective", "solvers", "certificates", "posteriors", "inference", "selection"],
     *["metrics", "comparison", "plots", "reports"],

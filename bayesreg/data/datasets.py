@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from bayesreg import _check
-from bayesreg.data.encoding import counted, encode_feature, encode_target, some
+from bayesreg._text import counted, some
+from bayesreg.data.encoding import encode_feature, encode_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +105,7 @@ class Table:
         test = np.zeros(num_rows, dtype=bool)
         test[chosen] = True
         if min(test.sum(), (~test).sum()) < 2:  # a class with a single row is trained on
-            single = counted(int((np.bincount(self.y) == 1).sum()), "class", "es")
+            single = counted(int((np.bincount(self.y) == 1).sum()), "class", "classes")
             came = f"{single} of one row each came among {counted(num_rows, 'row')}, which leaves {test.sum()} to hold out"
             raise ValueError(f"each part must have at least 2 rows, but {came}; join rare classes, or leave them out.")
         return Split(self.X[~test], self.y[~test], self.X[test], self.y[test])

@@ -10,12 +10,11 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 
+from bayesreg._text import name_of, number, percent, plus_minus
 from bayesreg.comparison import Comparison, Difference
 from bayesreg.metrics import readings as _readings
-from bayesreg.metrics.readings import number
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.chance import AHEAD, adjusted, ranked
-from bayesreg.reports.text import name_of, percent, plus_minus
 
 _SAME = 0.01  # nats over all rows
 _SETS, _COMPONENTS, _ROWS = 500, 50, 2000

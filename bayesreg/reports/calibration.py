@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
+from bayesreg._text import bounds, counted, name_of, percent
 from bayesreg.comparison import Comparison
 from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics import readings as _readings
@@ -15,7 +16,6 @@ from bayesreg.metrics.measures import Coverage, plain
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.chance import CALIBRATION, Shift, Tails, adjusted, num_draws, ranked, regression_tails
 from bayesreg.reports.rows import num_outputs
-from bayesreg.reports.text import bounds, name_of, percent, plural
 
 Judgement = Literal["overconfident", "cautious", "consistent", "too few"]
 _BLIND = 0.10  # a test set that cannot tell two shares this far apart is too small to judge by
@@ -380,7 +380,7 @@ def coverage_sentence(coverage: Coverage, values: str, judgement: Judgement) -> 
     return text + says[judgement]
 
 
-def counted(comparison: Comparison) -> str:
+def values_counted(comparison: Comparison) -> str:
     """What the coverage counts, in words.
 
     Args:
@@ -390,4 +390,4 @@ def counted(comparison: Comparison) -> str:
         "92 test rows", or with K outputs "276 test values".
     """
     count = comparison.scores[comparison.best].coverages[0].num_data
-    return plural(count, "test row" if count == comparison.num_data else "test value")
+    return counted(count, "test row" if count == comparison.num_data else "test value")

@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
+from bayesreg._text import bounds, counted, listing, name_of, number, percent
 from bayesreg.comparison import Comparison
-from bayesreg.metrics.readings import number
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.ahead import leads
-from bayesreg.reports.calibration import Confidence, Finding, Judgement, counted, coverage_sentence, ece_words, shift_sentence
+from bayesreg.reports.calibration import (
+    Confidence,
+    Finding,
+    Judgement,
+    coverage_sentence,
+    ece_words,
+    shift_sentence,
+    values_counted,
+)
 from bayesreg.reports.noise_size import noise_scale
 from bayesreg.reports.rows import epistemic_shares
-from bayesreg.reports.text import bounds, listing, name_of, percent, plural
 
 State = Literal["good", "neutral", "bad"]
 WORDS: dict[State, tuple[str, str]] = {"good": ("✓", "Good"), "neutral": ("i", "Note"), "bad": ("!", "Caution")}
@@ -109,7 +116,7 @@ def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
     Returns:
         The card.
     """
-    values, lines = counted(comparison), []
+    values, lines = values_counted(comparison), []
     judged: dict[str, Judgement] = {name: part.judgement for name, part in found.items()}
     for name, part in found.items():
         covered = {c.level: c for c in comparison.scores[name].coverages}
@@ -183,7 +190,7 @@ def confidence_sentence(found: Confidence) -> str:
         "consistent": "no more than chance apart",
         "too few": "too few rows to tell them apart",
     }[found.judgement]
-    right = f"right on {percent(found.accuracy)} of {plural(found.num_data, 'test row')}"
+    right = f"right on {percent(found.accuracy)} of {counted(found.num_data, 'test row')}"
     return (
         f"{right} (95 % CI {bounds(found.lower, found.upper)}), {percent(found.confidence)} by its own probabilities: {says}. "
         f"ECE {ece_words(found)}."
@@ -225,7 +232,7 @@ def _best_headline(comparison: Comparison, others: list[str], kinds: Mapping[str
     rows = f"a few rows decide between it and {listing(few, 'or')}" if few else ""
     if not clear:
         them = "the others" if len(unclear) > 2 else listing(unclear, "or") if unclear else ""
-        told = f"{plural(comparison.num_data, 'row')} cannot tell it from {them}" if them else ""
+        told = f"{counted(comparison.num_data, 'row')} cannot tell it from {them}" if them else ""
         return "neutral", f"{best} is ahead, but {', and '.join(filter(None, (told, rows)))}."
     told = f"it cannot be told apart from {listing(unclear, 'or')}" if unclear else ""
     return "good", f"{best} predicts better than {listing(clear)}; {', and '.join(filter(None, (told, rows)))}."

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from bayesreg import plots
+from bayesreg._text import counted, number, percent
 from bayesreg.comparison import Comparison
 from bayesreg.metrics import readings as _readings
-from bayesreg.metrics.readings import number
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.reports.pairs import tensor_finding
 from bayesreg.reports.rows import MAX_OUTPUTS, num_outputs
 from bayesreg.reports.svg import inline
-from bayesreg.reports.text import percent, plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,14 +174,14 @@ def _predictions(gallery: Gallery, comparison: Comparison, y: Any, series: Mappi
         found.append([])
         for name, predictive in comparison.predictives.items():
             figure = plots.predictions(predictive, y, output=k, max_rows=MAX_ROWS, series=series[name])
-            shown = f"{min(MAX_ROWS, predictive.num_rows)} of {plural(predictive.num_rows, 'row')}"
+            shown = f"{min(MAX_ROWS, predictive.num_rows)} of {counted(predictive.num_rows, 'row')}"
             if comparison.labels is None:
                 truth = predictive.target(y)
                 u = predictive.pit(truth) if truth.dim() == 1 else predictive.pit(truth)[:, k]
                 outside = int(((u < 0.025) | (u > 0.975)).sum())
-                finding = f"Outside their 95 % interval: {outside:,} of all {plural(len(u), 'row')} ({shown} drawn)."
+                finding = f"Outside their 95 % interval: {outside:,} of all {counted(len(u), 'row')} ({shown} drawn)."
             else:
                 wrong = round((1 - comparison.scores[name]["accuracy"]) * predictive.num_rows)
-                finding = f"Wrong class: {wrong:,} of all {plural(predictive.num_rows, 'row')} ({shown} drawn)."
+                finding = f"Wrong class: {wrong:,} of all {counted(predictive.num_rows, 'row')} ({shown} drawn)."
             found[-1].append(gallery.draw(figure, _titled(name, k, comparison), finding))
     return found

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bayesreg._text import bounds, listing, number, percent
 from bayesreg.layers import VariationalDropout
 from bayesreg.metrics.measures import plain
-from bayesreg.metrics.readings import number
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.masks import Noisy
 from bayesreg.posteriors.refreshed import WithStatistics
-from bayesreg.reports.text import bounds, listing, percent
 
 
 def noise_facts(posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

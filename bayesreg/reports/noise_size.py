@@ -8,10 +8,9 @@ from typing import Any, final
 
 import torch
 
-from bayesreg.metrics.readings import number
+from bayesreg._text import number, plus_minus
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
-from bayesreg.reports.text import plus_minus
 
 # A mode's noise scale is all of its predictive sd, so half of its error is already too little; a posterior's is only the
 # aleatoric part, and is too little at a tenth where the whole predictive sd is at a half

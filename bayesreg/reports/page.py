@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from bayesreg import _check
+from bayesreg import _check, _text
+from bayesreg._text import column, number, plus_minus
 from bayesreg.comparison import METRICS, Comparison, compare
 from bayesreg.data.rows import all_rows, as_inputs, names_of, order_by_name
-from bayesreg.metrics.readings import column, number
 from bayesreg.posteriors.base import AbstractPosterior
-from bayesreg.reports import facts, figures, text
+from bayesreg.reports import facts, figures
 from bayesreg.reports.batchnorm import batchnorm_facts
 from bayesreg.reports.calibration import Confidence, Finding, calibration_facts, confidences, findings
 from bayesreg.reports.cards import WORDS, verdict
@@ -237,8 +237,7 @@ def comparison_table(comparison: Comparison, found: Found) -> dict[str, Any]:
         if metric == "mlpd":
             differences = [comparison.differences[name] for name in names]
             cells = [
-                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se)
-                for n, d in zip(names, differences, strict=True)
+                "0" if n == comparison.best else plus_minus(d.sum, d.sum_se) for n, d in zip(names, differences, strict=True)
             ]
             heads.append("Δ ± se")
             columns.append([{"text": cell, "mark": ""} for cell in cells])
@@ -257,11 +256,11 @@ def _environment() -> Any:
     )
     environment.filters["number"] = lambda value, digits=4: "–" if value is None else number(value, digits)
     environment.filters["column"] = lambda values: column(list(values))
-    environment.filters["percent"] = text.percent
-    environment.filters["seconds"] = lambda value: "–" if value is None else text.seconds(value)
-    environment.filters["listing"] = lambda names: text.listing(list(names))
-    environment.filters["plus_minus"] = text.plus_minus
-    environment.filters["bounds"] = text.bounds
-    environment.filters["name"] = text.name_of
-    environment.filters["words"] = text.unbroken
+    environment.filters["percent"] = _text.percent
+    environment.filters["seconds"] = lambda value: "–" if value is None else _text.seconds(value)
+    environment.filters["listing"] = lambda names: _text.listing(list(names))
+    environment.filters["plus_minus"] = _text.plus_minus
+    environment.filters["bounds"] = _text.bounds
+    environment.filters["name"] = _text.name_of
+    environment.filters["words"] = _text.unbroken
     return environment

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bayesreg._text import number, percent
 from bayesreg.layers import ConcreteDropout, VariationalDropout
 from bayesreg.metrics.measures import plain
-from bayesreg.metrics.readings import number
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors.base import AbstractPosterior, Dirac
 from bayesreg.posteriors.masks import Noisy
 from bayesreg.posteriors.refreshed import WithStatistics
-from bayesreg.reports.text import percent
 
 MAX_FIGURES, ALL_FIGURES = 4, 16  # of a pair, of a report
 _ENTRIES = 2**25  # draws × unknowns held at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from bayesreg import _check
 from bayesreg.priors.tools import BOTH, L1, L2, Tool
@@ -32,17 +32,22 @@ class AbstractTools(abc.ABC):
         """(a, c), in nats a unit of |w| and a unit of w²/2."""
 
     @classmethod
-    def _size(
+    def _made(cls, *scales: float) -> Self:
+        made: Any = cls
+        return made(*scales)
+
+    @classmethod
+    def _read(
         cls, tool: str, name: str, value: Any, *, num_data: int = 1, noise_scale: float = 1.0, num_outputs: int = 1
     ) -> float:
-        """One over the strength that `tool` means by the number that is here called `name`."""
+        """The scale that `tool` means by the number that is here called `name`."""
         (row,) = (row for row in cls.tools if row.name == tool)
         number = next((n for n in row.numbers if n.name == name.rstrip("_")), row.numbers[0])
         N, K = _check.count("num_data", num_data), _check.count("num_outputs", num_outputs)
         return number.read(name, value, N, _check.squared("noise_scale", noise_scale), K)
 
     @classmethod
-    def _mean(
+    def _read_mean(
         cls, loss: str, tools: Mapping[str, str], name: str, value: Any, num_data: int, noise_scale: float | None, K: int
     ) -> float:
         """The same of a number that stands beside a mean loss, whose rows of the table `tools` has by their losses' names.
@@ -62,21 +67,13 @@ class AbstractTools(abc.ABC):
                 "it out, or say loss='mse'."
             )
         sigma = 1.0 if noise_scale is None else noise_scale
-        return cls._size(tools[loss], name, value, num_data=num_data, noise_scale=sigma, num_outputs=K)
+        return cls._read(tools[loss], name, value, num_data=num_data, noise_scale=sigma, num_outputs=K)
 
 
 class _OneTools(AbstractTools):
     """What `Normal` and `Laplace` have in common, whose penalty has one number."""
 
     scale: Any
-    if TYPE_CHECKING:
-
-        def __init__(self, scale: float) -> None: ...
-
-    @classmethod
-    @abc.abstractmethod
-    def _of(cls, size: float) -> Self:
-        """The prior of which this is one over its strength."""
 
     @classmethod
     def from_logistic(cls, C: float) -> Self:
@@ -95,7 +92,7 @@ class _OneTools(AbstractTools):
         >>> l1, float(l1.penalty(w)) == (1 + 2) / 0.25
         (Laplace(scale=0.25), True)
         """
-        return cls._of(cls._size("LogisticRegression", "C", C))
+        return cls._made(cls._read("LogisticRegression", "C", C))
 
     @classmethod
     def from_keras(
@@ -116,7 +113,7 @@ class _OneTools(AbstractTools):
         (Laplace(scale=0.25), Laplace(scale=2.0))
         """
         name = "l1" if cls.tools is L1 else "l2"
-        return cls._of(cls._mean(loss, _KERAS, name, factor, num_data, noise_scale, num_outputs))
+        return cls._made(cls._read_mean(loss, _KERAS, name, factor, num_data, noise_scale, num_outputs))
 
     @classmethod
     def from_glmnet(cls, lambda_: float, num_data: int, noise_scale: float) -> Self:
@@ -138,7 +135,7 @@ class _OneTools(AbstractTools):
         >>> Laplace.from_glmnet(0.5, 100, noise_scale=5.0) == Laplace.from_lasso(0.5, 100, noise_scale=5.0)
         True
         """
-        return cls._of(cls._size("glmnet, gaussian", "lambda_", lambda_, num_data=num_data, noise_scale=noise_scale))
+        return cls._made(cls._read("glmnet, gaussian", "lambda_", lambda_, num_data=num_data, noise_scale=noise_scale))
 
 
 class NormalTools(_OneTools):
@@ -150,10 +147,6 @@ class NormalTools(_OneTools):
     def strengths(self) -> tuple[float, float]:
         """(0, 1/scale²)."""
         return 0.0, (1 / self.scale) ** 2
-
-    @classmethod
-    def _of(cls, size: float) -> Self:
-        return cls(math.sqrt(size))
 
     @classmethod
     def from_ridge(cls, alpha: float, noise_scale: float) -> Self:
@@ -170,7 +163,7 @@ class NormalTools(_OneTools):
         >>> prior, float(prior.penalty(w)) == 4.0 * (1 + 4) / (2 * 1.0**2)
         (Normal(scale=0.5), True)
         """
-        return cls._of(cls._size("Ridge", "alpha", alpha, noise_scale=noise_scale))
+        return cls._made(cls._read("Ridge", "alpha", alpha, noise_scale=noise_scale))
 
     @classmethod
     def from_damp(cls, damp: float, noise_scale: float) -> Self:
@@ -185,7 +178,7 @@ class NormalTools(_OneTools):
         >>> Normal.from_damp(2.0, noise_scale=3.0) == Normal.from_ridge(2.0**2, noise_scale=3.0)
         True
         """
-        return cls._of(cls._size("lsqr, lsmr", "damp", damp, noise_scale=noise_scale))
+        return cls._made(cls._read("lsqr, lsmr", "damp", damp, noise_scale=noise_scale))
 
     @classmethod
     def from_weight_decay(
@@ -248,7 +241,7 @@ class NormalTools(_OneTools):
                 "prior has its answer; train by Adam or SGD with weight_decay, or fit the prior by method='map'."
             )
         _check.one_of("optimizer", optimizer, ("sgd", "adam"))
-        return cls._of(cls._mean(loss, _TORCH, "decay", decay, num_data, noise_scale, num_outputs))
+        return cls._made(cls._read_mean(loss, _TORCH, "decay", decay, num_data, noise_scale, num_outputs))
 
 
 class LaplaceTools(_OneTools):
@@ -260,10 +253,6 @@ class LaplaceTools(_OneTools):
     def strengths(self) -> tuple[float, float]:
         """(1/scale, 0)."""
         return 1 / self.scale, 0.0
-
-    @classmethod
-    def _of(cls, size: float) -> Self:
-        return cls(size)
 
     @classmethod
     def from_lasso(cls, alpha: float, num_data: int, noise_scale: float) -> Self:
@@ -280,7 +269,7 @@ class LaplaceTools(_OneTools):
         >>> prior, float(prior.penalty(w)) == 0.5 * (1 + 2) * 100 / 5.0**2
         (Laplace(scale=0.5), True)
         """
-        return cls._of(cls._size("Lasso", "alpha", alpha, num_data=num_data, noise_scale=noise_scale))
+        return cls._made(cls._read("Lasso", "alpha", alpha, num_data=num_data, noise_scale=noise_scale))
 
 
 class ElasticNetTools(AbstractTools):
@@ -289,9 +278,6 @@ class ElasticNetTools(AbstractTools):
     tools: ClassVar[tuple[Tool, ...]] = BOTH
     l1_scale: Any
     l2_scale: Any
-    if TYPE_CHECKING:
-
-        def __init__(self, l1_scale: float, l2_scale: float) -> None: ...
 
     @property
     def strengths(self) -> tuple[float, float]:
@@ -313,7 +299,7 @@ class ElasticNetTools(AbstractTools):
         >>> prior, float(prior.penalty(w)) == (2 * 0.5 * (1 + 2) + 0.5 * 2 * 0.5 * (1 + 4)) * 100 / 5.0**2
         (ElasticNet(l1_scale=0.25, l2_scale=0.5), True)
         """
-        size = cls._size("ElasticNet", "alpha", alpha, num_data=num_data, noise_scale=noise_scale)
+        size = cls._read("ElasticNet", "alpha", alpha, num_data=num_data, noise_scale=noise_scale)
         return cls._mixed(size, "l1_ratio", l1_ratio, "Normal.from_ridge(alpha * num_data, ...)", "Laplace.from_lasso(...)")
 
     @classmethod
@@ -326,7 +312,7 @@ class ElasticNetTools(AbstractTools):
         >>> ElasticNet.from_logistic(0.125, l1_ratio=0.5)
         ElasticNet(l1_scale=0.25, l2_scale=0.5)
         """
-        size = cls._size("LogisticRegression", "C", C)
+        size = cls._read("LogisticRegression", "C", C)
         return cls._mixed(size, "l1_ratio", l1_ratio, "Normal.from_logistic(C)", "Laplace.from_logistic(C)")
 
     @classmethod
@@ -341,7 +327,7 @@ class ElasticNetTools(AbstractTools):
         >>> ElasticNet.from_glmnet(0.5, 0.2, 100, noise_scale=5.0) == ElasticNet.from_sklearn(0.5, 0.2, 100, noise_scale=5.0)
         True
         """
-        size = cls._size("glmnet, gaussian", "lambda_", lambda_, num_data=num_data, noise_scale=noise_scale)
+        size = cls._read("glmnet, gaussian", "lambda_", lambda_, num_data=num_data, noise_scale=noise_scale)
         return cls._mixed(size, "alpha", alpha, "Normal.from_glmnet(...)", "Laplace.from_glmnet(...)")
 
     @classmethod
@@ -363,12 +349,12 @@ class ElasticNetTools(AbstractTools):
         >>> ElasticNet.from_keras(0.04, 0.02, num_data=100)
         ElasticNet(l1_scale=0.25, l2_scale=0.5)
         """
-        sizes = []
+        scales = []
         for name, value, other in (("l1", l1, "Normal.from_keras(l2, ...)"), ("l2", l2, "Laplace.from_keras(l1, ...)")):
             if _check.finite(name, value) == 0:
                 raise ValueError(f"{name} must be > 0, but {value!r} came: one part alone is left; use {other}.")
-            sizes.append(cls._mean(loss, _KERAS, name, value, num_data, noise_scale, num_outputs))
-        return cls(sizes[0], math.sqrt(sizes[1]))
+            scales.append(cls._read_mean(loss, _KERAS, name, value, num_data, noise_scale, num_outputs))
+        return cls._made(*scales)
 
     @classmethod
     def _mixed(cls, size: float, name: str, ratio: float, all_l2: str, all_l1: str) -> Self:
@@ -381,4 +367,4 @@ class ElasticNetTools(AbstractTools):
         if not 0 < number < 1:
             part = f" 0 is all L2, {all_l2}, and 1 all L1, {all_l1}."
             raise ValueError(f"{name} must lie between 0 and 1, both excluded, but {ratio!r} came;{part}")
-        return cls(size / number, math.sqrt(size / (1 - number)))
+        return cls._made(size / number, math.sqrt(size / (1 - number)))

@@ -59,7 +59,7 @@ class Number:
         return (parts[self.part] * self.unit.of(N, sigma, K)) ** self.power
 
     def read(self, called: str, value: Any, N: float, sigma: float, K: int) -> float:
-        """One over the strength that a number says: β of a Laplace prior, τ² of a normal one.
+        """The scale that a number says: β of a Laplace prior, 1/a; τ of a normal one, 1/√c; of both together 1/(a + c).
 
         Raises:
             ValueError: If it is not finite and > 0; what is no penalty is told to be `Flat()`.
@@ -70,7 +70,8 @@ class Number:
             raise ValueError(f"{called} must be > 0, but {value!r} came: that is no penalty; use Flat().")
         number = _check.positive(called, value) if abs(self.power) == 1 else _check.squared(called, value)
         unit = self.unit.of(N, sigma, K)
-        return unit * number if self.power < 0 else unit / number ** (1 / self.power)
+        size = unit * number if self.power < 0 else unit / number ** (1 / self.power)
+        return math.sqrt(size) if self.part == "c" else size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -182,29 +182,29 @@ class Comparison:
             ["parameters ", *(f"{number:,} " for number in self.num_parameters.values())],
             ["seconds ", *(f"{number:.3g} " if number < 1000 else f"{number:,.0f} " for number in self.seconds.values())],
         ]
-        for metric in self.scores[self.best]:
-            if METRICS[metric].headline:
-                columns.append([METRICS[metric].head + " ", *self._column(metric)])
+        for metric, values, best in self.headline():
+            marks = ["*" if top else " " for top in best]
+            if METRICS[metric].goal == "level":
+                level = float(metric.rpartition("_")[2]) / 100
+                found = [c for scores in self.scores.values() for c in scores.coverages if c.level == level]
+                marks = [" " if c.consistent else "!" for c in found]
+            cells = [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
+            columns.append([METRICS[metric].head + " ", *cells])
             if metric == "mlpd":
-                columns.append(["Δ ± se ", *self._deltas()])
+                columns.append(["Δ ± se ", *(_plain(delta) + " " for delta in self.deltas())])
         return [list(row) for row in zip(*columns, strict=True)]
 
-    def _column(self, metric: str) -> list[str]:
-        values, goal = [scores[metric] for scores in self.scores.values()], METRICS[metric].goal
-        if goal == "level":
-            level = float(metric.rpartition("_")[2]) / 100
-            found = [c for scores in self.scores.values() for c in scores.coverages if c.level == level]
-            marks = [" " if c.consistent else "!" for c in found]
-        else:
-            top = {"higher": max, "lower": min}.get(goal, lambda _: None)(values)
-            marks = ["*" if value == top else " " for value in values]
-        return [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
+    def headline(self) -> Iterator[tuple[str, list[float], list[bool]]]:
+        """The metrics of a table: their names, their values, and which of these are the best."""
+        for metric in self.scores[self.best]:
+            if METRICS[metric].headline:
+                values = [scores[metric] for scores in self.scores.values()]
+                top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(values)
+                yield metric, values, [value == top for value in values]
 
-    def _deltas(self) -> list[str]:
-        return [
-            "0 " if name == self.best else _plain(plus_minus(difference.sum, difference.sum_se)) + " "
-            for name, difference in self.differences.items()
-        ]
+    def deltas(self) -> list[str]:
+        """Each difference from the best with its standard error, as text."""
+        return ["0" if name == self.best else plus_minus(d.sum, d.sum_se) for name, d in self.differences.items()]
 
     def _legend(self) -> list[str]:
         lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best."]

@@ -216,6 +216,6 @@ def _tails(stated: np.ndarray, hits: int) -> tuple[float, float]:
 Judged = Mapping[str, Finding] | Mapping[str, Confidence]
 
 
-def judged(made: Material) -> Judged:
+def judgements(made: Material) -> Judged:
     """What is said of each posterior's calibration."""
     return (findings if made.regression else confidences)(made.comparison, made.y, seed=made.seed)

@@ -15,7 +15,7 @@ from bayesreg.metrics import readings as _readings
 from bayesreg.metrics.measures import LEVELS, Coverage, plain
 from bayesreg.reports.base import AbstractSection, Card, Drawn, Line, Material, State
 from bayesreg.reports.chance import CALIBRATION
-from bayesreg.reports.judged import BLIND, Confidence, Finding, Judged, Judgement, judged
+from bayesreg.reports.judged import BLIND, Confidence, Finding, Judged, Judgement, judgements
 
 _STATES: dict[Judgement, State] = {"overconfident": "bad", "cautious": "neutral", "consistent": "good", "too few": "neutral"}
 
@@ -56,12 +56,12 @@ class Calibration(AbstractSection):
     def facts(self, made: Material) -> dict[str, Any]:
         """By posterior."""
         each = _regression if made.regression else _classification
-        found: Mapping[str, Any] = made.once(judged)
+        found: Mapping[str, Any] = made.once(judgements)
         return {"calibration": {name: each(made.comparison, name, made.y, part) for name, part in found.items()}}
 
     def cards(self, made: Material) -> Iterable[Card]:
         """Whether what was stated came true."""
-        yield calibration_card(made.comparison, made.once(judged))
+        yield calibration_card(made.comparison, made.once(judgements))
 
     def shown(self, made: Material) -> dict[str, Any]:
         """Coverage and PIT values of a regression, reliability of a classification."""

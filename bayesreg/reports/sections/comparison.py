@@ -16,7 +16,7 @@ from bayesreg.metrics import readings as _readings
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.base import AbstractSection, Card, Line, Material, State
 from bayesreg.reports.chance import AHEAD, adjusted, ranked
-from bayesreg.reports.judged import Judged, judged
+from bayesreg.reports.judged import Judged, judgements
 
 _SAME = 0.01  # nats over all rows
 _SETS, _COMPONENTS, _ROWS = 500, 50, 2000
@@ -73,32 +73,24 @@ class Scores(AbstractSection):
         """The table and how its columns are read."""
         kept = {m for m in made.comparison.scores[made.comparison.best] if METRICS[m].headline} | {"difference"}
         reads = {key: line for key, line in READS.items() if key in kept}
-        return {"table": comparison_table(made.comparison, made.once(judged)), "reads": reads, "metrics": METRICS}
+        return {"table": comparison_table(made.comparison, made.once(judgements)), "reads": reads, "metrics": METRICS}
 
 
 def comparison_table(comparison: Comparison, found: Judged) -> dict[str, Any]:
     """The comparison as heads and cells, the best of each column marked."""
     names = list(comparison.scores)
     heads, columns = [], []
-    for metric in comparison.scores[comparison.best]:
-        if not METRICS[metric].headline:
-            continue
-        values, goal = [comparison.scores[name][metric] for name in names], METRICS[metric].goal
-        share = metric.startswith("coverage") or metric in ("accuracy", "ece", "calibration_error")
+    for metric, values, best in comparison.headline():
+        share = metric.startswith("coverage") or metric in ("accuracy", "ece")
         shown = [f"{100 * value:.1f} %" for value in values] if share else column(values)
-        top = max(values) if goal == "higher" else min(values) if goal == "lower" else None
-        marks = ["best" if value == top and len(names) > 1 else "" for value in values]
-        if goal == "level":
+        marks = ["best" if top and len(names) > 1 else "" for top in best]
+        if METRICS[metric].goal == "level":
             marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
         heads.append(METRICS[metric].head)
         columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
         if metric == "mlpd":
-            differences = [comparison.differences[name] for name in names]
-            cells = [
-                "0" if n == comparison.best else plus_minus(d.sum, d.sum_se) for n, d in zip(names, differences, strict=True)
-            ]
             heads.append("Δ ± se")
-            columns.append([{"text": cell, "mark": ""} for cell in cells])
+            columns.append([{"text": cell, "mark": ""} for cell in comparison.deltas()])
     return {"heads": heads, "rows": [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]}
 
 

@@ -18,7 +18,7 @@ from bayesreg.metrics.measures import plain
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.base import AbstractSection, Card, Drawn, Line, Material, num_outputs
-from bayesreg.reports.judged import judged
+from bayesreg.reports.judged import judgements
 
 MAX_OUTPUTS, MAX_ROWS = 6, 100
 # A mode's noise scale is all of its predictive sd, so half of its error is already too little; a posterior's is only the
@@ -67,7 +67,7 @@ class Uncertainty(AbstractSection):
         noises = {name: part["finding"] for name, part in made.data["dropout"].items()}
         noises |= {name: part["noise"] for name, part in made.data["batchnorm"].items() if part["noise"]}
         yield epistemic_card(made.comparison.predictives, noises)
-        if (noise := noise_card(made.posteriors, made.comparison, made.y, made.once(judged))) is not None:
+        if (noise := noise_card(made.posteriors, made.comparison, made.y, made.once(judgements))) is not None:
             yield noise
 
     def shown(self, made: Material) -> dict[str, Any]:

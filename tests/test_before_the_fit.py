@@ -302,7 +302,7 @@ class TestTable:
         assert "hierarchical" in table._repr_html_()
 
     def test_markup_in_a_name_is_text(self):
-        table = br.model.PriorTable((br.prior_table.PriorRow("[red]w", "2", "Flat()", "–", "0", "default"),))
+        table = br.model.PriorTable((br.model.PriorRow("[red]w", "2", "Flat()", "–", "0", "default"),))
         console = Console(width=100)
         with console.capture() as captured:
             console.print(table)

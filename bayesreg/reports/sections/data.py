@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, final
 
+from bayesreg import _check
 from bayesreg.comparison import Comparison
 from bayesreg.data.rows import as_tensor, names_of
 from bayesreg.model.model import BayesianModel
@@ -83,7 +83,7 @@ def _data(X: Any, comparison: Comparison, given: Mapping[str, Any]) -> dict[str,
                 f"feature_names must name each input once, but {len(names)} names came for inputs of shape {shape or (1,)}; "
                 "give one name a column, or leave them out."
             )
-        _distinct("feature_names", names)
+        _check.distinct("feature_names", names)
     said = _listed("notes", given["notes"], "sentences")
     return {
         "source": None if given["source"] is None else str(given["source"]),
@@ -110,16 +110,6 @@ def _listed(what: str, values: Any, of: str) -> list[str]:
     if isinstance(values, Mapping) or not isinstance(values, Iterable):
         raise ValueError(f"{what} must be a sequence of {of}, but {type(values).__name__} came; pass a list.")
     return [str(value) for value in values]
-
-
-def _distinct(what: str, names: Sequence[str]) -> None:
-    """Refuse a name that comes twice.
-
-    Raises:
-        ValueError: If one does.
-    """
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{what} must differ, but {twice[0]!r} came more than once; rename one of them.")
 
 
 def _models(posteriors: Mapping[str, AbstractPosterior], features: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -161,5 +151,5 @@ def _classes(comparison: Comparison, classes: Sequence[str] | None) -> list[str]
     names = _listed("classes", classes, "one name a class, in label order")
     if len(names) != width:
         raise ValueError(f"classes must name each of the {width} classes, but {classes!r} came; give them in label order.")
-    _distinct("classes", names)
+    _check.distinct("classes", names)
     return names

@@ -6,6 +6,7 @@ import difflib
 import math
 import reprlib
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -144,6 +145,18 @@ def closest(name: str, choices: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(name[:200], list(choices), n=3, cutoff=0.5)
     return "; did you mean " + " or ".join(map(repr, found)) if found else ""
+
+
+def distinct(what: str, names: list[str]) -> list[str]:
+    """Return `names` when none comes twice.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if repeated := [repr(name) for name, number in Counter(names).items() if number > 1]:
+        more = f" and {len(repeated) - 20:,} more" if len(repeated) > 20 else ""
+        raise ValueError(f"{what} must differ, but {', '.join(repeated[:20])}{more} came more than once; rename one of each.")
+    return names
 
 
 def all_finite(name: str, values: torch.Tensor) -> torch.Tensor:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 
+from bayesreg._text import aligned, column, html_table, number, percent, plus_minus
 from bayesreg.data.rows import all_rows
 from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics.difference import Difference, paired_difference
 from bayesreg.metrics.measures import Scores, evaluate, plain
 from bayesreg.metrics.monte_carlo import FEW, LogDensityError, log_density_error
-from bayesreg.metrics.readings import column, number, percent, plus_minus
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
 
@@ -164,25 +164,14 @@ class Comparison:
         return pd.DataFrame(rows, index=pd.Index(self.scores, name="posterior"))
 
     def __str__(self) -> str:
-        head, *rows = self.table()
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = []
-        for row in (head, ["─" * width for width in widths], *rows):
-            cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join([*lines, "", *self._legend()])
+        rows = self.table()
+        return "\n".join([*aligned(rows, "<<" + ">" * (len(rows[0]) - 2), rule=True), "", *self._legend()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head, *rows = ([html.escape(cell.strip()) for cell in row] for row in self.table())
-        lines = ["<table>", "<thead><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in head) + "</tr></thead>"]
-        lines.append("<tbody>")
-        for name, *cells in rows:
-            body = "".join(f"<td>{f'<b>{cell}</b>' if cell.endswith('*') else cell}</td>" for cell in cells)
-            lines.append(f'<tr><th scope="row">{name}</th>{body}</tr>')
-        lines.append("</tbody></table>")
-        return "\n".join([*lines, *(f"<p>{html.escape(line)}</p>" for line in self._legend())])
+        head, *rows = self.table()
+        return "\n".join([html_table(head, rows), *(f"<p>{html.escape(line)}</p>" for line in self._legend())])
 
     def table(self) -> list[list[str]]:
         """Head and rows; the names and methods are left-aligned, a mark or a blank ends each metric's cell."""
@@ -193,29 +182,29 @@ class Comparison:
             ["parameters ", *(f"{number:,} " for number in self.num_parameters.values())],
             ["seconds ", *(f"{number:.3g} " if number < 1000 else f"{number:,.0f} " for number in self.seconds.values())],
         ]
-        for metric in self.scores[self.best]:
-            if METRICS[metric].headline:
-                columns.append([METRICS[metric].head + " ", *self._column(metric)])
+        for metric, values, best in self.headline():
+            marks = ["*" if top else " " for top in best]
+            if METRICS[metric].goal == "level":
+                level = float(metric.rpartition("_")[2]) / 100
+                found = [c for scores in self.scores.values() for c in scores.coverages if c.level == level]
+                marks = [" " if c.consistent else "!" for c in found]
+            cells = [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
+            columns.append([METRICS[metric].head + " ", *cells])
             if metric == "mlpd":
-                columns.append(["Δ ± se ", *self._deltas()])
+                columns.append(["Δ ± se ", *(_plain(delta) + " " for delta in self.deltas())])
         return [list(row) for row in zip(*columns, strict=True)]
 
-    def _column(self, metric: str) -> list[str]:
-        values, goal = [scores[metric] for scores in self.scores.values()], METRICS[metric].goal
-        if goal == "level":
-            level = float(metric.rpartition("_")[2]) / 100
-            found = [c for scores in self.scores.values() for c in scores.coverages if c.level == level]
-            marks = [" " if c.consistent else "!" for c in found]
-        else:
-            top = {"higher": max, "lower": min}.get(goal, lambda _: None)(values)
-            marks = ["*" if value == top else " " for value in values]
-        return [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
+    def headline(self) -> Iterator[tuple[str, list[float], list[bool]]]:
+        """The metrics of a table: their names, their values, and which of these are the best."""
+        for metric in self.scores[self.best]:
+            if METRICS[metric].headline:
+                values = [scores[metric] for scores in self.scores.values()]
+                top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(values)
+                yield metric, values, [value == top for value in values]
 
-    def _deltas(self) -> list[str]:
-        return [
-            "0 " if name == self.best else _plain(plus_minus(difference.sum, difference.sum_se)) + " "
-            for name, difference in self.differences.items()
-        ]
+    def deltas(self) -> list[str]:
+        """Each difference from the best with its standard error, as text."""
+        return ["0" if name == self.best else plus_minus(d.sum, d.sum_se) for name, d in self.differences.items()]
 
     def _legend(self) -> list[str]:
         lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best."]

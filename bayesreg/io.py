@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import typing
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from bayesreg import layers, likelihoods
+from bayesreg._catalog import concrete
 from bayesreg._threads import seeded
 from bayesreg.behaviour import Behaviour
 from bayesreg.data.rows import Standardization
@@ -30,30 +32,13 @@ FORMAT = 2
 _SMALL = 10**6  # weights that may be made before the state is looked at
 # what binding to data makes of a model; what else it has is stored by itself
 _BOUND = {name: typing.get_type_hints(BayesianModel)[name] for name in BOUND}
-# what a module of a Sequential is built from; everything else needs the module itself to be loaded
-_BUILT_FROM: dict[str, tuple[str, ...]] = {
-    "Linear": ("in_features", "out_features", "bias"),
-    "Flatten": ("start_dim", "end_dim"),
-    "Dropout": ("p",),
-    "LeakyReLU": ("negative_slope",),
-    "ELU": ("alpha",),
-    "GELU": ("approximate",),
-    "Softplus": ("beta", "threshold"),
-    **dict.fromkeys(
-        ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), ("num_features", "eps", "momentum", "affine", "track_running_stats")
-    ),
-    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"), ("p",)),
-    **dict.fromkeys(("ReLU", "Tanh", "Sigmoid", "SiLU"), ()),
-}
-# the same for layers of this package; what they learn is among the buffers, and where it started does not matter
-_OWN: dict[str, tuple[str, ...]] = {
-    "layers.AlphaDropout": ("rate", "channels"),
-    "layers.ConcreteDropout": ("temperature",),
-    "layers.DropConnect": ("layer", "rate"),
-    "layers.VariationalDropout": ("layer", "prior"),
-    "layers.Standardize": ("mean", "scale", "constant"),
-    **dict.fromkeys(("layers.Dropout", "layers.ChannelDropout", "layers.GaussianDropout"), ("rate",)),
-}
+# what a Sequential is rebuilt from, beside the layers of this package; everything else needs the module itself to be loaded
+_ORDINARY = (
+    *("Linear", "Flatten", "ReLU", "Tanh", "Sigmoid", "SiLU", "LeakyReLU", "ELU", "GELU", "Softplus"),
+    *("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
+    *("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"),
+)
+_UNTOLD = {"args", "kwargs", "inplace", "device", "dtype", "initial_scale"}  # that changes no answer, or comes with the tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,37 +342,42 @@ def _describe(module: nn.Module) -> list[Any] | None:
         children = [[key, _describe(child)] for key, child in module._modules.items() if child is not None]
         shared = len({id(child) for child in module.children()}) < len(module._modules)
         return None if shared or any(child is None for _, child in children) else ["Sequential", children]
-    if isinstance(module, (layers.AbstractNoise, layers.Standardize)):
-        return _describe_own(module)
-    if name not in _BUILT_FROM or type(module) is not getattr(nn, name):
+    kinds = _kinds()
+    if kinds.get(name := _kind_name(type(module))) is not type(module):
         return None
-    arguments = {key: getattr(module, key) for key in _BUILT_FROM[name]}
-    if "bias" in arguments:
-        arguments["bias"] = arguments["bias"] is not None
+    untold = _UNTOLD | ({"bias"} if name.startswith("BatchNorm") else set())  # of newer versions of torch only
+    untold |= {"rate"} if getattr(module, "learned", False) else set()  # which is among the buffers
+    arguments: dict[str, Any] = {
+        key: getattr(module, key) for key in inspect.signature(type(module)).parameters if key not in untold
+    }
+    for key, value in arguments.items():
+        if key == "bias":
+            arguments[key] = value is not None
+        elif key == "layer":
+            arguments[key] = _describe(value)
+        elif isinstance(value, torch.Tensor):
+            arguments[key] = value.tolist()
     frozen = any(not parameter.requires_grad for parameter in module.parameters())
-    return None if frozen else [name, arguments]
+    return None if frozen or arguments.get("layer", ...) is None else [name, arguments]
 
 
-def _describe_own(module: nn.Module) -> list[Any] | None:
-    name = f"layers.{type(module).__name__}"
-    if name not in _OWN or type(module) is not getattr(layers, type(module).__name__):
-        return None
-    arguments: dict[str, Any] = {key: getattr(module, key) for key in _OWN[name]}
-    arguments = {key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in arguments.items()}
-    if "layer" in arguments:
-        arguments["layer"] = _describe(arguments["layer"])
-        if arguments["layer"] is None:
-            return None
-    return [name, arguments]
+def _kinds() -> dict[str, type[nn.Module]]:
+    """The layers that are rebuilt, by the names that a file has for them."""
+    own = (*concrete(layers.AbstractNoise), layers.Standardize)
+    kinds = [*(getattr(nn, name) for name in _ORDINARY), *(kind for kind in own if kind.__module__.startswith("bayesreg."))]
+    return {_kind_name(kind): kind for kind in kinds}
+
+
+def _kind_name(kind: type) -> str:
+    return f"{'layers.' if kind.__module__.startswith('bayesreg.') else ''}{kind.__name__}"
 
 
 def _build(description: list[Any]) -> nn.Module:
     name, inside = description
     if name == "Sequential":
         return nn.Sequential(OrderedDict((key, _build(child)) for key, child in inside))
-    if name in _OWN:
-        arguments = {key: _build(value) if key == "layer" else value for key, value in inside.items()}
-        return getattr(layers, name.removeprefix("layers."))(**arguments)
-    if name not in _BUILT_FROM:
+    kind = _kinds().get(name)
+    if kind is None:
         raise ValueError(f"the file names a layer {name!r} that bayesreg does not rebuild; pass module=.")
-    return getattr(nn, name)(**inside, **({"device": "meta"} if name.startswith(("Linear", "BatchNorm")) else {}))
+    arguments = {key: _build(value) if key == "layer" else value for key, value in inside.items()}
+    return kind(**arguments, **({"device": "meta"} if name.startswith(("Linear", "BatchNorm")) else {}))

@@ -28,7 +28,7 @@ def unrendered(monkeypatch):
     def inline(figure, prefix, label):
         return f'<svg role="img" aria-labelledby="{label}"></svg>'
 
-    monkeypatch.setattr("bayesreg.reports.figures.inline", inline)
+    monkeypatch.setattr("bayesreg.reports.base.inline", inline)
 
 
 @pytest.fixture(scope="session")

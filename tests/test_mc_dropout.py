@@ -205,18 +205,16 @@ def test_a_file_brings_all_of_it_back(tmp_path, dtype):
         assert again.record == post.record
 
 
-def test_every_layer_that_is_rebuilt_is_described_in_full():
-    import inspect
-
+def test_every_layer_of_this_package_is_built_again_from_its_description():
     from bayesreg._catalog import concrete
-    from bayesreg.io import _OWN
+    from bayesreg.io import _build, _describe
 
-    buffers = {"ConcreteDropout": {"rate"}, "VariationalDropout": {"initial_scale"}}  # learned: they come with the buffers
-    known = {cls.__name__: cls for cls in (*concrete(layers.AbstractNoise), layers.Standardize)}
-    assert {f"layers.{name}" for name in known} == _OWN.keys()
-    for name, cls in known.items():
-        wanted = set(inspect.signature(cls.__init__).parameters) - {"self"} - buffers.get(name, set())
-        assert set(_OWN[f"layers.{name}"]) == wanted, name
+    made = {layers.DropConnect: (nn.Linear(3, 2), 0.3), layers.VariationalDropout: (nn.Linear(3, 2), 0.01, "declared")}
+    made |= {layers.Standardize: ([1.0], [2.0]), layers.ConcreteDropout: (0.1, 0.7), layers.AlphaDropout: (0.3, True)}
+    for cls in (*concrete(layers.AbstractNoise), layers.Standardize):
+        layer = cls(*made.get(cls, (0.3,)))
+        again = _build(_describe(layer))
+        assert (type(again), again.extra_repr()) == (cls, layer.extra_repr())
 
 
 def test_a_network_that_no_file_can_describe_needs_its_module(tmp_path):

@@ -14,6 +14,7 @@ from scipy import stats
 from torch import nn
 
 from bayesreg import metrics, plots
+from bayesreg._text import number
 from bayesreg.certificates import Certificate
 from bayesreg.comparison import compare
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
@@ -212,8 +213,8 @@ def test_take_predicts_the_same_for_its_rows():
 
 def test_numbers_read_well():
     shown = {0: "0", 1234567.8: "1,234,568", -5.40: "−5.4", 0.00012345: "0.0001234", 4.2e11: "4.2 × 10¹¹", math.inf: "∞"}
-    assert {value: _readings.number(value) for value in shown} == shown
-    assert _readings.number(math.nan) == "–"
+    assert {value: number(value) for value in shown} == shown
+    assert number(math.nan) == "–"
 
 
 # ── manners ──

@@ -1,11 +1,13 @@
 """A report must show what was found in one page that needs nothing else, and leave nothing half-written."""
 
+import gc
 import json
 import math
 import os
 import re
 import stat
 from html.parser import HTMLParser
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-from bayesreg import priors
+from bayesreg import plots, priors
 from bayesreg.certificates import Certificate
 from bayesreg.likelihoods import Gaussian
 from bayesreg.model import BayesianModel
 from bayesreg.posteriors import Dirac, FitRecord
-from bayesreg.reports import Report, comparison_table, findings, pair_facts, report, worst_rows
+from bayesreg.reports import AbstractSection, Card, Report, comparison_table, findings, pair_facts, report, worst_rows
 from bayesreg.solvers import History
 from tests.report_cases import D, N, compared, data, draws_of, normal, posteriors
 
@@ -363,3 +365,34 @@ def test_refusals():
     x, y = data("multiclass")
     with pytest.raises(ValueError, match=r"classes must name each of the 3 classes, but \['a', 'b'\] came; give them in label"):
         report(posteriors("multiclass"), x, y, classes=["a", "b"])
+
+
+def test_a_section_is_one_file():
+    given = posteriors()
+
+    class Rows(AbstractSection):
+        """What a person may write in a file of their own."""
+
+        id, title, place = "rows", "Rows", 4.5
+        template = '<section id="rows"><p>{{ data.rows | number }} {{ word }}</p>{{ gallery(figures) }}</section>'
+        words: ClassVar[dict[str, str]] = {"Row": "one case."}
+
+        def facts(self, made):
+            return {"rows": made.comparison.num_data}
+
+        def cards(self, made):
+            yield Card("Rows", "neutral", f"{made.data['rows']} rows.", (), "rows")
+
+        def shown(self, made):
+            figure = plots.history(made.posteriors["MAP"], series=0)
+            return {"word": "rows", "figures": [made.draw(figure, "MAP", "went up")]}
+
+    found = report(given, *data())
+    assert found.data["rows"] == N
+    assert found.data["verdict"][-1]["headline"] == f"{N} rows."
+    for piece in ('<a href="#rows">Rows</a>', f"<p>{N} rows</p>", "<dt>Row</dt><dd>one case.</dd>", "went up"):
+        assert piece in found.html
+    assert found.html.index('id="comparison"') < found.html.index('id="rows"') < found.html.index('id="parameters"')
+    del Rows
+    gc.collect()  # the class tree is the registry
+    assert "rows" not in report(given, *data()).data

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from its own folder and those above it only
 ORDER = [
-    *["_check", "storage", "_threads", "_memory", "_catalog"],
+    *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
     *["data", "priors", "likelihoods", "layers", "behaviour", "dictionary", "predictive", "model"],
     *["objective", "solvers", "certificates", "posteriors", "inference", "selection"],
     *["metrics", "comparison", "plots", "reports"],
@@ -59,7 +59,7 @@ EVERYTHING = "[getattr(bayesreg, name) for name in bayesreg.__all__]"  # which l
 LAYERS_THEMSELVES = re.compile(r"BatchNorm|InstanceNorm|batchnorm|\bis_norm\b|_DropoutNd|has_dropout")
 WHO_NAMES_THEM = ("behaviour", "layers", "cli")
 THE_METHOD = {
-    *["inference/mc_batchnorm.py", "posteriors/refreshed.py", "reports/batchnorm.py"],
+    *["inference/mc_batchnorm.py", "posteriors/refreshed.py", "reports/sections/convergence.py"],
     *["inference/__init__.py", "posteriors/__init__.py", "reports/page.py"],  # which pass its names on
 }
 

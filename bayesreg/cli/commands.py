@@ -258,8 +258,7 @@ def equivalents(
 ) -> None:
     """Say what to write in scikit-learn, torch, Keras, glmnet or lsqr to assume a prior."""
     from bayesreg import _check
-    from bayesreg.dictionary.names import HEADS
-    from bayesreg.dictionary.names import equivalents as table_of
+    from bayesreg.dictionary import equivalents as table_of
     from bayesreg.priors import parse
 
     if num_data is not None:
@@ -273,7 +272,7 @@ def equivalents(
     if not table.rows:
         return
     say(screen, "")
-    columns(screen, HEADS, table.cells())
+    columns(screen, table.heads, table.cells)
     say(screen, "", *(re.sub(r"num_data|noise_scale|num_outputs", _as_option, note) for note in table.notes))
 
 

@@ -256,7 +256,7 @@ def _say_comparison(screen: Console, comparison: Comparison) -> None:
 
 
 def _say_verdict(screen: Console, cards: Sequence[Mapping[str, Any]]) -> None:
-    from bayesreg.reports.cards import WORDS
+    from bayesreg.reports.base import WORDS
 
     colours = {"good": "green", "bad": "yellow"}
     say(screen, "", "In short:")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bayesreg import _check
+from bayesreg._text import some
 
 _PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool)
 _PLAIN += (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -148,10 +149,10 @@ def order_by_name(what: str, came: tuple[str, ...] | None, fitted: tuple[str, ..
     twice = sorted({n for n in came if came.count(n) > 1})
     if missing or unknown or twice:
         faults = (("lacks", missing), ("has unknown", unknown), ("has twice", twice))
-        said = ", ".join(f"it {verb} {_listing(names)}" for verb, names in faults if names)
+        said = ", ".join(f"it {verb} {some(map(repr, names), 6)}" for verb, names in faults if names)
         raise ValueError(
-            f"the columns of {what} must be those of the fit, {_listing(fitted)}, but {said}; select them by name, or pass an "
-            "array to go by position."
+            f"the columns of {what} must be those of the fit, {some(map(repr, fitted), 6)}, but {said}; "
+            "select them by name, or pass an array to go by position."
         )
     return [came.index(name) for name in fitted]
 
@@ -271,8 +272,3 @@ def _refuse_ragged(name: str) -> NoReturn:
         ValueError: Always.
     """
     raise ValueError(f"each row of {name} must have the same shape, but they differ; pad or cut the rows to one length.")
-
-
-def _listing(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:6]))
-    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"

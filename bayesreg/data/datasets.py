@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from bayesreg import _check
-from bayesreg.data.encoding import counted, encode_feature, encode_target, some
+from bayesreg._text import counted, some
+from bayesreg.data.encoding import encode_feature, encode_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ class Table:
         test = np.zeros(num_rows, dtype=bool)
         test[chosen] = True
         if min(test.sum(), (~test).sum()) < 2:  # a class with a single row is trained on
-            single = counted(int((np.bincount(self.y) == 1).sum()), "class", "es")
+            single = counted(int((np.bincount(self.y) == 1).sum()), "class", "classes")
             came = f"{single} of one row each came among {counted(num_rows, 'row')}, which leaves {test.sum()} to hold out"
             raise ValueError(f"each part must have at least 2 rows, but {came}; join rare classes, or leave them out.")
         return Split(self.X[~test], self.y[~test], self.X[test], self.y[test])
@@ -175,7 +175,7 @@ def read_table(
     unchanged = sentences.count("")
     encoding = [sentence, *([f"{counted(unchanged, 'numeric column')}, unchanged"] if unchanged else [])]
     encoding += [*filter(None, sentences), *missing]
-    names = _distinct([*itertools.chain(*names)], "feature names after one-hot encoding")
+    names = _check.distinct("feature names after one-hot encoding", [*itertools.chain(*names)])
     found = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
     dropped, source = num_rows - len(frame), file.name.encode("utf-8", "replace").decode()  # a name may be no UTF-8
     return Table(
@@ -294,7 +294,7 @@ def _read_parquet(file: Path) -> pd.DataFrame:
 
 def _select(frame: pd.DataFrame, target: str, drop_columns: Sequence[str]) -> pd.DataFrame:
     drop = [drop_columns] if isinstance(drop_columns, str) else list(drop_columns)
-    columns = _distinct([str(name) for name in frame.columns], "column names")
+    columns = _check.distinct("column names", [str(name) for name in frame.columns])
     left = [name for name in columns if name not in drop]
     for what, name, choices in [*(("drop_columns", name, columns) for name in drop), ("target", target, left)]:
         if name not in choices:
@@ -350,9 +350,3 @@ def _read_numbers(file: Path, size: int | None = None) -> np.ndarray:
     except (OSError, ValueError) as error:
         must = f"{file.name} must stand in the folder and hold numbers"
         raise ValueError(f"{must}, but this came: {error}; check the folder, the split and the file.") from error
-
-
-def _distinct(names: list[str], what: str) -> list[str]:
-    if repeated := [name for name, number in Counter(names).items() if number > 1]:
-        raise ValueError(f"{what} must differ, but {some(map(repr, repeated))} came more than once; rename them.")
-    return names

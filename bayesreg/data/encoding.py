@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY
+from bayesreg._text import counted, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,14 +146,3 @@ def _check_mixed(column: pd.Series, codes: np.ndarray, levels: list[str], kind: 
         advice = "" if kind else ", or pass kind='classification' to take every value as a class"
         must = f"target {column.name!r} must hold numbers only, or classes"
         raise ValueError(f"{must}, but {came}; correct these rows or leave them out{advice}.")
-
-
-def counted(number: int, noun: str, plural: str = "s") -> str:
-    """A number with its noun: "1 row", "2 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else plural}"
-
-
-def some(words: Iterable[str], limit: int = 20) -> str:
-    """The first words of a list, and how many more there are."""
-    words = list(words)
-    return ", ".join(words[:limit]) + (f" and {len(words) - limit:,} more" if len(words) > limit else "")

@@ -1,5 +1,6 @@
 """How good a predictive distribution is on observed data."""
 
+from bayesreg._text import column, percent
 from bayesreg.metrics.measures import (
     LEVELS,
     accuracy,
@@ -17,7 +18,7 @@ from bayesreg.metrics.measures import (
     rmse,
 )
 from bayesreg.metrics.monte_carlo import log_density_error
-from bayesreg.metrics.readings import column, percent, take, variance_rows
+from bayesreg.metrics.readings import take, variance_rows
 from bayesreg.metrics.scores import Coverage, Scores
 
 __all__ = [

@@ -1,8 +1,7 @@
-"""What figures and reports read off a prediction: shares with their bounds, bins, rows, and numbers as text."""
+"""What figures and reports read off a prediction: shares with their bounds, bins, rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from bayesreg import _check
 from bayesreg.predictive.mixture import Predictive
 
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEVELS = tuple(i / 40 for i in range(2, 40))  # 0.05 … 0.975
 
 
@@ -149,99 +147,6 @@ def take(predictive: Predictive, rows: Any) -> Predictive:
     noise = {name: value if value.shape[1] == 1 else value[:, rows] for name, value in predictive.noise.items()}
     function = None if predictive.function is None else predictive.function.rows(rows)
     return Predictive(predictive.likelihood, predictive.output[:, rows], noise, function)
-
-
-def number(value: float, digits: int = 4) -> str:
-    """A number as a person reads it: significant digits, thousands apart, no exponent unless it is far from one.
-
-    >>> number(12345.6), number(-0.01234), number(2.5e-7), number(3.0)
-    ('12,346', '−0.01234', '2.5 × 10⁻⁷', '3')
-    """
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if value != 0 and not 1e-4 <= abs(value) < 1e8:
-        mantissa, _, exponent = f"{value:.{max(digits - 2, 0)}e}".partition("e")
-        raised = str(int(exponent)).translate(SUPERSCRIPT)
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return f"{mantissa} × 10{raised}".replace("-", "−")
-    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
-    text = f"{value:,.{decimals}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
-
-
-def column(values: Sequence[float | None], digits: int = 3) -> list[str]:
-    """Numbers of one column: as many decimals as give the smallest ordinary one its digits, four at most.
-
-    A number that is far larger has fewer of them, none that is not among its first six digits; one that would be lost in four
-    decimals has an exponent. Neither costs the others their digits.
-
-    Args:
-        values: The column; None for what is not known.
-        digits: Significant digits of the smallest.
-
-    Returns:
-        The texts.
-
-    >>> column([-5.4, -15.25, None]), column([-33018.0, -2.7182, 2e-7])
-    (['−5.40', '−15.25', '–'], ['−33,018.0', '−2.72', '2.0 × 10⁻⁷'])
-    >>> column([0.5, 12345.6]), column([0.0, 0.0123])
-    (['0.500', '12,345.6'], ['0.0000', '0.0123'])
-    """
-    known = [abs(value) for value in values if value is not None and math.isfinite(value)]
-    ordinary = [value for value in known if 1e-3 <= value < 1e8]
-    common = min(max(digits - 1 - math.floor(math.log10(min(ordinary))), 0), 4) if ordinary else 0
-    texts = []
-    for value in values:
-        if value is None or not math.isfinite(value):
-            texts.append("–" if value is None else number(value))
-        elif value != 0 and not 1e-3 <= abs(value) < 1e8:
-            mantissa, _, exponent = f"{value:.{digits - 2}e}".partition("e")
-            texts.append(f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPT)}".replace("-", "−"))
-        else:
-            most = 5 - math.floor(math.log10(abs(value))) if value else common
-            texts.append(f"{value:,.{max(min(common, most), 0)}f}".replace("-", "−"))
-    return texts
-
-
-def plus_minus(value: float, error: float) -> str:
-    """A value and its standard error, two digits of the error and as many decimals of the value.
-
-    >>> plus_minus(12.345, 5.123), plus_minus(1.2, 0.138), plus_minus(1234.5, 210.0)
-    ('12.3 ± 5.1', '1.20 ± 0.14', '1,234 ± 210')
-    """
-    if not (math.isfinite(value) and math.isfinite(error) and error > 0) or not 1e-4 <= max(abs(value), error) < 1e8:
-        return f"{number(value, 3)} ± {number(error, 3)}"
-    decimals = min(max(1 - math.floor(math.log10(error)), 0), 4)
-    return f"{value:,.{decimals}f} ± {error:,.{decimals}f}".replace("-", "−")
-
-
-def percent(share: float | None, apart: float | None = None) -> str:
-    """A share as a percentage: whole per cent from 10 to 99, one decimal nearer to the ends.
-
-    Args:
-        share: The share.
-        apart: Another share that it must not look equal to: decimals are added until it does not.
-
-    Returns:
-        The text.
-
-    >>> percent(0.7412), percent(0.0312), percent(0.997), percent(1.0), percent(0.0002)
-    ('74 %', '3.1 %', '99.7 %', '100 %', 'under 0.1 %')
-    >>> percent(0.948, apart=0.95)
-    '94.8 %'
-    """
-    if share is None or not math.isfinite(share):
-        return "–"
-    if 0 < share < 0.0005:
-        return "under 0.1 %"
-    if 0.9995 < share < 1:
-        return "over 99.9 %"
-    if apart is not None and share != apart and percent(share) == percent(apart):
-        decimals = next((d for d in range(1, 6) if f"{100 * share:.{d}f}" != f"{100 * apart:.{d}f}"), 6)
-        return f"{100 * share:.{decimals}f} %"
-    near = share < 0.0995 or 0.99 < share < 1
-    text = f"{100 * share:.1f}" if near and share > 0 else f"{100 * share:.0f}"
-    return text.removesuffix(".0") + " %"
 
 
 def check_output(predictive: Predictive, output: int) -> None:

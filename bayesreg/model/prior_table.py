@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bayesreg._text import AbstractTextTable
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +36,7 @@ class PriorRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class PriorTable:
+class PriorTable(AbstractTextTable):
     """What is assumed about every tensor, before any fit.
 
     Attributes:
@@ -66,32 +67,6 @@ class PriorTable:
         import pandas
 
         return pandas.DataFrame(self.cells, columns=pandas.Index(self.heads))
-
-    def to_html(self) -> str:
-        """The rows as an HTML table."""
-        return "\n".join([self.to_frame().to_html(index=False), *(f"<p>{html.escape(note)}</p>" for note in self.notes)])
-
-    def __str__(self) -> str:
-        lines = [self.heads, *self.cells]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.heads))]
-        table = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-        return "\n".join([*table, *self.notes])
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
-
-    def __rich__(self) -> Any:
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for head in self.heads:
-            table.add_column(head, overflow="fold")
-        for cells in self.cells:
-            table.add_row(*map(Text, cells))  # as text: a tensor's name may hold brackets
-        return Group(table, *map(Text, self.notes)) if self.notes else table
 
 
 def dimensions(shape: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from bayesreg import _check
+from bayesreg._text import number
 from bayesreg.comparison import Comparison
 from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics.readings import (
@@ -15,7 +16,6 @@ from bayesreg.metrics.readings import (
     binomial_band,
     check_output,
     coverage_curve,
-    number,
     reliability_bins,
     take,
     variance_rows,

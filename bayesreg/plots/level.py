@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bayesreg.metrics.readings import number
+from bayesreg._text import number
 from bayesreg.plots.palette import INK, MUTED, PAPER, SERIES, styled
 from bayesreg.plots.readings import loss, map_of_two, mean_of_two, named, own_mode, penalties, quadratic, settled
 from bayesreg.plots.style import figure_legend, panels, short

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from bayesreg import _check
+from bayesreg._text import number
 from bayesreg.data.rows import as_tensor
-from bayesreg.metrics.readings import check_output, number
+from bayesreg.metrics.readings import check_output
 from bayesreg.plots.palette import GRID, INK, MARKERS, MUTED, PAPER, styled
 from bayesreg.plots.readings import named, settled, shrinkage, weight_range
 from bayesreg.plots.style import every, figure_legend, legend, one_panel, panels, series_color

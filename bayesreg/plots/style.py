@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesreg import _check
-from bayesreg.metrics.readings import number
+from bayesreg._text import number
 from bayesreg.plots.palette import SERIES, STYLE
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, Abstra
 from bayesreg.priors.base import stack as stack
 from bayesreg.priors.base import stackable as stackable
 from bayesreg.priors.densities import ElasticNet, Fixed, Flat, Laplace, Normal
-from bayesreg.priors.dictionary import AbstractTools as AbstractTools
 from bayesreg.priors.fields import Smooth, TotalVariation
+from bayesreg.priors.from_tools import AbstractTools as AbstractTools
 from bayesreg.priors.groups import GroupHorseshoe, GroupLasso, MultivariateNormal
 from bayesreg.priors.heavy_tailed import Cauchy, GeneralizedNormal, StudentT
 from bayesreg.priors.numeric import ends as ends

@@ -14,8 +14,7 @@ import torch
 from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.base import AbstractElementwisePrior, Shape, shown
-from bayesreg.priors.dictionary import NormalTools
-from bayesreg.priors.dictionary_sparse import ElasticNetTools, LaplaceTools
+from bayesreg.priors.from_tools import ElasticNetTools, LaplaceTools, NormalTools
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
 from bayesreg.priors.values import HALF_LOG_2PI, log, mass_of, tensors
 

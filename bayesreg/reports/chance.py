@@ -70,12 +70,6 @@ class Shift:
 def adjusted(found: Mapping[Key, tuple[float, float]]) -> dict[Key, float]:
     """Holm's adjusted p-values with weights: what is at most α there is said wrongly with probability α, all together.
 
-    Args:
-        found: A p-value and its weight by name.
-
-    Returns:
-        The adjusted p-values by name, at most 1.
-
     >>> adjusted({"a": (0.01, 1.0), "b": (0.04, 1.0)})
     {'a': 0.02, 'b': 0.04}
     """
@@ -92,14 +86,6 @@ def adjusted(found: Mapping[Key, tuple[float, float]]) -> dict[Key, float]:
 def binomial_tails(hits: int, count: int, share: float) -> Tails:
     """Exact tails of a count of independent values.
 
-    Args:
-        hits: How many were counted.
-        count: Of how many.
-        share: The probability of each.
-
-    Returns:
-        Both tails.
-
     >>> round(binomial_tails(1, 3, 0.95).low, 5)
     0.00725
     """
@@ -109,16 +95,7 @@ def binomial_tails(hits: int, count: int, share: float) -> Tails:
 
 
 def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[Shift, dict[float, Tails]]:
-    """How rare the mean of the PIT values and the coverage of each level are. Several outputs count by the rarest of them.
-
-    Args:
-        predictive: A regression's prediction for N rows.
-        y: What was observed there.
-        seed: Seed of the draws.
-
-    Returns:
-        The shift, and tails by level of coverage.
-    """
+    """How rare the mean of the PIT values and the coverage of each level are. Several outputs count by the rarest of them."""
     u = predictive.pit(y).cpu().double().numpy().reshape(predictive.num_rows, -1)
     rows = len(u)
     seen = _summaries(u[None])[0]

@@ -5,29 +5,26 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from bayesreg import _check
-from bayesreg.comparison import METRICS, Comparison, compare
+import pyro
+import torch
+
+from bayesreg import _check, _text
+from bayesreg.comparison import Comparison, compare
 from bayesreg.data.rows import all_rows, as_inputs, names_of, order_by_name
-from bayesreg.metrics.readings import column, number
 from bayesreg.posteriors.base import AbstractPosterior
-from bayesreg.reports import facts, figures, text
-from bayesreg.reports.batchnorm import batchnorm_facts
-from bayesreg.reports.calibration import Confidence, Finding, calibration_facts, confidences, findings
-from bayesreg.reports.cards import WORDS, verdict
-from bayesreg.reports.glossary import GLOSSARY, READS
-from bayesreg.reports.noise import noise_facts
-from bayesreg.reports.pairs import pair_facts
-from bayesreg.reports.rows import MAX_OUTPUTS, uncertainty_facts, worst_rows
-from bayesreg.reports.rows import row_names as rows_of
+from bayesreg.reports.base import WORDS, AbstractSection, Material, all_sections
+from bayesreg.reports.sections.worst import row_names as rows_of
 from bayesreg.reports.svg import THEME
 from bayesreg.storage.files import replacing
 
 FORMAT = 1
+_MACROS = '{% from "macros.html" import gallery, badge, dot, sheet with context %}\n'
 
 
 @final
@@ -132,46 +129,55 @@ def report(
     comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed)
     named_rows, rows_are = rows_of(X, comparison.num_data, row_names)
     X, y, feature_names = _as_fitted(posteriors, X, y, feature_names)
-    described = facts.data_facts(
-        X,
-        comparison,
-        source=source,
-        feature_names=feature_names,
-        target_name=target_name,
-        classes=classes,
-        notes=notes,
-    )
-    found = (findings if comparison.labels is None else confidences)(comparison, y, seed=seed)
-    uncertainty = uncertainty_facts(comparison)
-    dropout, normalised = noise_facts(posteriors, uncertainty), batchnorm_facts(posteriors, uncertainty)
-    noises = {name: part["finding"] for name, part in dropout.items()}
-    noises |= {name: part["noise"] for name, part in normalised.items() if part["noise"]}
-    data: dict[str, Any] = {
+    given = {
+        "source": source,
+        "feature_names": feature_names,
+        "target_name": target_name,
+        "classes": classes,
+        "notes": notes,
+        "row_names": named_rows,
+        "rows_are": rows_are,
+        "num_samples": num_samples,
+    }
+    made = Material(posteriors, comparison, X, y, given, seed)
+    made.data |= {
         "format": FORMAT,
         "title": str(title),
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "versions": facts.versions(),
-        "missing": facts.missing_facts(missing, posteriors),
+        "versions": _versions(),
+        "missing": _missing(missing, posteriors),
         "num_samples": {name: p.num_samples for name, p in comparison.predictives.items()},
         "seed": seed,
-        "verdict": [card.to_dict() for card in verdict(posteriors, comparison, y, found, noises, missing, seed=seed)],
-        "data": described | {"rows_are": rows_are},
-        "models": facts.model_facts(posteriors, described["features"]),
-        "priors": facts.prior_facts(posteriors),
-        "fits": facts.fit_facts(posteriors),
-        "dropout": dropout,
-        "batchnorm": normalised,
-        "comparison": comparison.to_dict(),
-        "pairs": pair_facts(posteriors, num_samples=num_samples or 1000, seed=seed),
-        "calibration": calibration_facts(comparison, y, found),
-        "uncertainty": uncertainty,
-        "worst_rows": worst_rows(
-            comparison, y, classes=described["classes"], X=X, names=named_rows, features=described["features"]
-        ),
+        "verdict": [],
     }
-    data = json.loads(json.dumps(data, allow_nan=False))  # what is shown is what is saved
-    drawn = figures.draw_all(posteriors, comparison, y, data)
-    return Report(_render(data, drawn, comparison, found), data, comparison)
+    parts = all_sections()
+    for section in parts:
+        made.data |= section.facts(made)
+    cards = sorted((card for section in parts for card in section.cards(made)), key=lambda card: card.order)
+    made.data["verdict"] = [card.to_dict() for card in cards]
+    made.data = json.loads(json.dumps(made.data, allow_nan=False))  # what is shown is what is saved
+    return Report(_render(made, parts), made.data, comparison)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of this package and of what computed the numbers."""
+    import bayesreg
+
+    found = {"bayesreg": bayesreg.__version__, "torch": torch.__version__, "pyro": pyro.__version__}
+    return {name: str(version) for name, version in found.items()} | {"python": platform.python_version()}
+
+
+def _missing(missing: Mapping[str, str] | None, posteriors: Mapping[str, AbstractPosterior]) -> dict[str, str]:
+    """Fits that could not be had, by name, each with the reason.
+
+    Raises:
+        ValueError: If these are no names with reasons, or one of them is there.
+    """
+    for name, reason in ({} if missing is None else missing).items():
+        if not isinstance(name, str) or not isinstance(reason, str) or name in posteriors:
+            came = f"{name!r}: {reason!r} came" + " beside a posterior of that name" * (name in posteriors)
+            raise ValueError(f"missing must hold names of fits that are not there, each with a reason, but {came}; correct it.")
+    return dict(missing or {})
 
 
 def _as_fitted(posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, names: Any) -> tuple[Any, Any, Any]:
@@ -187,62 +193,18 @@ def _as_fitted(posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, name
     return X, model.targets(y), names
 
 
-Found = Mapping[str, Finding] | Mapping[str, Confidence]
-
-
-def _render(data: dict[str, Any], drawn: dict[str, Any], comparison: Comparison, found: Found) -> str:
-    shown = {metric for metric in comparison.scores[comparison.best] if METRICS[metric].headline}
-    return (
-        _environment()
-        .get_template("template.html")
-        .render(
-            data=data,
-            drawn=drawn,
-            theme=THEME,
-            words=WORDS,
-            table=comparison_table(comparison, found),
-            reads={key: line for key, line in READS.items() if key == "difference" or key in shown},
-            metrics=METRICS,
-            glossary=GLOSSARY,
-            max_outputs=MAX_OUTPUTS,
-            series={name: i % 6 for i, name in enumerate(data["fits"])},
-        )
-    )
-
-
-def comparison_table(comparison: Comparison, found: Found) -> dict[str, Any]:
-    """The comparison as heads and cells, the best of each column marked.
-
-    Args:
-        comparison: What `compare` found.
-        found: What the verdict says of the coverage.
-
-    Returns:
-        "heads", and "rows" with a name and cells of "text" and "mark" ("best", "off" or "").
-    """
-    names = list(comparison.scores)
-    heads, columns = [], []
-    for metric in comparison.scores[comparison.best]:
-        if not METRICS[metric].headline:
-            continue
-        values, goal = [comparison.scores[name][metric] for name in names], METRICS[metric].goal
-        share = metric.startswith("coverage") or metric in ("accuracy", "ece", "calibration_error")
-        shown = [f"{100 * value:.1f} %" for value in values] if share else column(values)
-        top = max(values) if goal == "higher" else min(values) if goal == "lower" else None
-        marks = ["best" if value == top and len(names) > 1 else "" for value in values]
-        if goal == "level":
-            marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
-        heads.append(METRICS[metric].head)
-        columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
-        if metric == "mlpd":
-            differences = [comparison.differences[name] for name in names]
-            cells = [
-                "0" if n == comparison.best else text.plus_minus(d.sum, d.sum_se)
-                for n, d in zip(names, differences, strict=True)
-            ]
-            heads.append("Δ ± se")
-            columns.append([{"text": cell, "mark": ""} for cell in cells])
-    return {"heads": heads, "rows": [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]}
+def _render(made: Material, parts: Sequence[AbstractSection]) -> str:
+    environment, data = _environment(), made.data
+    seen = {
+        "data": data,
+        "words": WORDS,
+        "regression": made.regression,
+        "series": {name: i % 6 for name, i in made.series.items()},
+    }
+    bodies = [environment.from_string(_MACROS + part.template).render(**seen, **part.shown(made)) for part in parts]
+    named = [(part.id, part.title) for part in parts]
+    page = environment.get_template("template.html")
+    return page.render(**seen, theme=THEME, sections=named, body="\n\n".join(bodies))
 
 
 def _environment() -> Any:
@@ -255,13 +217,13 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda value, digits=4: "–" if value is None else number(value, digits)
-    environment.filters["column"] = lambda values: column(list(values))
-    environment.filters["percent"] = text.percent
-    environment.filters["seconds"] = lambda value: "–" if value is None else text.seconds(value)
-    environment.filters["listing"] = lambda names: text.listing(list(names))
-    environment.filters["plus_minus"] = text.plus_minus
-    environment.filters["bounds"] = text.bounds
-    environment.filters["name"] = text.name_of
-    environment.filters["words"] = text.unbroken
+    environment.filters["number"] = lambda value, digits=4: "–" if value is None else _text.number(value, digits)
+    environment.filters["column"] = lambda values: _text.column(list(values))
+    environment.filters["percent"] = _text.percent
+    environment.filters["seconds"] = lambda value: "–" if value is None else _text.seconds(value)
+    environment.filters["listing"] = lambda names: _text.listing(list(names))
+    environment.filters["plus_minus"] = _text.plus_minus
+    environment.filters["bounds"] = _text.bounds
+    environment.filters["name"] = _text.name_of
+    environment.filters["words"] = _text.unbroken
     return environment

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bayesreg import _check
+from bayesreg._text import aligned
 from bayesreg.certificates.mode import certify
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import isolated
@@ -231,10 +232,8 @@ class Path:
             taken.setdefault(at, []).append(rule)
         columns = [[heads.get(c, c.replace("_", " ")), *values] for c, values in shown.items()]
         columns.append(["best by", *(", ".join(taken.get(i, [])) for i in range(len(self)))])
-        widths = [max(map(len, column)) for column in columns]
-        rows = [[*(v.rjust(w) for v, w in zip(row, widths, strict=True))] for row in zip(*columns, strict=True)]
         head = f"{len(self)} fits, the prior scale of {', '.join(self.names)}; in nats, held out for each row left out"
-        return "\n".join([head, *("  ".join([*row[:-1], row[-1].strip()]).rstrip() for row in rows)])
+        return "\n".join([head, *aligned(list(zip(*columns, strict=True)), ">" * (len(columns) - 1))])
 
     def __repr__(self) -> str:
         best = ", ".join(f"{rule}: {float(self.scales[at]):.4g}" for rule, at in self.marks().items())

@@ -1,9 +1,9 @@
-"""Whether stated probabilities came true, as facts and as one sentence a posterior."""
+"""Whether stated probabilities came true, beside what chance does when several posteriors are judged together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -11,14 +11,13 @@ import numpy as np
 from bayesreg.comparison import Comparison
 from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics import readings as _readings
-from bayesreg.metrics.measures import Coverage, plain
+from bayesreg.metrics.measures import Coverage
 from bayesreg.predictive.mixture import Predictive
+from bayesreg.reports.base import Material, num_outputs
 from bayesreg.reports.chance import CALIBRATION, Shift, Tails, adjusted, num_draws, ranked, regression_tails
-from bayesreg.reports.rows import num_outputs
-from bayesreg.reports.text import bounds, name_of, percent, plural
 
 Judgement = Literal["overconfident", "cautious", "consistent", "too few"]
-_BLIND = 0.10  # a test set that cannot tell two shares this far apart is too small to judge by
+BLIND = 0.10  # a test set that cannot tell two shares this far apart is too small to judge by
 _SURE = 0.1  # of the level: then a verdict "is" so, and does not only "look" so
 _EXACT_ROWS = 3000
 _WEIGHTS = {"shift": 0.4, 0.95: 0.4, 0.9: 0.2 / 3, 0.8: 0.2 / 3, 0.5: 0.2 / 3}  # what a verdict looks for first
@@ -64,16 +63,7 @@ class Finding:
 
 
 def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Finding]:
-    """What is said of each posterior of a regression, at one level for all that is said.
-
-    Args:
-        comparison: A regression's.
-        y: The targets that it scored.
-        seed: Seed of the test sets that are drawn to see what chance does.
-
-    Returns:
-        By name.
-    """
+    """What is said of each posterior of a regression, at one level for all that is said."""
     found = {name: regression_tails(predictive, y, seed=seed) for name, predictive in comparison.predictives.items()}
     p: dict[tuple[str, Any], tuple[float, float]] = {}
     for name, (shift, covered) in found.items():
@@ -105,7 +95,7 @@ def _judgement(coverage: Coverage, tails: Tails, off: bool) -> Judgement:
     """Of one count; "too few" when chance explains it, but would also hide a level that is wrong by ten points."""
     if off:
         return "overconfident" if tails.low < tails.high else "cautious"
-    return "too few" if coverage.lower < coverage.level - _BLIND else "consistent"
+    return "too few" if coverage.lower < coverage.level - BLIND else "consistent"
 
 
 @final
@@ -147,7 +137,7 @@ class Confidence:
         """By the number of hits."""
         if self.p_hits <= CALIBRATION:
             return "overconfident" if self.at_most < self.at_least else "cautious"
-        return "too few" if self.confidence - self.lower > _BLIND else "consistent"
+        return "too few" if self.confidence - self.lower > BLIND else "consistent"
 
     @property
     def sure(self) -> bool:
@@ -161,16 +151,7 @@ class Confidence:
 
 
 def confidences(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Confidence]:
-    """Stated against observed accuracy of each posterior, at one level for all that is said.
-
-    Args:
-        comparison: A classification's.
-        y: Class labels (N,).
-        seed: Seed of the test sets that are drawn to see what chance does.
-
-    Returns:
-        By name.
-    """
+    """Stated against observed accuracy of each posterior, at one level for all that is said."""
     found = {n: confidence(p, y, comparison.scores[n]["ece"], seed=seed) for n, p in comparison.predictives.items()}
     hits = {(name, "hits"): (c.p_hits, _HITS) for name, c in found.items()}
     together = adjusted(hits | {(name, "ece"): (c.p_ece, _ECE) for name, c in found.items()})
@@ -178,17 +159,7 @@ def confidences(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, C
 
 
 def confidence(predictive: Predictive, y: Any, ece: float, *, seed: int = 0) -> Confidence:
-    """Stated against observed accuracy of one classification.
-
-    Args:
-        predictive: A classification's prediction for N rows.
-        y: Class labels (N,).
-        ece: The expected calibration error found.
-        seed: Seed of the test sets that are drawn.
-
-    Returns:
-        The numbers.
-    """
+    """Stated against observed accuracy of one classification."""
     stated, _ = _readings.stated_and_right(predictive, y)
     labels, mean = _labels(predictive), predictive.mean.cpu().double()
     top = labels.class_probabilities(mean).amax(-1).numpy()
@@ -242,152 +213,9 @@ def _tails(stated: np.ndarray, hits: int) -> tuple[float, float]:
     return float(mass[: hits + 1].sum()), float(mass[hits:].sum())
 
 
-def calibration_facts(
-    comparison: Comparison, y: Any, found: Mapping[str, Finding] | Mapping[str, Confidence]
-) -> dict[str, dict[str, Any]]:
-    """Everything the calibration section shows, by posterior.
-
-    Args:
-        comparison: What `compare` found.
-        y: The targets that it scored.
-        found: What `findings` or `confidences` found.
-
-    Returns:
-        Plain values; "finding" is a sentence for the figure.
-    """
-    return {
-        name: _regression(comparison, name, y, part)
-        if isinstance(part, Finding)
-        else _classification(comparison, name, y, part)
-        for name, part in found.items()
-    }
+Judged = Mapping[str, Finding] | Mapping[str, Confidence]
 
 
-def _regression(comparison: Comparison, name: str, y: Any, found: Finding) -> dict[str, Any]:
-    predictive, scores = comparison.predictives[name], comparison.scores[name]
-    u = predictive.pit(y).cpu().double().numpy().ravel()
-    observed = _readings.coverage_curve(predictive, y)
-    low, high = _readings.binomial_band(u.size, _readings.LEVELS)
-    ends = float(((u < 0.05) | (u > 0.95)).mean())
-    below, above = int((observed < low).sum()), int((observed > high).sum())
-    return {
-        "coverages": [{**asdict(c), "judgement": found.judgements[c.level]} for c in scores.coverages],
-        "levels": list(_readings.LEVELS),
-        "observed": [float(share) for share in observed],
-        "calibration_error": plain(scores["calibration_error"]),
-        "outside_band": below + above,
-        "pit_counts": [int(count) for count in np.histogram(u, 10, (0, 1))[0]],
-        "pit_mean": float(u.mean()),
-        "ends": ends,
-        "shift": {"mean": found.shift.mean, "standard_errors": plain(found.shift.distance), "clear": found.shifted},
-        "finding": pit_finding(ends, found),
-        "curve_finding": _curve_finding(name, below, above, len(observed)),
-    }
-
-
-def pit_finding(ends: float, found: Finding) -> str:
-    """The histogram of PIT values in words: what the verdict says of them, and how far out they are.
-
-    Args:
-        ends: Share of the values below 0.05 or above 0.95.
-        found: What the verdict says.
-
-    Returns:
-        One or two sentences.
-    """
-    said = {"overconfident": "more than chance: too narrow", "cautious": "fewer than chance: too wide"}.get(
-        found.judgements[0.9], "as chance allows"
-    )
-    text = f"{percent(ends)} of the values lie in the outermost 10 % of their predictive, {said}."
-    return f"{text} {shift_sentence(found)}" if found.shifted else text
-
-
-def shift_sentence(found: Finding) -> str:
-    """That the predictions lean to one side, in words.
-
-    Args:
-        found: What the verdict says.
-
-    Returns:
-        One sentence.
-    """
-    where = "" if found.output is None else f" (output {found.output})"
-    return (
-        f"Predictions are too {found.side} on average{where}: the truths lie at the {percent(found.shift.mean)} point of their "
-        f"predictives, {abs(found.shift.distance):.1f} standard errors from the middle."
-    )
-
-
-def _curve_finding(name: str, below: int, above: int, levels: int) -> str:
-    if not below and not above:
-        return f"{name_of(name)} stays inside the band at all {levels} levels"
-    parts = [f"{side} the band at {count}" for side, count in (("below", below), ("above", above)) if count]
-    return f"{name_of(name)} lies {' and '.join(parts)} of {levels} levels"
-
-
-def _classification(comparison: Comparison, name: str, y: Any, found: Confidence) -> dict[str, Any]:
-    predictive, scores = comparison.predictives[name], comparison.scores[name]
-    stated, observed, count = (part.tolist() for part in _readings.reliability_bins(predictive, y))
-    return {
-        **{key: plain(value) for key, value in asdict(found).items()},
-        "judgement": found.judgement,
-        "ece_off": found.p_ece <= CALIBRATION,
-        "brier": plain(scores["brier"]),
-        "bins": [list(row) for row in zip(stated, observed, count, strict=True)],
-        "finding": f"Calibration error {ece_words(found)}.",
-    }
-
-
-def ece_words(found: Confidence) -> str:
-    """A calibration error beside what chance makes of it.
-
-    Args:
-        found: The numbers.
-
-    Returns:
-        A clause.
-    """
-    error, limit = percent(found.ece), percent(found.ece_limit, apart=found.ece)
-    if found.p_ece <= CALIBRATION:
-        return f"{error}, above the {limit} that chance allows"
-    if found.ece > found.ece_limit:
-        return f"{error}, above the {limit} that chance alone passes in one test set of twenty, but too near to say more"
-    return f"{error}, below the {limit} that chance allows"
-
-
-def coverage_sentence(coverage: Coverage, values: str, judgement: Judgement) -> str:
-    """One level's coverage in words, with its 95 % interval and what that allows to be said.
-
-    Args:
-        coverage: Observed coverage.
-        values: What was counted, "92 test rows".
-        judgement: What the verdict says.
-
-    Returns:
-        A clause.
-    """
-    level = percent(coverage.level)
-    ends = bounds(coverage.lower, coverage.upper, coverage.level)
-    found = f"{percent(coverage.rate)} of the {values} (95 % CI {ends})"
-    text = f"its {level} intervals cover {found}"
-    holds = coverage.lower <= coverage.level <= coverage.upper
-    says: dict[Judgement, str] = {
-        "overconfident": ": too narrow",
-        "cautious": ": wider than they need be",
-        "consistent": f": cannot be told apart from {level}" if holds else ", but chance may explain that",
-        "too few": f": too few rows to tell whether that is {level} or {percent(coverage.level - _BLIND)}",
-    }
-    return text + says[judgement]
-
-
-def counted(comparison: Comparison) -> str:
-    """What the coverage counts, in words.
-
-    Args:
-        comparison: A regression's.
-
-    Returns:
-        "92 test rows", or with K outputs "276 test values".
-    """
-    count = comparison.scores[comparison.best].coverages[0].num_data
-    return plural(count, "test row" if count == comparison.num_data else "test value")
+def judgements(made: Material) -> Judged:
+    """What is said of each posterior's calibration."""
+    return (findings if made.regression else confidences)(made.comparison, made.y, seed=made.seed)

@@ -1,20 +1,10 @@
-"""What the report's words and metrics mean, for a reader who has not met them."""
+"""What the page's words mean, for a reader who has not met them."""
 
 from __future__ import annotations
 
-READS: dict[str, str] = {
-    "mlpd": "mean log probability (density) given to what happened, in nats a row; the one score that sees everything.",
-    "difference": "log density summed over the rows, minus that of the best, ± its standard error, paired by row; the verdict "
-    "says where it may be chance.",
-    "rmse": "root mean squared error of the predicted mean, in target units; says nothing about the intervals.",
-    "crps": "a distance between the predicted distribution and what happened, in target units; for a prediction without any "
-    "spread it is the absolute error.",
-    "mean_width": "mean width of the 95 % intervals, in target units; narrow is good only where the coverage is right.",
-    "coverage_95": "share of the truths inside the 95 % intervals; right at 95 %, too narrow below, too wide above.",
-    "accuracy": "share of the rows whose most probable class was the observed one.",
-    "brier": "mean squared distance between the stated probabilities and what happened.",
-    "ece": "mean gap between stated probability and observed share, in 15 bins; chance alone makes it larger than zero.",
-}
+from typing import Any, ClassVar, final
+
+from bayesreg.reports.base import AbstractSection, Material, all_sections
 
 GLOSSARY: dict[str, str] = {
     "Posterior": "what is known about every unknown after the data: a distribution. A regularised fit is its highest "
@@ -42,3 +32,30 @@ GLOSSARY: dict[str, str] = {
     "Constrained space": "a mode depends on the coordinates: in “constrained” ones a positive unknown is itself, in "
     "“unconstrained” ones its logarithm. A Laplace approximation needs the second.",
 }
+
+
+@final
+class Reading(AbstractSection):
+    """The glossary, with what other sections add to it."""
+
+    id: ClassVar[str] = "reading"
+    title: ClassVar[str] = "Words"
+    place: ClassVar[float] = 100
+    template: ClassVar[str] = """<section id="reading">
+<h2>How to read this</h2>
+<details><summary>Words used on this page</summary>
+<dl class="words">
+{% for word, meaning in glossary.items() %}
+<dt>{{ word }}</dt><dd>{{ meaning }}</dd>
+{% endfor %}
+</dl>
+</details>
+</section>"""
+
+    def facts(self, made: Material) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def shown(self, made: Material) -> dict[str, Any]:
+        """The words."""
+        return {"glossary": GLOSSARY | {word: text for section in all_sections() for word, text in section.words.items()}}

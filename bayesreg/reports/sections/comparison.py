@@ -1,0 +1,234 @@
+"""Who predicts better than whom, beside what chance does to a difference when several are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
+
+import numpy as np
+import torch
+
+from bayesreg._text import column, counted, listing, name_of, number, percent, plus_minus
+from bayesreg.comparison import METRICS, Comparison, Difference
+from bayesreg.metrics import readings as _readings
+from bayesreg.predictive.mixture import Predictive
+from bayesreg.reports.base import AbstractSection, Card, Line, Material, State
+from bayesreg.reports.chance import AHEAD, adjusted, ranked
+from bayesreg.reports.judged import Judged, judgements
+
+_SAME = 0.01  # nats over all rows
+_SETS, _COMPONENTS, _ROWS = 500, 50, 2000
+READS: dict[str, str] = {
+    "mlpd": "mean log probability (density) given to what happened, in nats a row; the one score that sees everything.",
+    "difference": "log density summed over the rows, minus that of the best, ± its standard error, paired by row; the verdict "
+    "says where it may be chance.",
+    "rmse": "root mean squared error of the predicted mean, in target units; says nothing about the intervals.",
+    "crps": "a distance between the predicted distribution and what happened, in target units; for a prediction without any "
+    "spread it is the absolute error.",
+    "mean_width": "mean width of the 95 % intervals, in target units; narrow is good only where the coverage is right.",
+    "coverage_95": "share of the truths inside the 95 % intervals; right at 95 %, too narrow below, too wide above.",
+    "accuracy": "share of the rows whose most probable class was the observed one.",
+    "brier": "mean squared distance between the stated probabilities and what happened.",
+    "ece": "mean gap between stated probability and observed share, in 15 bins; chance alone makes it larger than zero.",
+}
+
+
+@final
+class Scores(AbstractSection):
+    """The scores."""
+
+    id: ClassVar[str] = "comparison"
+    title: ClassVar[str] = "Comparison"
+    place: ClassVar[float] = 4
+    template: ClassVar[str] = """<section id="comparison">
+<h2>Comparison</h2>
+{% call sheet("Comparison table", "Scores on {:,} test rows. ↑ higher is better, ↓ lower is better, ★ the best of its column".format(data.data.num_test) ~ (", ! coverage that chance does not explain." if regression else "."), ["posterior"] + table.heads + ["unknowns", "fit time"]) %}
+{% for row in table.rows %}
+<tr><th scope="row">{{ dot(row[0]) }}{{ row[0] }}</th>
+{%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ {"best": " ★", "off": " !", "": ""}[cell.mark] }}</td>{% endfor -%}
+<td>{{ "{:,}".format(data.fits[row[0]].num_parameters) }}</td><td>{{ data.fits[row[0]].seconds | seconds }}</td></tr>
+{% endfor %}
+{% endcall %}
+<dl class="small">
+{% for key, line in reads.items() %}
+<div><dt>{{ "Δ ± se" if key == "difference" else metrics[key].head }}:</dt> <dd>{{ line }}</dd></div>
+{% endfor %}
+</dl>
+{% for note in data.comparison.notes %}
+<p>{{ note | words }}</p>
+{% endfor %}
+</section>"""
+
+    def facts(self, made: Material) -> dict[str, Any]:
+        """All that `compare` found."""
+        return {"comparison": made.comparison.to_dict()}
+
+    def cards(self, made: Material) -> Iterable[Card]:
+        """Which predicts best."""
+        yield best_card(made.comparison, made.y, seed=made.seed)
+
+    def shown(self, made: Material) -> dict[str, Any]:
+        """The table and how its columns are read."""
+        kept = {m for m in made.comparison.scores[made.comparison.best] if METRICS[m].headline} | {"difference"}
+        reads = {key: line for key, line in READS.items() if key in kept}
+        return {"table": comparison_table(made.comparison, made.once(judgements)), "reads": reads, "metrics": METRICS}
+
+
+def comparison_table(comparison: Comparison, found: Judged) -> dict[str, Any]:
+    """The comparison as heads and cells, the best of each column marked."""
+    names = list(comparison.scores)
+    heads, columns = [], []
+    for metric, values, best in comparison.headline():
+        share = metric.startswith("coverage") or metric in ("accuracy", "ece")
+        shown = [f"{100 * value:.1f} %" for value in values] if share else column(values)
+        marks = ["best" if top and len(names) > 1 else "" for top in best]
+        if METRICS[metric].goal == "level":
+            marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
+        heads.append(METRICS[metric].head)
+        columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
+        if metric == "mlpd":
+            heads.append("Δ ± se")
+            columns.append([{"text": cell, "mark": ""} for cell in comparison.deltas()])
+    return {"heads": heads, "rows": [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]}
+
+
+def best_card(comparison: Comparison, y: Any, *, seed: int = 0) -> Card:
+    """Which posterior predicts best, and whether that is more than chance makes among so many."""
+    best, scores = comparison.best, comparison.scores
+    point = {"rmse": "RMSE {} in target units", "accuracy": "accuracy {}"}
+    shown = [text.format(_point(key, scores[best][key])) for key, text in point.items() if key in scores[best]]
+    lines = [Line("neutral", f"{best}: log density {number(scores[best]['mlpd'], 3)} nats a row, {', '.join(shown)}.")]
+    others = sorted((n for n in scores if n != best), key=lambda n: -comparison.differences[n].sum)
+    found = leads(comparison, y, seed=seed)
+    lines += [Line("neutral", lead.sentence) for lead in (found[name] for name in others)]
+    kinds = {kind: [n for n in others if found[n].kind == kind] for kind in ("same", "clear", "unclear", "few rows", "mixed")}
+    return Card("Prediction", *_best_headline(comparison, others, kinds), tuple(lines), "comparison", 2)
+
+
+def _best_headline(comparison: Comparison, others: list[str], kinds: Mapping[str, list[str]]) -> tuple[State, str]:
+    best, clear = name_of(comparison.best), kinds["clear"]
+    unclear = [n for n in others if n in kinds["same"] or n in kinds["unclear"]]
+    few = [n for n in others if n in kinds["few rows"] or n in kinds["mixed"]]
+    if not others:
+        return "neutral", f"Only {best} is here: nothing to compare it with."
+    if len(kinds["same"]) == len(others):
+        return "neutral", f"{listing([comparison.best, *others])} predict the same."
+    if len(clear) == len(others):
+        return "good", f"{best} predicts best."
+    rows = f"a few rows decide between it and {listing(few, 'or')}" if few else ""
+    if not clear:
+        them = "the others" if len(unclear) > 2 else listing(unclear, "or") if unclear else ""
+        told = f"{counted(comparison.num_data, 'row')} cannot tell it from {them}" if them else ""
+        return "neutral", f"{best} is ahead, but {', and '.join(filter(None, (told, rows)))}."
+    told = f"it cannot be told apart from {listing(unclear, 'or')}" if unclear else ""
+    return "good", f"{best} predicts better than {listing(clear)}; {', and '.join(filter(None, (told, rows)))}."
+
+
+def _point(metric: str, value: float) -> str:
+    return percent(value) if metric == "accuracy" else number(value, 3)
+
+
+@final
+@dataclass(frozen=True)
+class Lead:
+    """The best against another one.
+
+    Attributes:
+        kind: "same"; "clear" where chance does not explain the lead, "unclear" where it may; "few rows" where a few rows make
+            it, "mixed" where they make it against most of the others.
+        sentence: That in words.
+    """
+
+    kind: Literal["same", "clear", "unclear", "few rows", "mixed"]
+    sentence: str
+
+
+def leads(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Lead]:
+    """The best against each of the others.
+
+    The test is Student's on the paired differences of the rows, or the sign test where a few rows carry the difference.
+    Differences of log densities are skewed: a narrower prediction gains a little on most rows and loses much on a rare one,
+    which few rows may not hold. So a lead must besides be one that the other's own predictive would not give it: Cox's test,
+    with test sets drawn from the other. The best was chosen by looking, so any of the k(k − 1)/2 pairs might have come out on
+    top: Holm's multipliers begin there.
+
+    References:
+        Cox (1961), Tests of separate families of hypotheses.
+    """
+    others = [name for name in comparison.scores if name != comparison.best]
+    level = AHEAD / max(1, len(others) * (len(others) + 1) // 2)
+    paired = {name: _p(comparison.differences[name], comparison.num_data) for name in others}
+    best, predictives = comparison.predictives[comparison.best], comparison.predictives
+    if_right = {name: _p_if_right(best, predictives[name], y, seed) for name in others if paired[name] <= AHEAD}
+    p: dict[Hashable, tuple[float, float]] = {n: (max(paired[n], if_right.get(n, 0.0)), 1.0) for n in others}
+    p |= {(i,): (1.0, 1.0) for i in range(len(others) * (len(others) - 1) // 2)}  # the pairs without the best
+    together = adjusted(p)
+    out = {}
+    for name in others:
+        in_doubt = if_right[name] if if_right.get(name, 0.0) > max(level, paired[name]) else None
+        found = comparison.differences[name], together[name] <= AHEAD, in_doubt
+        out[name] = _lead(name_of(name), name_of(comparison.best), *found)
+    return out
+
+
+def _p_if_right(best: Predictive, other: Predictive, y: Any, seed: int) -> float:
+    """How often the best would lead by so much, or more, in test sets that the other predictive makes.
+
+    Any statistic has its right distribution there, so a few components and rows are enough for one.
+    """
+    rows = torch.arange(0, other.num_rows, -(-other.num_rows // _ROWS))
+    best, other, y = _readings.take(best, rows), _readings.take(other, rows), other.target(y)[rows.to(other.output.device)]
+    sets, thin = other.sample(_SETS, seed=seed), [_thinned(best), _thinned(other)]
+    leads = [[float(p.log_prob(each).double().sum()) for p in thin] for each in (y, *sets)]
+    lead = np.array([a - b for a, b in leads])
+    return ranked(-float(lead[0]), -lead[1:])
+
+
+def _thinned(predictive: Predictive) -> Predictive:
+    """The same with a few components at even distances."""
+    each = slice(None, None, -(-predictive.num_samples // _COMPONENTS))
+    noise = {name: value[each] for name, value in predictive.noise.items()}
+    return Predictive(predictive.likelihood, predictive.output[each], noise)
+
+
+def _p(d: Difference, rows: int) -> float:
+    """Two-sided."""
+    from scipy.stats import t
+
+    if d.heavy_tailed:
+        return d.sign_test
+    if rows < 2 or abs(d.sum) < _SAME or math.isnan(d.sum_se):
+        return 1.0
+    return 0.0 if d.sum_se == 0 else float(2 * t.sf(abs(d.sum) / d.sum_se, rows - 1))
+
+
+def _lead(name: str, best: str, d: Difference, clear: bool, in_doubt: float | None) -> Lead:
+    if abs(d.sum) < _SAME and not d.heavy_tailed:
+        return Lead("same", f"{name} is less than 0.01 nats behind: it predicts the same.")
+    if math.isnan(d.sum_se):
+        return Lead("unclear", f"{name} is {number(abs(d.sum), 3)} nats behind: one row gives no standard error.")
+    if_right = f"but if {name} were right, it would be so far behind in {percent(in_doubt)} of such test sets"
+    doubt = "" if in_doubt is None else if_right
+    if d.heavy_tailed:
+        return _few_rows(name, best, d, clear, doubt)
+    behind = f"{name} is {plus_minus(abs(d.sum), d.sum_se)} nats behind over all rows"
+    ratio = math.inf if d.sum_se == 0 else abs(d.sum) / d.sum_se
+    times = f"{ratio:.1f} times its standard error" if ratio < 100 else "over 100 times its standard error"
+    if clear:
+        return Lead("clear", f"{behind}: {times}, more than chance explains.")
+    size = "within its standard error" if ratio < 1 else times
+    return Lead("unclear", f"{behind}: {size}, {doubt or 'which chance may explain'}.")
+
+
+def _few_rows(name: str, best: str, d: Difference, clear: bool, doubt: str) -> Lead:
+    """A sum that a few rows make says little: the median row and the share of rows say more."""
+    ahead = d.share < 0.5
+    share, median = 1 - d.share if ahead else d.share, number(abs(d.median), 2)
+    made = f"{name} is {number(abs(d.sum), 3)} nats behind in sum, but a few rows make that"
+    rows = f"{best if ahead else name} is ahead on {percent(share)} of the rows"
+    if not clear:
+        return Lead("few rows", f"{made}; {rows}, {doubt or 'which chance may explain'}.")
+    kind = "clear" if ahead else "mixed"
+    return Lead(kind, f"{made}; {rows}, by {median} nats on the median one, more than chance explains.")

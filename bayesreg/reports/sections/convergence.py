@@ -1,0 +1,258 @@
+"""Whether each fit passed its own check, and what dropout or random batches make of its predictions by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, final
+
+from bayesreg import plots
+from bayesreg._text import bounds, listing, number, percent
+from bayesreg.behaviour.batchnorm import AVERAGES
+from bayesreg.layers import VariationalDropout
+from bayesreg.metrics.measures import plain
+from bayesreg.posteriors.base import AbstractPosterior, Dirac
+from bayesreg.posteriors.masks import Noisy
+from bayesreg.posteriors.refreshed import WithStatistics
+from bayesreg.reports.base import AbstractSection, Card, Line, Material
+from bayesreg.reports.sections.uncertainty import parts
+
+
+@final
+class Convergence(AbstractSection):
+    """How each fit went."""
+
+    id: ClassVar[str] = "convergence"
+    title: ClassVar[str] = "Convergence"
+    place: ClassVar[float] = 3
+    template: ClassVar[str] = """<section id="convergence">
+<h2>Convergence</h2>
+{% set kinds = data.fits.values() | map(attribute="objective") | unique | list %}
+{% if kinds | length > 1 %}
+<p>A log joint and an ELBO are different quantities: compare each curve with itself only, never their heights.</p>
+{% endif %}
+<div class="fits">
+{% for name, reason in data.missing.items() %}
+<article>
+<h3>{{ name }}</h3>
+<p>{{ badge("neutral", "Not fitted") }}</p>
+<p>{{ reason | words }}</p>
+</article>
+{% endfor %}
+{% for name, fit in data.fits.items() %}
+<article>
+<h3>{{ dot(name) }}{{ name }}</h3>
+<p>{{ badge("good" if fit.converged else "bad", "Converged" if fit.converged else "Not converged") }}</p>
+{% if name in history %}
+{% set f = history[name] %}
+<figure aria-labelledby="{{ f.label }}">
+{{ f.svg | safe }}
+<figcaption id="{{ f.label }}">{{ f.finding | words }}</figcaption>
+</figure>
+{% endif %}
+<p>{{ fit.certificate | words }}</p>
+<dl class="small">
+<div><dt>Method</dt> <dd>{{ fit.method }}, seed {{ fit.seed }}, {{ fit.seconds | seconds }}</dd></div>
+{% if fit.space %}
+<div><dt>Mode taken</dt> <dd>in {{ fit.space }} space</dd></div>
+{% endif %}
+{% if fit.log_evidence is not none %}
+<div><dt>Log evidence</dt> <dd>{{ fit.log_evidence | number(5) }} nats</dd></div>
+{% endif %}
+{% if name in data.dropout %}
+<div><dt>Dropout</dt> <dd>{{ data.dropout[name].finding | words }}</dd></div>
+{% for layer in data.dropout[name].layers if layer.weights %}
+<div><dt>Noise{% if layer.layer %} at layer {{ layer.layer }}{% endif %}</dt> <dd>on {% for weight in layer.weights %}<code>{{ weight }}</code>{{ ", " if not loop.last }}{% endfor %}; {% if layer.rate is not none %}rate {{ layer.rate | number(3) }}, {% endif %}{{ "learned" if layer.learned else "set by hand" }}</dd></div>
+{% endfor %}
+{% for weight, share in data.dropout[name].sparsity.items() %}
+<div><dt>Sparsity of <code>{{ weight }}</code></dt> <dd>{{ share | percent }} of its entries are noise alone and can be set to zero</dd></div>
+{% endfor %}
+{% endif %}
+{% if name in data.batchnorm %}
+<div><dt>Batch normalisation</dt> <dd>{{ data.batchnorm[name].finding | words }}{% if data.batchnorm[name].noise %} {{ data.batchnorm[name].noise | words }}{% endif %}</dd></div>
+{% endif %}
+{% for note in fit.notes %}
+<div><dt>Note</dt> <dd>{{ note | words }}</dd></div>
+{% endfor %}
+</dl>
+{% if fit.details %}
+<details><summary>Numbers behind it</summary><dl class="small">
+{% for key, value in fit.details.items() %}
+<div><dt>{{ key }}</dt> <dd>{{ value if value is string else value | number }}</dd></div>
+{% endfor %}
+</dl></details>
+{% endif %}
+</article>
+{% endfor %}
+</div>
+</section>"""
+
+    def facts(self, made: Material) -> dict[str, Any]:
+        """By posterior; of dropout and batch normalisation only where there is some."""
+        found = made.once(parts)
+        return {
+            "fits": {name: _fit(posterior) for name, posterior in made.posteriors.items()},
+            "dropout": noise_facts(made.posteriors, found),
+            "batchnorm": batchnorm_facts(made.posteriors, found),
+        }
+
+    def cards(self, made: Material) -> Iterable[Card]:
+        """Whether all passed their check."""
+        yield convergence_card(made.posteriors, made.data["missing"])
+
+    def shown(self, made: Material) -> dict[str, Any]:
+        """The course of the objective."""
+        return {
+            "history": {
+                name: made.draw(plots.history(p, series=made.series[name]), p.history.label, _history(p))
+                for name, p in made.posteriors.items()
+                if len(p.history.steps) > 1
+            }
+        }
+
+
+def _fit(posterior: AbstractPosterior) -> dict[str, Any]:
+    history, certificate = posterior.history, posterior.certificate
+    return {
+        "method": posterior.method,
+        "seed": posterior.seed,
+        "seconds": plain(posterior.elapsed),
+        "num_data": posterior.num_data,
+        "num_parameters": posterior.model.num_parameters,
+        "converged": certificate.converged,
+        "certificate": certificate.sentence,
+        "details": {k: plain(v) if isinstance(v, (int, float)) else str(v) for k, v in certificate.details.items()},
+        "objective": history.label,
+        "steps": [int(step) for step in history.steps],
+        "history": [plain(value) for value in history.objective],
+        "notes": list(history.notes),
+        "space": posterior.space,
+        "log_evidence": None if posterior.log_evidence is None else plain(posterior.log_evidence),
+    }
+
+
+def _history(posterior: AbstractPosterior) -> str:
+    history = posterior.history
+    name = "log joint" if history.label == "log joint" else "ELBO, an estimate from a few draws at each step,"
+    return (
+        f"The {name} went from {number(history.objective[0])} nats at step {history.steps[0]:,} "
+        f"to {number(history.objective[-1])} at step {history.steps[-1]:,}."
+    )
+
+
+def convergence_card(posteriors: Mapping[str, AbstractPosterior], missing: Mapping[str, str] | None = None) -> Card:
+    """Whether every fit passed its own check, and which could not be had."""
+    failed = {name: p.certificate.sentence for name, p in posteriors.items() if not p.certificate.converged}
+    lines = [Line("bad", f"{name}: {sentence}") for name, sentence in failed.items()]
+    lines += [Line("neutral", f"{name} could not be fitted: {reason}") for name, reason in (missing or {}).items()]
+    without = f" {listing(list(missing))} could not be fitted." if missing else ""
+    if failed:
+        head = f"{listing(list(failed))} cannot be trusted: the fit did not pass its check.{without}"
+        return Card("Convergence", "bad", head, tuple(lines), "convergence", 0)
+    few = {1: "The fit converged.", 2: "Both fits converged."}
+    head = few.get(len(posteriors), f"All {len(posteriors)} fits converged.")
+    passed = Line("good", f"{listing(list(posteriors))}: passed the check that each method makes of itself.")
+    if without:
+        return Card("Convergence", "neutral", f"{head}{without}", (passed, *lines), "convergence", 5)
+    return Card("Convergence", "good", head, (passed,), "convergence", 5)
+
+
+def noise_facts(posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The noise layers of each fit by dropout, and the uncertainty that they make: its weights are one point without them."""
+    found = {}
+    for name, posterior in posteriors.items():
+        posterior = posterior.base if isinstance(posterior, WithStatistics) else posterior
+        if not isinstance(posterior, Noisy):
+            continue
+        layers = [_layer(layer, posterior) for layer in posterior.network.sites]
+        mine = [part for part in parts if part["posterior"] == name]
+        keys = ("output", "epistemic_sd", "sd", "epistemic_share")
+        found[name] = {
+            "layers": layers,
+            "sparsity": {weight: plain(share) for weight, share in posterior.sparsity().items()},
+            "uncertainty": [{key: part[key] for key in keys} for part in mine],
+            "finding": f"{_makes(layers, mine)} {_origin(layers)}",
+        }
+    return found
+
+
+def _layer(name: str, posterior: Noisy) -> dict[str, Any]:
+    layer: Any = posterior.network.layers[name]
+    return {
+        "layer": name,
+        "noise": posterior.noises[name],
+        "rate": None if isinstance(layer, VariationalDropout) else plain(float(layer.rate)),
+        "learned": bool(layer.learned),
+        "weights": list(posterior.network.sites[name].weights),
+    }
+
+
+def place(name: str) -> str:
+    """A layer's name inside a sentence; the network itself has none.
+
+    >>> place("3"), place("")
+    ('layer 3', 'the network')
+    """
+    return f"layer {name}" if name else "the network"
+
+
+def _makes(layers: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]]) -> str:
+    """The layers and what they make: one sentence."""
+    groups: dict[str, list[str]] = {}
+    for layer in layers:
+        groups.setdefault(layer["noise"], []).append(layer["layer"])
+    said = "; ".join(f"{noise} at {listing([place(name) for name in names])}" for noise, names in groups.items())
+    return f"{said}: {makes(parts)}."
+
+
+def makes(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What a noise that is all of a fit's posterior makes of its predictions, as the end of a sentence.
+
+    >>> makes([{"epistemic_sd": 3.0, "sd": 5.0, "epistemic_share": 0.36}])
+    'alone, this noise makes an epistemic sd of 3 of 5 in all (36 % of the variance)'
+    """
+    shares = [part["epistemic_share"] for part in parts]
+    if len(parts) == 1:
+        sd, total = (number(parts[0][key], 2) for key in ("epistemic_sd", "sd"))
+        made = f"an epistemic sd of {sd} of {total} in all ({percent(shares[0])} of the variance)"
+    else:
+        made = f"{bounds(min(shares), max(shares))} of the predictive variance, from output to output"
+    return f"alone, this noise makes {made}"
+
+
+def _origin(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Whether a person or the data decided on that number."""
+    by_hand = [place(layer["layer"]) for layer in layers if not layer["learned"]]
+    if not by_hand:
+        return "How strong it is was learned with the weights."
+    if len(by_hand) < len(layers):
+        return f"The rate of {listing(by_hand)} was set by hand, and this number in part with it."
+    return "A rate that is set by hand sets this number by hand."
+
+
+def batchnorm_facts(
+    posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The statistics behind each fit's predictions."""
+    found = {}
+    for name, posterior in posteriors.items():
+        statistics = posterior.batch_statistics
+        if statistics is None:
+            continue
+        # at one point, only the batches differ from draw to draw
+        alone = isinstance(posterior, WithStatistics) and posterior.at_a_point
+        mine = [part for part in parts if part["posterior"] == name]
+        which = statistics.removesuffix(", for each draw")
+        noise = (
+            f"A draw takes {which}: {makes(mine)}. How many rows a batch has was set by hand, and this number with it."
+            if alone
+            else ""
+        )
+        shared = statistics == AVERAGES and not isinstance(posterior, Dirac)  # which have one draw
+        better = ", one set for all draws; bayesreg.refresh_batchnorm gives each draw its own" if shared else ""
+        found[name] = {
+            "layers": list(posterior.model.behaviour.coupling),
+            "statistics": statistics,
+            "finding": f"predicts by {statistics}{better}.",
+            "noise": noise,
+        }
+    return found

@@ -1,0 +1,65 @@
+"""What was assumed: each prior table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, final
+
+from bayesreg.behaviour.invariance import SCALE_NOTE
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.reports.base import AbstractSection, Material
+
+
+@final
+class Priors(AbstractSection):
+    """Each distinct prior table."""
+
+    id: ClassVar[str] = "priors"
+    title: ClassVar[str] = "Priors"
+    place: ClassVar[float] = 2
+    template: ClassVar[str] = """<section id="priors">
+<h2>Priors</h2>
+<p>What was assumed about each unknown before the data{% if data.models | selectattr("standardize") | list %}, in standardised units{% endif %}. A penalty of the loss is minus the log of a prior, in nats.</p>
+{% for table in data.priors %}
+{% set noted = table.rows | selectattr("note") | list %}
+{% call sheet("Prior table %d" % loop.index, "Prior of " ~ (table.posteriors | listing), ["tensor", "shape", "prior", "scale used", "penalty", "rule", "note" if noted else ""], "text") %}
+{% for row in table.rows %}
+<tr><th scope="row"><code>{{ row.tensor }}</code></th><td>{{ row.shape }}</td><td>{{ row.prior }}</td><td>{{ row.scale }}</td><td>{{ row.penalty }}</td><td>{{ row.source }}</td>{% if noted %}<td class="note">{{ row.note }}</td>{% endif %}</tr>
+{% endfor %}
+{% endcall %}
+{% for remark in table.remarks %}
+<p>{{ remark }}</p>
+{% endfor %}
+{% endfor %}
+</section>"""
+
+    def facts(self, made: Material) -> dict[str, Any]:
+        """The tables."""
+        return {"priors": _tables(made.posteriors)}
+
+
+def _tables(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, Any]]:
+    """Each distinct prior table once, with the posteriors that it belongs to."""
+    found: list[dict[str, Any]] = []
+    for name, posterior in posteriors.items():
+        table = posterior.model.prior_table()
+        rows, said = table.to_dicts(), list(table.notes)
+        for other in found:
+            if other["rows"] == rows and other["remarks"][: len(said)] == said:
+                other["posteriors"].append(name)
+                break
+        else:
+            found.append({"posteriors": [name], "rows": rows, "remarks": said + _remarks(rows)})
+    return found
+
+
+def _remarks(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """What a note of the table is too short to say."""
+    if not any(SCALE_NOTE in row["note"] for row in rows):
+        return []
+    return [
+        "A weight that a batch normalisation follows is scale-invariant: each output unit's weights can be multiplied by any "
+        "positive number and the network stays the same function. A Gaussian prior there does not restrict the function; it "
+        "sets the weights' length, and with it the size of an optimizer's effective step (van Laarhoven, 2017, L2 "
+        "regularization versus batch and weight normalization)."
+    ]

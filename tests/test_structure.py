@@ -51,6 +51,52 @@ def test_files_stay_small_and_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(text)), "the first lines say the file's idea"
 
 
+PROSE = {"sentence", "notes", "details", "said", "of_statistics"}
+READERS = {"startswith", "endswith", "removesuffix", "removeprefix", "split", "partition", "rpartition", "find", "replace"}
+SHOW = {"certificates/words.py"}  # which makes the words
+
+
+def is_prose(node):
+    return isinstance(node, ast.Attribute) and node.attr in PROSE
+
+
+def reads_prose(node):
+    """Whether words that were made for people decide something: `in`, `re`, a method of texts, a look-up by name."""
+    match node:
+        case ast.Compare(left=left, comparators=others):
+            return any(map(is_prose, [left, *others]))
+        case ast.Subscript(value=value, ctx=ast.Load()):
+            return is_prose(value)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="re")), args=given):
+            return any(is_prose(part) for one in given for part in ast.walk(one))
+        case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in READERS:
+            return any(map(is_prose, ast.walk(value)))
+        case ast.comprehension(iter=values, ifs=[_, *_]):
+            return is_prose(values)
+    return False
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_parses_a_sentence(path):
+    if str(path.relative_to(PACKAGE)) not in SHOW:
+        found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if reads_prose(node)]
+        assert not found, f"{ast.unparse(found[0])}: words are for people; ask the certificate's values"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'c.sentence.removesuffix(".")',
+        '"no mode" in c.details',
+        'c.details["log joint"]',
+        '[n for n in h.notes if n.startswith("batch")]',
+        're.sub("a", "b", c.sentence)',
+    ],
+)
+def test_parsing_a_sentence_would_be_seen(code):
+    assert any(map(reads_prose, ast.walk(ast.parse(code))))
+
+
 EVERYTHING = "[getattr(bayesreg, name) for name in bayesreg.__all__]"  # which loads what `import bayesreg` names
 
 

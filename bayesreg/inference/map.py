@@ -21,6 +21,7 @@ from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.certificates.linear_gaussian import certify_linear
 from bayesreg.certificates.mode import certify, has_kinks
 from bayesreg.certificates.norms import with_norms
+from bayesreg.certificates.outcome import Outcome
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.model.model import BayesianModel
@@ -226,9 +227,7 @@ class MAP(AbstractMethod):
             log_joint, u, restarts = self._best_of_many(LogJoint(model), own, data, batch_size, optimizer, history, report)
         certificate = self._certified(log_joint, u, start, data, batch_size, restarts, invariant, trend)
         if held_out is not None and not certificate.converged:
-            why = "the best point on held-out rows, which is no mode and need not be one"
-            sentence = f"Stopped early: {why}; leave validation_fraction out for the mode."
-            certificate = dataclasses.replace(certificate, sentence=sentence)
+            certificate = certificate.overrule(Outcome.STOPPED_EARLY)
         certificate = with_norms(certificate, invariant, start, u, bool(held))
         if tried is not None and says_the_same(log_joint, u, data):
             certificate = with_word(certificate, model, tried)

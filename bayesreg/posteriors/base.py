@@ -19,6 +19,7 @@ from bayesreg.behaviour import batchnorm
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.data.moments import Moments, of_transformed
 from bayesreg.model.model import BayesianModel
+from bayesreg.model.unknowns import heir
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.posteriors import closed_form, propagate
 from bayesreg.posteriors.record import FitRecord
@@ -114,7 +115,8 @@ class AbstractPosterior(abc.ABC):
     @property
     def batch_statistics(self) -> str | None:
         """By which statistics batch normalisation predicts, in words; None where the network has none."""
-        return self.record.batch_statistics or batchnorm.described(self.model.module)
+        found = self.record.batch_statistics
+        return batchnorm.described(self.model.module) if found is None else str(found)
 
     @property
     def mean(self) -> dict[str, torch.Tensor]:
@@ -231,8 +233,8 @@ class AbstractPosterior(abc.ABC):
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
-        names = tuple(self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys())
-        noise = {k for k in values if k in names or k.startswith(tuple(f"{name}.scale" for name in names))}  # its scale too
+        names = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
+        noise = {k for k in values if heir(k, self.model.latents) in names}  # its scale too
         width = scale.y_scale.to(next(iter(values.values())).dtype)
         return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}
 

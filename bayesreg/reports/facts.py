@@ -204,7 +204,7 @@ def _fit(posterior: AbstractPosterior) -> dict[str, Any]:
         "objective": history.label,
         "steps": [int(step) for step in history.steps],
         "history": [plain(value) for value in history.objective],
-        "notes": list(history.notes),
+        "notes": history.said,
         "space": posterior.space,
         "log_evidence": None if posterior.log_evidence is None else plain(posterior.log_evidence),
     }

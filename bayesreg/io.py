@@ -13,7 +13,7 @@ from torch import nn
 
 from bayesreg import layers, likelihoods
 from bayesreg._threads import seeded
-from bayesreg.behaviour.batchnorm import tracking
+from bayesreg.behaviour import Behaviour
 from bayesreg.data.rows import Standardization
 from bayesreg.layers.copying import bare, copied
 from bayesreg.model import architecture
@@ -233,7 +233,7 @@ def _fitting(module: nn.Module, saved: _Saved) -> nn.Module:
     module = copied(bare(module)).to(device="cpu")
     lost = saved.buffers.keys() - dict(module.named_buffers(remove_duplicate=False)).keys()
     if any(name.endswith("running_mean") for name in lost):  # refreshed: they were made to keep statistics
-        module = tracking(module)
+        module = Behaviour(module).tracking()
     _check_tensors(module, saved)
     return module
 

@@ -220,13 +220,13 @@ def test_what_batch_normalisation_cannot_do_in_many_fits_is_refused():
     joints, data = problem(mlp())
     start = scattered(joints[0], data)
     with pytest.raises(
-        ValueError, match=r"each row must count once where .* but weights came .*; leave them out, or take nn.La"
+        ValueError, match=r"each row must count once, but weights came, .* has batch normalisation, .*; take nn.LayerNorm in"
     ):
         fit_many(joints, start, data, weights=torch.ones(3, 48))
     with pytest.raises(ValueError, match=r"num_steps must be at least 1 where .* batch normalisation, .* but 0 came; take for"):
         fit_many(joints, start, data, num_steps=0)
     sparse = br.BayesianModel(mlp().double(), {"0.weight": priors.GroupLasso(0.1, per="column")})
-    with pytest.raises(ValueError, match="bootstrap refits count rows several times, which a batch"):
+    with pytest.raises(ValueError, match="bootstrap refits count rows several times, but the network has batch norm"):
         br.stability(sparse, *rows(mlp()), num_bootstraps=2, num_steps=3, progress=False)
     both = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.1), nn.Linear(4, 1)).double()
     with pytest.raises(ValueError, match=r"many fits at once need a fixed network .* dropout would have to draw masks of each"):
@@ -258,9 +258,9 @@ class Masked(Own):
 def test_what_a_module_does_in_training_by_itself_is_found_beside_batch_normalisation():
     x, y = rows(mlp())
     model, _ = br.BayesianModel(Own().double()).ingest(x, y)
-    assert not model.differs_in_training
+    assert not model.behaviour.own_code
     model, _ = br.BayesianModel(Averaged().double()).ingest(x, y)
-    assert model.differs_in_training
+    assert model.behaviour.own_code
     with pytest.raises(ValueError, match=r"many fits .* fixed network .* own code makes Averaged another one in training; fit"):
         check_replicable(LogJoint(model))
     with pytest.raises(ValueError, match="the forward of Masked draws numbers of its own"):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,32 @@ def test_parsing_a_sentence_would_be_seen(code):
 
 
 EVERYTHING = "[getattr(bayesreg, name) for name in bayesreg.__all__]"  # which loads what `import bayesreg` names
+
+
+# what normalises by batches and what draws in training is asked of `Behaviour`: these know it, build it, or are that method
+LAYERS_THEMSELVES = re.compile(r"BatchNorm|InstanceNorm|batchnorm|\bis_norm\b|_DropoutNd|has_dropout")
+WHO_NAMES_THEM = ("behaviour", "layers", "cli")
+THE_METHOD = {
+    *["inference/mc_batchnorm.py", "posteriors/refreshed.py", "reports/batchnorm.py"],
+    *["inference/__init__.py", "posteriors/__init__.py", "reports/page.py"],  # which pass its names on
+}
+
+
+def identifiers(path):
+    """Every name, attribute, argument and import of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for field in ("id", "attr", "name", "asname", "arg", "module"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield value
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_kinds_of_layers_are_named_where_behaviour_is_told(path):
+    if part(path) in WHO_NAMES_THEM or path.relative_to(PACKAGE).as_posix() in THE_METHOD:
+        return
+    found = sorted({name for name in identifiers(path) if LAYERS_THEMSELVES.search(name)})
+    assert not found, f"ask model.behaviour, or Behaviour(module), in place of {', '.join(found)}"
 
 
 def test_names_load_when_they_are_used():

@@ -1,4 +1,4 @@
-"""Which ways of differentiating a module stands, found on two rows before a fit, with numbers that are compared.
+"""What a network does beside its forward pass: in training, with random numbers, and under which transforms of a derivative.
 
     vmap             many weights, or many rows' gradients, in one pass
     forward-mode     J v beside f in one pass, and H v by it
@@ -9,6 +9,7 @@ A backward pass is all that is asked for. What else a module lacks is gone round
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -16,51 +17,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bayesreg.behaviour.batchnorm import ByBatch
+from bayesreg.behaviour import batchnorm, inputs, kinds, reasons, training
+from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.behaviour.trial import DOUBLE, FEATURES, FORWARD, VMAP, Model, Trial, check_backward, check_rows, widest
-from bayesreg.layers import MLP, AbstractNoise, Standardize
-
-# layers that stand all of them, which a test holds; of other modules it is found out
-KNOWN: tuple[type[nn.Module], ...] = (
-    nn.Sequential,
-    MLP,
-    Standardize,
-    nn.Linear,
-    nn.Bilinear,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.Identity,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    ByBatch,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Embedding,
-    nn.Tanh,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.GELU,
-    nn.Softplus,
-    nn.Softsign,
-    nn.ELU,
-    nn.LeakyReLU,
-)
-
+from bayesreg.layers.copying import copied
 
 PIECEWISE = {"relu", "relu_", "leaky_relu", "prelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "abs", "maximum"}
 PIECEWISE |= {"minimum", "clamp", "clamp_min", "clamp_max", "max_pool2d_with_indices", "softshrink", "hardshrink", "max", "min"}
@@ -91,21 +51,163 @@ class Operations(TorchDispatchMode):
 class Behaviour:
     """What one network does beside its forward pass; asked of this face, not of the network's layers.
 
-    Until it has met rows, an unknown network is taken to stand nothing but a backward pass.
+    What its layers do is seen at once. What else an unknown network does is found on rows: until it has met any, it is taken
+    to stand nothing but a backward pass, and to be in training what it is in evaluation.
 
     Args:
-        module: The network.
+        module: The network; it is not changed, but for `protect`.
 
-    >>> Behaviour(nn.Linear(3, 1)).why_not("vmap") is None
-    True
+    Attributes:
+        known: Whether all its layers are ordinary ones, about which nothing has to be found out.
+        recomputes: Whether its backward pass runs parts of it again.
+        own_code: Whether its own code makes another network of it in training, beside its layers.
+
+    >>> net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.1))
+    >>> found = Behaviour(net)
+    >>> found.deterministic, found.differences, found.why_not("vmap") is None
+    (False, 'batch normalisation and dropout', True)
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.known = all(is_known(layer) for layer in module.modules())
-        self.recomputes = False
+        self.module = module
+        self.known = all(kinds.is_known(layer) for layer in module.modules())
+        self.recomputes = self.own_code = self._protected = False
         self._reasons: dict[str, str | None] = {}
         self._model: Model | None = None
         self._rows: torch.Tensor | None = None
+
+    def over(self, module: nn.Module) -> Behaviour:
+        """That of the same network with other buffers, or with others of its layers in place of some; what was found stays."""
+        found = copy.copy(self)
+        found.module = module
+        for name in ("normalising", "coupling", "draw"):
+            vars(found).pop(name, None)
+        return found
+
+    # ── training ──
+
+    @cached_property
+    def normalising(self) -> dict[str, Any]:
+        """The layers that normalise by the rows at hand while they are trained, by name: batch, instance with statistics.
+
+        Those that the network keeps in evaluation mode are left out where they keep statistics: they are fixed affine maps.
+        """
+        return training.moving(self.module)
+
+    @property
+    def normalises_by(self) -> str:
+        """What they are called: "batch normalisation", "instance normalisation", or both; an empty text where none is."""
+        return " and ".join(dict.fromkeys(map(kinds.name_of, self.normalising.values())))
+
+    @cached_property
+    def coupling(self) -> dict[str, Any]:
+        """Those of them that normalise a row by the rows beside it: batch normalisation."""
+        return training.batchnorms(self.module)
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Those of them that keep running statistics, which training writes."""
+        return {name: layer for name, layer in self.normalising.items() if layer.running_mean is not None}
+
+    @cached_property
+    def draw(self) -> dict[str, Any]:
+        """The layers that draw noise in training, by dotted name."""
+        return training.in_training(self.module, kinds.draws)
+
+    @property
+    def deterministic(self) -> bool:
+        """True where training is the same function as evaluation: nothing drawn, written, or normalised by the rows at hand."""
+        return not (self.normalising or self.draw or self.own_code)
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """The kinds of layers that make training another function than evaluation; the network's own code has no name."""
+        return (self.normalises_by,) * bool(self.normalising) + ("dropout",) * bool(self.draw)
+
+    @property
+    def differences(self) -> str:
+        """What makes training another function than evaluation, in words; an empty text where nothing does.
+
+        >>> Behaviour(nn.InstanceNorm1d(2, track_running_stats=True)).differences, Behaviour(nn.InstanceNorm1d(2)).differences
+        ('instance normalisation', '')
+        """
+        return " and ".join(self.differing) or "the network itself" * self.own_code
+
+    def training_copy(self, *, noise: bool = True) -> nn.Module:
+        """A private copy in training mode.
+
+        Args:
+            noise: Otherwise everything but what normalises stands in evaluation mode: no dropout.
+
+        Returns:
+            The copy.
+        """
+        made = copied(self.module)
+        return made.train() if noise else training.normalising(made)
+
+    # ── evaluation ──
+
+    @property
+    def row_by_row(self) -> bool:
+        """True where in evaluation each row's output is a function of that row alone."""
+        return not batchnorm.stateless(self.module) and not any(isinstance(layer, ByBatch) for layer in self.module.modules())
+
+    @property
+    def untrained(self) -> list[str]:
+        """Names of the layers whose running statistics no training has written, or hardly."""
+        return batchnorm.untrained(self.module)
+
+    @property
+    def predicts_by(self) -> str | None:
+        """By which statistics batch normalisation predicts, in words; None where there is none."""
+        return batchnorm.described(self.module)
+
+    def check_statistics(self) -> None:
+        """Refuse to predict a row from the others beside it, and warn where statistics have never been taken.
+
+        Raises:
+            ValueError: If a batch normalisation keeps no statistics.
+
+        Warns:
+            UserWarning: If its statistics are those it was made with.
+        """
+        batchnorm.check_statistics(self.module)
+
+    def evaluation(self) -> nn.Module:
+        """The network that a prediction goes through: by the rows at hand where its statistics are not written yet.
+
+        It may be the network itself, and is not to be changed.
+        """
+        return batchnorm.by_batch(self.module) if self.untrained else self.module
+
+    def at_start(self, num_rows: int) -> nn.Module:
+        """The network as a first training step on so many rows meets it, whatever statistics it came with."""
+        return batchnorm.at_start(self.module, num_rows)
+
+    def by_rows(self) -> nn.Module:
+        """A copy that normalises by the rows it is given, as a training step does, and writes nothing.
+
+        Raises:
+            ValueError: If a normalisation has a forward of its own.
+        """
+        return batchnorm.by_batch(self.module)
+
+    def tracking(self) -> nn.Module:
+        """A copy in which every batch normalisation has a place for statistics, also those made without it."""
+        return batchnorm.tracking(self.module)
+
+    def protect(self, x: torch.Tensor) -> None:
+        """See to it that the network leaves its inputs as they are, from now on; found out once.
+
+        Args:
+            x: Prepared rows.
+        """
+        if not self._protected:
+            self._protected = True
+            if not self.known or any(map(kinds.works_in_place, self.module.modules())):
+                inputs.protect(self.module, x)
+
+    # ── transforms ──
 
     def met(self, model: Model, x: torch.Tensor) -> Behaviour:
         """The same network's behaviour with these rows to find it out on.
@@ -118,10 +220,11 @@ class Behaviour:
             A new one, which knows whether the backward pass runs the network again; the rest is found when it is asked for.
 
         Raises:
-            ValueError: If the output has no gradient with respect to any weight, the backward pass fails, or the network
-                fails on another number of rows.
+            ValueError: If the output has no gradient with respect to any weight, the backward pass fails, the network fails on
+                another number of rows, or it draws numbers that belong to no layer.
         """
         found = Behaviour(model.module)
+        found._protected = self._protected
         if not found.known:
             check_rows(model, x)
         found.meet(model, x)
@@ -139,7 +242,7 @@ class Behaviour:
         """
         if self.known or self._rows is not None:
             return
-        self.recomputes = check_backward(model, x[:2])
+        self.recomputes, self.own_code = check_backward(model, x[:2]), training.own_code(model, x)
         self._reasons.clear()
         self._model, self._rows = model, x[:2]
         vars(self).pop("_trial", None)
@@ -147,14 +250,17 @@ class Behaviour:
         vars(self).pop("_eps", None)
 
     def why_not(self, feature: str) -> str | None:
-        """Why the network does not stand a transform, in words, or None where it does; tried when it is first asked.
+        """Why something cannot be done with the network, in words, or None where it can.
 
         Args:
-            feature: One of `FEATURES`.
+            feature: A transform, one of `FEATURES`, which is tried when it is first asked; or one of `reasons.REASONS`, told
+                by what the layers do.
 
         Returns:
             The reason.
         """
+        if feature in reasons.REASONS:
+            return reasons.REASONS[feature](self)
         if feature not in self._reasons:
             self._reasons[feature] = self._tried(feature)
         return self._reasons[feature]
@@ -213,11 +319,3 @@ class Behaviour:
     def approximately(self) -> str:
         """How second derivatives are found where they are approximate, to be said after their name; else an empty text."""
         return "" if self.stands(DOUBLE) or self.stands(FORWARD) else " by differences of gradients"
-
-
-def is_known(layer: nn.Module) -> bool:
-    """True for a layer of a type that stands everything, as it left its factory: without hooks or a forward of its own."""
-    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    if isinstance(layer, nn.Embedding) and (layer.sparse or layer.max_norm is not None):
-        return False
-    return (type(layer) in KNOWN or isinstance(layer, AbstractNoise)) and not hooks and "forward" not in vars(layer)

@@ -16,118 +16,42 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
+from bayesreg.behaviour import kinds
+from bayesreg.behaviour.rows_at_hand import ByBatch
+from bayesreg.behaviour.training import batchnorms, moving, unlike_torch
 from bayesreg.data.moments import Moments
 from bayesreg.layers.copying import copied
-from bayesreg.layers.sites import dotted, is_norm
+from bayesreg.layers.sites import dotted
 
 AT_ONCE = 2**24  # entries of x that go through the network together; the statistics of more are gathered layer by layer
 AVERAGES = "running averages of training"
-_Norm = nn.modules.batchnorm._BatchNorm
-
-
-class ByBatch(nn.Module):
-    """Batch normalisation by the statistics of the rows at hand, in every mode, which writes nothing; a and b keep their names.
-
-    Plain operations, so that it can be differentiated to any order and vmapped.
-
-    Args:
-        layer: torch's layer, whose affine weights are taken over as they are.
-
-    >>> x, layer = torch.randn(8, 3), nn.BatchNorm1d(3)
-    >>> bool(torch.allclose(ByBatch(layer)(x), layer.train()(x), atol=1e-6))
-    True
-    """
-
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
-    def __init__(self, layer: _Norm) -> None:
-        super().__init__()
-        self.register_parameter("weight", layer.weight)
-        self.register_parameter("bias", layer.bias)
-        self.eps, self.num_features = layer.eps, layer.num_features
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None  # what it normalises by, where somebody listens
-        self.fixed: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The same shape, (B, C) or (B, C, ...).
-
-        Raises:
-            ValueError: If there is one value a channel only, whose variance is zero.
-        """
-        if self.fixed is not None:
-            mean, variance = self.fixed
-        elif x.numel() == x.shape[1]:
-            raise ValueError(
-                "batch normalisation by the rows at hand needs two values a channel at least, but one row came; pass more rows."
-            )
-        else:
-            variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
-        if self.kept is not None:
-            self.kept.append((mean, variance))
-        along = (-1, *[1] * (x.dim() - 2))
-        found = (x - mean.view(along)) * (variance.view(along) + self.eps).rsqrt()
-        found = found if self.weight is None else found * self.weight.view(along)
-        return found if self.bias is None else found + self.bias.view(along)
 
 
 class _Enough(Exception):
     """A layer has seen its input; what comes behind it need not run."""
 
 
-def batchnorms(module: nn.Module) -> dict[str, _Norm]:
-    """Torch's batch normalisation layers, by dotted name: 1d, 2d, 3d, synchronised.
-
-    Those that a network keeps in evaluation mode, by a `train` of its own, are left out where they keep statistics: they are
-    fixed affine maps.
-    """
-    found = {name: layer for name, layer in module.named_modules() if isinstance(layer, _Norm)}
-    if found and any(type(layer).train is not nn.Module.train for layer in module.modules()):
-        trained = dict(copied(module).train().named_modules())
-        return {name: layer for name, layer in found.items() if trained[name].training or layer.running_mean is None}
-    return found
-
-
-def has_batchnorm(module: nn.Module) -> bool:
-    """True where a layer normalises by the batch in training, or keeps running statistics of it.
-
-    >>> has_batchnorm(nn.BatchNorm1d(2)), has_batchnorm(nn.InstanceNorm1d(2)), has_batchnorm(nn.LayerNorm(2))
-    (True, False, False)
-    """
-    instance = (layer for layer in module.modules() if isinstance(layer, nn.modules.instancenorm._InstanceNorm))
-    return bool(batchnorms(module)) or any(map(is_norm, instance))
-
-
-def unlike_torch(module: nn.Module) -> list[str]:
-    """Names of batch normalisations with a forward of their own, which nothing can stand in for."""
-    known = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-    return [name for name, layer in batchnorms(module).items() if type(layer) not in known]
-
-
-def _replaced(module: nn.Module, make: Callable[[_Norm], nn.Module]) -> nn.Module:
-    """A deep copy with another layer in each one's place, also where one layer stands twice."""
-    if isinstance(module, _Norm):
-        return make(copied(module)).train(module.training)
+def _replaced(module: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Module:
+    """A deep copy with another layer in the place of each one that normalises in training, also where one stands twice."""
     found = copied(module)
-    own = set(batchnorms(found).values())
-    made: dict[int, nn.Module] = {}
+    made = {layer: make(layer).train(layer.training) for layer in moving(found).values()}
     for parent in list(found.modules()):
         for name, child in list(parent._modules.items()):
-            if isinstance(child, _Norm) and child in own:
-                made.setdefault(id(child), make(child).train(child.training))
-                parent._modules[name] = made[id(child)]
-    return found
+            if child in made:
+                parent._modules[name] = made[child]
+    return made.get(found, found)
 
 
 def by_batch(module: nn.Module) -> nn.Module:
     """A deep copy that normalises by the statistics of the rows it is given, in every mode, and keeps none.
 
     On all training rows this network is the function that a fit in training mode is about: its statistics are a function of
-    the weights.
+    the weights. Instance normalisation takes those of each row by itself.
 
     Args:
         module: Any module; names of parameters stay.
@@ -136,20 +60,28 @@ def by_batch(module: nn.Module) -> nn.Module:
         The copy.
 
     Raises:
-        ValueError: If a batch normalisation has a forward of its own.
+        ValueError: If a normalisation has a forward of its own.
     """
     if names := unlike_torch(module):
-        kind = type(module.get_submodule(names[0])).__name__
+        layer = module.get_submodule(names[0])
         raise ValueError(
-            f"to take statistics for a network, its batch normalisation must be torch's own class, but {kind} at "
-            f"{names[0] or 'the network'} has a forward of its own; put what it adds into a layer behind it."
+            f"to take statistics for a network, its {kinds.name_of(layer)} must be torch's own class, but "
+            f"{type(layer).__name__} at {names[0] or 'the network'} has a forward of its own; put what it adds into a layer "
+            "behind it."
         )
-    return _replaced(module, ByBatch)
+    return _replaced(module, lambda layer: ByBatch(layer) if kinds.by_the_batch(layer) else _by_row(layer))
+
+
+def _by_row(layer: Any) -> nn.Module:
+    """The same instance normalisation without running statistics: by each row alone, in every mode."""
+    layer.track_running_stats = False
+    layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+    return layer
 
 
 def at_start(module: nn.Module, num_rows: int) -> nn.Module:
     """The network as a first training step meets it: `by_batch` where that can be, whatever statistics it came with."""
-    return by_batch(module) if batchnorms(module) and not unlike_torch(module) and num_rows > 1 else module
+    return by_batch(module) if moving(module) and not unlike_torch(module) and num_rows > 1 else module
 
 
 def tracking(module: nn.Module) -> nn.Module:
@@ -162,7 +94,7 @@ def tracking(module: nn.Module) -> nn.Module:
         The copy.
     """
 
-    def make(layer: _Norm) -> _Norm:
+    def make(layer: Any) -> nn.Module:
         if layer.running_mean is None or layer.running_var is None:
             like = next((p for p in layer.parameters()), next(module.parameters()))
             layer.track_running_stats = True
@@ -174,31 +106,15 @@ def tracking(module: nn.Module) -> nn.Module:
     return _replaced(module, make)
 
 
-def normalising(module: nn.Module) -> nn.Module:
-    """The same module with batch normalisation in training mode and everything else in evaluation mode: no dropout.
-
-    Args:
-        module: A private copy, whose modes are changed.
-
-    Returns:
-        It.
-    """
-    layers = batchnorms(module)
-    module.eval()
-    for layer in layers.values():
-        layer.training = True
-    return module
-
-
 def untrained(module: nn.Module) -> list[str]:
-    """Names of the batch normalisations whose running statistics nobody has written, or hardly, see `share_of_start`.
+    """Names of the normalisations whose running statistics nobody has written, or hardly, see `share_of_start`.
 
     Where some layers of a network are trained and others are not, it may be that no pass meets those, or that they are new.
     """
-    return [name for name, layer in batchnorms(module).items() if share_of_start(layer) > 0.5]
+    return [name for name, layer in moving(module).items() if share_of_start(layer) > 0.5]
 
 
-def share_of_start(layer: _Norm) -> float:
+def share_of_start(layer: Any) -> float:
     """How much of mean 0 and variance 1, which a layer is made with, its running statistics still are: (1 − η)ⁿ, 0 … 1.
 
     A momentum η of 0 or nearly so leaves them after any number n of steps. What came from elsewhere (a file, `carry`) is told
@@ -211,6 +127,8 @@ def share_of_start(layer: _Norm) -> float:
     mean, variance, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
     if mean is None or variance is None or count is None:
         return 0.0
+    if not kinds.by_the_batch(layer):  # torch does not count the steps of an instance normalisation
+        return float((mean == 0).all() and (variance == 1).all())
     if int(count) == 0:
         return 1.0
     if layer.momentum is None or layer.momentum >= 0.1:
@@ -229,7 +147,7 @@ def lacking(module: nn.Module) -> tuple[str, str] | None:
     """What a prediction lacks, "statistics" or "training", and the first layer that lacks it; None where nothing is missing."""
     if names := stateless(module):
         return "statistics", names[0] or "the network"
-    layers, names = batchnorms(module), untrained(module)
+    layers, names = moving(module), untrained(module)
     met = [name for name in names if int(layers[name].num_batches_tracked or 0) > 0]
     # where other layers are trained, those that no pass has met may stand beside it
     return ("training", (met or names)[0] or "the network") if met or (names and len(names) == len(layers)) else None
@@ -253,7 +171,7 @@ def described(module: nn.Module) -> str | None:
 
 
 def _unwritten(module: nn.Module) -> str:
-    for layer in batchnorms(module).values():
+    for layer in moving(module).values():
         if int(layer.num_batches_tracked or 0) > 0 and share_of_start(layer) > 0.5:
             return f"mean 0 and variance 1, or nearly: momentum={layer.momentum:g} keeps {share_of_start(layer):.0%} of them"
     return "mean 0 and variance 1: no training step has written any"
@@ -279,9 +197,11 @@ def check_statistics(module: nn.Module) -> None:
             "bayesreg.refresh_batchnorm(posterior, X)."
         )
     if what == "training":
+        layer = module if where == "the network" else module.get_submodule(where)
+        advice = "take those of the training rows: bayesreg.refresh_batchnorm(posterior, X)"
         warnings.warn(
-            f"batch normalisation at {where} has no statistics yet, so that it predicts by {_unwritten(module)}; take those of "
-            "the training rows: bayesreg.refresh_batchnorm(posterior, X).",
+            f"{kinds.name_of(layer)} at {where} has no statistics yet, so that it predicts by {_unwritten(module)}; "
+            f"{advice if kinds.by_the_batch(layer) else 'fit it by a method that trains them (map)'}.",
             UserWarning,
             stacklevel=3,
         )
@@ -311,6 +231,11 @@ def widest(module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.T
         for hook in hooks:
             hook.remove()
     return max(found)
+
+
+def rows_at_once(entries: int) -> int:
+    """Rows that go through a network together whose largest layer puts out so many entries for one."""
+    return AT_ONCE // entries
 
 
 def statistics(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bayesreg._threads import drawing
-from bayesreg.layers import MLP, Standardize
+from bayesreg.behaviour import kinds
 from bayesreg.layers.copying import copied
 
 _ENTRIES = 2**22  # of the rows that go through the network at once to find its indices
@@ -172,7 +172,7 @@ def protect(module: nn.Module, x: torch.Tensor) -> None:
     if on_a_copy in module._forward_pre_hooks.values():
         return
     modes = [False]
-    if any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.inplace for layer in module.modules()):
+    if any(kinds.draws(layer) and kinds.works_in_place(layer) for layer in module.modules()):
         modes.append(True)
     with torch.inference_mode(False), torch.no_grad(), drawing(0):
         for training in modes:
@@ -195,26 +195,3 @@ def on_a_copy(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 def _twin(module: nn.Module) -> nn.Module:
     """A copy of a module that shares its parameters, so that it costs no memory; buffers and hooks are its own."""
     return copied(module, shared=module.parameters())
-
-
-# layers that are in training what they are in evaluation
-PLAIN = (
-    nn.Sequential,
-    MLP,
-    Standardize,
-    nn.Linear,
-    nn.Flatten,
-    nn.Identity,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Tanh,
-    nn.ReLU,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.GELU,
-    nn.Softplus,
-    nn.ELU,
-    nn.LeakyReLU,
-    nn.LayerNorm,
-    nn.Embedding,
-)

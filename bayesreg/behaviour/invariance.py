@@ -21,13 +21,15 @@ import torch
 from torch import nn
 
 from bayesreg._threads import drawing
-from bayesreg.behaviour.batchnorm import ByBatch, batchnorms, by_batch, unlike_torch
+from bayesreg.behaviour.batchnorm import by_batch
+from bayesreg.behaviour.kinds import by_the_batch
+from bayesreg.behaviour.rows_at_hand import ByBatch
+from bayesreg.behaviour.training import batchnorms, unlike_torch
 from bayesreg.layers.sites import dotted
 
 SCALE_NOTE = "scale-invariant: a BatchNorm follows; the prior sets the effective step size only"
 SHIFT_NOTE = "shift-invariant: a BatchNorm follows"
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, ByBatch)
 # exact types: what is derived from them may do more in its forward
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -95,7 +97,7 @@ def scale_invariant(module: nn.Module, row_shape: torch.Size | None = None) -> l
     >>> [(one.weight, one.bias) for one in scale_invariant(net)]
     [('0.weight', '0.bias')]
     """
-    if not any(isinstance(layer, _NORMS) for layer in module.modules()):
+    if not any(by_the_batch(layer) or isinstance(layer, ByBatch) for layer in module.modules()):
         return []
     ordered, first = _in_order(module), next(_chain(module), None)
     if row_shape is None and first is not None and type(first[1]) is nn.Linear:

@@ -16,14 +16,12 @@ import torch
 from torch import nn
 
 from bayesreg.behaviour import PIECEWISE, Operations, first_line
-from bayesreg.behaviour.batchnorm import has_batchnorm
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
 from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, value_of
 from bayesreg.certificates.outcome import Outcome
 from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point, Restarts, Training
 from bayesreg.data.rows import Data
-from bayesreg.layers.sites import has_dropout
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
@@ -140,7 +138,7 @@ def _certified(
     climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
     seen.point = dataclasses.replace(seen.point, climbed=climbed)
     candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
-    alike = log_joint.model.is_deterministic
+    alike = log_joint.model.behaviour.deterministic
     return _judge(candidate, gradient, enough, probe, seen) if alike else _judge_unlike(candidate, trend, seen)
 
 
@@ -214,11 +212,9 @@ def _judge_unlike(at: _Candidate, trend: Trend | None, seen: _Seen) -> Certifica
     """Where training followed another objective than that of evaluation, whose curvature would say nothing about the search."""
     if (no_mode := _unbounded(at.log_joint, at.u, at.data, False)) is not None:
         return _unusable(dataclasses.replace(no_mode, arrived=True), seen)  # no curvature is formed that could mean something
-    module = at.log_joint.model.module
-    found = {"batch normalisation": has_batchnorm(module), "dropout": has_dropout(module)}
     # where an unknown's scale is unknown too, its log-prior goes through the same graph
     followed = Followed.LOG_JOINT if at.log_joint.linked else Followed.LOG_LIKELIHOOD
-    training = Training(tuple(name for name, there in found.items() if there), trend, followed)
+    training = Training(at.log_joint.model.behaviour.differing, trend, followed)
     return dataclasses.replace(seen.verdict(Outcome.OTHER_OBJECTIVE), training=training)
 
 

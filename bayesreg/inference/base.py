@@ -19,7 +19,7 @@ import torch
 from bayesreg import _check
 from bayesreg._catalog import concrete
 from bayesreg._threads import importing, seeded
-from bayesreg.behaviour.batchnorm import lacking
+from bayesreg.behaviour import PREDICTION
 from bayesreg.certificates.collapse import with_noise
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
@@ -211,7 +211,7 @@ def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...]
     """
     model, s = posterior.model, posterior.model.standardization
     learned = model.likelihood.heteroscedastic or any(latent.is_noise for latent in model.latents.values())
-    if not learned or data.x is None or data.y is None or lacking(model.module):
+    if not learned or data.x is None or data.y is None or model.behaviour.why_not(PREDICTION):
         return None
     rows = torch.arange(0, len(data.x), -(-len(data.x) // _MISSED_ROWS), device=data.x.device)
     x, y = data.x[rows], data.y[rows]

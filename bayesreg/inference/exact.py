@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from bayesreg.behaviour.batchnorm import stateless, untrained
+from bayesreg.behaviour import AS_IT_STANDS
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Outcome
 from bayesreg.certificates.values import ClosedForm
@@ -146,10 +146,10 @@ def _check_conjugate(model: BayesianModel) -> None:
     for name, latent in model.latents.items():
         if latent.parents or latent.prior.gaussian(latent.shape) is None:
             raise ValueError(f"Exact needs Gaussian or Flat priors with known scales, but {name} has {latent.prior}; {advice}")
-    if untrained(model.module) or stateless(model.module):
+    if why := model.behaviour.why_not(AS_IT_STANDS):
         raise ValueError(
-            "Exact needs a network that is linear in its weights as it stands, but its batch normalisation has no statistics; "
-            f"normalise by standardize=True or layers.Standardize, or {advice}"
+            f"Exact needs a network that is linear in its weights as it stands, but {why}; normalise by "
+            f"standardize=True or layers.Standardize, or {advice}"
         )
     if model.outputs:
         raise ValueError(f"Exact needs priors on weights alone, but the output of {model.outputs[0].name} has one; {advice}")

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.behaviour.batchnorm import batchnorms, stateless
+from bayesreg.behaviour import EACH_ROW, EVIDENCE
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.certificates.outcome import Outcome
@@ -79,12 +79,14 @@ class LaplaceApproximation(AbstractMethod):
         if (at_mode := mode.certificate.point) is None or not mode.certificate.usable:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
-        normalised = bool(batchnorms(model.module))
-        if normalised:
+        another = model.behaviour.why_not(EVIDENCE)
+        if model.behaviour.normalising:
             mode.history.of_statistics.append(
-                "batch normalisation: curvature and predictions are those of the network whose statistics stand at the running "
-                "averages that the mode's training left; at another objective's mode there is no evidence."
+                f"{model.behaviour.normalises_by}: curvature and predictions are those of the network whose statistics "
+                "stand at the running averages that the mode's training left; at another objective's mode there is no evidence."
             )
+        elif another:
+            mode.history.notes.append(f"there is no evidence: {another}.")
         log_joint = LogJoint(model)
         wide = in_double(log_joint, u, data)
         precision, taken = precision_at(*wide, self.curvature)
@@ -92,7 +94,7 @@ class LaplaceApproximation(AbstractMethod):
         check_separated(*wide, precision)
         u = precision.project(u.double()).to(u)
         evidence = None
-        if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not normalised:
+        if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not another:
             evidence = at_mode.log_joint + 0.5 * len(u) * math.log(2 * math.pi) - root.half_log_det
         certificate = _certificate(mode.certificate, precision, taken)
         mode.history.notes.append(f"curvature: {taken}.")
@@ -107,11 +109,10 @@ class LaplaceApproximation(AbstractMethod):
                 f"{model.num_parameters:,}, a matrix of {8e-9 * model.num_parameters**2:.1f} GB; take MeanField, a smaller "
                 "network, or a larger max_parameters."
             )
-        if names := stateless(model.module):
+        if why := model.behaviour.why_not(EACH_ROW):
             raise ValueError(
-                "LaplaceApproximation needs a network that sees each row by itself, but a batch normalisation that keeps no "
-                f"statistics (track_running_stats=False at {names[0] or 'the network'}) normalises by the others; let it keep "
-                "them, or take method='mean-field'."
+                f"LaplaceApproximation needs a network that sees each row by itself, but {why}; let it keep them, or take "
+                "method='mean-field'."
             )
         kinked = [output.name for output in model.outputs if not output.prior.smooth]
         if kinked:

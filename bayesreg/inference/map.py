@@ -357,7 +357,7 @@ class MAP(AbstractMethod):
         return held
 
     def _choose(self, log_joint: LogJoint, data: Data, batch_size: int | None, history: History) -> str:
-        partial, fixed, kinked = None, log_joint.model.is_deterministic, bool(log_joint.kinked)
+        partial, fixed, kinked = None, log_joint.model.behaviour.deterministic, bool(log_joint.kinked)
         if data.x is None:
             partial = "the rows are streamed"
         elif batch_size is not None:
@@ -423,7 +423,7 @@ class MAP(AbstractMethod):
     def _can_polish(self, log_joint: LogJoint, batch_size: int | None, data: Data) -> bool:
         """True where proximal steps end a search: a weight's penalty has a kink, no activation's has, all rows are there."""
         kinked = bool(log_joint.kinked) and not log_joint.kinked_outputs
-        return kinked and batch_size is None and data.x is not None and log_joint.model.is_deterministic
+        return kinked and batch_size is None and data.x is not None and log_joint.model.behaviour.deterministic
 
     def further(self, log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None) -> torch.Tensor:
         """A further search from a candidate, by which the certificate judges it: all rows where that is affordable."""

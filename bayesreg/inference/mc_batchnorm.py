@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.behaviour.batchnorm import batchnorms, by_batch, statistics
+from bayesreg.behaviour import BATCH_STATISTICS
+from bayesreg.behaviour.batchnorm import statistics
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.inference.map import MAP
@@ -73,14 +74,14 @@ class MCBatchNorm(AbstractMethod):
             ValueError: If the network has no batch normalisation, or rows are streamed.
         """
         started = time.perf_counter()
-        if not batchnorms(model.module):
+        if why := model.behaviour.why_not(BATCH_STATISTICS):
             raise ValueError(
-                f"MCBatchNorm needs a network with batch normalisation, but {type(model.module).__name__} has none that "
-                "training moves; take layers.MLP(..., batchnorm=True), add nn.BatchNorm1d, or fit by method='map'."
+                f"MCBatchNorm needs a network with batch normalisation, but {why}; take "
+                "layers.MLP(..., batchnorm=True), add nn.BatchNorm1d, or fit by method='map'."
             )
         x, _ = data.full("Monte Carlo batch normalisation")
         with torch.no_grad():  # refused now rather than after the search
-            module = by_batch(model.module).eval()
+            module = model.behaviour.by_rows().eval()
             statistics(module, lambda rows: model.forward(model.weights(), rows, module), x[:64])
         check_memory(model, self.num_draws)
         size = min(self.batch_size, data.num_data)

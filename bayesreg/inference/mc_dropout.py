@@ -21,8 +21,7 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.behaviour import together
-from bayesreg.behaviour.batchnorm import has_batchnorm
+from bayesreg.behaviour import Behaviour, check_draws, together
 from bayesreg.certificates.elbo import rise
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractVariational, ConvergenceWarning, isolated, reporter
@@ -30,7 +29,6 @@ from bayesreg.layers import GaussianDropout
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dotted
 from bayesreg.model.model import BayesianModel
-from bayesreg.model.units import draws_numbers
 from bayesreg.objective.batched_buffers import ReplicaBuffers
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.base import Dirac
@@ -256,11 +254,8 @@ class DropoutBound:
                 network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
         noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
         values, buffers = model.weights(), network.named_by_row(noise, len(x))
-        if draws_numbers(lambda: model.forward(values, x, copied(self.module), buffers)):
-            raise ValueError(
-                f"randomness must be that of a layer, but the forward of {type(model.module).__name__} draws numbers of its "
-                "own (functional dropout?), which no posterior could repeat; put an nn.Dropout in its place."
-            )
+        own = "which no posterior could repeat"
+        check_draws(model.module, lambda: model.forward(values, x, copied(self.module), buffers), own)
 
     def notes(self) -> list[str]:
         """What the ELBO is made of, one sentence each."""
@@ -277,7 +272,7 @@ class DropoutBound:
         """Why a whole step cannot be compiled, or an empty text."""
         if self.data.x is None:
             return "the rows are streamed by a loader"
-        if has_batchnorm(self.module):
+        if Behaviour(self.module).normalising:
             return "batch normalisation changes its buffers at each step"
         if not self.log_joint.model.behaviour.traceable:
             return f"{type(self.log_joint.model.module).__name__} has steps that cannot be traced"
@@ -323,7 +318,7 @@ class DropoutBound:
         values = self.log_joint.layout.unflatten(u)
         buffers = {**(statistics or {}), **self.network.named_by_row(noise, len(x)), **learned}
         output = model.forward(values, x, self.module, buffers)
-        rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) * (-1 / self.data.rows_a_batch(x))
+        rows = self.log_joint.of_output(output, y, values) * (-1 / self.data.rows_a_batch(x))
         divergence = self.divergence(u, values, learned) * (1 / self.num_data)
         return rows + weight * divergence, (rows + divergence).detach()
 

@@ -11,14 +11,12 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
-from bayesreg.behaviour.batchnorm import batchnorms, normalising
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.elbo import rise
 from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Outcome
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractVariational
-from bayesreg.layers.sites import has_dropout
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
@@ -96,11 +94,10 @@ class MeanField(AbstractVariational):
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
 
-        copy = TrainingCopy(log_joint, start, num_data, training=False, rows_a_batch=data.rows_a_batch)
-        one_draw, normalised = self.num_particles == 1 and not copy.flat_path, bool(batchnorms(model.module))
+        # a training step normalises by its batch, and its draw's statistics go into the running averages
+        copy = TrainingCopy(log_joint, start, num_data, noise=False, rows_a_batch=data.rows_a_batch)
+        one_draw, normalised = self.num_particles == 1 and not copy.flat_path, bool(model.behaviour.normalising)
         pure = of_rows(log_joint)
-        if normalised:  # a training step normalises by its batch, and its draw's statistics go into the running averages
-            normalising(copy.module)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             if one_draw:
@@ -151,7 +148,7 @@ class MeanField(AbstractVariational):
             )
             guide.phi.data.copy_(stepper.parameter.detach())
             certificate = _judged(constant - num_data * losses, guide, pure, data, readable(batches, len(losses), stepper))
-        certificate = _of_batches(certificate) if normalised and batch_size is not None else certificate
+        certificate = _of_batches(certificate) if model.behaviour.coupling and batch_size is not None else certificate
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
 
@@ -174,17 +171,22 @@ def _of_priors(model: BayesianModel) -> list[str]:
 
 def _of_statistics(model: BayesianModel) -> list[str]:
     """Which statistics a prediction takes, where the network has any."""
-    if not batchnorms(model.module):
-        return []
-    return [
-        "batch normalisation: each step's draw is normalised by its batch, as in training; predictions take the running "
-        "averages over draws, one set for all; refresh_batchnorm(posterior, X) gives each draw its own."
-    ]
+    if model.behaviour.coupling:
+        return [
+            "batch normalisation: each step's draw is normalised by its batch, as in training; predictions take the running "
+            "averages over draws, one set for all; refresh_batchnorm(posterior, X) gives each draw its own."
+        ]
+    if model.behaviour.normalising:
+        return [
+            "instance normalisation: each step's draw is normalised row by row, as in training; predictions take the running "
+            "averages over draws, one set for all."
+        ]
+    return []
 
 
 def _of_layers(model: BayesianModel) -> list[str]:
     """What becomes of layers that differ in training, one sentence each."""
-    return ["dropout stands in evaluation mode; method='mc-dropout' fits it."] if has_dropout(model.module) else []
+    return ["dropout stands in evaluation mode; method='mc-dropout' fits it."] if model.behaviour.draw else []
 
 
 def one_draw_step(

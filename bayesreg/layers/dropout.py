@@ -25,7 +25,7 @@ from bayesreg.priors import AbstractPrior
 _SELU_FLOOR = -1.7580993408473766  # what SELU tends to at −∞
 
 
-class _Step:
+class _AbstractStep:
     """What layers with z ∈ {0, 1/(1 − rate)} share, for units and for weights alike."""
 
     rate: float
@@ -56,7 +56,27 @@ class _Step:
         return f"rate={self.rate:g}"
 
 
-class Dropout(_Step, AbstractUnitNoise):
+class AbstractDropout(_AbstractStep, AbstractUnitNoise):
+    """z ∈ {0, 1/(1 − rate)} on what a layer puts out.
+
+    Args:
+        rate: Share that is dropped.
+
+    Raises:
+        ValueError: If the rate is not in [0, 1).
+    """
+
+    def __init__(self, rate: float = 0.5) -> None:
+        super().__init__()
+        self._set(rate)
+
+    @property
+    def text(self) -> str:
+        """The rate."""
+        return f"units dropped at rate {self.rate:.3g}"
+
+
+class Dropout(AbstractDropout):
     """Variant 2: whole units are dropped, z ∈ {0, 1/(1 − rate)}, as torch's `Dropout` does.
 
     As a posterior: W = M diag(z). Its KL to a prior is E_z[−log p(W)] − H(z) up to a constant (Gal and Ghahramani 2016).
@@ -72,17 +92,8 @@ class Dropout(_Step, AbstractUnitNoise):
     [0.0, 1.3333333730697632]
     """
 
-    def __init__(self, rate: float = 0.5) -> None:
-        super().__init__()
-        self._set(rate)
 
-    @property
-    def text(self) -> str:
-        """The rate."""
-        return f"units dropped at rate {self.rate:.3g}"
-
-
-class ChannelDropout(Dropout):
+class ChannelDropout(AbstractDropout):
     """Whole channels are dropped, as torch's `Dropout1d`, `Dropout2d` and `Dropout3d` do; arguments as for `Dropout`."""
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
@@ -90,7 +101,7 @@ class ChannelDropout(Dropout):
         return one_a_channel(row)
 
 
-class AlphaDropout(Dropout):
+class AlphaDropout(AbstractDropout):
     """Dropout that keeps mean 0 and variance 1 of SELU units: a dropped unit is set to SELU's floor, and all are rescaled.
 
     It adds as well as multiplies, so that no weight's posterior is W = M diag(z).
@@ -267,7 +278,7 @@ def relaxed_moments(logit_rate: float, temperature: float) -> tuple[float, float
     return float(first) / kept, math.sqrt(max(0.0, float(second - first.square()))) / kept
 
 
-class DropConnect(_Step, AbstractWeightNoise):
+class DropConnect(_AbstractStep, AbstractWeightNoise):
     """Variant 1: single weights are dropped. In training the rows of a batch share one draw.
 
     Args:

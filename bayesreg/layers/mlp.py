@@ -29,7 +29,7 @@ class MLP(nn.Sequential):
     would say nothing about it, and its posterior would be its prior. The BatchNorm's own shift b is in its place.
 
     In training a BatchNorm takes mean and variance of the batch and moves its running averages; in evaluation these stand in
-    their place, and only the scale a and the shift b, which are learned, are the same in both. See `layers.batchnorm`.
+    their place, and only the scale a and the shift b, which are learned, are the same in both. See `behaviour.batchnorm`.
 
     Args:
         inputs: D, the number of columns.

@@ -13,7 +13,8 @@ from torch import nn
 from bayesreg._threads import drawing
 from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
 from bayesreg.layers.copying import copied
-from bayesreg.layers.dropout import AlphaDropout, of_torch
+from bayesreg.layers.dropout import AlphaDropout, DropConnect, of_torch
+from bayesreg.layers.variational import VariationalDropout
 
 _THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
 _HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and a z that is never negative through these
@@ -53,26 +54,29 @@ def dotted(prefix: str, leaf: str) -> str:
     return f"{prefix}.{leaf}" if prefix else leaf
 
 
-def is_norm(layer: nn.Module) -> bool:
-    """True for one of torch's layers that keep running statistics or normalise by the batch."""
-    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):  # by each row alone, unless it keeps statistics
-        return layer.track_running_stats
-    return isinstance(layer, nn.modules.batchnorm._NormBase)
-
-
-def dropouts(module: nn.Module) -> list[Any]:
-    """The layers, of torch's and of this package, that draw noise in training, whatever their rate."""
-    return [layer for layer in module.modules() if isinstance(layer, (nn.modules.dropout._DropoutNd, AbstractNoise))]
-
-
-def has_dropout(module: nn.Module) -> bool:
-    """True where a layer draws noise in training; one of torch's of rate 0 draws none."""
-    return any(isinstance(layer, AbstractNoise) or layer.p > 0 for layer in dropouts(module))
-
-
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
     """The layers with noise, by dotted name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}
+
+
+def noise_notes(module: nn.Module) -> dict[str, str]:
+    """What layers that wrap a weight with noise have to say about its prior, by the weight's name.
+
+    >>> from bayesreg.layers import VariationalDropout
+    >>> noise_notes(VariationalDropout(nn.Linear(2, 1)))
+    {'layer.weight': 'MCDropout takes the log-uniform prior 1/|w| in its place'}
+    """
+    found = {}
+    for name, layer in noise_layers(module).items():
+        if isinstance(layer, VariationalDropout):
+            log_uniform = layer.prior == "log-uniform"
+            text = "MCDropout takes the log-uniform prior 1/|w| in its place" if log_uniform else "under a learned normal noise"
+        elif isinstance(layer, DropConnect):
+            text = layer.text
+        else:
+            continue
+        found[dotted(name, "layer.weight")] = text
+    return found
 
 
 class Site:

@@ -20,9 +20,8 @@ from torch import nn
 from bayesreg import _check
 from bayesreg._threads import own
 from bayesreg.behaviour import Behaviour, called, one_column
-from bayesreg.behaviour.batchnorm import has_batchnorm
 from bayesreg.layers.copying import bare, copied, evaluated
-from bayesreg.layers.sites import dotted, has_dropout
+from bayesreg.layers.sites import dotted
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian
 from bayesreg.model import activations
 from bayesreg.model.autoscale import adjusted
@@ -44,13 +43,11 @@ class AbstractModel(abc.ABC):
         outputs: Layers whose output has a prior.
         autoscale: sd(y)/sd(x) of each column, where a prior's scale hangs on it; once the model is bound.
         module: The network, a private copy.
-        behaviour: What the network stands; it knows once the model is bound.
+        behaviour: What the network does beside its forward pass; it knows once the model is bound.
         latents: The unknowns by name.
         constants: Weights that are certain, by name.
         places: Every place of the module where a tensor stands, to the tensor's name; tied weights stand at several.
         other_types: Floating types of the places that do not have the model's own.
-        differs_in_training: Whether the module gives something else in training though no layer of torch's does; found when
-            the model is bound, and `is_deterministic` counts it in.
     """
 
     spec: PriorSpec
@@ -65,7 +62,6 @@ class AbstractModel(abc.ABC):
     constants: dict[str, torch.Tensor]
     places: dict[str, str]
     other_types: dict[str, torch.dtype]
-    differs_in_training: bool = False
     _known_noise: dict[str, torch.Tensor]
 
     def __init__(
@@ -159,11 +155,6 @@ class AbstractModel(abc.ABC):
         return sum(latent.shape.numel() for latent in self.latents.values())
 
     @property
-    def is_deterministic(self) -> bool:
-        """False where training differs from evaluation: batch normalisation, dropout, or what a module does by itself."""
-        return not (self.differs_in_training or has_dropout(self.module) or has_batchnorm(self.module))
-
-    @property
     def waits_for_scale(self) -> bool:
         """True where a prior's scale is decided by the data's (`autoscale=True`)."""
         return any(isinstance(r.specified, AbstractScaledPrior) and r.specified.autoscale for r in self.resolved)
@@ -182,7 +173,7 @@ class AbstractModel(abc.ABC):
         module = copied(self.module).to(device=device)
         if dtype is not None:  # as torch does, but complex numbers stay complex
             module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
-        moved = self._changed(module=module, other_types=self.other_types if dtype is None else {})
+        moved = self.with_module(module)._changed(other_types=self.other_types if dtype is None else {})
         vars(moved).pop("like", None)
         vars(moved).update(
             _known_noise={name: value.to(moved.like) for name, value in self._known_noise.items()},
@@ -209,7 +200,7 @@ class AbstractModel(abc.ABC):
 
     def with_module(self, module: nn.Module) -> Self:
         """The same model over another module of the same structure, which is not copied; this one is unchanged."""
-        return self._changed(module=module)
+        return self._changed(module=module, behaviour=self.behaviour.over(module))
 
     def with_resolved(self, resolved: list[Resolved]) -> Self:
         """The same model with other priors on the same tensors; this one is unchanged.

@@ -17,7 +17,6 @@ import torch
 
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, check_draws, together
-from bayesreg.behaviour import batchnorm
 from bayesreg.model import prior_predictive
 from bayesreg.model.prior_table import PriorRow, PriorTable
 from bayesreg.model.spec import Resolved, layer_notes, row
@@ -136,7 +135,7 @@ class BayesianModel(AbstractBoundModel):
         True
         """
         inputs, count = self.prepare(X), _check.count("num_samples", num_samples)
-        module = batchnorm.by_batch(self.module) if batchnorm.untrained(self.module) else self.module
+        module = self.behaviour.evaluation()
         draws = prior_predictive.in_blocks(self.latents, self.like, count, _check.seed(seed))
         through: Any = (draws, lambda draw: self.forward(draw, inputs, module), self.noise, count, max_memory)
         return prior_predictive.predicted(self.likelihood, self.standardization, *through)
@@ -192,7 +191,7 @@ class BayesianModel(AbstractBoundModel):
         """
         values = {name: inside(self.latents[name].prior, parameter) for name, parameter in self.weights().items()}
         with torch.no_grad():
-            guess = self.likelihood.start(self.forward(values, x[:1024], batchnorm.at_start(self.module, len(x))), y[:1024])
+            guess = self.likelihood.start(self.forward(values, x[:1024], self.behaviour.at_start(len(x))), y[:1024])
         for name, latent in self.latents.items():
             if latent.is_noise:
                 values[name] = inside(latent.prior, guess[name])

@@ -18,10 +18,8 @@ import torch
 from torch import nn
 
 from bayesreg._memory import together
-from bayesreg.behaviour import batchnorm
-from bayesreg.layers import Standardize
+from bayesreg.behaviour import normalises, passes_on
 from bayesreg.layers.copying import copied
-from bayesreg.layers.sites import is_norm
 from bayesreg.model import prior_predictive
 from bayesreg.priors import AbstractScaledPrior
 
@@ -33,8 +31,6 @@ _ORDINARY = 10.0  # size up to which data are taken as they are, whatever the pr
 _SDS = 3.0
 _SATURATED, _FLAT = 10.0, 0.03
 _SUMS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, Standardize)
-_SHAPES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout)
 
 
 def out_of_reach(model: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
@@ -64,8 +60,7 @@ def out_of_reach(model: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str
     count = max(_FEW, min(_DRAWS, _NUMBERS // model.num_parameters))
     values = together(prior_predictive.in_blocks(drawn, model.like, count, 0))
     values |= {name: w.expand(count, *w.shape) for name, w in model.weights().items() if name in improper}
-    module = batchnorm.by_batch(model.module) if batchnorm.untrained(model.module) else model.module
-    first = _FirstLayer(copied(module))
+    first = _FirstLayer(copied(model.behaviour.evaluation()))
     with torch.no_grad():
         draws = ({k: v[s] for k, v in values.items()} for s in range(count))
         output = torch.stack([model.forward(draw, x.clone(), first.module) for draw in draws])
@@ -102,7 +97,7 @@ class _FirstLayer:
         self.others = False  # whether further layers have parameters
         self._sums: list[torch.Tensor] = []
         for layer in module.modules():
-            if not list(layer.children()) and not isinstance(layer, _SHAPES):
+            if not list(layer.children()) and not passes_on(layer):
                 layer.register_forward_hook(self._hear())
 
     def _hear(self) -> Callable[..., None]:
@@ -119,7 +114,7 @@ class _FirstLayer:
 
     def verdict(self, x: torch.Tensor) -> str:
         """A clause where the inputs lie outside of what the first layer can tell apart."""
-        normalised = any(layer is not None and _is_norm(layer) for layer in (self.first, self.second))
+        normalised = any(layer is not None and normalises(layer) for layer in (self.first, self.second))
         if self.first is None or not self.others or normalised or isinstance(self.first, (nn.Embedding, nn.EmbeddingBag)):
             return ""
         about = f"X is of size {_number(_size(x))}"
@@ -136,11 +131,7 @@ class _FirstLayer:
 
 def _is_of_norm(module: nn.Module, name: str) -> bool:
     """True for a normalisation layer's own weights, which are flat by default and about one."""
-    return _is_norm(module.get_submodule(name.rpartition(".")[0]))
-
-
-def _is_norm(layer: nn.Module) -> bool:
-    return is_norm(layer) or isinstance(layer, (*_NORMS, batchnorm.ByBatch))
+    return normalises(module.get_submodule(name.rpartition(".")[0]))
 
 
 def _some(values: torch.Tensor) -> torch.Tensor:

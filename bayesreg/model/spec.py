@@ -21,10 +21,10 @@ import torch
 from torch import nn
 
 from bayesreg import _check
+from bayesreg.behaviour import NORMALISING
 from bayesreg.behaviour.invariance import SCALE_NOTE, SHIFT_NOTE, scale_invariant
-from bayesreg.layers import DropConnect, VariationalDropout, noise_layers
 from bayesreg.layers.fan_in import fan_ins, stored_note
-from bayesreg.layers.sites import dotted
+from bayesreg.layers.sites import dotted, noise_notes
 from bayesreg.model.prior_table import PriorRow, PriorTable, dimensions
 from bayesreg.priors import AbstractPrior, Flat, Normal, from_dict
 from bayesreg.priors.scaled import AbstractScaledPrior
@@ -32,12 +32,6 @@ from bayesreg.priors.scaled import AbstractScaledPrior
 Pattern = str | type[nn.Module] | Callable[[str, nn.Parameter], AbstractPrior | None]
 Rules = Mapping[Any, AbstractPrior] | Sequence[tuple[Any, AbstractPrior]]
 
-NORM_TYPES: tuple[type[nn.Module], ...] = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 ROLES = ("@weight", "@bias", "@norm")
 _EXACT, _CALLABLE, _GLOB, _TYPE, _ROLE, _DEFAULT = 5, 4, 3, 2, 1, 0
 
@@ -59,7 +53,7 @@ class Tensor:
     @property
     def role(self) -> str:
         """What the tensor does: "@norm" in a normalisation layer, else "@bias" for fewer than two axes, else "@weight"."""
-        if isinstance(self.owner, NORM_TYPES):
+        if isinstance(self.owner, NORMALISING):
             return "@norm"
         leaf = self.name.rpartition(".")[2]
         return "@bias" if "bias" in leaf or self.parameter.dim() < 2 else "@weight"
@@ -264,26 +258,6 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
 def settled(prior: AbstractPrior, shape: torch.Size, inputs: float | None) -> AbstractPrior:
     """The prior with every number worked out for a tensor of this shape through which a unit sums over so many inputs."""
     return (prior.counted(inputs) if isinstance(prior, AbstractScaledPrior) else prior).resolve(shape)
-
-
-def noise_notes(module: nn.Module) -> dict[str, str]:
-    """What layers that wrap a weight with noise have to say about its prior, by the weight's name.
-
-    >>> from bayesreg.layers import VariationalDropout
-    >>> noise_notes(VariationalDropout(nn.Linear(2, 1)))
-    {'layer.weight': 'MCDropout takes the log-uniform prior 1/|w| in its place'}
-    """
-    found = {}
-    for name, layer in noise_layers(module).items():
-        if isinstance(layer, VariationalDropout):
-            log_uniform = layer.prior == "log-uniform"
-            text = "MCDropout takes the log-uniform prior 1/|w| in its place" if log_uniform else "under a learned normal noise"
-        elif isinstance(layer, DropConnect):
-            text = layer.text
-        else:
-            continue
-        found[dotted(name, "layer.weight")] = text
-    return found
 
 
 def layer_notes(module: nn.Module, resolved: Sequence[Resolved], row_shape: torch.Size | None = None) -> dict[str, str]:

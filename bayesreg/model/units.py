@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from bayesreg import _check
 from bayesreg._threads import drawing
 from bayesreg.behaviour import Behaviour, UnlikeTensor, first_line
-from bayesreg.behaviour.inputs import PLAIN, Indices, has_embedding, index_columns, indices_of, protect
+from bayesreg.behaviour.inputs import Indices, has_embedding, index_columns, indices_of
 from bayesreg.behaviour.link import checked_link
 from bayesreg.data.rows import (
     Data,
@@ -28,13 +28,11 @@ from bayesreg.data.rows import (
     rows_of,
     unpack,
 )
-from bayesreg.layers.copying import copied
-from bayesreg.layers.sites import dropouts, is_norm
 from bayesreg.model import reach
 from bayesreg.model.autoscale import ratio_of
 from bayesreg.model.declared import AbstractModel
 
-BOUND = ("unit_notes", "num_data", "row_shape", "feature_names", "target_names", "differs_in_training")  # by meeting data
+BOUND = ("unit_notes", "num_data", "row_shape", "feature_names", "target_names")  # by meeting data
 
 
 class AbstractBoundModel(AbstractModel):
@@ -219,7 +217,7 @@ class AbstractBoundModel(AbstractModel):
         weights, rows = model.weights(), x[:8]
         scaled = lambda factor: model.forward({k: factor * w for k, w in weights.items()}, rows.clone())  # noqa: E731
         notes = model.unit_notes + checked_link(model.likelihood, scaled)
-        return model._changed(unit_notes=notes, differs_in_training=model._check_training(x))
+        return model._changed(unit_notes=notes)
 
     def prepare(self, x: Any, y: Any = None) -> Any:
         """Data in the model's dtype, on its device, and in the units that it works in.
@@ -255,7 +253,7 @@ class AbstractBoundModel(AbstractModel):
             x = x if only_indices else self.standardization.x(x.double())
             y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
         x = self._cast(x)
-        self._protect(x)
+        self.behaviour.protect(x)
         if self.row_shape is not None and x.shape[1:] != self.row_shape:
             self._check_size(x)
         return x if y is None else (x, self._cast(y))
@@ -300,12 +298,6 @@ class AbstractBoundModel(AbstractModel):
     @cached_property  # of a bound model; `ingest` forgets it
     def _indices(self) -> Indices | None:
         return None if self.row_shape is None else indices_of(self.module, self.row_shape, self.like)
-
-    def _protect(self, x: torch.Tensor) -> None:
-        """See to it that the network leaves its inputs as they are; found out once."""
-        if "_protected" not in vars(self):  # what was found out is kept; it is nothing of the model's own
-            vars(self)["_protected"] = True
-            protect(self.module, x)
 
     def _check_row(self, x: torch.Tensor) -> None:
         if self.row_shape is not None and (x.dim() != len(self.row_shape) + 1 or x.shape[1] != self.row_shape[0]):
@@ -373,7 +365,8 @@ class AbstractBoundModel(AbstractModel):
         """The network's behaviour, to be found out on two of these rows.
 
         Raises:
-            ValueError: If its output has no gradient, or computes its hidden layers again where these have priors.
+            ValueError: If its output has no gradient, it draws numbers that belong to no layer, or it computes its hidden
+                layers again where these have priors.
         """
         found = self.behaviour.met(self, x)
         if found.recomputes and self.outputs:
@@ -382,37 +375,3 @@ class AbstractBoundModel(AbstractModel):
                 "again in its backward pass (activation checkpointing); take the checkpoints out, or leave `outputs` out."
             )
         return found
-
-    def _check_training(self, x: torch.Tensor) -> bool:
-        """True where the module gives something else in training mode, or changes a buffer, though no layer of torch's does.
-
-        Batch normalisation stands in evaluation mode here, so that what is left is the module's own doing.
-
-        Raises:
-            ValueError: If its forward draws random numbers of its own.
-        """
-        if dropouts(self.module) or all(type(layer) in PLAIN or is_norm(layer) for layer in self.module.modules()):
-            return False
-        values, rows, module = self.weights(), x[:8], copied(self.module).train()
-        for layer in filter(is_norm, module.modules()):
-            layer.eval()
-        before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        if draws_numbers(lambda: self.forward(values, rows, copied(module))):
-            raise ValueError(
-                f"randomness in training must be that of a layer (nn.Dropout), but the forward of {type(self.module).__name__} "
-                "draws numbers of its own (functional dropout?), which no fit could switch; put an nn.Dropout in its place."
-            )
-        with torch.no_grad(), drawing(0):
-            trained, settled = self.forward(values, rows, module), self.forward(values, rows)
-        moved = any(not torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
-        return moved or not torch.allclose(trained, settled, rtol=1e-5, atol=1e-7)
-
-
-def draws_numbers(call: Callable[[], torch.Tensor]) -> bool:
-    """True where a pass through a network depends on the random state.
-
-    Args:
-        call: One pass, which changes nothing; torch's random state is as it was afterwards.
-    """
-    with torch.no_grad(), drawing(0):
-        return not torch.equal(call(), call())

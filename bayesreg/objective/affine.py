@@ -91,7 +91,7 @@ def affine_problem(log_joint: LogJoint, data: Data) -> AffineProblem | None:
     """
     model = log_joint.model
     sigma = model.likelihood.fixed.get(model.likelihood.squared_error_scale or "")
-    if sigma is None or model.outputs or not model.is_deterministic:
+    if sigma is None or model.outputs or not model.behaviour.deterministic:
         return None
     if data.x is None or data.y is None or log_joint.linked or not data.x.is_floating_point():
         return None

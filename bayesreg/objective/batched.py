@@ -18,13 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg.behaviour import FORWARD, VMAP, hessian, together
-from bayesreg.behaviour.batchnorm import has_batchnorm
+from bayesreg.behaviour import FORWARD, MANY_FITS, ROW_WEIGHTS, VMAP, hessian, together
+from bayesreg.behaviour.stacked import normalised, stacks
 from bayesreg.layers import MLP
-from bayesreg.layers.copying import copied
-from bayesreg.layers.sites import dropouts
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.batched_buffers import ReplicaBuffers, batch_norm
+from bayesreg.objective.batched_buffers import ReplicaBuffers
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.groups import ReplicaGroup, stacked
 
@@ -67,12 +65,9 @@ class Replicas:
         self.log_joint, self.x, self.y = log_joints[0], x, y
         self.num_replicas, self.own_rows, self.jacobian = num_replicas, own_rows, jacobian
         check_replicable(self.log_joint)
-        self.normalised = has_batchnorm(self.model.module)
-        if self.normalised and weights is not None:
-            raise ValueError(
-                "each row must count once where a network has batch normalisation, since a batch's statistics know no weights, "
-                "but weights came (as bootstrap refits have them); leave them out, or take nn.LayerNorm in its place."
-            )
+        self.normalised = bool(self.model.behaviour.normalising)
+        if weights is not None and (why := self.model.behaviour.why_not(ROW_WEIGHTS)):
+            raise ValueError(f"each row must count once, but weights came, as bootstrap refits have them, and {why}.")
         self.buffers = ReplicaBuffers([j.model.module for j in log_joints] if self.normalised else [], num_replicas)
         self.num_rows = x.shape[1] if own_rows else len(x)
         like = self.model.like
@@ -107,7 +102,7 @@ class Replicas:
     @cached_property
     def _trained_outputs(self) -> Callable[..., torch.Tensor]:
         """The same in training mode; each tensor that is written there is one of `buffers`."""
-        return self._vmapped(copied(self.model.module).train())
+        return self._vmapped(self.model.behaviour.training_copy())
 
     @property
     def smooth(self) -> bool:
@@ -236,9 +231,10 @@ class Replicas:
                     x = torch.bmm(x, weight.mT)
                 else:
                     x = torch.baddbmm(tensor(f"{place}bias", 2)[:, None], x, weight.mT)
-            elif isinstance(layer, nn.BatchNorm1d):
-                affine = (tensor(f"{place}weight", 2), tensor(f"{place}bias", 2)) if layer.affine else None
-                x = batch_norm(layer, x, affine, self.buffers.values, place, training=training)
+            elif stacks(layer):
+                own: Any = layer
+                affine = (tensor(f"{place}weight", 2), tensor(f"{place}bias", 2)) if own.affine else None
+                x = normalised(own, x, affine, self.buffers.values, place, training=training)
             else:  # nobody else reads what a product has just written
                 x = torch.relu_(x) if fresh and type(layer) is nn.ReLU else layer(x)
             fresh = isinstance(layer, nn.Linear)
@@ -354,15 +350,11 @@ def check_replicable(log_joint: LogJoint) -> None:
             or an output has a prior.
     """
     model = log_joint.model
-    obstacle = None
-    if dropouts(model.module):
-        obstacle = "dropout would have to draw masks of each"
-    elif model.differs_in_training:
-        obstacle = f"the network's own code makes {type(model.module).__name__} another one in training"
-    elif log_joint.linked or log_joint.layout.non_centered:
-        obstacle = "a prior's scale is unknown or relative to an unknown noise"
+    obstacle = model.behaviour.why_not(MANY_FITS)
+    if log_joint.linked or log_joint.layout.non_centered:
+        obstacle = obstacle or "a prior's scale is unknown or relative to an unknown noise"
     elif model.outputs:
-        obstacle = f"the output of {model.outputs[0].name} has a prior"
+        obstacle = obstacle or f"the output of {model.outputs[0].name} has a prior"
     if obstacle:
         raise ValueError(
             f"many fits at once need a fixed network and priors with known scales, but {obstacle}; fit them one by one with "
@@ -385,7 +377,7 @@ def _layers(model: BayesianModel, row_dim: int) -> list[tuple[str, nn.Module]] |
         if type(module) in (nn.Sequential, MLP):
             return all(add(child, f"{prefix}{name}.") for name, child in module._modules.items() if child is not None)
         found.append((prefix, module))
-        return type(module) in (nn.Linear, nn.BatchNorm1d, *ELEMENTWISE)
+        return type(module) in (nn.Linear, *ELEMENTWISE) or stacks(module)
 
     plain = row_dim == 2 and add(model.module, "") and any(isinstance(layer, nn.Linear) for _, layer in found)
     # a frozen parameter has no place among the unknowns, and neither has the second place of a layer that stands twice

@@ -6,7 +6,6 @@ import torch
 from torch.func import hessian
 
 from bayesreg import behaviour
-from bayesreg.behaviour.batchnorm import ByBatch
 from bayesreg.data.rows import Data
 from bayesreg.model import activations
 from bayesreg.objective.conditioning import Rows
@@ -32,7 +31,7 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
         return log_joint.model.forward(log_joint.layout.unflatten(v), rows).reshape(len(rows), -1)
 
     stands = log_joint.model.behaviour
-    if any(isinstance(layer, ByBatch) for layer in log_joint.model.module.modules()):
+    if not stands.row_by_row:
         columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))
         return behaviour.coupled_jacobian(stands, outputs, u, x, columns), outputs(u, x).detach()
     return behaviour.output_jacobian(stands, outputs, u, x)

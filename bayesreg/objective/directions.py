@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bayesreg.behaviour.batchnorm import batchnorms, unlike_torch
+from bayesreg.behaviour import BY_ROWS
 from bayesreg.behaviour.invariance import Invariant, scale_invariant
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
@@ -84,12 +84,13 @@ def by_all_rows(log_joint: LogJoint, data: Data, batch_size: int | None) -> tupl
         some rows only, where something else differs in training too, or where there are too many of them.
     """
     model = log_joint.model
-    if not batchnorms(model.module) or unlike_torch(model.module) or batch_size is not None or data.x is None or model.outputs:
+    other = not model.behaviour.normalising or model.behaviour.why_not(BY_ROWS) is not None
+    if other or batch_size is not None or data.x is None or model.outputs:
         return log_joint, data
     if data.num_data > ROWS or data.num_data * log_joint.layout.size > ENTRIES:
         return log_joint, data
     made = of_rows(log_joint)
-    return (made, dataclasses.replace(data, coupled=True)) if made.model.is_deterministic else (log_joint, data)
+    return (made, dataclasses.replace(data, coupled=True)) if made.model.behaviour.deterministic else (log_joint, data)
 
 
 class _HeldLayout(FlatLayout):

@@ -305,16 +305,17 @@ class LogJoint:
         if not model.outputs:
             return self.log_likelihood(values, x, y, num_data)
         output, activations = model.forward_with_activity(values, x)
-        rows = model.likelihood.log_prob_sum(output, y, **model.noise(values)) + activations.sum()
-        return rows * (num_data / len(x))
+        return (self.of_output(output, y, values) + activations.sum()) * (num_data / len(x))
+
+    def of_output(self, output: torch.Tensor, y: torch.Tensor, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Σ log p(yᵢ | output) of the rows of one batch, a scalar: no network is run."""
+        return self.model.likelihood.log_prob_sum(output, y, **self.model.noise(values))
 
     def log_likelihood(
         self, values: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor, num_data: int
     ) -> torch.Tensor:
         """N/B · Σ log p(yᵢ | f(xᵢ; θ)) over prepared data, a scalar."""
-        model = self.model
-        rows = model.likelihood.log_prob_sum(model.forward(values, x), y, **model.noise(values))
-        return rows * (num_data / len(x))
+        return self.of_output(self.model.forward(values, x), y, values) * (num_data / len(x))
 
     def log_prior(self, u: torch.Tensor, values: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         """Log p(θ(u)), a scalar, without Jacobian; `values` are those at `u`, where they are there already."""

@@ -43,6 +43,7 @@ class TrainingCopy:
         num_data: N.
         jacobian: Follow the density of the unconstrained vector instead of the constrained one.
         training: Run the copy in training mode (batch normalisation and dropout as in training).
+        noise: In training, draw the noise of its layers; without it only what normalises is as in training.
         rows_a_batch: By what a batch's sum is divided, see `Data.rows_a_batch`.
         proximal: Leave the penalties that have a kink out of the gradient, for a prox.
     """
@@ -55,6 +56,7 @@ class TrainingCopy:
         *,
         jacobian: bool = False,
         training: bool = True,
+        noise: bool = True,
         proximal: bool = False,
         rows_a_batch: Callable[[torch.Tensor], float] = len,
     ) -> None:
@@ -62,7 +64,8 @@ class TrainingCopy:
         self.rows_a_batch = rows_a_batch
         self.flat = nn.Parameter(start.detach().clone())
         self.flat.grad = torch.zeros_like(self.flat)
-        self.module = copied(log_joint.model.module).train(training)
+        model = log_joint.model
+        self.module = model.behaviour.training_copy(noise=noise) if training else copied(model.module).eval()
         segments = log_joint.layout.segments
         weights = {name: s for name, s in segments.items() if s.latent.kind == "weight"}
         # a weight that is no plain stretch of the vector (transformed, non-centred) is written into the module at each step

@@ -6,7 +6,6 @@ import dataclasses
 
 import torch
 
-from bayesreg.behaviour.batchnorm import batchnorms, by_batch
 from bayesreg.data.rows import Data
 from bayesreg.objective.flat import LogJoint
 
@@ -45,9 +44,8 @@ def of_rows(log_joint: LogJoint) -> LogJoint:
     Returns:
         The other one, over the same vector.
     """
-    if not batchnorms(log_joint.model.module):
-        return log_joint
-    return LogJoint(log_joint.model.with_module(by_batch(log_joint.model.module)))
+    model = log_joint.model
+    return LogJoint(model.with_module(model.behaviour.by_rows())) if model.behaviour.normalising else log_joint
 
 
 def in_double(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[LogJoint, torch.Tensor, Data]:

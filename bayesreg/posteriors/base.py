@@ -15,7 +15,6 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, among, blocks, check_draws, chosen, together
-from bayesreg.behaviour import batchnorm
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.data.moments import Moments, of_transformed
 from bayesreg.model.model import BayesianModel
@@ -116,7 +115,7 @@ class AbstractPosterior(abc.ABC):
     def batch_statistics(self) -> str | None:
         """By which statistics batch normalisation predicts, in words; None where the network has none."""
         found = self.record.batch_statistics
-        return batchnorm.described(self.model.module) if found is None else str(found)
+        return self.model.behaviour.predicts_by if found is None else str(found)
 
     @property
     def mean(self) -> dict[str, torch.Tensor]:
@@ -170,7 +169,7 @@ class AbstractPosterior(abc.ABC):
         """
         seed = _check.seed(seed)
         count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
-        batchnorm.check_statistics(self.model.module)
+        self.model.behaviour.check_statistics()
         inputs = self.model.prepare(x)
         draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
         options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
@@ -296,7 +295,7 @@ class Dirac(AbstractPosterior):
         return cls(model, record, state["loc"])
 
 
-class NormalMoments(AbstractPosterior):
+class AbstractNormal(AbstractPosterior):
     """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
 
     @abc.abstractmethod
@@ -330,7 +329,7 @@ class NormalMoments(AbstractPosterior):
         return loc, sd
 
 
-class Gaussian(NormalMoments):
+class Gaussian(AbstractNormal):
     """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
 
     `layout.segments["0.weight"].slice` says where an unknown lies in the vector.

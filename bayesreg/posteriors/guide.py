@@ -9,13 +9,13 @@ import torch
 from bayesreg._catalog import concrete
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import FlatLayout
-from bayesreg.posteriors.base import NormalMoments
+from bayesreg.posteriors.base import AbstractNormal
 from bayesreg.posteriors.guides import AbstractGuide, MeanFieldGuide
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.storage.schema import check_tensors, refuse
 
 
-class Guide(NormalMoments):
+class Guide(AbstractNormal):
     """A fitted guide, which stays a Pyro guide: `posterior.guide` goes anywhere Pyro takes one.
 
     Args:

@@ -15,7 +15,6 @@ from torch import nn
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, blocks
 from bayesreg._threads import own
-from bayesreg.behaviour import batchnorm
 from bayesreg.layers.base import AbstractNoise
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dotted, effective, noise_layers, noise_sites, noisy, sampling
@@ -169,7 +168,7 @@ class Noisy(AbstractPosterior):
         """
         seed = _check.seed(seed)
         count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
-        batchnorm.check_statistics(self.model.module)
+        self.model.behaviour.check_statistics()
         if _check.one_of("masks", masks, ("draw", "row")) == "row":
             by_row = self.loc.new_zeros(count, 0)
             with sampling(own(self.network.module), seed):

@@ -21,8 +21,8 @@ import torch
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, chosen
 from bayesreg._threads import drawing, own
-from bayesreg.behaviour import VMAP, batchnorm
-from bayesreg.behaviour.batchnorm import batchnorms, buffer_shapes, by_batch, carry, statistics, tracking, widest
+from bayesreg.behaviour import BATCH_STATISTICS, VMAP
+from bayesreg.behaviour.batchnorm import buffer_shapes, by_batch, carry, rows_at_once, statistics, tracking, widest
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors import propagate
 from bayesreg.posteriors.base import AbstractPosterior, Dirac, Gaussian
@@ -172,10 +172,9 @@ def refresh_batchnorm(
     if not isinstance(posterior, AbstractPosterior):
         raise ValueError(f"posterior must be what fit returned, but {type(posterior).__name__} came; fit the model first.")
     base = posterior.base if isinstance(posterior, WithStatistics) else posterior
-    if not batchnorms(base.model.module):
+    if why := base.model.behaviour.why_not(BATCH_STATISTICS):
         raise ValueError(
-            f"refreshing needs a network with batch normalisation, but {type(base.model.module).__name__} has none "
-            "that training moves; predict with the posterior as it is."
+            f"refreshing needs a network with batch normalisation, but {why}; predict with the posterior as it is."
         )
     with drawing(_check.seed(seed)):  # a loader draws where its own numbers begin
         x = base.model.prepare(X)
@@ -272,7 +271,7 @@ def _statistics_of(
     few, done = size or len(x), []
     with torch.no_grad():
         entries = widest(module, lambda part: base.forward_drawn(made_of[0], part, module), x[:2])
-        together = max(1, min(_TOGETHER, batchnorm.AT_ONCE // entries) // few)
+        together = max(1, min(_TOGETHER, rows_at_once(entries)) // few)
         for part in made_of.split(together):
             if size is None:
                 rows, axis = x, None

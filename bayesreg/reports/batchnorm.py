@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bayesreg.behaviour.batchnorm import batchnorms, lacking
+from bayesreg.behaviour.batchnorm import lacking
 from bayesreg.posteriors.base import AbstractPosterior, Dirac
 from bayesreg.posteriors.refreshed import WithStatistics
 from bayesreg.reports.noise import makes
@@ -32,7 +32,7 @@ def batchnorm_facts(
         # at one point, only the batches differ from draw to draw
         alone = isinstance(posterior, WithStatistics) and posterior.at_a_point
         mine = [part for part in parts if part["posterior"] == name]
-        taken, module = posterior.record.batch_statistics, posterior.model.module
+        taken = posterior.record.batch_statistics
         noise = (
             f"A draw takes {taken.of_a_draw}: {makes(mine)}. How many rows a batch has was set by hand, and this number with "
             "it."
@@ -40,10 +40,10 @@ def batchnorm_facts(
             else ""
         )
         # running averages; a point has one draw
-        shared = taken is None and lacking(module) is None and not isinstance(posterior, Dirac)
+        shared = taken is None and lacking(posterior.model.module) is None and not isinstance(posterior, Dirac)
         better = ", one set for all draws; bayesreg.refresh_batchnorm gives each draw its own" if shared else ""
         found[name] = {
-            "layers": list(batchnorms(module)),
+            "layers": list(posterior.model.behaviour.coupling),
             "statistics": statistics,
             "finding": f"predicts by {statistics}{better}.",
             "noise": noise,

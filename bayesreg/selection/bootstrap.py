@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bayesreg import _check
-from bayesreg.behaviour.batchnorm import has_batchnorm
+from bayesreg.behaviour import ROW_WEIGHTS
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.data.rows import rows_of
 from bayesreg.inference.base import isolated, reporter
@@ -157,11 +157,8 @@ def stability(
     with isolated(seed, model.like.device), reporter(progress, "stability") as report:
         model, data = model.ingest(X, y)
         names = _names(X, came[0])
-        if has_batchnorm(model.module):
-            raise ValueError(
-                "bootstrap refits count rows several times, which a batch's mean and variance do not, but the network has "
-                "batch normalisation; take nn.LayerNorm in its place, or standardize=True alone."
-            )
+        if why := model.behaviour.why_not(ROW_WEIGHTS):
+            raise ValueError(f"bootstrap refits count rows several times, but {why}, or standardize=True alone.")
         name = _input_weight(model, len(names)) if tensor is None else _checked_weight(model, tensor, len(names))
         log_joint = LogJoint(model)
         batch = resolve_batch(_check.count("batch_size", batch_size) if batch_size else None, data, log_joint)

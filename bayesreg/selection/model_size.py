@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from bayesreg.behaviour.batchnorm import has_batchnorm
+from bayesreg.behaviour import EVIDENCE
 from bayesreg.data.rows import Data
 from bayesreg.inference.laplace import precision_at
 from bayesreg.objective.curvature import output_jacobian, prior_hessian
@@ -99,8 +99,8 @@ def no_evidence(log_joint: LogJoint, most: int) -> str:
     model = log_joint.model
     kinked = [str(latent.prior) for latent in model.latents.values() if not latent.prior.smooth]
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
-    if has_batchnorm(model.module):
-        return "batch normalisation makes the objective of training another one, so that no fit ends at a mode of this model"
+    if another := model.behaviour.why_not(EVIDENCE):
+        return another
     if kinked:
         return f"a Laplace approximation needs a log-prior with two derivatives, and {kinked[0]} has a kink where the mode sits"
     if improper:

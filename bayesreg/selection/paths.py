@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg.behaviour.batchnorm import has_batchnorm
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.data.rows import Data, rows_of
 from bayesreg.inference.base import isolated, reporter
@@ -132,7 +131,7 @@ def path(
         whole = parts[0]
         log_joint = LogJoint(whole.model)
         check_replicable(log_joint)
-        affine = whole.model.likelihood.log_concave and whole.model.is_deterministic and is_affine(log_joint, whole.data)
+        affine = whole.model.likelihood.log_concave and whole.model.behaviour.deterministic and is_affine(log_joint, whole.data)
         found = default_scales(whole.model, names, whole.data, affine) if given is None else given
         joints = [[LogJoint(with_scale(part.model, names, float(s))) for s in found] for part in parts]
         batch = resolve_batch(batch_size, whole.data, log_joint)
@@ -260,7 +259,7 @@ def _descents(
     width = sum(s.latent.shape[0] for s in joints[0][0].layout.segments.values() if len(s.latent.shape) > 1)
     rows = batch or parts[0].data.num_data
     at_once = max(1, ACTIVATIONS // (rows * max(1, width) * len(joints[0])))
-    if has_batchnorm(parts[0].model.module):
+    if parts[0].model.behaviour.normalising:
         parts, at_once = [_only(part, part.keep) for part in parts], 1
     found: list[torch.Tensor] = []
     kept: list[list[LogJoint]] = []

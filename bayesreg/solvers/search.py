@@ -141,7 +141,7 @@ class Search:
                 watch=watch,
                 checkpoint=self.checkpoint,
             )
-        if not self.log_joint.model.is_deterministic:  # its curvature will not tell
+        if not self.log_joint.model.behaviour.deterministic:  # its curvature will not tell
             self.trend = trend(self.data.num_data * (self.log_joint.model.log_jacobian - losses))
         return self.stepper.parameter.detach().clone(), self._trained()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from bayesreg.behaviour.batchnorm import batchnorms, normalising
+from bayesreg.behaviour import COMPILING
 from bayesreg.data.rows import Data
-from bayesreg.layers.copying import copied
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 
@@ -49,7 +48,7 @@ def _check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> 
     Raises:
         ValueError: If so.
     """
-    if not batchnorms(model.module):
+    if not model.behaviour.coupling:
         return
     rows = data.least_batch(batch_size)
     whose = f"batch_size={batch_size}" if batch_size else f"N = {data.num_data}"
@@ -59,7 +58,7 @@ def _check_batches(model: BayesianModel, data: Data, batch_size: int | None) -> 
     x, _ = next(data.epoch(1))
     try:
         with torch.no_grad():
-            model.forward(model.weights(), x[:1], normalising(copied(model.module)))
+            model.forward(model.weights(), x[:1], model.behaviour.training_copy(noise=False))
     except ValueError:
         raise ValueError(
             "a training batch must have two rows at least where batch normalisation sees one value a row, since one row has no "
@@ -71,10 +70,8 @@ def no_compiling(log_joint: LogJoint, data: Data) -> str:
     """Why a whole step cannot be compiled, or an empty text."""
     if data.x is None:
         return "the rows are streamed by a loader"
-    if not log_joint.model.is_deterministic:
-        return "batch normalisation or dropout change or draw something at each step"
-    if not log_joint.model.behaviour.traceable:
-        return f"{type(log_joint.model.module).__name__} has steps that cannot be traced"
+    if why := log_joint.model.behaviour.why_not(COMPILING):
+        return why
     whole = [group.prior for group in log_joint.kinked if not group.prior.prox_by_entry]
     if whole:
         return f"the prox of {whole[0]} is found outside of torch"

@@ -12,7 +12,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
-from bayesreg.behaviour import batchnorms, stateless
+from bayesreg.behaviour import Behaviour
 from bayesreg.inference import MAP, AbstractMethod, LaplaceApproximation, MCBatchNorm, MCDropout, MeanField
 from bayesreg.objective import LogJoint, TrainingCopy
 from bayesreg.posteriors import FlatELBO, MeanFieldGuide
@@ -63,7 +63,7 @@ def problem(kind, num_rows=64, seed=0):
     x = 2 + 3 * torch.randn(num_rows, *shape, generator=generator, dtype=torch.float64)
     y = torch.randn(num_rows, generator=generator, dtype=torch.float64)
     module = make().double()
-    rules = {"@norm": priors.Normal(1.0)} if any(layer.affine for layer in batchnorms(module).values()) else {}
+    rules = {"@norm": priors.Normal(1.0)} if any(layer.affine for layer in Behaviour(module).coupling.values()) else {}
     return module, br.BayesianModel(module, rules, likelihoods.Gaussian(0.7)), x, y
 
 
@@ -112,18 +112,18 @@ class TestNobodyElseWrites:
     def test_after_the_fit(self, kind, method, tmp_path):
         module, model, x, y = problem(kind)
         before, inner = state(module), state(model.module)
-        if stateless(module) and method == "laplace":
+        if not Behaviour(module).row_by_row and method == "laplace":
             with pytest.raises(ValueError, match=r"needs a network that sees each row by itself, .* take method='mean-field'"):
                 br.fit(model, x, y, method=method)
             return
         post = br.fit(model, x, y, method=FITTED[method]())
         assert_same(before, module)
         assert_same(inner, model.module)
-        for name, layer in batchnorms(post.model.module).items():
+        for name, layer in post.model.behaviour.coupling.items():
             if layer.num_batches_tracked is not None:  # the fit's own steps wrote, each of them once
                 assert int(layer.num_batches_tracked) == NUM_STEPS
                 assert not layer.running_mean.equal(inner[0][f"{name}.running_mean"])
-        if stateless(post.model.module) and method != "mc-batchnorm":
+        if not post.model.behaviour.row_by_row and method != "mc-batchnorm":
             with pytest.raises(ValueError, match=r"must not depend on the rows beside it, .*refresh_batchnorm\(posterior, X\)"):
                 post.predict(x)
             post = br.refresh_batchnorm(post, x, num_draws=10)

@@ -672,7 +672,7 @@ class TestEveryMethodThatTakesSteps:
         whole = quiet(model, X, y, method=METHODS[name]())
         method, places = (
             METHODS[name](checkpoint=str(tmp_path / "fit.pt"), checkpoint_every=1000),
-            ["map", "mean_field", "dropout", "laplace", "batchnorm"],
+            ["map", "mean_field", "mc_dropout", "laplace", "mc_batchnorm"],
         )
 
         def fails(*arguments, **options):

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
-from bayesreg.behaviour import base, by_batch
+from bayesreg.behaviour import base, by_batch, kinds
 from bayesreg.certificates import mode as certificate
 from bayesreg.inference import methods
 from bayesreg.layers import copied
@@ -203,7 +203,7 @@ def test_many_fits_at_once_are_the_same_by_loops(batchnorm):
     model = log_joint.model
     places = {f"0.{place}": name for place, name in model.places.items()}
     # a network that is no plain multilayer perceptron: `vmap` or a loop
-    model = changed(model, module=nn.Sequential(model.module), places=places)
+    model = changed(model.with_module(nn.Sequential(model.module)), places=places)
     starts = torch.stack([u, u + 0.1, u - 0.2])
     made = [Replicas([LogJoint(m)], data.x, data.y, 3) for m in (model, lacking(model, *base.FEATURES))]
     for replicas in made:
@@ -357,7 +357,7 @@ def _inputs(layer: nn.Module) -> torch.Tensor:
 
 
 KNOWN = [
-    *[layer() for layer in base.KNOWN if layer.__module__.endswith("activation")],
+    *[layer() for layer in kinds.KNOWN if layer.__module__.endswith("activation")],
     nn.Linear(8, 2), nn.Flatten(), nn.Unflatten(1, (2, 4)), nn.Identity(), nn.LayerNorm(8), nn.GroupNorm(2, 8), nn.Dropout(),
     nn.Conv1d(2, 3, 2), nn.Conv2d(2, 3, 2), nn.Conv3d(2, 3, (2, 1, 1)), nn.ConvTranspose1d(2, 3, 2),
     nn.ConvTranspose2d(2, 3, 2),
@@ -376,8 +376,8 @@ def test_known_layers_stand_everything(layer):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (self.layer(x * self.w).flatten(1).sin()).sum(1)
 
-    assert base.is_known(layer)
-    assert not base.is_known(Around())
+    assert kinds.is_known(layer)
+    assert not kinds.is_known(Around())
     x = _inputs(layer)
     model = model_of(Around().double()).bind(x, torch.zeros(2))
     assert model.behaviour.transforms == dict.fromkeys(base.FEATURES)
@@ -385,15 +385,15 @@ def test_known_layers_stand_everything(layer):
 
 def test_every_known_layer_is_tried():
     own = {"Sequential", "MLP", "Standardize", "Bilinear", "ByBatch", "Embedding"}  # containers, two inputs, whole numbers
-    assert {type(layer).__name__ for layer in KNOWN} | own == {layer.__name__ for layer in base.KNOWN}
+    assert {type(layer).__name__ for layer in KNOWN} | own == {layer.__name__ for layer in kinds.KNOWN}
 
 
 def test_a_hook_or_a_new_forward_makes_a_layer_unknown():
     hooked, patched = nn.Linear(1, 1), nn.Linear(1, 1)
     hooked.register_forward_hook(lambda module, came, out: out)
     patched.forward = lambda x: x
-    assert not base.is_known(hooked)
-    assert not base.is_known(patched)
+    assert not kinds.is_known(hooked)
+    assert not kinds.is_known(patched)
 
 
 def test_copies_of_tensors_with_a_history():

@@ -1,0 +1,129 @@
+"""Kinds of layers, each told in one place: which are ordinary, which normalise, which keep statistics, which draw numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from bayesreg.behaviour.rows_at_hand import ByBatch
+from bayesreg.layers import MLP, AbstractNoise, Standardize
+from bayesreg.layers.base import AbstractUnitNoise
+
+# layers that stand every transform, which a test holds, and are in training what they are in evaluation but for batch
+# normalisation and dropout; of other modules both are found out
+KNOWN: tuple[type[nn.Module], ...] = (
+    nn.Sequential,
+    MLP,
+    Standardize,
+    nn.Linear,
+    nn.Bilinear,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Identity,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    ByBatch,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Embedding,
+    nn.Tanh,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.GELU,
+    nn.Softplus,
+    nn.Softsign,
+    nn.ELU,
+    nn.LeakyReLU,
+)
+
+# layers whose own weights are about one, and flat by default
+NORMALISING: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._NormBase,
+    ByBatch,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
+_FORWARDS = (
+    nn.modules.batchnorm._BatchNorm.forward,
+    nn.SyncBatchNorm.forward,
+    nn.modules.instancenorm._InstanceNorm.forward,
+)
+
+
+def is_known(layer: nn.Module) -> bool:
+    """True for a layer of a type that stands everything, as it left its factory: without hooks or a forward of its own."""
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    if isinstance(layer, nn.Embedding) and (layer.sparse or layer.max_norm is not None):
+        return False
+    return (type(layer) in KNOWN or isinstance(layer, AbstractNoise)) and not hooks and "forward" not in vars(layer)
+
+
+def by_the_batch(layer: nn.Module) -> bool:
+    """True for torch's batch normalisations, 1d, 2d, 3d and synchronised."""
+    return isinstance(layer, nn.modules.batchnorm._BatchNorm)
+
+
+def normalises(layer: nn.Module) -> bool:
+    """True for a layer that brings what it is given to size one, in training as in evaluation, by whichever numbers."""
+    return isinstance(layer, (*NORMALISING, Standardize))
+
+
+def name_of(layer: nn.Module) -> str:
+    """What a layer for which `moves` is true is called."""
+    return "batch normalisation" if by_the_batch(layer) else "instance normalisation"
+
+
+def moves(layer: nn.Module) -> bool:
+    """True for a layer of torch's that normalises by the batch, or keeps running statistics, while it is in training mode.
+
+    >>> [moves(layer) for layer in (nn.BatchNorm1d(2), nn.InstanceNorm1d(2), nn.LayerNorm(2))]
+    [True, False, False]
+    >>> moves(nn.InstanceNorm1d(2, track_running_stats=True))
+    True
+    """
+    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):  # by each row alone, unless it keeps statistics
+        return layer.track_running_stats
+    return isinstance(layer, nn.modules.batchnorm._NormBase)
+
+
+def draws(layer: nn.Module) -> bool:
+    """True for a layer that draws noise in training, of torch's or of this package; one of torch's of rate 0 draws none.
+
+    >>> draws(nn.Dropout(0.1)), draws(nn.Dropout(0.0))
+    (True, False)
+    """
+    return isinstance(layer, AbstractNoise) or (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0)
+
+
+def passes_on(layer: nn.Module) -> bool:
+    """True for a layer that in evaluation puts out the numbers that it is given, perhaps in another shape."""
+    noise = (nn.modules.dropout._DropoutNd, AbstractUnitNoise)
+    return isinstance(layer, (nn.Identity, nn.Flatten, nn.Unflatten, *noise))
+
+
+def works_in_place(layer: nn.Module) -> bool:
+    """True for a layer that says it writes into its input."""
+    return bool(vars(layer).get("inplace", False))
+
+
+def has_own_forward(layer: Any) -> bool:
+    """True for a normalisation whose forward is not torch's, so that nothing can stand in for it."""
+    return type(layer).forward not in _FORWARDS or "forward" in vars(layer)

@@ -28,7 +28,7 @@ from bayesreg.storage.files import replacing
 from bayesreg.storage.schema import check_fields, is_of, plain, refuse
 from bayesreg.storage.sealed import seal, tensors_in, unseal
 
-FORMAT = 2
+FORMAT = 3
 _SMALL = 10**6  # weights that may be made before the state is looked at
 # what binding to data makes of a model; what else it has is stored by itself
 _BOUND = {name: typing.get_type_hints(BayesianModel)[name] for name in BOUND}

@@ -122,7 +122,7 @@ def fitted(parts: Sequence[Part], scales: Sequence[float], batch: int, epochs: i
         report=lambda *_: None,
         history=History(),
     )
-    record = FitRecord("map", 0, History(), Certificate(False, "Adam's steps, all of them taken."))
+    record = FitRecord("map", 0, History(), Certificate.checked(False, "Adam's steps, all of them taken."))
     return [Dirac(replicas.buffers.carried(r, m), record, u[r]) for r, (m, _) in enumerate(bound)]
 
 

@@ -40,8 +40,8 @@ def posteriors(kind="regression", prior=None, converged=True, standardize=False)
     history = History("log joint", [0, 20, 40], [-90.0, -70.0, -69.5], ["lbfgs: asked for."])
     sentence = "Converged to a mode: the scaled gradient is 1.0e-08." if converged else "Not converged: raise num_steps."
     details = {"scaled gradient": 1e-8, "space": "constrained", "nothing": math.nan}
-    mode = FitRecord("map", 3, history, Certificate(converged, sentence, details), 0.25, "constrained")
-    drawn = FitRecord("nuts", 4, History("elbo"), Certificate(True, "as made"), 75.0, None, -123.4)
+    mode = FitRecord("map", 3, history, Certificate.checked(converged, sentence, details), 0.25, "constrained")
+    drawn = FitRecord("nuts", 4, History("elbo"), Certificate.checked(True, "as made"), 75.0, None, -123.4)
     return {"MAP": Dirac(model, mode, point), "draws": Draws(model, drawn, point + 0.2 * noise)}
 
 

@@ -42,7 +42,7 @@ def point(kind="1d", seed=0, **options):
     """A mode where it starts: nothing need be fitted to have statistics."""
     model, x, y = problem(kind, seed, **options)
     model = model.bind(x, y)
-    record = FitRecord("map", 0, History(), Certificate(False, "Not fitted."))
+    record = FitRecord("map", 0, History(), Certificate.checked(False, "Not fitted."))
     made = Dirac(model, record, torch.zeros(0))
     made.loc = made.layout.flatten(model.start(x, y))
     return made, x, y

@@ -169,7 +169,7 @@ class TestSaved:
         br.save(post, tmp_path / "post.pt")
         again = br.load(tmp_path / "post.pt")
         assert (again.method, again.base.method, again.base.space) == ("mc-batchnorm", "map", "constrained")
-        assert br.refresh_batchnorm(again, x).history.notes == br.refresh_batchnorm(post, x).history.notes
+        assert br.refresh_batchnorm(again, x).history == br.refresh_batchnorm(post, x).history
 
 
 def test_wide_activations_go_through_fewer_at_a_time(monkeypatch):
@@ -261,12 +261,12 @@ class TestWhatARefreshedFitSays:
     def test_its_notes_are_its_own(self):
         x, y = rows()
         guide = br.fit(model(), x, y, method=MeanField(num_steps=20))
-        assert any("one set for all" in note for note in guide.history.notes)
-        assert not any("one set for all" in note for note in br.refresh_batchnorm(guide, x, num_draws=3).history.notes)
+        assert any("one set for all" in note for note in guide.history.said)
+        assert not any("one set for all" in note for note in br.refresh_batchnorm(guide, x, num_draws=3).history.said)
         laplace = br.fit(
             model(likelihood=likelihoods.Gaussian(0.5)), x, y, method=LaplaceApproximation("ggn", MAP(num_steps=50))
         )
-        notes = br.refresh_batchnorm(laplace, x).history.notes
+        notes = br.refresh_batchnorm(laplace, x).history.said
         assert any("the curvature is that of the running averages" in note for note in notes)
         assert not any("curvature and predictions" in note for note in notes)
 

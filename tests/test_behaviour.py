@@ -259,7 +259,7 @@ def test_where_training_is_another_function_nobody_claims_an_evidence(name):
     few = MAP("adam", num_steps=30)
     found = br.fit(model_of(TABLE[name][0]()), x, y, method=LaplaceApproximation(mode=few))
     assert found.log_evidence is None
-    assert any("there is no evidence" in note for note in found.history.notes)
+    assert any("there is no evidence" in note for note in found.history.said)
     assert "makes the objective of training another one" in found.model.behaviour.why_not(EVIDENCE)
 
 

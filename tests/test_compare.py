@@ -40,7 +40,7 @@ def posteriors(kind="regression"):
     bias = torch.zeros(len(weight), dtype=torch.float64)
 
     def record(method, elapsed):
-        return FitRecord(method, 0, History(), Certificate(True, "as made"), elapsed)
+        return FitRecord(method, 0, History(), Certificate.checked(True, "as made"), elapsed)
 
     good, poor, many = Dirac(model, record("map", 0.25), bias), None, None
     point = good.layout.flatten({"weight": weight, "bias": bias})

@@ -144,7 +144,7 @@ def test_other_files_are_refused(tmp_path):
         ("none", r"there must be a file to load, but .*none' does not exist"),
         ("text", r"text' must be a posterior written by bayesreg.save, but it is not one; check the path.$"),
         ("code", r"code' must be a posterior written by bayesreg.save, but it is not one, and holds what only code could read"),
-        ("other", r"other' must be a posterior written by bayesreg.save, but it is in format 99 and this version .* format 2"),
+        ("other", r"other' must be a posterior written by bayesreg.save, but it is in format 99 and this version .* format 3"),
     ):
         with pytest.raises(ValueError, match=message):
             br.load(tmp_path / name)

@@ -31,7 +31,7 @@ def unfitted(net, *row, prior=None, outputs=1):
     """The posterior that a network with noise has at its present weights, without a fit."""
     X, y = drawn(6, *row, seed=8), drawn(6, outputs, seed=9).squeeze(1)
     model = br.BayesianModel(net.double(), prior or priors.Normal(1.0), likelihoods.Gaussian(0.5)).bind(X, y)
-    record = FitRecord("mc-dropout", 0, History("elbo"), Certificate(True, "Not fitted."))
+    record = FitRecord("mc-dropout", 0, History("elbo"), Certificate.checked(True, "Not fitted."))
     return Noisy(model, record, FlatLayout(model).flatten(model.weights()))
 
 

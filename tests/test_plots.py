@@ -53,7 +53,7 @@ def fits():
     model = BayesianModel(nn.Linear(30, 1).double(), likelihood=Gaussian()).bind(x, y)
     point = torch.tensor(rng.normal(size=32))
     history = History(steps=list(range(20)), objective=[-900.0, *(-90.0 + 0.5 * i for i in range(19))])
-    record = FitRecord("map", 0, history, Certificate(True, "as made"), 0.1)
+    record = FitRecord("map", 0, history, Certificate.checked(True, "as made"), 0.1)
     noise = torch.tensor(rng.normal(size=(300, 32)))
     return {"mode": Dirac(model, record, point), "draws": Draws(model, record, point + 0.1 * noise)}, x, y
 
@@ -320,7 +320,7 @@ def test_theme_has_contrast(mode):
 def test_refusals(compared):
     (predictive, y), (binary, labels) = mixture(K=2), classes("binary")
     posteriors = fits()[0]
-    record = FitRecord("exact", 0, History(), Certificate(True, "closed"), 0.1)
+    record = FitRecord("exact", 0, History(), Certificate.checked(True, "closed"), 0.1)
     with pytest.raises(ValueError, match="a history must have steps, but method 'exact' recorded none"):
         plots.history(Dirac(posteriors["mode"].model, record, posteriors["mode"].loc))
     with pytest.raises(ValueError, match="reliability must be asked of a classification, but a regression came"):
@@ -347,5 +347,5 @@ def test_refusals(compared):
 def _binary_posterior():
     x, y = np.zeros((4, 1)), np.array([0, 1, 0, 1])
     model = BayesianModel(nn.Linear(1, 1).double(), likelihood=Bernoulli()).bind(x, y)
-    record = FitRecord("map", 0, History(), Certificate(True, "as made"), 0.1)
+    record = FitRecord("map", 0, History(), Certificate.checked(True, "as made"), 0.1)
     return Dirac(model, record, torch.zeros(2, dtype=torch.float64))

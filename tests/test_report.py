@@ -227,7 +227,7 @@ def test_data_frames_bring_their_names_and_constant_columns_are_named():
     x[:, 2] = 4.0
     frame = pd.DataFrame(x, columns=["age", "dose", "site"])
     model = BayesianModel(nn.Linear(D, 1).double(), likelihood=Gaussian(0.5), standardize=True).bind(frame, y)
-    record = FitRecord("map", 0, History(), Certificate(True, "as made"), 0.1)
+    record = FitRecord("map", 0, History(), Certificate.checked(True, "as made"), 0.1)
     found = report({"MAP": Dirac(model, record, torch.zeros(D + 1, dtype=torch.float64))}, frame, y)
     assert found.data["data"]["features"] == ["age", "dose", "site"]
     assert found.data["models"][0]["constant"] == ["site"]

@@ -243,7 +243,7 @@ def test_convergence_and_noise_cast_doubt_first():
 def test_noise_that_is_known_has_no_card():
     x, y = data()
     model = BayesianModel(nn.Linear(D, 1).double(), likelihood=Gaussian(0.5)).bind(x, y)
-    record = FitRecord("map", 0, History(), Certificate(True, "as made"), 0.1)
+    record = FitRecord("map", 0, History(), Certificate.checked(True, "as made"), 0.1)
     only = {"MAP": Dirac(model, record, torch.zeros(D + 1, dtype=torch.float64))}
     comparison = compared({"MAP": only["MAP"].predict(x)}, y)
     assert noise_card(only, comparison, y, findings(comparison, y)) is None

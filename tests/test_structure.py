@@ -52,6 +52,52 @@ def test_files_stay_small_and_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(text)), "the first lines say the file's idea"
 
 
+PROSE = {"sentence", "notes", "details", "said", "of_statistics"}
+READERS = {"startswith", "endswith", "removesuffix", "removeprefix", "split", "partition", "rpartition", "find", "replace"}
+SHOW = {"certificates/words.py"}  # which makes the words
+
+
+def is_prose(node):
+    return isinstance(node, ast.Attribute) and node.attr in PROSE
+
+
+def reads_prose(node):
+    """Whether words that were made for people decide something: `in`, `re`, a method of texts, a look-up by name."""
+    match node:
+        case ast.Compare(left=left, comparators=others):
+            return any(map(is_prose, [left, *others]))
+        case ast.Subscript(value=value, ctx=ast.Load()):
+            return is_prose(value)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="re")), args=given):
+            return any(is_prose(part) for one in given for part in ast.walk(one))
+        case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in READERS:
+            return any(map(is_prose, ast.walk(value)))
+        case ast.comprehension(iter=values, ifs=[_, *_]):
+            return is_prose(values)
+    return False
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_parses_a_sentence(path):
+    if str(path.relative_to(PACKAGE)) not in SHOW:
+        found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if reads_prose(node)]
+        assert not found, f"{ast.unparse(found[0])}: words are for people; ask the certificate's values"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'c.sentence.removesuffix(".")',
+        '"no mode" in c.details',
+        'c.details["log joint"]',
+        '[n for n in h.notes if n.startswith("batch")]',
+        're.sub("a", "b", c.sentence)',
+    ],
+)
+def test_parsing_a_sentence_would_be_seen(code):
+    assert any(map(reads_prose, ast.walk(ast.parse(code))))
+
+
 EVERYTHING = "[getattr(bayesreg, name) for name in bayesreg.__all__]"  # which loads what `import bayesreg` names
 
 
@@ -233,3 +279,48 @@ TORCHS = {
     "_version",
 }
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+def bases(base):
+    from bayesreg import _catalog
+
+    return {cls.__name__ for cls in _catalog.concrete(base) if cls.__module__.startswith("bayesreg.")}
+
+
+@pytest.mark.parametrize("folder", ["priors", "posteriors", "likelihoods"])
+def test_nobody_outside_asks_which_concrete_class_it_is(folder):
+    import bayesreg as br
+
+    base = {
+        "priors": br.priors.AbstractPrior,
+        "posteriors": br.AbstractPosterior,
+        "likelihoods": br.likelihoods.AbstractLikelihood,
+    }[folder]
+    names = bases(base)
+    asked = []
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if part(path) != folder and isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+                kinds = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(node.args[1])}
+                asked += [f"{path.relative_to(PACKAGE)}:{node.lineno} {kind}" for kind in kinds & names]
+    assert not asked
+
+
+def test_rows_are_summed_in_the_objective_alone():
+    callers = {
+        str(path.relative_to(PACKAGE))
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "log_prob_sum" and part(path) not in ("likelihoods", "objective")
+    }
+    assert callers == {"model/model.py"}
+
+
+@pytest.mark.parametrize("folder", ["priors", "likelihoods", "layers", "solvers", "posteriors", "inference"])
+def test_a_class_is_abstract_or_final(folder):
+    """Nobody inherits from a class that can be used as it is; what several share has a name of its own, Abstract..."""
+    classes = {
+        n.name: n for path, tree in TREES.items() if part(path) == folder for n in tree.body if isinstance(n, ast.ClassDef)
+    }
+    inherited = {ast.unparse(b).split("[")[0] for node in classes.values() for b in node.bases} & classes.keys()
+    assert not {name for name in inherited if not name.lstrip("_").startswith("Abstract")}

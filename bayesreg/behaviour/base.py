@@ -120,14 +120,18 @@ class Behaviour:
         return not (self.normalising or self.draw or self.own_code)
 
     @property
+    def differing(self) -> tuple[str, ...]:
+        """The kinds of layers that make training another function than evaluation; the network's own code has no name."""
+        return (self.normalises_by,) * bool(self.normalising) + ("dropout",) * bool(self.draw)
+
+    @property
     def differences(self) -> str:
         """What makes training another function than evaluation, in words; an empty text where nothing does.
 
         >>> Behaviour(nn.InstanceNorm1d(2, track_running_stats=True)).differences, Behaviour(nn.InstanceNorm1d(2)).differences
         ('instance normalisation', '')
         """
-        found = [self.normalises_by] * bool(self.normalising) + ["dropout"] * bool(self.draw)
-        return " and ".join(found) or "the network itself" * self.own_code
+        return " and ".join(self.differing) or "the network itself" * self.own_code
 
     def training_copy(self, *, noise: bool = True) -> nn.Module:
         """A private copy in training mode.

@@ -4,5 +4,27 @@ from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up
 from bayesreg.certificates.mode import certify
 from bayesreg.certificates.optimality import measure
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import Alike, Cause, Covariance, Elbo, Lengths, NoMode, Point, Restarts, Training
+from bayesreg.certificates.words import ADDED, VERDICTS, Advice, sentence
 
-__all__ = ["Certificate", "certify", "measure", "used_up"]
+__all__ = [
+    "ADDED",
+    "VERDICTS",
+    "Advice",
+    "Alike",
+    "Cause",
+    "Certificate",
+    "Covariance",
+    "Elbo",
+    "Lengths",
+    "NoMode",
+    "Outcome",
+    "Point",
+    "Restarts",
+    "Training",
+    "certify",
+    "measure",
+    "sentence",
+    "used_up",
+]

@@ -3,21 +3,104 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+
+from bayesreg.certificates import words
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import (
+    Alike,
+    ClosedForm,
+    Covariance,
+    Elbo,
+    Failure,
+    Lengths,
+    NoMode,
+    OwnCheck,
+    Point,
+    Restarts,
+    Training,
+    VanishingNoise,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """Whether a fit can be believed, and why.
+    """Whether a fit can be believed, and why. Values decide; `sentence` and `details` are made from them, for people.
 
     Attributes:
-        converged: True when the check below was passed.
-        sentence: The verdict in words; says what to do when it is not.
-        details: The numbers behind it.
+        outcome: The verdict.
+        overruled: Verdicts that a later look overruled, the first one first.
+        point: What was measured at a mode.
+        no_mode: Why there is none that could be used.
+        training: How training differed from evaluation.
+        elbo: How an ELBO ended.
+        closed_form: How many digits of a closed form hold.
+        failure: What went wrong.
+        check: A check that the method brought itself.
+        restarts: How many starts agree.
+        lengths: What became of lengths that no prediction depends on.
+        alike: That the same is predicted for every row.
+        covariance: What is known of the covariance about a mode.
+        noise: That a learned noise is on its way to zero.
     """
 
-    converged: bool
-    sentence: str
-    details: dict[str, float | str] = dataclasses.field(default_factory=dict)
+    outcome: Outcome
+    overruled: tuple[Outcome, ...] = ()
+    point: Point | None = None
+    no_mode: NoMode | None = None
+    training: Training | None = None
+    elbo: Elbo | None = None
+    closed_form: ClosedForm | None = None
+    failure: Failure | None = None
+    check: OwnCheck | None = None
+    restarts: Restarts | None = None
+    lengths: Lengths | None = None
+    alike: Alike | None = None
+    covariance: Covariance | None = None
+    noise: VanishingNoise | None = None
+
+    @classmethod
+    def checked(cls, passed: bool, said: str, numbers: Mapping[str, float | str] | None = None) -> Certificate:
+        """The certificate of a method that brings a check of its own.
+
+        Args:
+            passed: Whether the fit passed it.
+            said: What it found, one sentence, and what to do where it was not passed.
+            numbers: Those behind it, by name.
+
+        Returns:
+            The certificate.
+
+        >>> print(Certificate.checked(True, "Accepted 43% of the steps.", {"rate": 0.43}))
+        Accepted 43% of the steps.
+        """
+        return cls(Outcome.CHECK_PASSED if passed else Outcome.CHECK_FAILED, check=OwnCheck(said, dict(numbers or {})))
+
+    @property
+    def converged(self) -> bool:
+        """Whether the check was passed."""
+        return self.outcome.converged
+
+    @property
+    def usable(self) -> bool:
+        """True for a point that is a number's and not where the density has no bound: something can be built on it."""
+        found = self.point is None or math.isfinite(self.point.log_joint)
+        return found and not (self.no_mode is not None and self.no_mode.arrived)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words; says what to do when it was not passed."""
+        return words.sentence(self)
+
+    @property
+    def details(self) -> dict[str, float | str]:
+        """The numbers by their names in words, as a report shows them."""
+        return words.numbers(self)
+
+    def overrule(self, by: Outcome) -> Certificate:
+        """The same under another verdict, that of a later look; the one that it had is kept."""
+        return dataclasses.replace(self, outcome=by, overruled=(*self.overruled, self.outcome))
 
     def __str__(self) -> str:
         return self.sentence

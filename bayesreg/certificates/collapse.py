@@ -15,6 +15,8 @@ from collections.abc import Callable
 import torch
 
 from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import VanishingNoise
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.curvature import output_jacobian, prior_curvature
@@ -104,10 +106,10 @@ def with_noise(
         data: Its rows.
 
     Returns:
-        Its own certificate, or one that is not passed and has a sentence more.
+        Its own certificate, or one that is not passed and says so.
     """
     noises = [s for s in layout.in_order if s.latent.is_noise]
-    if not noises or data.y is None or model.likelihood.squared_error_scale is None or "no mode" in found.details:
+    if not noises or data.y is None or model.likelihood.squared_error_scale is None or found.no_mode is not None:
         return found
     flat = is_constant(data.y)
     if found.converged and not flat:
@@ -118,12 +120,9 @@ def with_noise(
         return found
     if flat and _residual(model, layout, means, data) > _NEARLY * size_of(data.y):
         return found
-    why = f"all targets are {float(data.y.flatten()[0]):g}" if flat else "the network passes through every target"
-    said = (
-        f"{found.sentence} {noises[0].latent.name} is {ratio:.2g} of the target's {'size' if flat else 'sd'} and runs to zero, "
-        f"since {why}; check the target column, fix the noise scale, or give it a prior that keeps it from zero (LogNormal)."
-    )
-    return dataclasses.replace(found, converged=False, sentence=said, details={**found.details, "noise ratio": ratio})
+    target = float(data.y.flatten()[0]) if flat else None
+    noise = VanishingNoise(noises[0].latent.name, ratio, target)
+    return dataclasses.replace(found.overrule(Outcome.NOISE_VANISHING), noise=noise)
 
 
 def _residual(model: BayesianModel, layout: FlatLayout, point: torch.Tensor, data: Data) -> float:

@@ -15,6 +15,7 @@ import torch
 
 from bayesreg._memory import together
 from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.values import Alike
 from bayesreg.data.rows import Data
 from bayesreg.model import prior_predictive
 from bayesreg.model.model import BayesianModel
@@ -104,20 +105,14 @@ def with_word(certificate: Certificate, model: BayesianModel, tried: int) -> Cer
         tried: Other starts that were tried and led no higher.
 
     Returns:
-        The certificate with a sentence more.
+        The certificate with `alike`.
     """
-    said = " It predicts the same for every row."
-    if tried:
-        said += f" {tried} other starts, where the data weighed {_WEIGHT} times as much at first, lead no higher."
-    if (found := narrowest(model)) is not None:
-        name, gain = found
+    found = Alike(tried, _WEIGHT)
+    if (narrow := narrowest(model)) is not None:
+        name, gain = narrow
         prior = next(r for r in model.resolved if r.name == name).specified
-        said += (
-            f" Under the prior of {name}, {prior}, a layer's output has {gain:.2g} times the size of its input; for weights "
-            "that differ from zero take a wider one, for example Normal(1.0, fan_in=True)."
-        )
-    details = {**certificate.details, "predicts the same for every row": 1.0, "other starts": float(tried)}
-    return dataclasses.replace(certificate, sentence=certificate.sentence + said, details=details)
+        found = Alike(tried, _WEIGHT, name, str(prior), gain)
+    return dataclasses.replace(certificate, alike=found)
 
 
 def narrowest(model: BayesianModel) -> tuple[str, float] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import Elbo
 from bayesreg.solvers.rising import trend
 
 
@@ -18,14 +20,8 @@ def rise(elbos: torch.Tensor) -> Certificate:
         The certificate; passed when the rise is below 1 nat or 2.5 standard errors.
     """
     found = trend(elbos)
+    values = Elbo(len(elbos), found)
     if found is None:
-        return Certificate(False, f"Not converged: {len(elbos)} steps are too few to tell; raise num_steps to 1,000 or more.")
-    gained, error, details = found.rise, found.error, found.details("elbo")
-    if gained > max(1.0, 2.5 * error):
-        sentence = (
-            f"Not converged: the ELBO still rose by {gained:.1f} nats (Monte Carlo error {error:.1f}) over the last fifth of "
-            "the steps; raise num_steps."
-        )
-        return Certificate(False, sentence, details)
-    sentence = f"Converged: the ELBO changed by {gained:+.1f} nats (Monte Carlo error {error:.1f}) over the last fifth."
-    return Certificate(True, sentence, details)
+        return Certificate(Outcome.TOO_FEW_STEPS, elbo=values)
+    rising = found.rise > max(1.0, 2.5 * found.error)
+    return Certificate(Outcome.ELBO_RISING if rising else Outcome.ELBO_LEVEL, elbo=values)

@@ -14,9 +14,9 @@ def check_has_mode(model: BayesianModel) -> None:
     Raises:
         ValueError: If a prior's scale is unknown, or a density has a pole.
     """
-    scales = [name for name, latent in model.latents.items() if latent.kind == "scale"]
-    if scales:
-        child = scales[0].removesuffix(".scale")
+    scaled = [latent.child for latent in model.latents.values() if latent.child]
+    if scaled:
+        child = scaled[0]
         raise ValueError(
             f"a joint mode over weights and their unknown scale runs to scale zero, so that MAP must have fixed scales, but "
             f"{child} has {model.latents[child].prior}; fix the scale (a number), marginalise it (StudentT is a Normal with an "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import Point
 from bayesreg.solvers.base import Solution
 
 
@@ -19,19 +21,13 @@ def certify_linear(solution: Solution, space: str = "constrained") -> Certificat
     if solution.gap is None or solution.value is None:
         return None
     enough = 0.005 * len(solution.u)
-    details: dict[str, float | str] = {
-        "log joint": solution.value,
-        "duality gap": solution.gap,
-        "nats to gain": solution.gap,
-        "tolerance": enough,
-        "space": space,
-    }
-    if solution.violation is not None:
-        details["largest KKT violation in posterior sds"] = solution.violation
-    bound = "less than 1e-6 nats" if solution.gap < 1e-6 else f"at most {solution.gap:.2g} nats"
-    said = f"{bound} are left to gain, by the duality gap"
-    if solution.gap <= enough:
-        return Certificate(True, f"Converged to the mode: {said} (tolerance {enough:.2g}).", details)
-    sentence = f"Not converged: {said} (tolerance {enough:.2g}); standardise the inputs, drop collinear ones, "
-    sentence += "or let the module be float64 (module.double()), which holds more digits."
-    return Certificate(False, sentence, details)
+    point = Point(
+        enough,
+        space,
+        solution.value,
+        duality_gap=solution.gap,
+        nats_to_gain=solution.gap,
+        violation=solution.violation,
+        kinked=True,  # the conditions of the problem with or without a kink are KKT's
+    )
+    return Certificate(Outcome.CONVERGED_BY_DUALITY if solution.gap <= enough else Outcome.GAP_OPEN, point=point)

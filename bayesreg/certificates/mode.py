@@ -18,6 +18,8 @@ from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
 from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, value_of
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point, Restarts, Training
 from bayesreg.data.rows import Data
 from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
@@ -46,18 +48,6 @@ def certify(
     a further search gains is the judge then. A tolerance of 1 % of P/2 is more than all that few rows can say about very many
     unknowns; what is left must then also be below 1 % of what the search climbed, so that a start never passes.
 
-    The numbers in `details`, in nats unless said otherwise:
-
-    - "log joint", "nats to gain" (½ gᵀH⁻¹g), "tolerance" (1 % of P/2), "space" (of the mode), "nats climbed" (since the start);
-    - "largest gradient in posterior sds", or "largest KKT violation in posterior sds" where a penalty has a kink: see
-      `optimality.violation`; without units;
-    - "smallest eigenvalue" of minus the second derivative, over the unknowns that no kink holds, in nats over the square of an
-      unknown's unit: below zero at a saddle; above `FULL_CURVATURE` unknowns Lanczos's upper bound of it;
-    - "curvature from": which matrix, and how many rows;
-    - "nats gained along it": what a straight line in a direction of negative curvature gains, where there is one;
-    - "nats gained by more steps", of a piecewise linear network; "duality gap" where one came;
-    - "restarts", "restarts that agree", "spread over restarts", where restarts came.
-
     Args:
         log_joint: The objective.
         u: The candidate, (P,).
@@ -74,19 +64,26 @@ def certify(
             normalisation by mini-batches make it, and no certificate of a mode.
 
     Returns:
-        The certificate.
+        The certificate; its `point` has the numbers.
     """
     enough = 0.005 * len(u)
-    details: dict[str, float | str] = {
-        "log joint": math.nan,
-        "tolerance": enough,
-        "space": "unconstrained" if jacobian else "constrained",
-    }
+    seen = _Seen(Point(enough, "unconstrained" if jacobian else "constrained"))
     try:
-        found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, details)
+        found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, seen)
     except Exception as error:  # a fit that is done is never lost: the network may lack whatever is asked of it here
-        found = Certificate(False, f"Not certified: {because(log_joint, error)}", details)
+        found = Certificate(Outcome.NOT_JUDGED, point=seen.point, failure=why_not_judged(log_joint, error))
     return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
+
+
+@dataclasses.dataclass
+class _Seen:
+    """What has been measured so far, which is kept whatever fails next."""
+
+    point: Point
+
+    def verdict(self, outcome: Outcome) -> Certificate:
+        """The certificate by what has been measured."""
+        return Certificate(outcome, point=self.point)
 
 
 def _certified(
@@ -99,34 +96,26 @@ def _certified(
     gap: float | None,
     held: Sequence[Rows],
     trend: Trend | None,
-    details: dict[str, float | str],
+    seen: _Seen,
 ) -> Certificate:
-    """`certify` without restarts; the numbers found go into `details`."""
-    moved, enough = not bool((u == start).all()), float(details["tolerance"])
+    """`certify` without restarts; the numbers found go into `seen`."""
+    moved, enough = not bool((u == start).all()), seen.point.tolerance
     log_joint, u, data = in_double(log_joint, u, data)
     if held:
         log_joint = fixed = HeldLogJoint(log_joint, held, u)
         start, further = fixed.at_length(start.to(u)), probe
         probe = lambda: fixed.at_length(further().to(u))  # noqa: E731
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
-    details["log joint"] = value
-    if gap is not None:
-        details["duality gap"] = float(gap)
+    seen.point = dataclasses.replace(seen.point, log_joint=value, duality_gap=None if gap is None else float(gap))
     if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
-        sentence = (
-            "Not a mode: the log-joint or its gradient is not a finite number where the search ended; standardise the data, or "
-            "lower learning_rate and raise num_steps."
-        )
-        return Certificate(False, sentence, details)
-    if gap is not None and gap <= enough and not _unbounded(log_joint, u, data, False)[0]:
-        sentence = (
-            f"Converged to a mode: by the duality gap at most {_nats(gap)} are left to gain, below {enough:.2g} (1 % of P/2)."
-        )
-        return Certificate(True, sentence, details)
-    details["nats climbed"] = climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
+        return seen.verdict(Outcome.NOT_FINITE)
+    if gap is not None and gap <= enough and _unbounded(log_joint, u, data, False) is None:
+        return seen.verdict(Outcome.CONVERGED_BY_DUALITY)
+    climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
+    seen.point = dataclasses.replace(seen.point, climbed=climbed)
     candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
     alike = log_joint.model.behaviour.deterministic
-    return _judge(candidate, gradient, enough, probe, details) if alike else _judge_unlike(candidate, trend, details)
+    return _judge(candidate, gradient, enough, probe, seen) if alike else _judge_unlike(candidate, trend, seen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,86 +142,67 @@ class _Candidate:
 
 
 def _judge(
-    at: _Candidate, gradient: torch.Tensor, enough: float, probe: Callable[[], torch.Tensor], details: dict[str, float | str]
+    at: _Candidate, gradient: torch.Tensor, enough: float, probe: Callable[[], torch.Tensor], seen: _Seen
 ) -> Certificate:
     """The certificate from the curvature."""
     log_joint, u, data = at.log_joint, at.u, at.data
     kinks = has_kinks(log_joint)
     curvature, broken = measure(log_joint, u, gradient, data, jacobian=at.jacobian, kinks=kinks, slack=0.01 * enough)
-    gain = details["nats to gain"] = curvature.gain
-    what = "KKT violation" if log_joint.kinked else "gradient"
-    details[f"largest {what} in posterior sds"] = broken
-    details["curvature from"] = curvature.source
-    if curvature.smallest is not None:
-        details["smallest eigenvalue"] = curvature.smallest
-    unbounded, arrived = _unbounded(log_joint, u, data, not gain <= enough)
-    if unbounded:
-        details["no mode"] = unbounded
-        if arrived:  # nothing can be built on it; on the way there, a curvature still means something
-            details["unbounded"] = unbounded
-        return Certificate(False, f"Not a usable mode: {unbounded}.", details)
+    gain = curvature.gain
+    seen.point = dataclasses.replace(
+        seen.point,
+        nats_to_gain=gain,
+        violation=broken,
+        kinked=bool(log_joint.kinked),
+        source=curvature.source,
+        smallest_eigenvalue=curvature.smallest,
+    )
+    if (no_mode := _unbounded(log_joint, u, data, not gain <= enough)) is not None:
+        return _unusable(no_mode, seen)
     saddle = curvature.saddle
-    if gain <= enough and not saddle and not at.is_short(gain) and not (kinks and _leaves(at, curvature, details)):
-        sentence = f"Converged to a mode: {_nats(gain)} are left to gain, below {enough:.2g} (1 % of P/2)."
-        return Certificate(True, sentence, details)
+    if gain <= enough and not saddle and not at.is_short(gain) and not (kinks and _leaves(at, curvature, seen)):
+        return seen.verdict(Outcome.CONVERGED)
     if at.is_below:
-        sentence = (
-            f"Not converged: the search ended {_nats(-at.climbed)} below its start; lower learning_rate, and raise num_steps "
-            "or batch_size."
-        )
-        return Certificate(False, sentence, details)
+        return seen.verdict(Outcome.BELOW_START)
     if saddle:
-        return _judge_saddle(at, curvature, enough, details)
-    if "nats gained along it" in details:
-        return Certificate(False, _saddle(gain, enough, details), details)
+        return _judge_saddle(at, curvature, enough, seen)
+    if seen.point.along_curvature is not None:
+        return seen.verdict(Outcome.SADDLE)
     if not at.moved:
-        return Certificate(False, "Not a mode: the fit did not leave its start; raise learning_rate or num_steps.", details)
+        return seen.verdict(Outcome.NOT_MOVED)
     if kinks:
         gain = max(0.0, gradient_of(log_joint, probe().to(u), data, jacobian=at.jacobian)[0] - at.value)
-        details["nats gained by more steps"] = gain
+        seen.point = dataclasses.replace(seen.point, by_further_search=gain)
         if gain <= max(0.1, enough) and not at.is_short(gain):
-            if _leaves(at, curvature, details):
-                return Certificate(False, _saddle(gain, enough, details), details)
-            sentence = (
-                f"Converged to a mode where pieces of the piecewise linear network meet: a further search gains {_nats(gain)}, "
-                f"below {max(0.1, enough):.2g} (1 % of P/2)."
-            )
-            return Certificate(True, sentence, details)
-    why = (
-        f"tolerance {enough:.2g}"
-        if gain > enough
-        else f"more than 1 % of the {max(0.0, at.climbed):.3g} climbed since the start"
-    )
-    return Certificate(False, f"Not converged: about {_nats(gain)} are left to gain ({why}); raise num_steps.", details)
+            return seen.verdict(Outcome.SADDLE if _leaves(at, curvature, seen) else Outcome.CONVERGED_ON_KINK)
+    return seen.verdict(Outcome.NOT_CONVERGED if gain > enough else Outcome.CLIMB_UNFINISHED)
 
 
-def _judge_unlike(at: _Candidate, trend: Trend | None, details: dict[str, float | str]) -> Certificate:
+def _unusable(found: NoMode, seen: _Seen) -> Certificate:
+    """The certificate of a point where the log-joint has no maximum."""
+    outcome = Outcome.UNBOUNDED if found.arrived else Outcome.NEARLY_UNBOUNDED
+    return dataclasses.replace(seen.verdict(outcome), no_mode=found)
+
+
+def _judge_unlike(at: _Candidate, trend: Trend | None, seen: _Seen) -> Certificate:
     """Where training followed another objective than that of evaluation, whose curvature would say nothing about the search."""
-    unbounded, _ = _unbounded(at.log_joint, at.u, at.data, False)
-    if unbounded:
-        details["no mode"] = details["unbounded"] = unbounded
-        return Certificate(False, f"Not a usable mode: {unbounded}.", details)
-    why = at.log_joint.model.behaviour.differences
-    said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
-    if trend is not None:
-        # where an unknown's scale is unknown too, its log-prior goes through the same graph
-        what = "batches' log joint" if at.log_joint.linked else "batches' log-likelihood"
-        change = f"changed by {trend.rise:+.1f} nats (Monte Carlo error {trend.error:.1f})"
-        said += f" Over the last fifth of the steps the {what} {change}."
-        details = {**details, **trend.details(what)}
-    return Certificate(False, said, details)
+    if (no_mode := _unbounded(at.log_joint, at.u, at.data, False)) is not None:
+        return _unusable(dataclasses.replace(no_mode, arrived=True), seen)  # no curvature is formed that could mean something
+    # where an unknown's scale is unknown too, its log-prior goes through the same graph
+    followed = Followed.LOG_JOINT if at.log_joint.linked else Followed.LOG_LIKELIHOOD
+    training = Training(at.log_joint.model.behaviour.differing, trend, followed)
+    return dataclasses.replace(seen.verdict(Outcome.OTHER_OBJECTIVE), training=training)
 
 
-def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, details: dict[str, float | str]) -> Certificate:
+def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, seen: _Seen) -> Certificate:
     """Where the curvature is negative somewhere: a saddle, also where one climb from it gains little: it may lead on."""
-    gain = curvature.gain
-    if gain <= enough and curvature.direction is not None:
+    if curvature.gain <= enough and curvature.direction is not None:
         rise = climb(at.log_joint, at.u, curvature.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
-        details["nats gained along it"] = max(0.0, rise)
-    return Certificate(False, _saddle(gain, enough, details), details)
+        seen.point = dataclasses.replace(seen.point, along_curvature=max(0.0, rise))
+    return seen.verdict(Outcome.SADDLE)
 
 
-def _leaves(at: _Candidate, curvature: Curvature, details: dict[str, float | str]) -> bool:
+def _leaves(at: _Candidate, curvature: Curvature, seen: _Seen) -> bool:
     """True where a piecewise linear network rises along a direction of negative curvature beside the candidate."""
     beside, found = neighbouring(at.log_joint, at.u, at.data, curvature.metric, jacobian=at.jacobian)
     if not is_negative(found, max(1e-6, at.log_joint.model.behaviour.curvature_error(at.u.dtype))):
@@ -242,22 +212,8 @@ def _leaves(at: _Candidate, curvature: Curvature, details: dict[str, float | str
     rounding = 100 * torch.finfo(at.u.dtype).eps * abs(at.value)
     if rise <= max(0.1, few, 0.01 * at.climbed, rounding):
         return False
-    details["nats gained along it"] = rise
+    seen.point = dataclasses.replace(seen.point, along_curvature=rise)
     return True
-
-
-def _saddle(gain: float, enough: float, details: dict[str, float | str]) -> str:
-    """The sentence for a point with negative curvature."""
-    if gain > enough:
-        return (
-            f"Not converged: about {_nats(gain)} are left to gain (tolerance {enough:.2g}), and the curvature is negative in "
-            "some direction: a saddle, not a mode; raise num_steps."
-        )
-    rise = float(details["nats gained along it"])
-    return (
-        f"Not converged: the curvature is negative in some direction, along which {_nats(rise)} are gained: a saddle, not a "
-        f"mode (tolerance {enough:.2g}); start from other weights, random ones and not all zero or equal, or raise num_steps."
-    )
 
 
 def with_restarts(certificate: Certificate, restarts: Sequence[float], tolerance: float) -> Certificate:
@@ -269,14 +225,14 @@ def with_restarts(certificate: Certificate, restarts: Sequence[float], tolerance
         tolerance: Nats by which a restart may stay below the best and still agree with it.
 
     Returns:
-        The certificate, with "restarts", "restarts that agree" and "spread over restarts" in its details.
+        The certificate, with `restarts`.
 
     Raises:
         ValueError: If there is no restart.
 
-    >>> print(with_restarts(Certificate(True, "Converged."), [-10.0, -10.05, -17.0], 0.1))
+    >>> print(with_restarts(Certificate.checked(True, "Converged."), [-10.0, -10.05, -17.0], 0.1))
     Converged. 2 of 3 restarts agree to 0.1 nats.
-    >>> print(with_restarts(Certificate(True, "Converged."), [-10.0, -11.0, -17.0], 0.1))
+    >>> print(with_restarts(Certificate.checked(True, "Converged."), [-10.0, -11.0, -17.0], 0.1))
     Converged. It is the best of 3 restarts; no other came within 0.1 nats.
     """
     if not restarts:
@@ -284,33 +240,18 @@ def with_restarts(certificate: Certificate, restarts: Sequence[float], tolerance
     reached = [float(value) for value in restarts if math.isfinite(value)]
     best = max(reached, default=math.nan)
     agree, count = sum(best - value <= tolerance for value in reached), len(restarts)
-    details = {
-        **certificate.details,
-        "restarts": float(count),
-        "restarts that agree": float(agree),
-        "spread over restarts": best - min(reached, default=math.nan),
-    }
-    word = ""
-    if count > 1 and agree > 1:
-        word = f" {agree} of {count} restarts agree to {tolerance:.2g} nats."
-    elif count > 1:
-        word = f" It is the best of {count} restarts; no other came within {tolerance:.2g} nats."
-    return dataclasses.replace(certificate, sentence=certificate.sentence + word, details=details)
+    found = Restarts(count, agree, best - min(reached, default=math.nan), tolerance)
+    return dataclasses.replace(certificate, restarts=found)
 
 
-def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> tuple[str, bool]:
-    """Why the log-joint has no maximum here, or an empty text; and whether the search has already run into it."""
+def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> NoMode | None:
+    """Why the log-joint has no maximum here, or None where it has one."""
     model = log_joint.model
-    why, arrived = _no_noise(log_joint, u, data, rising)
-    if why:
-        return why, arrived
+    if (found := _no_noise(log_joint, u, data, rising)) is not None:
+        return found
     # not only while it rises: beside rows of such a weight, what the others bend by is lost in rounding
     if model.likelihood.heteroscedastic and _least_noise(log_joint, u, data) < 1e-6:
-        why = (
-            "the noise of some rows ran to zero, where the network passes through their targets and these decide everything; "
-            "give the weights a tighter prior, shrink the network, or take a noise of one size"
-        )
-        return why, True
+        return NoMode(Cause.ROWS_WITHOUT_NOISE, arrived=True)
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
     if improper and model.likelihood.discrete:  # its log p is at most zero
         with torch.no_grad():
@@ -322,54 +263,32 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
             values = log_joint.layout.unflatten(further)
             beyond = sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())
         if fitted > -1e-2 and beyond >= fitted:
-            why = (
-                f"every row is fitted with certainty, and the flat prior on {improper[0]} lets the weights grow without bound; "
-                "give them a proper prior, for example Normal(1.0)"
-            )
-            return why, True
-    return "", False
+            return NoMode(Cause.SEPARATED, arrived=True, name=improper[0])
+    return None
 
 
-def because(log_joint: LogJoint, error: Exception) -> str:
-    """Why there is no certificate, and what to do instead."""
-    return (
-        f"{type(log_joint.model.module).__name__} could not be judged ({first_line(error)}); judge this fit by held-out rows, "
-        "or by whether more steps raise its objective."
-    )
+def why_not_judged(log_joint: LogJoint, error: Exception) -> Failure:
+    """What the network lacked that was asked of it."""
+    return Failure(first_line(error), module=type(log_joint.model.module).__name__)
 
 
-def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> tuple[str, bool]:
-    """Why a learned noise has no mode above zero, or an empty text; and whether the search has already run into it."""
-    remedy = "fix the noise scale, give it a prior that keeps it from zero (LogNormal), "
+def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> NoMode | None:
+    """Why a learned noise has no mode above zero, or None where it has one."""
     for name, segment in log_joint.layout.segments.items():
         if not segment.latent.is_noise or data.y is None:
             continue
         noise, y = float(segment.transform(u[segment.slice]).min()), data.y.double()
         if is_constant(y):
             if noise < CONSTANT * size_of(y) and falls_to_zero(segment.latent.prior, y.numel()):
-                why = f"{name} runs to zero, since all targets are {float(y.flatten()[0]):g} and the density is unbounded there"
-                return f"{why}; check the target column, or {remedy.removesuffix(', ')}", True
+                return NoMode(Cause.CONSTANT_TARGET, arrived=True, name=name, target=float(y.flatten()[0]))
             continue
         ratio = noise / size_of(y)
         if ratio < 1e-6 or (rising and ratio < 5e-3):
-            why = (
-                f"{name} ran to zero, where the network passes through every target and the density is unbounded; {remedy}"
-                "give the weights a tighter prior, or shrink the network"
-            )
-            return why, ratio < 1e-6
+            return NoMode(Cause.PERFECT_FIT, arrived=ratio < 1e-6, name=name)
     share = used_up(log_joint, u, data)
     if share is not None and share > MOST:
-        why = (
-            f"the noise collapsed: {share * data.num_data:,.0f} well-determined weights use up the N = {data.num_data:,} rows, "
-            f"so that nothing is left to judge it by and the density is all but unbounded; {remedy}give the weights a tighter "
-            "prior, shrink the network, or take a posterior method such as MeanField"
-        )
-        return why, False
-    return "", False
-
-
-def _nats(value: float) -> str:
-    return "less than 1e-6 nats" if value < 1e-6 else f"{value:.2g} nats"
+        return NoMode(Cause.ROWS_USED_UP, arrived=False, weights=share * data.num_data, num_data=data.num_data)
+    return None
 
 
 def _least_noise(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:

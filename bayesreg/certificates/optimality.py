@@ -14,6 +14,7 @@ import dataclasses
 import torch
 
 from bayesreg.behaviour import FORWARD, VMAP
+from bayesreg.certificates.values import Source
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature import full_hessian, gauss_newton
 from bayesreg.objective.curvature_products import (
@@ -43,7 +44,7 @@ class Curvature:
 
     Attributes:
         gain: What a Newton step would add, in nats.
-        source: What it was found from, "Hessian, all 442 rows".
+        source: What it was found from.
         smallest: The smallest eigenvalue; None where every unknown is held. Where the matrix was not formed, Lanczos's upper
             bound of it.
         largest: The largest, or a lower bound of it.
@@ -53,7 +54,7 @@ class Curvature:
     """
 
     gain: float
-    source: str
+    source: Source
     smallest: float | None
     largest: float
     direction: torch.Tensor | None
@@ -100,13 +101,13 @@ def measure(
     residual = stationarity(log_joint, u, gradient, data_part)
     free = _free(log_joint, u, residual)
     if not bool(free.any()):
-        return Curvature(0.0, "none needed: kinks hold every unknown", None, 0.0, None, False, metric), broken
+        return Curvature(0.0, Source("", 0, data.num_data), None, 0.0, None, False, metric), broken
     behaviour = log_joint.model.behaviour
     kind = "Gauss–Newton matrix" if kinks else f"Hessian{behaviour.approximately}"
     most = FULL_CURVATURE if behaviour.stands(VMAP, FORWARD) else LOOPED_CURVATURE
     if len(u) <= most and data.num_data * len(u) ** 2 <= MATRIX:
-        curvature = _whole(log_joint, u, residual, data, free, metric, jacobian, kinks)
-        return dataclasses.replace(curvature, source=f"{kind}, {_rows(data, data.num_data)}"), broken
+        source = Source(kind, data.num_data, data.num_data)
+        return _whole(log_joint, u, residual, data, free, metric, jacobian, kinks, source), broken
 
     def product(v: torch.Tensor) -> torch.Tensor:
         times = gauss_newton_product if kinks else hessian_product
@@ -120,7 +121,7 @@ def measure(
         spread = _spread(v, free)
         low = float(spread @ hessian_product(log_joint, u, data, spread, jacobian=jacobian))
         saddle = low < -rounding * high if behaviour.approximately else low < 0
-    source = f"{kind}, {_rows(data, data.num_data if whole else len(seen.x))}"  # pyright: ignore[reportArgumentType]
+    source = Source(kind, data.num_data if whole else len(seen.x), data.num_data)  # pyright: ignore[reportArgumentType]
     gain = 0.5 * float((g.square() / at).sum())
     if whole and low > 0:
         enough = (2 * low * max(slack, 1e-12)) ** 0.5  # a residual r hides at most ½‖r‖²/λ nats
@@ -251,6 +252,7 @@ def _whole(
     metric: torch.Tensor,
     jacobian: bool,
     kinks: bool,
+    source: Source,
 ) -> Curvature:
     """The curvature from the matrix."""
     g, low, high, direction = residual[free].double(), 0.0, 0.0, None
@@ -262,7 +264,7 @@ def _whole(
         direction = torch.zeros_like(u)
         if int(info) == 0:
             gain = 0.5 * float(g @ torch.cholesky_solve(g[:, None], factor)[:, 0])
-            return Curvature(gain, "", low, high, direction, False, metric)
+            return Curvature(gain, source, low, high, direction, False, metric)
         direction = _spread(torch.linalg.eigh(matrix)[1][:, 0].to(u), free)
     matrix = gauss_newton(log_joint, u, data, jacobian=jacobian).nan_to_num(0.0)[free][:, free].double()
     # a direction without curvature is one that neither data nor prior speak about; its gradient is rounding
@@ -272,7 +274,7 @@ def _whole(
     if kinks:
         low, high = float(values[0]), float(values[-1])
     saddle = direction is not None and is_negative(Ends(low, direction, high), _rounding(log_joint, u))
-    return Curvature(gain, "", low, high, direction, saddle, metric)
+    return Curvature(gain, source, low, high, direction, saddle, metric)
 
 
 def _budget(unknowns: int, rows: int) -> tuple[int, int]:
@@ -293,7 +295,3 @@ def _spread(v: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
     whole = torch.zeros(len(free), dtype=v.dtype, device=v.device)
     whole[free] = v
     return whole
-
-
-def _rows(data: Data, seen: int) -> str:
-    return f"all {data.num_data:,} rows" if seen >= data.num_data else f"{seen:,} of {data.num_data:,} rows"

@@ -16,7 +16,8 @@ import torch
 import bayesreg as br
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY
-from bayesreg.cli.screen import columns, console, in_options, progress, say, warn
+from bayesreg.certificates import sentence
+from bayesreg.cli.screen import as_option, columns, console, in_options, progress, say, warn
 from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, read, rules
 from bayesreg.data.datasets import Split, Table, load_diabetes
 from bayesreg.inference import AbstractMethod
@@ -234,13 +235,12 @@ def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:
 
 
 def _say_fit(screen: Console, name: str, posterior: br.AbstractPosterior, target: str) -> None:
-    sentence = in_options(posterior.certificate.sentence)
-    likelihood = posterior.model.likelihood
+    said, likelihood = sentence(posterior.certificate, as_option), posterior.model.likelihood
     for key in likelihood.latents:
         units = f", in units of {target}" if likelihood.location_scale else ""
-        sentence += f" {key} = {float(posterior.mean[key]):.3g}{units}."
+        said += f" {key} = {float(posterior.mean[key]):.3g}{units}."
     say(screen, f"{name}, {posterior.elapsed:.1f} s")
-    say(screen, sentence, indent=2, style=None if posterior.certificate.converged else "yellow")
+    say(screen, said, indent=2, style=None if posterior.certificate.converged else "yellow")
 
 
 def _say_comparison(screen: Console, comparison: Comparison) -> None:

@@ -22,6 +22,8 @@ from bayesreg.cli.interrupt import STOPPED
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bayesreg.certificates import Advice
+
 _USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException, which Typer does not name: it carries its own Click, or did not
 _WHOLE = 13  # characters: a shorter cell is not broken
 _UNBROKEN = 1000  # columns; a pipe has no edge to break lines at
@@ -123,7 +125,7 @@ def in_options(message: str) -> str:
     """A message of the Python interface in the words of the command line.
 
     Args:
-        message: For example of an error or a certificate.
+        message: For example of an error.
 
     Returns:
         The same with options in place of arguments.
@@ -147,6 +149,16 @@ def _methods() -> dict[str, str]:
     """The option that asks for a method, by its class's name; nothing while PyTorch is not loaded, for no method has spoken."""
     loaded = sys.modules.get("bayesreg.inference.base")
     return {} if loaded is None else {cls.__name__: f"--method {name}" for name, cls in loaded.methods().items()}
+
+
+def as_option(advice: Advice) -> str:
+    """A certificate's advice in the words of the command line.
+
+    >>> from bayesreg.certificates import Advice
+    >>> as_option(Advice("num_steps")), as_option(Advice("method", "mean-field", "MeanField"))
+    ('--num-steps', '--method mean-field')
+    """
+    return f"--{advice.argument.replace('_', '-')} {advice.value}".rstrip()
 
 
 def _as_option(word: str, value: str | None) -> str:

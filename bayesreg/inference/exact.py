@@ -15,6 +15,8 @@ import torch
 
 from bayesreg.behaviour import AS_IT_STANDS
 from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import ClosedForm
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.model.model import BayesianModel
@@ -23,7 +25,7 @@ from bayesreg.objective.conditioning import EPS, TRUSTED, WORST, Products, Root,
 from bayesreg.objective.curvature import output_jacobian
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import in_double
-from bayesreg.posteriors.base import Gaussian
+from bayesreg.posteriors.gaussian import Gaussian
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
@@ -103,18 +105,9 @@ class Exact(AbstractMethod):
 def _certificate(root: Root, loc: torch.Tensor, dtype: torch.dtype) -> Certificate:
     """What the condition number and the module's type leave of the closed form."""
     cast = root.cast_error(loc, dtype)
-    details: dict[str, float | str] = {"condition number": root.condition, "digits": root.digits, "rounding in sds": cast}
-    said = (
-        f"closed form of the linear-Gaussian posterior; condition number {root.condition:.2g}, about {root.digits} digits hold"
-    )
-    if root.error > TRUSTED:
-        sentence = f"Not certified: {said}; centre or standardise the inputs (standardize=True), or drop collinear ones."
-        return Certificate(False, sentence, details)
-    if cast > 0.05:
-        sentence = f"Not certified: {said} in double precision, but rounding to {str(dtype).removeprefix('torch.')} moves the "
-        sentence += f"posterior by {cast:.2g} sds; let the module be float64 (module.double()), or standardise the inputs."
-        return Certificate(False, sentence, details)
-    return Certificate(True, f"Exact: {said}.", details)
+    outcome = Outcome.FEW_DIGITS if root.error > TRUSTED else Outcome.ROUNDED if cast > 0.05 else Outcome.EXACT
+    form = ClosedForm(root.condition, root.digits, cast, str(dtype).removeprefix("torch."))
+    return Certificate(outcome, closed_form=form)
 
 
 def _offset(design: torch.Tensor) -> float:

@@ -5,6 +5,7 @@ p(u | y) ≈ N(u*, H⁻¹),  H = −∂² log p(y, u)/∂u∂uᵀ at u*,   log p
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from typing import ClassVar
@@ -15,6 +16,8 @@ from bayesreg import _check
 from bayesreg.behaviour import EACH_ROW, EVIDENCE
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.has_mode import check_has_mode
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import Covariance
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.inference.map import MAP
@@ -25,7 +28,7 @@ from bayesreg.objective.curvature import full_hessian, gauss_newton, gauss_newto
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.identify import Precision, Undetermined, check_separated, from_matrix, from_rows, undetermined
 from bayesreg.objective.whole import in_double
-from bayesreg.posteriors.base import Gaussian
+from bayesreg.posteriors.gaussian import Gaussian
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.progress import ProgressCallback
 
@@ -73,12 +76,12 @@ class LaplaceApproximation(AbstractMethod):
         check_has_mode(model)
         self._check(model)
         mode = self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
-        if "unbounded" in mode.certificate.details or not math.isfinite(float(mode.certificate.details["log joint"])):
+        if (at_mode := mode.certificate.point) is None or not mode.certificate.usable:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
         another = model.behaviour.why_not(EVIDENCE)
         if model.behaviour.normalising:
-            mode.history.notes.append(
+            mode.history.of_statistics.append(
                 f"{model.behaviour.normalises_by}: curvature and predictions are those of the network whose statistics "
                 "stand at the running averages that the mode's training left; at another objective's mode there is no evidence."
             )
@@ -92,8 +95,7 @@ class LaplaceApproximation(AbstractMethod):
         u = precision.project(u.double()).to(u)
         evidence = None
         if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not another:
-            at_mode = float(mode.certificate.details["log joint"])
-            evidence = at_mode + 0.5 * len(u) * math.log(2 * math.pi) - root.half_log_det
+            evidence = at_mode.log_joint + 0.5 * len(u) * math.log(2 * math.pi) - root.half_log_det
         certificate = _certificate(mode.certificate, precision, taken)
         mode.history.notes.append(f"curvature: {taken}.")
         elapsed = time.perf_counter() - started
@@ -188,15 +190,5 @@ def _gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision
 def _certificate(mode: Certificate, precision: Precision, taken: str) -> Certificate:
     """The mode's certificate, and what can be said of the covariance about it."""
     root = precision.root
-    sentence = f"{mode.sentence} Covariance from the {taken}; condition number {root.condition:.2g}."
-    if precision.names:
-        sentence += (
-            f" No prediction and no prior depends on a sum over classes of {precision.names}: it is held at zero, and standard "
-            "deviations are those of the differences from it."
-        )
-    details = {**mode.details, "curvature": taken, "condition number": root.condition}
-    if root.error <= TRUSTED:
-        return Certificate(mode.converged, sentence, details)
-    sentence = f"Not certified: of the covariance about {root.digits} digits hold; standardise the inputs, or drop collinear "
-    sentence += f"ones. {mode.sentence} Covariance from the {taken}; condition number {root.condition:.2g}."
-    return Certificate(False, sentence, details)
+    found = mode if root.error <= TRUSTED else mode.overrule(Outcome.COVARIANCE_LOOSE)
+    return dataclasses.replace(found, covariance=Covariance(taken, root.condition, root.digits, precision.names))

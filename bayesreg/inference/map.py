@@ -18,7 +18,7 @@ from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
-from bayesreg.posteriors.base import Dirac
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.solvers.base import Problem, Solution
 from bayesreg.solvers.batches import resolve_batch

@@ -31,7 +31,7 @@ from bayesreg.layers.sites import dotted
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched_buffers import ReplicaBuffers
 from bayesreg.objective.flat import LogJoint
-from bayesreg.posteriors.base import Dirac
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.masks import Noisy, NoisyNetwork
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.solvers.batches import resolve_batch

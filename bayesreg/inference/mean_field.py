@@ -13,7 +13,8 @@ import torch
 from bayesreg import _check
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.elbo import rise
-from bayesreg.certificates.mode import because
+from bayesreg.certificates.mode import why_not_judged
+from bayesreg.certificates.outcome import Outcome
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractVariational
 from bayesreg.model.model import BayesianModel
@@ -86,6 +87,7 @@ class MeanField(AbstractVariational):
         log_joint = LogJoint(model)
         history = History("elbo")
         history.notes.extend([*_of_priors(model), *_of_layers(model)])
+        history.of_statistics.extend(_of_statistics(model))
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         guide = MeanFieldGuide(log_joint.layout, start, torch.full_like(start, self.initial_scale))
         guide.phi.grad = torch.zeros_like(guide.phi)
@@ -157,12 +159,11 @@ def _judged(elbos: torch.Tensor, guide: MeanFieldGuide, log_joint: LogJoint, dat
     try:
         return certify(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.01 * len(guide.phi))
     except Exception as error:  # a fit that is done is never lost
-        return Certificate(False, f"Not certified: {because(log_joint, error)}", rise(elbos).details)
+        return dataclasses.replace(rise(elbos), outcome=Outcome.NOT_JUDGED, failure=why_not_judged(log_joint, error))
 
 
-def _of_batches(certificate: Certificate) -> Certificate:
-    said = "Batch normalisation by mini-batches makes this another ELBO than that of all rows."
-    return dataclasses.replace(certificate, sentence=f"{certificate.sentence} {said}")
+def _of_batches(found: Certificate) -> Certificate:
+    return found if found.elbo is None else dataclasses.replace(found, elbo=dataclasses.replace(found.elbo, of_batches=True))
 
 
 def _of_priors(model: BayesianModel) -> list[str]:
@@ -170,22 +171,24 @@ def _of_priors(model: BayesianModel) -> list[str]:
     return [f"flat prior on {', '.join(improper)}: the ELBO is defined up to a constant."] if improper else []
 
 
-def _of_layers(model: BayesianModel) -> list[str]:
-    """What becomes of layers that differ in training, one sentence each."""
-    said = []
+def _of_statistics(model: BayesianModel) -> list[str]:
+    """Which statistics a prediction takes, where the network has any."""
     if model.behaviour.coupling:
-        said.append(
+        return [
             "batch normalisation: each step's draw is normalised by its batch, as in training; predictions take the running "
             "averages over draws, one set for all; refresh_batchnorm(posterior, X) gives each draw its own."
-        )
-    elif model.behaviour.normalising:
-        said.append(
+        ]
+    if model.behaviour.normalising:
+        return [
             "instance normalisation: each step's draw is normalised row by row, as in training; predictions take the running "
             "averages over draws, one set for all."
-        )
-    if model.behaviour.draw:
-        said.append("dropout stands in evaluation mode; method='mc-dropout' fits it.")
-    return said
+        ]
+    return []
+
+
+def _of_layers(model: BayesianModel) -> list[str]:
+    """What becomes of layers that differ in training, one sentence each."""
+    return ["dropout stands in evaluation mode; method='mc-dropout' fits it."] if model.behaviour.draw else []
 
 
 def one_draw_step(
@@ -301,19 +304,13 @@ def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
         The certificate. It is passed when the mean over the last tenth of the steps is above that over steps 70–80 % by
         less than 1 nat or 2.5 standard errors, and the gain is below `enough` plus 3 standard errors.
     """
-    trend = rise(elbos)
-    if not trend.details:  # too few steps to tell
-        return trend
-    details = {**trend.details, "nats to gain": gain, "nats to gain, Monte Carlo error": gain_error}
+    found = rise(elbos)
+    if found.elbo is None or found.elbo.trend is None:  # too few steps to tell
+        return found
+    outcome = found.outcome
     if gain > enough + 3 * gain_error:
-        return Certificate(
-            False,
-            f"Not converged: a step along the ELBO's gradient would still gain about {gain:.2g} nats (tolerance {enough:.2g}); "
-            "raise num_steps or learning_rate.",
-            details,
-        )
-    if not trend.converged:
-        return Certificate(False, trend.sentence, details)
-    return Certificate(
-        True, f"{trend.sentence.removesuffix('.')}, and its gradient vanishes within Monte Carlo error.", details
-    )
+        outcome = Outcome.ELBO_SLOPE
+    elif found.converged:
+        outcome = Outcome.ELBO_MAXIMAL
+    elbo = dataclasses.replace(found.elbo, nats_to_gain=gain, error=gain_error, tolerance=enough)
+    return Certificate(outcome, elbo=elbo)

@@ -197,5 +197,5 @@ class BayesianModel(AbstractBoundModel):
                 values[name] = inside(latent.prior, guess[name])
         for name, latent in reversed(self.latents.items()):  # a child has its value before its scale
             if latent.kind == "scale":
-                values[name] = inside(latent.prior, root_mean_square(values[name.removesuffix(".scale")], latent.shape))
+                values[name] = inside(latent.prior, root_mean_square(values[latent.child], latent.shape))
         return {name: values[name] for name in self.latents}

@@ -35,6 +35,7 @@ class Latent:
         parents: Unknowns whose product, times `factor`, is the prior's scale.
         factor: A number.
         tag: What its part of the log-prior is filed under.
+        child: The unknown whose prior's scale this one is; empty for none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Latent:
     parents: tuple[str, ...] = ()
     factor: float = 1.0
     tag: str = ""
+    child: str = ""
 
     @property
     def is_noise(self) -> bool:
@@ -123,7 +125,9 @@ def _scaled(prior: AbstractPrior | None) -> Iterator[AbstractScaledPrior]:
         prior = prior.hyperprior
 
 
-def _chain(name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: AbstractLikelihood, tag: str) -> Iterator[Latent]:
+def _chain(
+    name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: AbstractLikelihood, tag: str, child: str = ""
+) -> Iterator[Latent]:
     """The unknown and, before it, those that decide its scale.
 
     Raises:
@@ -135,8 +139,9 @@ def _chain(name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: Abst
         factor = prior.factor(shape)
         if prior.hyperprior is not None:
             above = f"{name}.scale"
+            higher = prior.hyperprior
             yield from _chain(
-                above, shared_shape(shape, prior.sharing), prior.hyperprior, "scale", likelihood, prior.hyperprior.tag or tag
+                above, shared_shape(shape, prior.sharing), higher, "scale", likelihood, higher.tag or tag, child=name
             )
             parents.append(above)
         if prior.relative_to_noise:
@@ -153,7 +158,14 @@ def _chain(name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: Abst
             factor *= prior.given_scale
         elif not parents and prior.relative_to_noise:
             prior = prior.given(prior.given_scale * factor)
-    yield Latent(name, shape, prior, kind, tuple(parents), factor, tag)
+    yield Latent(name, shape, prior, kind, tuple(parents), factor, tag, child)
+
+
+def heir(name: str, latents: Mapping[str, Latent]) -> str:
+    """The weight or the noise whose scale an unknown is, however many scales lie between; itself where it is none."""
+    while name in latents and latents[name].child:
+        name = latents[name].child
+    return name
 
 
 def check_sites(latents: Iterable[str], own: Iterable[str]) -> None:
@@ -184,11 +196,11 @@ def rows_of_scales(name: str, latents: Mapping[str, Latent]) -> Iterator[PriorRo
     Yields:
         One line a scale, the nearest first.
     """
-    above = f"{name}.scale"
-    while above in latents:
-        latent = latents[above]
+    above = {latent.child: latent for latent in latents.values() if latent.child}
+    while name in above:
+        latent = above[name]
         yield PriorRow(
-            tensor=above,
+            tensor=latent.name,
             shape=dimensions(latent.shape),
             prior=str(latent.prior),
             scale=_scale_text(latent),
@@ -196,7 +208,7 @@ def rows_of_scales(name: str, latents: Mapping[str, Latent]) -> Iterator[PriorRo
             source=f"hyperprior of {name}",
             note="unknown scale",
         )
-        name, above = above, f"{above}.scale"
+        name = latent.name
 
 
 def _scale_text(latent: Latent) -> str:

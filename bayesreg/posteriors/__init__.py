@@ -1,6 +1,9 @@
 """Kinds of answer: a point, a Gaussian, a guide, draws, masks; and how draws become predictions."""
 
-from bayesreg.posteriors.base import AbstractPosterior, Dirac, Draws, Gaussian
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.dirac import Dirac
+from bayesreg.posteriors.draws import Draws
+from bayesreg.posteriors.gaussian import Gaussian
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import DeltaGuide, FlatELBO, MeanFieldGuide
 from bayesreg.posteriors.masks import Noisy

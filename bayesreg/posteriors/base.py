@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from bayesreg import _check
-from bayesreg._memory import MAX_MEMORY, among, blocks, check_draws, chosen, together
+from bayesreg._memory import MAX_MEMORY, blocks, check_draws, together
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.data.moments import Moments, of_transformed
 from bayesreg.model.model import BayesianModel
+from bayesreg.model.unknowns import heir
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.posteriors import closed_form, propagate
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.solvers.history import History
@@ -39,9 +40,13 @@ class AbstractPosterior(abc.ABC):
 
     Attributes:
         state_shapes: Shapes of the tensors in `state`, a letter for an axis, P the unknowns; None where `from_state` checks.
+        is_mode: True for one point, the mode that a regularised fit returns.
+        masks: The network with noise, where a posterior's draws are the masks of its dropout.
     """
 
     state_shapes: ClassVar[Mapping[str, str] | None] = None
+    is_mode: ClassVar[bool] = False
+    masks: Any = None
 
     def __init__(self, model: BayesianModel, record: FitRecord) -> None:
         self.model = model
@@ -64,6 +69,16 @@ class AbstractPosterior(abc.ABC):
     @abc.abstractmethod
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> AbstractPosterior:
         """The inverse of `state`."""
+
+    @property
+    def at_a_point(self) -> bool:
+        """True where the weights are the same in every draw, and only statistics may differ."""
+        return self.is_mode
+
+    @property
+    def fitted(self) -> AbstractPosterior:
+        """The posterior as it was fitted, before statistics of batch normalisation were taken anew."""
+        return self
 
     @property
     def method(self) -> str:
@@ -113,7 +128,8 @@ class AbstractPosterior(abc.ABC):
     @property
     def batch_statistics(self) -> str | None:
         """By which statistics batch normalisation predicts, in words; None where the network has none."""
-        return self.record.batch_statistics or self.model.behaviour.predicts_by
+        found = self.record.batch_statistics
+        return self.model.behaviour.predicts_by if found is None else str(found)
 
     @property
     def mean(self) -> dict[str, torch.Tensor]:
@@ -230,216 +246,10 @@ class AbstractPosterior(abc.ABC):
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
-        names = tuple(self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys())
-        noise = {k for k in values if k in names or k.startswith(tuple(f"{name}.scale" for name in names))}  # its scale too
+        names = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
+        noise = {k for k in values if heir(k, self.model.latents) in names}  # its scale too
         width = scale.y_scale.to(next(iter(values.values())).dtype)
         return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(method={self.method!r}, P={self.layout.size}, N={self.num_data})"
-
-
-class Dirac(AbstractPosterior):
-    """All mass on one point: what a regularised fit returns.
-
-    Args:
-        model: The model, bound to its training data.
-        record: What the method says about the fit.
-        loc: The point, (P,) unconstrained.
-    """
-
-    state_shapes: ClassVar = {"loc": "P"}
-
-    def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
-        super().__init__(model, record)
-        self.loc = loc.detach()
-
-    @property
-    def num_draws(self) -> int:
-        """One."""
-        return 1
-
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """The point, `num_samples` times."""
-        return self.loc.expand(num_samples, -1)
-
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The point and zeros."""
-        values = self.layout.unflatten(self.loc)
-        flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
-        return flat, torch.zeros_like(flat)
-
-    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Nothing: every draw's network is the same."""
-        return self.loc.new_zeros(num_samples, 0)
-
-    def forward_drawn(
-        self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """The point's output."""
-        return self.model.forward(self.layout.unflatten(self.loc), x, module, buffers)
-
-    def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
-        """The point, for each draw."""
-        return self.loc.expand(len(made_of), -1)
-
-    def state(self) -> dict[str, Any]:
-        """The point."""
-        return {"loc": self.loc}
-
-    @classmethod
-    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Dirac:
-        """The inverse of `state`."""
-        return cls(model, record, state["loc"])
-
-
-class AbstractNormal(AbstractPosterior):
-    """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
-
-    @abc.abstractmethod
-    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd of each entry of `u`, both (P,)."""
-
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd in constrained space: of the normal itself, or of the log-normal where the unknown is positive.
-
-        On an interval they are found by quadrature; where an unknown is searched over its unknown scale, from draws.
-        """
-        loc, sd = (part.clone() for part in self.unconstrained_moments())
-        for s in self.layout.in_order:
-            if s.transform is None:
-                continue
-            if s.latent.is_positive:
-                variance = sd[s.slice].square()
-                mean = (loc[s.slice] + variance / 2).exp()
-                sd[s.slice] = mean * variance.expm1().sqrt()
-                loc[s.slice] = mean
-            else:
-                loc[s.slice], sd[s.slice] = of_transformed(s.transform, loc[s.slice], sd[s.slice])
-        if self.layout.non_centered:
-            found = [(s, Moments()) for s in self.layout.non_centered]
-            for block in self._draws(_DRAWS, 0):
-                values = torch.vmap(self.layout.unflatten)(block)
-                for s, moments in found:
-                    moments.add(values[s.latent.name].reshape(len(block), -1))
-            for s, moments in found:
-                loc[s.slice], sd[s.slice] = (part.to(loc) for part in moments.finish())
-        return loc, sd
-
-
-class Gaussian(AbstractNormal):
-    """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
-
-    `layout.segments["0.weight"].slice` says where an unknown lies in the vector.
-
-    Args:
-        model: The model, bound to its training data.
-        record: What the method says about the fit.
-        loc: (P,).
-        factor: Any (P, P) matrix whose product with its transpose is the covariance.
-        linearize: Predict by the network linearised at `loc` (the model for which a Gauss–Newton Laplace approximation is
-            exact; Immer, Korzepa and Bauer 2021) instead of by the network itself.
-    """
-
-    state_shapes: ClassVar = {"loc": "P", "factor": "PP", "linearize": ""}
-
-    def __init__(
-        self,
-        model: BayesianModel,
-        record: FitRecord,
-        loc: torch.Tensor,
-        factor: torch.Tensor,
-        linearize: bool = False,
-    ) -> None:
-        super().__init__(model, record)
-        self.loc, self.factor, self.linearize = loc.detach(), factor.detach(), linearize
-
-    @property
-    def covariance(self) -> torch.Tensor:
-        """(P, P), of the unconstrained vector in the layout's order."""
-        return self.factor @ self.factor.mT
-
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Draws, (S, P)."""
-        noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
-        return self.loc + noise @ self.factor.mT
-
-    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Draws of the unknowns, (S, P), in pairs."""
-        # pairs loc ± step: the mean of a (linearised) network's output then has no Monte Carlo error at all
-        if num_samples % 2:
-            return self.draw(num_samples, generator)
-        half = self.draw(num_samples // 2, generator)
-        return torch.cat([half, 2 * self.loc - half])
-
-    def _draws_for_prediction(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
-        half, odd = divmod(num_samples, 2)
-        if odd:
-            yield from self._draws(num_samples, seed)
-        elif next(blocks(half, self.layout.size)) == half:
-            yield self.draw_networks(num_samples, torch.Generator().manual_seed(seed))
-        else:
-            yield from self._draws(half, seed)
-            yield from (2 * self.loc - block for block in self._draws(half, seed))  # the same numbers once more
-
-    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd of each entry."""
-        return self.loc, self.factor.norm(dim=1)
-
-    def _linearize_at(self) -> torch.Tensor | None:
-        return self.loc if self.linearize else None
-
-    def _normal(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.loc, self.factor
-
-    def state(self) -> dict[str, Any]:
-        """Location, factor and the way of predicting."""
-        return {"loc": self.loc, "factor": self.factor, "linearize": torch.tensor(self.linearize)}
-
-    @classmethod
-    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Gaussian:
-        """The inverse of `state`."""
-        return cls(model, record, state["loc"], state["factor"], bool(state["linearize"]))
-
-
-class Draws(AbstractPosterior):
-    """Draws of the unconstrained vector, as a sampler leaves them.
-
-    Args:
-        model: The model, bound to its training data.
-        record: What the method says about the fit.
-        draws: (S, P).
-    """
-
-    state_shapes: ClassVar = {"draws": "SP"}
-
-    def __init__(self, model: BayesianModel, record: FitRecord, draws: torch.Tensor) -> None:
-        super().__init__(model, record)
-        self.draws = draws.detach()
-
-    @property
-    def num_draws(self) -> int:
-        """S, the stored draws."""
-        return len(self.draws)
-
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Stored draws, see `among`."""
-        return self.draws[among(len(self.draws), num_samples, generator).to(self.draws.device)]
-
-    def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
-        return chosen(self.draws, num_samples, seed, self.layout.size)
-
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd over the stored draws, in constrained space."""
-        values = torch.vmap(self.layout.unflatten)(self.draws)
-        flat = torch.cat([values[s.latent.name].reshape(len(self.draws), -1) for s in self.layout.in_order], 1)
-        return flat.mean(0), flat.std(0) if len(flat) > 1 else torch.zeros_like(flat[0])
-
-    def state(self) -> dict[str, Any]:
-        """The draws."""
-        return {"draws": self.draws}
-
-    @classmethod
-    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Draws:
-        """The inverse of `state`."""
-        return cls(model, record, state["draws"])

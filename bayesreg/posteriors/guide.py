@@ -9,7 +9,7 @@ import torch
 from bayesreg._catalog import concrete
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import FlatLayout
-from bayesreg.posteriors.base import AbstractNormal
+from bayesreg.posteriors.gaussian import AbstractNormal
 from bayesreg.posteriors.guides import AbstractGuide, MeanFieldGuide
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.storage.schema import check_tensors, refuse

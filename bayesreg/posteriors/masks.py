@@ -21,7 +21,8 @@ from bayesreg.layers.sites import dotted, effective, noise_layers, noise_sites, 
 from bayesreg.layers.variational import PRUNED, VariationalDropout
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors import propagate
-from bayesreg.posteriors.base import AbstractPosterior, Dirac
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
 
@@ -111,7 +112,7 @@ class Noisy(AbstractPosterior):
     def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
         super().__init__(model, record)
         self.loc = loc.detach()
-        self.network = NoisyNetwork(model)
+        self.network = self.masks = NoisyNetwork(model)
         # what a layer says of itself is about these weights
         _fill(self.network.module, {**model.constants, **self.layout.unflatten(self.loc)})
 

@@ -25,8 +25,10 @@ from bayesreg.behaviour import BATCH_STATISTICS, VMAP
 from bayesreg.behaviour.batchnorm import buffer_shapes, by_batch, carry, rows_at_once, statistics, tracking, widest
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors import propagate
-from bayesreg.posteriors.base import AbstractPosterior, Dirac, Gaussian
-from bayesreg.posteriors.record import FitRecord
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.dirac import Dirac
+from bayesreg.posteriors.gaussian import Gaussian
+from bayesreg.posteriors.record import FitRecord, Refreshed
 from bayesreg.posteriors.restore import restored
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.storage.schema import check_tensors, refuse
@@ -65,7 +67,12 @@ class WithStatistics(AbstractPosterior):
     @property
     def at_a_point(self) -> bool:
         """True where the weights are the same in every draw, so that only the statistics differ."""
-        return isinstance(self.base, Dirac)
+        return self.base.at_a_point
+
+    @property
+    def fitted(self) -> AbstractPosterior:
+        """`base`."""
+        return self.base
 
     def statistics(self) -> dict[str, torch.Tensor]:
         """Mean and variance of each batch normalisation in each stored draw, (S, C), by the buffers' dotted names."""
@@ -198,28 +205,22 @@ def with_statistics(
     count, size = _check.count("num_draws", num_draws), _rows_a_batch(batch_size, len(x))
     generator = torch.Generator().manual_seed(_check.seed(seed))
     if size is None and (isinstance(base, Dirac) or (isinstance(base, Gaussian) and base.linearize)):
-        said = f"the statistics of {len(x):,} rows, at the mode"
         made = copy.copy(base)
         found = _statistics_of(Dirac(base.model, base.record, base.loc), base.loc.new_zeros(1, 0), x, None, generator)
         carried = carry(base.model.module, _split(found[0], buffer_shapes(base.model.module))).eval()
         made.model = base.model.with_module(carried)
-        made.record = _recorded(base, said)
+        made.record = _recorded(base, Refreshed(len(x), None, at_mode=True))
         return made
     if isinstance(base, Gaussian) and base.linearize:
         raise ValueError(
             "a random batch at each draw needs a posterior that predicts by its draws' networks, but a linearised Laplace "
             "approximation came, whose network is one point; refresh the mode in its place, or leave batch_size out."
         )
-    said = (
-        f"each draw's own statistics, over {len(x):,} rows"
-        if size is None
-        else f"the statistics of one random batch of {size:,} out of {len(x):,} rows, for each draw"
-    )
     with torch.no_grad():
         check_memory(base.model, count, base.draw_networks(1, torch.Generator().manual_seed(0)).shape[1], max_memory)
         made_of = base.draw_networks(count, generator)
         found = _statistics_of(base, made_of, x, size, generator)
-    return WithStatistics(base, _recorded(base, said), made_of, found)
+    return WithStatistics(base, _recorded(base, Refreshed(len(x), size, at_mode=False)), made_of, found)
 
 
 def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = MAX_MEMORY) -> None:
@@ -243,12 +244,13 @@ def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory
         )
 
 
-def _recorded(base: AbstractPosterior, said: str) -> FitRecord:
+def _recorded(base: AbstractPosterior, found: Refreshed) -> FitRecord:
     """The fit's record with other statistics; what it notes about those before is no longer so."""
-    notes = [note for note in base.history.notes if not note.startswith("batch normalisation")]
-    if len(notes) < len(base.history.notes) and isinstance(base, Gaussian):
+    notes = []
+    if base.history.of_statistics and isinstance(base, Gaussian):
         notes.append("batch normalisation: the curvature is that of the running averages that the mode's training left.")
-    return dataclasses.replace(base.record, batch_statistics=said, history=dataclasses.replace(base.history, notes=notes))
+    history = dataclasses.replace(base.history, of_statistics=notes)
+    return dataclasses.replace(base.record, batch_statistics=found, history=history)
 
 
 def _rows_a_batch(batch_size: int | None, num_rows: int) -> int | None:

@@ -18,7 +18,7 @@ from bayesreg.inference.base import isolated, reporter
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.affine import is_affine
 from bayesreg.objective.flat import LogJoint
-from bayesreg.posteriors.base import Dirac
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import stopped
 from bayesreg.priors.base import AbstractElementwisePrior
 from bayesreg.selection.paths import NUM_STEPS

@@ -15,7 +15,7 @@ from bayesreg.data.rows import Data
 from bayesreg.inference.base import isolated
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
-from bayesreg.posteriors.base import Dirac
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.history import History
 from bayesreg.solvers.probe import further

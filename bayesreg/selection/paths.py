@@ -27,7 +27,7 @@ from bayesreg.objective.affine import affine_problem, is_affine
 from bayesreg.objective.batched import Replicas, check_replicable
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import in_double
-from bayesreg.posteriors.base import Dirac
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import stopped
 from bayesreg.selection.model_size import degrees_of_freedom, log_evidence, no_evidence
 from bayesreg.selection.path_result import Path

@@ -14,12 +14,20 @@ class History:
         steps: Step numbers at which it was recorded.
         objective: Its values there, in nats, summed over the data set, in the data's own units.
         notes: What was taken and why, one sentence each.
+        of_statistics: What is to be known of the statistics that the fit left in batch normalisation, one sentence each; no
+            longer so once others are taken.
     """
 
     label: str = "log joint"
     steps: list[int] = dataclasses.field(default_factory=list)
     objective: list[float] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    of_statistics: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def said(self) -> list[str]:
+        """All that is to be known of the fit, one sentence each."""
+        return [*self.notes, *self.of_statistics]
 
     def record(self, step: int, objective: float) -> None:
         """Add one point."""

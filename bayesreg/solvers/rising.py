@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 import torch
 
 
-class Trend(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Trend:
     """How an estimate ended, in nats.
 
     Attributes:
@@ -19,10 +20,6 @@ class Trend(NamedTuple):
     level: float
     rise: float
     error: float
-
-    def details(self, what: str) -> dict[str, float | str]:
-        """For a certificate, under the name of what was estimated."""
-        return {what: self.level, "rise": self.rise, "Monte Carlo error": self.error}
 
 
 def trend(estimates: torch.Tensor) -> Trend | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
 from collections.abc import Mapping
@@ -68,8 +69,31 @@ def check_fields(kind: type, given: Any, what: str) -> None:
     for name in names:
         if dataclasses.is_dataclass(hints[name]):
             check_fields(hints[name], given[name], f"{what}'s {name}")  # pyright: ignore[reportArgumentType]
+        elif dataclasses.is_dataclass(one := _inside(hints[name])) and given[name] is not None:
+            check_fields(one, given[name], f"{what}'s {name}")  # pyright: ignore[reportArgumentType]
         elif not is_of(given[name], hints[name]):
             refuse(f"{what}'s {name}", f"of type {_said(hints[name])}", type(given[name]).__name__)
+
+
+def built(kind: Any, given: Any) -> Any:
+    """What `dataclasses.asdict` and `plain` made of an object, as that object again.
+
+    Args:
+        kind: Its type, or a type hint of it.
+        given: The plain value, checked.
+
+    Returns:
+        The object.
+    """
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: built(hints[name], value) for name, value in given.items()})  # pyright: ignore
+    if origin in (types.UnionType, typing.Union):
+        return built(next(one for one in inside if is_of(given, one)), given)
+    if origin in (tuple, list):
+        return origin(built(inside[0], part) for part in given)
+    return kind(given) if _is_enum(kind) else given
 
 
 def check_tensors(given: Any, shapes: Mapping[str, str | tuple[int, ...]], sizes: Mapping[str, int], what: str) -> None:
@@ -130,6 +154,11 @@ def is_of(value: Any, hint: Any) -> bool:
             return False
         each = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
         return all(is_of(part, one) for part, one in zip(value, each, strict=True))
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return isinstance(value, dict) and value.keys() == hints.keys() and all(is_of(value[k], hints[k]) for k in hints)
+    if _is_enum(hint):
+        return isinstance(value, str) and value in set(hint)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
@@ -156,6 +185,16 @@ def is_plain(hint: Any) -> bool:
         return True
     inside = typing.get_args(hint)
     return all(map(is_plain, inside)) if inside else hint in (bool, int, float, str, type(None), torch.Size)
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, enum.StrEnum)
+
+
+def _inside(hint: Any) -> Any:
+    """A type that may be None, without the None."""
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    return parts[0] if isinstance(hint, types.UnionType) and len(parts) == 1 else hint
 
 
 def _said(hint: Any) -> str:

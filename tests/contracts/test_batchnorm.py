@@ -165,7 +165,7 @@ class TestNobodyElseWrites:
         _, model, x, y = problem("1d")
         post = br.fit(model, x, y, method=FITTED["laplace"]())
         assert post.log_evidence is None
-        assert any("there is no evidence" in note for note in post.history.notes)
+        assert any("there is no evidence" in note for note in post.history.said)
 
     def test_every_method_is_here(self):
         assert set(FITTED) | {"exact"} == {cls.name for cls in concrete(AbstractMethod)}

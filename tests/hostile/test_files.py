@@ -285,7 +285,7 @@ class TestDamage:
             (lambda raw: raw + raw, "it is damaged: its bytes are not those that were written"),
             (lambda raw: raw[1:], "it is damaged: its bytes are not those that were written"),
             (lambda raw: b"\0" * len(raw), "it is not one; check the path"),
-            (lambda raw: raw.replace(b"format 2", b"format 3"), "it is damaged: its bytes are not those that were written"),
+            (lambda raw: raw.replace(b"format 3", b"format 4"), "it is damaged: its bytes are not those that were written"),
         ],
     )
     def test_other_damage_is_told(self, tmp_path, change, message):
@@ -304,7 +304,7 @@ class TestContent:
             (lambda c: c.pop("state"), r"a saved posterior must be a dict of .*, but state missing came"),
             (lambda c: c.pop("priors"), r"a saved posterior must be a dict of .*, but priors missing came"),
             (lambda c: c.update(more=1), r"a saved posterior must be a dict of .*, but more unknown came"),
-            (lambda c: c.update(format=3), r"must be a posterior written by bayesreg.save in format 2, but it is in format 3"),
+            (lambda c: c.update(format=4), r"must be a posterior written by bayesreg.save in format 3, but it is in format 4"),
             (lambda c: c.update(kind="Shape"), r"a saved posterior's kind must be one of .*, but 'Shape' came"),
             (
                 lambda c: c.update(kind="Gaussian"),
@@ -365,7 +365,7 @@ class TestContent:
         (tmp_path / "plain").write_bytes(pickle.dumps(print))
         torch.save(nn.Linear(1, 1), tmp_path / "module")
         with open(tmp_path / "sealed", "w+b") as handle:
-            seal(handle, "posterior", 2, {"state": print})
+            seal(handle, "posterior", 3, {"state": print})
         for name in ("plain", "module", "sealed"):
             with pytest.raises(ValueError, match=r"must be a posterior written by bayesreg.save, but") as error:
                 br.load(tmp_path / name)
@@ -376,9 +376,13 @@ class TestContent:
     def test_an_older_format_is_named(self, tmp_path):
         torch.save({"format": 1, "kind": "Dirac", "state": {}}, tmp_path / "p")
         with pytest.raises(
-            ValueError, match=r"it is in format 1 and this version of bayesreg reads format 2; load it with the"
+            ValueError, match=r"it is in format 1 and this version of bayesreg reads format 3; load it with the"
         ):
             br.load(tmp_path / "p")
+        with open(tmp_path / "q", "w+b") as handle:
+            seal(handle, "posterior", 2, {"format": 2})  # whose certificates were sentences
+        with pytest.raises(ValueError, match=r"in format 3, but it is in format 2, of another version of bayesreg; load"):
+            br.load(tmp_path / "q")
 
     @pytest.mark.parametrize("place", ["folder", "pipe", "/dev/zero"])
     def test_what_is_no_file_is_not_read(self, tmp_path, place):

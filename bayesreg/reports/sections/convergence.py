@@ -7,12 +7,11 @@ from typing import Any, ClassVar, final
 
 from bayesreg import plots
 from bayesreg._text import bounds, listing, number, percent
-from bayesreg.behaviour.batchnorm import AVERAGES
+from bayesreg.behaviour.reasons import PREDICTION
 from bayesreg.layers import VariationalDropout
 from bayesreg.metrics.measures import plain
-from bayesreg.posteriors.base import AbstractPosterior, Dirac
-from bayesreg.posteriors.masks import Noisy
-from bayesreg.posteriors.refreshed import WithStatistics
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.masks import NoisyNetwork
 from bayesreg.reports.base import AbstractSection, Card, Line, Material
 from bayesreg.reports.sections.uncertainty import parts
 
@@ -124,7 +123,7 @@ def _fit(posterior: AbstractPosterior) -> dict[str, Any]:
         "objective": history.label,
         "steps": [int(step) for step in history.steps],
         "history": [plain(value) for value in history.objective],
-        "notes": list(history.notes),
+        "notes": history.said,
         "space": posterior.space,
         "log_evidence": None if posterior.log_evidence is None else plain(posterior.log_evidence),
     }
@@ -160,29 +159,29 @@ def noise_facts(posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Map
     """The noise layers of each fit by dropout, and the uncertainty that they make: its weights are one point without them."""
     found = {}
     for name, posterior in posteriors.items():
-        posterior = posterior.base if isinstance(posterior, WithStatistics) else posterior
-        if not isinstance(posterior, Noisy):
+        fitted: Any = posterior.fitted
+        if fitted.masks is None:
             continue
-        layers = [_layer(layer, posterior) for layer in posterior.network.sites]
+        layers = [_layer(layer, fitted.masks) for layer in fitted.masks.sites]
         mine = [part for part in parts if part["posterior"] == name]
         keys = ("output", "epistemic_sd", "sd", "epistemic_share")
         found[name] = {
             "layers": layers,
-            "sparsity": {weight: plain(share) for weight, share in posterior.sparsity().items()},
+            "sparsity": {weight: plain(share) for weight, share in fitted.sparsity().items()},
             "uncertainty": [{key: part[key] for key in keys} for part in mine],
             "finding": f"{_makes(layers, mine)} {_origin(layers)}",
         }
     return found
 
 
-def _layer(name: str, posterior: Noisy) -> dict[str, Any]:
-    layer: Any = posterior.network.layers[name]
+def _layer(name: str, masks: NoisyNetwork) -> dict[str, Any]:
+    layer: Any = masks.layers[name]
     return {
         "layer": name,
-        "noise": posterior.noises[name],
+        "noise": layer.text,
         "rate": None if isinstance(layer, VariationalDropout) else plain(float(layer.rate)),
         "learned": bool(layer.learned),
-        "weights": list(posterior.network.sites[name].weights),
+        "weights": list(masks.sites[name].weights),
     }
 
 
@@ -239,15 +238,17 @@ def batchnorm_facts(
         if statistics is None:
             continue
         # at one point, only the batches differ from draw to draw
-        alone = isinstance(posterior, WithStatistics) and posterior.at_a_point
+        taken = posterior.record.batch_statistics
+        alone = posterior.at_a_point and not posterior.is_mode
         mine = [part for part in parts if part["posterior"] == name]
-        which = statistics.removesuffix(", for each draw")
         noise = (
-            f"A draw takes {which}: {makes(mine)}. How many rows a batch has was set by hand, and this number with it."
-            if alone
+            f"A draw takes {taken.of_a_draw}: {makes(mine)}. How many rows a batch has was set by hand, and this number with "
+            "it."
+            if alone and taken is not None
             else ""
         )
-        shared = statistics == AVERAGES and not isinstance(posterior, Dirac)  # which have one draw
+        # running averages; a point has one draw
+        shared = taken is None and not posterior.model.behaviour.why_not(PREDICTION) and not posterior.is_mode
         better = ", one set for all draws; bayesreg.refresh_batchnorm gives each draw its own" if shared else ""
         found[name] = {
             "layers": list(posterior.model.behaviour.coupling),

@@ -13,9 +13,7 @@ from bayesreg._text import number, percent
 from bayesreg.layers import ConcreteDropout, VariationalDropout
 from bayesreg.metrics.measures import plain
 from bayesreg.model.model import BayesianModel
-from bayesreg.posteriors.base import AbstractPosterior, Dirac
-from bayesreg.posteriors.masks import Noisy
-from bayesreg.posteriors.refreshed import WithStatistics
+from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.reports.base import AbstractSection, Drawn, Material
 
 MAX_FIGURES, ALL_FIGURES = 4, 16  # of a pair, of a report
@@ -83,11 +81,10 @@ def _drawn(made: Material, pair: Mapping[str, Any]) -> list[Drawn]:
 def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int, seed: int) -> list[dict[str, Any]]:
     """One record for each pair of a mode and another posterior of the same model."""
     found = []
-    modes = {name: p for name, p in posteriors.items() if isinstance(p, Dirac)}
+    modes = {name: p for name, p in posteriors.items() if p.is_mode}
     for name, posterior in posteriors.items():
         partners = [mode for mode, p in modes.items() if same_model(p.model, posterior.model)]
-        is_point = isinstance(posterior, Dirac) or (isinstance(posterior, WithStatistics) and posterior.at_a_point)
-        if is_point or not partners:
+        if posterior.at_a_point or not partners:
             continue
         mean, std = posterior.mean, posterior.std
         draws = posterior.sample(min(num_samples, max(100, _ENTRIES // posterior.layout.size)), seed=seed)
@@ -179,12 +176,12 @@ def _has_hidden_layers(model: BayesianModel) -> bool:
 
 def _log_uniform(posterior: AbstractPosterior) -> set[str]:
     """Weights whose declared prior the fit has not used: those under sparse variational dropout."""
-    posterior = posterior.base if isinstance(posterior, WithStatistics) else posterior
-    if not isinstance(posterior, Noisy):
+    masks = posterior.fitted.masks
+    if masks is None:
         return set()
-    layers = posterior.network.layers
+    layers = masks.layers
     sparse = {n for n, layer in layers.items() if isinstance(layer, VariationalDropout) and layer.prior == "log-uniform"}
-    return {weight for weight, name in posterior.network.weights.items() if name in sparse}
+    return {weight for weight, name in masks.weights.items() if name in sparse}
 
 
 def prior_std(posterior: AbstractPosterior) -> dict[str, torch.Tensor]:

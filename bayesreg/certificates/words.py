@@ -1,0 +1,390 @@
+"""A certificate in words: its sentence, and the names of its numbers. The one place that has them.
+
+The verdict comes first; then whatever else was found, in the order in which it is looked at: restarts, lengths, rows that are
+all alike, a covariance, a noise that vanishes.
+"""
+
+# pyright: reportReturnType=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
+# a verdict has the numbers that it speaks of: whoever came to it has put them there
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.values import Alike, Cause, Covariance, Lengths, NoMode, Restarts, VanishingNoise
+
+if TYPE_CHECKING:
+    from bayesreg.certificates.certificate import Certificate
+
+_NOISE = "fix the noise scale, give it a prior that keeps it from zero (LogNormal)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """A setting that a sentence tells a person to change.
+
+    Attributes:
+        argument: Its name in Python, "num_steps".
+        value: What to set it to, where that is said.
+        python: How Python says that; the argument's own name when empty.
+    """
+
+    argument: str
+    value: str = ""
+    python: str = ""
+
+
+Spelling = Callable[[Advice], str]
+
+
+def in_python(advice: Advice) -> str:
+    """Advice to who writes Python."""
+    return advice.python or advice.argument
+
+
+_STEPS, _RATE, _BATCH = Advice("num_steps"), Advice("learning_rate"), Advice("batch_size")
+_MEAN_FIELD = Advice("method", "mean-field", "MeanField")
+
+
+def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
+    """What a certificate says.
+
+    Args:
+        certificate: The values.
+        spell: How advice about a setting is worded where the person is.
+
+    Returns:
+        The verdict, and what is to be done when it was not passed.
+    """
+    c = certificate
+    verdict = next(o for o in reversed((*c.overruled, c.outcome)) if o not in ADDED)
+    parts = [ADDED[o](c) for o in (*c.overruled, c.outcome) if o in ADDED]
+    parts.append(VERDICTS[verdict](c, spell))
+    if c.restarts is not None:
+        parts.append(_restarts(c.restarts))
+    if c.lengths is not None:
+        parts.append(_lengths(c.lengths))
+    if c.alike is not None:
+        parts.append(_alike(c.alike))
+    if c.covariance is not None:
+        parts.append(_covariance(c.covariance))
+    if c.elbo is not None and c.elbo.of_batches:
+        parts.append("Batch normalisation by mini-batches makes this another ELBO than that of all rows.")
+    if c.noise is not None:
+        parts.append(_vanishing(c.noise))
+    return " ".join(part for part in parts if part)
+
+
+def nats(value: float) -> str:
+    """So many nats, in words."""
+    return "less than 1e-6 nats" if value < 1e-6 else f"{value:.2g} nats"
+
+
+# ── verdicts ──
+
+
+def _converged(c: Certificate, spell: Spelling) -> str:
+    left, enough = c.point.nats_to_gain, c.point.tolerance
+    return f"Converged to a mode: {nats(left)} are left to gain, below {enough:.2g} (1 % of P/2)."
+
+
+def _converged_on_kink(c: Certificate, spell: Spelling) -> str:
+    return (
+        "Converged to a mode where pieces of the piecewise linear network meet: a further search gains "
+        f"{nats(c.point.by_further_search)}, below {max(0.1, c.point.tolerance):.2g} (1 % of P/2)."
+    )
+
+
+def _by_duality(c: Certificate) -> str:
+    gap = c.point.duality_gap
+    bound = nats(gap) if gap < 1e-6 else f"at most {nats(gap)}"
+    return f"{bound} are left to gain, by the duality gap (tolerance {c.point.tolerance:.2g})"
+
+
+def _gap_open(c: Certificate, spell: Spelling) -> str:
+    return (
+        f"Not converged: {_by_duality(c)}; standardise the inputs, drop collinear ones, or let the module be float64 "
+        "(module.double()), which holds more digits."
+    )
+
+
+def _left(c: Certificate) -> float:
+    """What is left to gain, by the last that looked."""
+    further = c.point.by_further_search
+    return c.point.nats_to_gain if further is None else further
+
+
+def _not_converged(c: Certificate, spell: Spelling) -> str:
+    left, enough = nats(_left(c)), c.point.tolerance
+    return f"Not converged: about {left} are left to gain (tolerance {enough:.2g}); raise {spell(_STEPS)}."
+
+
+def _climb_unfinished(c: Certificate, spell: Spelling) -> str:
+    return (
+        f"Not converged: about {nats(_left(c))} are left to gain (more than 1 % of the {max(0.0, c.point.climbed):.3g} climbed "
+        f"since the start); raise {spell(_STEPS)}."
+    )
+
+
+def _below_start(c: Certificate, spell: Spelling) -> str:
+    return (
+        f"Not converged: the search ended {nats(-c.point.climbed)} below its start; lower {spell(_RATE)}, and raise "
+        f"{spell(_STEPS)} or {spell(_BATCH)}."
+    )
+
+
+def _saddle(c: Certificate, spell: Spelling) -> str:
+    left, enough = _left(c), c.point.tolerance
+    if left > enough:
+        return (
+            f"Not converged: about {nats(left)} are left to gain (tolerance {enough:.2g}), and the curvature is negative in "
+            f"some direction: a saddle, not a mode; raise {spell(_STEPS)}."
+        )
+    return (
+        f"Not converged: the curvature is negative in some direction, along which {nats(c.point.along_curvature)} are gained: "
+        f"a saddle, not a mode (tolerance {enough:.2g}); start from other weights, random ones and not all zero or equal, or "
+        f"raise {spell(_STEPS)}."
+    )
+
+
+def _not_finite(c: Certificate, spell: Spelling) -> str:
+    return (
+        "Not a mode: the log-joint or its gradient is not a finite number where the search ended; standardise the data, or "
+        f"lower {spell(_RATE)} and raise {spell(_STEPS)}."
+    )
+
+
+def _no_mode(found: NoMode, spell: Spelling) -> str:
+    """Why there is no mode, and what to do."""
+    tighter = "give the weights a tighter prior"
+    match found.cause:
+        case Cause.CONSTANT_TARGET:
+            return (
+                f"{found.name} runs to zero, since all targets are {found.target:g} and the density is unbounded there; check "
+                f"the target column, or {_NOISE}"
+            )
+        case Cause.PERFECT_FIT:
+            return (
+                f"{found.name} ran to zero, where the network passes through every target and the density is unbounded; "
+                f"{_NOISE}, {tighter}, or shrink the network"
+            )
+        case Cause.ROWS_WITHOUT_NOISE:
+            return (
+                "the noise of some rows ran to zero, where the network passes through their targets and these decide "
+                f"everything; {tighter}, shrink the network, or take a noise of one size"
+            )
+        case Cause.ROWS_USED_UP:
+            return (
+                f"the noise collapsed: {found.weights:,.0f} well-determined weights use up the N = {found.num_data:,} rows, so "
+                f"that nothing is left to judge it by and the density is all but unbounded; {_NOISE}, {tighter}, shrink the "
+                f"network, or take a posterior method such as {spell(_MEAN_FIELD)}"
+            )
+        case Cause.SEPARATED:
+            return (
+                f"every row is fitted with certainty, and the flat prior on {found.name} lets the weights grow without bound; "
+                "give them a proper prior, for example Normal(1.0)"
+            )
+
+
+def _unusable(c: Certificate, spell: Spelling) -> str:
+    return f"Not a usable mode: {_no_mode(c.no_mode, spell)}."
+
+
+def _other_objective(c: Certificate, spell: Spelling) -> str:
+    trained = c.training
+    why = " and ".join(trained.layers) or "the network itself"
+    said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
+    if trained.trend is None:
+        return said
+    change = f"changed by {trained.trend.rise:+.1f} nats (Monte Carlo error {trained.trend.error:.1f})"
+    return f"{said} Over the last fifth of the steps the {trained.followed} {change}."
+
+
+def _elbo_level(c: Certificate) -> str:
+    trend = c.elbo.trend
+    return f"Converged: the ELBO changed by {trend.rise:+.1f} nats (Monte Carlo error {trend.error:.1f}) over the last fifth"
+
+
+def _elbo_rising(c: Certificate, spell: Spelling) -> str:
+    trend = c.elbo.trend
+    return (
+        f"Not converged: the ELBO still rose by {trend.rise:.1f} nats (Monte Carlo error {trend.error:.1f}) over the last "
+        f"fifth of the steps; raise {spell(_STEPS)}."
+    )
+
+
+def _elbo_slope(c: Certificate, spell: Spelling) -> str:
+    left, enough = c.elbo.nats_to_gain, c.elbo.tolerance
+    return (
+        f"Not converged: a step along the ELBO's gradient would still gain about {left:.2g} nats (tolerance {enough:.2g}); "
+        f"raise {spell(_STEPS)} or {spell(_RATE)}."
+    )
+
+
+def _closed_form(c: Certificate) -> str:
+    condition, digits = c.closed_form.condition, c.closed_form.digits
+    return f"closed form of the linear-Gaussian posterior; condition number {condition:.2g}, about {digits} digits hold"
+
+
+def _rounded(c: Certificate, spell: Spelling) -> str:
+    return (
+        f"Not certified: {_closed_form(c)} in double precision, but rounding to {c.closed_form.dtype} moves the posterior by "
+        f"{c.closed_form.rounding:.2g} sds; let the module be float64 (module.double()), or standardise the inputs."
+    )
+
+
+VERDICTS: dict[Outcome, Callable[[Certificate, Spelling], str]] = {
+    Outcome.CONVERGED: _converged,
+    Outcome.CONVERGED_ON_KINK: _converged_on_kink,
+    Outcome.CONVERGED_BY_DUALITY: lambda c, spell: f"Converged to the mode: {_by_duality(c)}.",
+    Outcome.ELBO_LEVEL: lambda c, spell: f"{_elbo_level(c)}.",
+    Outcome.ELBO_MAXIMAL: lambda c, spell: f"{_elbo_level(c)}, and its gradient vanishes within Monte Carlo error.",
+    Outcome.EXACT: lambda c, spell: f"Exact: {_closed_form(c)}.",
+    Outcome.CHECK_PASSED: lambda c, spell: c.check.said,
+    Outcome.NOT_CONVERGED: _not_converged,
+    Outcome.CLIMB_UNFINISHED: _climb_unfinished,
+    Outcome.GAP_OPEN: _gap_open,
+    Outcome.BELOW_START: _below_start,
+    Outcome.NOT_MOVED: lambda c, spell: (
+        f"Not a mode: the fit did not leave its start; raise {spell(_RATE)} or {spell(_STEPS)}."
+    ),
+    Outcome.NOT_FINITE: _not_finite,
+    Outcome.SADDLE: _saddle,
+    Outcome.UNBOUNDED: _unusable,
+    Outcome.NEARLY_UNBOUNDED: _unusable,
+    Outcome.OTHER_OBJECTIVE: _other_objective,
+    Outcome.NOT_JUDGED: lambda c, spell: (
+        f"Not certified: {c.failure.module} could not be judged ({c.failure.said}); judge this fit by held-out rows, or by "
+        "whether more steps raise its objective."
+    ),
+    Outcome.STOPPED_EARLY: lambda c, spell: (
+        "Stopped early: the best point on held-out rows, which is no mode and need not be one; leave validation_fraction out "
+        "for the mode."
+    ),
+    Outcome.FAILED: lambda c, spell: f"Stopped: the last good point, after {c.failure.step:,} steps; {c.failure.said}",
+    Outcome.TOO_FEW_STEPS: lambda c, spell: (
+        f"Not converged: {c.elbo.num_steps} steps are too few to tell; raise {spell(_STEPS)} to 1,000 or more."
+    ),
+    Outcome.ELBO_RISING: _elbo_rising,
+    Outcome.ELBO_SLOPE: _elbo_slope,
+    Outcome.FEW_DIGITS: lambda c, spell: (
+        f"Not certified: {_closed_form(c)}; centre or standardise the inputs (standardize=True), or drop collinear ones."
+    ),
+    Outcome.ROUNDED: _rounded,
+    Outcome.CHECK_FAILED: lambda c, spell: c.check.said,
+}
+
+# what a later look sets before the verdict that it overrules, which is told as well
+ADDED: dict[Outcome, Callable[[Certificate], str]] = {
+    Outcome.COVARIANCE_LOOSE: lambda c: (
+        f"Not certified: of the covariance about {c.covariance.digits} digits hold; standardise the inputs, or drop collinear "
+        "ones."
+    ),
+    Outcome.NOISE_VANISHING: lambda c: "",  # said at the end, with its numbers
+}
+
+
+# ── what else was found ──
+
+
+def _restarts(found: Restarts) -> str:
+    if found.count < 2:
+        return ""
+    if found.agree > 1:
+        return f"{found.agree} of {found.count} restarts agree to {found.tolerance:.2g} nats."
+    return f"It is the best of {found.count} restarts; no other came within {found.tolerance:.2g} nats."
+
+
+def _lengths(found: Lengths) -> str:
+    first, others = found.tensors[0], len(found.tensors) - 1
+    names = f"{first.name} and {others} more are" if others else f"{first.name} is"
+    what = f"{names} scale-invariant (a BatchNorm follows)"
+    if found.held:
+        return f"{what}: each output unit is held at norm 1."
+    whose, them = (f"the norm of {first.name}", "them") if others else ("its norm", "it")
+    return (
+        f"{what}: {whose} went from {first.before:.3g} to {first.after:.3g}, which changes no prediction (but for ε); "
+        f"scale_invariant='unit-norm' fixes {them}."
+    )
+
+
+def _alike(found: Alike) -> str:
+    said = "It predicts the same for every row."
+    if found.other_starts:
+        said += (
+            f" {found.other_starts} other starts, where the data weighed {found.weight} times as much at first, lead no higher."
+        )
+    if found.name:
+        said += (
+            f" Under the prior of {found.name}, {found.prior}, a layer's output has {found.gain:.2g} times the size of its "
+            "input; for weights that differ from zero take a wider one, for example Normal(1.0, fan_in=True)."
+        )
+    return said
+
+
+def _covariance(found: Covariance) -> str:
+    said = f"Covariance from the {found.curvature}; condition number {found.condition:.2g}."
+    if found.free:
+        said += (
+            f" No prediction and no prior depends on a sum over classes of {found.free}: it is held at zero, and standard "
+            "deviations are those of the differences from it."
+        )
+    return said
+
+
+def _vanishing(found: VanishingNoise) -> str:
+    flat = found.target is not None
+    why = f"all targets are {found.target:g}" if flat else "the network passes through every target"
+    return (
+        f"{found.name} is {found.ratio:.2g} of the target's {'size' if flat else 'sd'} and runs to zero, since {why}; check "
+        "the target column, fix the noise scale, or give it a prior that keeps it from zero (LogNormal)."
+    )
+
+
+# ── numbers ──
+
+
+def numbers(certificate: Certificate) -> dict[str, float | str]:
+    """A certificate's numbers under names that say what they are, for the report, its JSON and a curious person.
+
+    Args:
+        certificate: The values.
+
+    Returns:
+        Those that are known, in nats where nothing else is said.
+    """
+    c = certificate
+    found: dict[str, float | str | None] = {}
+    if c.point is not None:
+        p = c.point
+        found |= {"log joint": p.log_joint, "tolerance": p.tolerance, "space": p.space, "duality gap": p.duality_gap}
+        found |= {"nats climbed": p.climbed, "nats to gain": p.nats_to_gain}
+        found[f"largest {'KKT violation' if p.kinked else 'gradient'} in posterior sds"] = p.violation
+        found |= {"curvature from": None if p.source is None else str(p.source), "smallest eigenvalue": p.smallest_eigenvalue}
+        found |= {"nats gained along it": p.along_curvature, "nats gained by more steps": p.by_further_search}
+    if c.no_mode is not None:
+        why = _no_mode(c.no_mode, in_python)
+        found |= {"no mode": why, "unbounded": why if c.no_mode.arrived else None}
+    if c.training is not None and (trend := c.training.trend) is not None:
+        found |= {c.training.followed.value: trend.level, "rise": trend.rise, "Monte Carlo error": trend.error}
+    if c.elbo is not None and (trend := c.elbo.trend) is not None:
+        found |= {"elbo": trend.level, "rise": trend.rise, "Monte Carlo error": trend.error}
+        found |= {"nats to gain": c.elbo.nats_to_gain, "nats to gain, Monte Carlo error": c.elbo.error}
+    if (form := c.closed_form) is not None:
+        found |= {"condition number": form.condition, "digits": form.digits, "rounding in sds": form.rounding}
+    if c.check is not None:
+        found |= c.check.numbers
+    if (starts := c.restarts) is not None:
+        found |= {"restarts": float(starts.count), "restarts that agree": float(starts.agree)}
+        found["spread over restarts"] = starts.spread
+    if c.lengths is not None:
+        found |= {f"norm of {one.name}": f"{one.before:.3g} -> {one.after:.3g}" for one in c.lengths.tensors}
+    if c.alike is not None:
+        found |= {"predicts the same for every row": 1.0, "other starts": float(c.alike.other_starts)}
+    if c.covariance is not None:
+        found |= {"curvature": c.covariance.curvature, "condition number": c.covariance.condition}
+    if c.noise is not None:
+        found["noise ratio"] = c.noise.ratio
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,126 @@
+"""Normal in the unconstrained vector: by a factor of its covariance, or entry by entry."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+
+from bayesreg._memory import blocks
+from bayesreg.data.moments import Moments, of_transformed
+from bayesreg.model.model import BayesianModel
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.record import FitRecord
+
+_DRAWS = 10_000  # behind moments that have no closed form: their Monte Carlo error is a hundredth of an sd
+
+
+class AbstractNormal(AbstractPosterior):
+    """Posteriors that are normal in each entry of the unconstrained vector: moments in closed form."""
+
+    @abc.abstractmethod
+    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry of `u`, both (P,)."""
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd in constrained space: of the normal itself, or of the log-normal where the unknown is positive.
+
+        On an interval they are found by quadrature; where an unknown is searched over its unknown scale, from draws.
+        """
+        loc, sd = (part.clone() for part in self.unconstrained_moments())
+        for s in self.layout.in_order:
+            if s.transform is None:
+                continue
+            if s.latent.is_positive:
+                variance = sd[s.slice].square()
+                mean = (loc[s.slice] + variance / 2).exp()
+                sd[s.slice] = mean * variance.expm1().sqrt()
+                loc[s.slice] = mean
+            else:
+                loc[s.slice], sd[s.slice] = of_transformed(s.transform, loc[s.slice], sd[s.slice])
+        if self.layout.non_centered:
+            found = [(s, Moments()) for s in self.layout.non_centered]
+            for block in self._draws(_DRAWS, 0):
+                values = torch.vmap(self.layout.unflatten)(block)
+                for s, moments in found:
+                    moments.add(values[s.latent.name].reshape(len(block), -1))
+            for s, moments in found:
+                loc[s.slice], sd[s.slice] = (part.to(loc) for part in moments.finish())
+        return loc, sd
+
+
+class Gaussian(AbstractNormal):
+    """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
+
+    `layout.segments["0.weight"].slice` says where an unknown lies in the vector.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+        loc: (P,).
+        factor: Any (P, P) matrix whose product with its transpose is the covariance.
+        linearize: Predict by the network linearised at `loc` (the model for which a Gauss–Newton Laplace approximation is
+            exact; Immer, Korzepa and Bauer 2021) instead of by the network itself.
+    """
+
+    state_shapes: ClassVar = {"loc": "P", "factor": "PP", "linearize": ""}
+
+    def __init__(
+        self,
+        model: BayesianModel,
+        record: FitRecord,
+        loc: torch.Tensor,
+        factor: torch.Tensor,
+        linearize: bool = False,
+    ) -> None:
+        super().__init__(model, record)
+        self.loc, self.factor, self.linearize = loc.detach(), factor.detach(), linearize
+
+    @property
+    def covariance(self) -> torch.Tensor:
+        """(P, P), of the unconstrained vector in the layout's order."""
+        return self.factor @ self.factor.mT
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws, (S, P)."""
+        noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
+        return self.loc + noise @ self.factor.mT
+
+    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws of the unknowns, (S, P), in pairs."""
+        # pairs loc ± step: the mean of a (linearised) network's output then has no Monte Carlo error at all
+        if num_samples % 2:
+            return self.draw(num_samples, generator)
+        half = self.draw(num_samples // 2, generator)
+        return torch.cat([half, 2 * self.loc - half])
+
+    def _draws_for_prediction(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
+        half, odd = divmod(num_samples, 2)
+        if odd:
+            yield from self._draws(num_samples, seed)
+        elif next(blocks(half, self.layout.size)) == half:
+            yield self.draw_networks(num_samples, torch.Generator().manual_seed(seed))
+        else:
+            yield from self._draws(half, seed)
+            yield from (2 * self.loc - block for block in self._draws(half, seed))  # the same numbers once more
+
+    def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry."""
+        return self.loc, self.factor.norm(dim=1)
+
+    def _linearize_at(self) -> torch.Tensor | None:
+        return self.loc if self.linearize else None
+
+    def _normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.loc, self.factor
+
+    def state(self) -> dict[str, Any]:
+        """Location, factor and the way of predicting."""
+        return {"loc": self.loc, "factor": self.factor, "linearize": torch.tensor(self.linearize)}
+
+    @classmethod
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Gaussian:
+        """The inverse of `state`."""
+        return cls(model, record, state["loc"], state["factor"], bool(state["linearize"]))

@@ -126,7 +126,7 @@ def test_a_solver_says_what_it_cannot_do(case):
 @pytest.mark.parametrize("prior", [RIDGE, LASSO], ids=["ridge", "lasso"])
 @pytest.mark.parametrize("name", known_solvers())
 def test_a_solver_reaches_the_mode(name, prior):
-    problem = problem_of(model(prior), **({"num_steps": 1500} if name.endswith("adam") else {}))
+    problem = problem_of(model(prior))
     solver = known_solvers()[name]
     before = copy.deepcopy(problem.log_joint.model.module.state_dict())
     if solver.requires(problem) is not None:

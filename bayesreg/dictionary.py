@@ -16,8 +16,7 @@ import torch
 from bayesreg import _check
 from bayesreg._text import AbstractTextTable
 from bayesreg.layers.base import checked_rate
-from bayesreg.priors import AbstractPrior, Flat, GeneralizedNormal, Laplace, Normal
-from bayesreg.priors.base import replaced
+from bayesreg.priors import AbstractPrior
 from bayesreg.priors.from_tools import AbstractTools
 from bayesreg.priors.tools import NONE, Tool
 
@@ -120,10 +119,8 @@ def equivalents(
     N = math.nan if num_data is None else _check.count("num_data", num_data)
     sigma = math.nan if noise_scale is None else _check.squared("noise_scale", noise_scale)
     K = _check.count("num_outputs", num_outputs)
-    if isinstance(prior, GeneralizedNormal) and prior.beta in (1, 2) and prior.hyperprior is None:
-        exact = Laplace(prior.scale, prior.loc) if prior.beta == 1 else Normal(prior.scale / math.sqrt(2), prior.loc)
-        prior = replaced(exact, **{name: getattr(prior, name) for name in ("fan_in", "autoscale", "relative_to_noise", "tag")})
-    if isinstance(prior, Flat):
+    prior = prior.simplified()
+    if prior.flat:
         return Equivalents(f"{prior!r} is no penalty.", tuple(_row(tool, {}, {}) for tool in NONE))
     if not isinstance(prior, AbstractTools):
         return Equivalents(

@@ -74,10 +74,10 @@ def stepping(stepper: AbstractStepper, batches: list) -> Step:
 def ours(model: br.BayesianModel, batches: list, num_data: int, compiled: bool = False, native: bool = False) -> Step:
     """The step of `MAP(optimizer="adam")`, or "prox-adam" where a penalty has a kink."""
     log_joint = LogJoint(model)
-    kinked = [group for group in log_joint.groups if group.kinked]
+    nonsmooth = [group for group in log_joint.groups if group.nonsmooth]
     start = log_joint.layout.flatten(model.start(*batches[0]))
-    copy = TrainingCopy(log_joint, start, num_data, proximal=bool(kinked))
-    options: dict[str, Any] = {"kinked": kinked, "num_data": num_data}
+    copy = TrainingCopy(log_joint, start, num_data, proximal=bool(nonsmooth))
+    options: dict[str, Any] = {"nonsmooth": nonsmooth, "num_data": num_data}
     if compiled:
         return stepping(CompiledAdam(start, copy.pure_loss, batches[0], native=native, **options), batches)
     pieces = copy.split() if len(start) > SPLIT else ()
@@ -208,7 +208,7 @@ def small(device: torch.device, rounds: int, compiling: bool) -> None:
     batches = list(zip(X.split(batch), y.split(batch), strict=True))
     model = br.BayesianModel(network(widths, device), likelihood=likelihoods.Gaussian(NOISE)).bind(X, y)
     learned = br.BayesianModel(network(widths, device)).bind(X, y)
-    kinked = br.BayesianModel(network(widths, device), {"0.weight": priors.GroupLasso(0.3)}, likelihoods.Gaussian(NOISE))
+    nonsmooth = br.BayesianModel(network(widths, device), {"0.weight": priors.GroupLasso(0.3)}, likelihoods.Gaussian(NOISE))
     torch.manual_seed(0)
     norms = layers.MLP(widths[0], widths[1:-1], 1, batchnorm=True).to(device).train()
     normalised = br.BayesianModel(norms, likelihood=likelihoods.Gaussian(NOISE)).bind(X, y)
@@ -221,7 +221,7 @@ def small(device: torch.device, rounds: int, compiling: bool) -> None:
         "MAP, learned noise": ours(learned, batches, rows),
         "bare PyTorch, BatchNorm": bare(norms, batches),
         "MAP, BatchNorm": ours(normalised, batches, rows),
-        "MAP, prox-Adam, group lasso": ours(kinked.bind(X, y), batches, rows),
+        "MAP, prox-Adam, group lasso": ours(nonsmooth.bind(X, y), batches, rows),
         "mean-field": mean_field(model, batches, rows),
         "mean-field, learned noise": mean_field(learned, batches, rows),
         "SVI with FlatELBO": svi(model, delta, FlatELBO(), batches),

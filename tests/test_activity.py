@@ -98,7 +98,7 @@ def test_gauss_newton_is_the_hessian_of_a_linear_network(data):
 
 
 def test_sparse_activations(data):
-    """An L1 prior on the hidden layer makes its activations smaller, and the mode of a kinked objective is judged honestly."""
+    """An L1 prior on the hidden layer makes its activations smaller, and a nonsmooth mode is judged honestly."""
     X, y = data
 
     def hidden(outputs):

@@ -93,7 +93,7 @@ def test_every_other_prior_has_a_sentence():
 
 def test_the_classes_of_the_dictionary_are_no_priors():
     assert {cls.__name__ for cls in concrete(priors.AbstractPrior)}.isdisjoint(
-        {"AbstractTools", "NormalTools", "LaplaceTools", "ElasticNetTools"}
+        {"AbstractTools", "AbstractNormalTools", "AbstractLaplaceTools", "AbstractElasticNetTools"}
     )
 
 

@@ -24,7 +24,7 @@ from tests.conftest import network
 
 RULES = {
     "smooth": {},
-    "kinked": {"0.weight": priors.GroupLasso(0.3, per="column"), "2.weight": priors.Laplace(0.2)},
+    "nonsmooth": {"0.weight": priors.GroupLasso(0.3, per="column"), "2.weight": priors.Laplace(0.2)},
     "transformed": {"0.weight": priors.HalfNormal(1.0), "2.bias": priors.Gamma(2.0, 3.0)},
 }
 
@@ -52,25 +52,27 @@ def test_adam_is_torch_s(seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("name", ["kinked", "several"])
+@pytest.mark.parametrize("name", ["nonsmooth", "several"])
 def test_a_proximal_step_is_the_minimum_in_adam_s_metric(name, seed):
-    rules = RULES["kinked"] if name == "kinked" else {"*.weight": priors.Laplace(0.2), "*.bias": priors.ElasticNet(0.3, 1.0)}
+    rules = (
+        RULES["nonsmooth"] if name == "nonsmooth" else {"*.weight": priors.Laplace(0.2), "*.bias": priors.ElasticNet(0.3, 1.0)}
+    )
     log_joint = LogJoint(problem(rules)[0])
-    kinked = [group for group in log_joint.groups if group.kinked]
+    nonsmooth = [group for group in log_joint.groups if group.nonsmooth]
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(log_joint.layout.size, generator=generator, dtype=torch.float64)
     step = 0.3 * torch.rand(len(u), generator=generator, dtype=torch.float64) + 1e-3
-    found = steps.proximal(u, step, kinked)
+    found = steps.proximal(u, step, nonsmooth)
     assert (found == 0).any()
 
     def cost(z):
-        return sum(group.energy(z[group.slice]) for group in kinked) + 0.5 * ((z - u).square() / step).sum()
+        return sum(group.energy(z[group.slice]) for group in nonsmooth) + 0.5 * ((z - u).square() / step).sum()
 
     for size in (1e-1, 1e-3, 1e-5):  # convex: no neighbour is better
         for _ in range(50):
             assert cost(found + size * torch.randn(len(u), generator=generator, dtype=torch.float64)) >= cost(found)
     untouched = torch.ones(len(u), dtype=torch.bool)
-    for group in kinked:
+    for group in nonsmooth:
         untouched[group.slice] = False
     assert found[untouched].equal(u[untouched])
 
@@ -84,8 +86,8 @@ def test_compiled_steps_are_the_eager_ones(rules, monkeypatch):
     log_joint = LogJoint(model)
     start = log_joint.layout.flatten(model.start(X, y))
     copies = [TrainingCopy(log_joint, start, 60, proximal=True) for _ in range(2)]
-    kinked = [group for group in log_joint.groups if group.kinked]
-    options = {"kinked": kinked, "num_data": 60, "clip_norm": 1.5}
+    nonsmooth = [group for group in log_joint.groups if group.nonsmooth]
+    options = {"nonsmooth": nonsmooth, "num_data": 60, "clip_norm": 1.5}
     eager = EagerAdam(copies[0].flat, copies[0].backward, **options)
     monkeypatch.setattr("bayesreg.solvers.compiled.STEPS_A_CALL", 3)  # compiles in seconds
     compiled = CompiledAdam(start, copies[1].pure_loss, (X[:20], y[:20]), **options)
@@ -98,7 +100,7 @@ def test_compiled_steps_are_the_eager_ones(rules, monkeypatch):
     ]  # and a rest
     torch.testing.assert_close(torch.cat(found), losses, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(compiled.parameter, eager.parameter.detach(), rtol=1e-7, atol=1e-9)
-    assert not kinked or (compiled.parameter == 0).equal(eager.parameter == 0)
+    assert not nonsmooth or (compiled.parameter == 0).equal(eager.parameter == 0)
 
 
 @pytest.mark.slow
@@ -243,11 +245,11 @@ def interrupted_model(kind):
             "random": [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2), nn.Linear(6, 1)],
         }["random" if kind == "random" else "plain"]
         module = nn.Sequential(*layers)
-    rules = {"0.weight": priors.Laplace(0.3)} if kind == "kinked" else {}
+    rules = {"0.weight": priors.Laplace(0.3)} if kind == "nonsmooth" else {}
     return br.BayesianModel(module, rules, standardize=True), X, X[:, 0].sin() + 0.1 * X[:, 1]
 
 
-@pytest.mark.parametrize("kind", [*(pytest.param(k, marks=pytest.mark.slow) for k in ("plain", "kinked")), "random"])
+@pytest.mark.parametrize("kind", [*(pytest.param(k, marks=pytest.mark.slow) for k in ("plain", "nonsmooth")), "random"])
 def test_a_killed_fit_goes_on_to_the_same_answer_bit_for_bit(kind, tmp_path):
     path = tmp_path / "fit.pt"
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(path), kind])
@@ -391,7 +393,7 @@ def test_optimizers_agree_on_one_objective():
 
 
 def test_the_loop_leaves_no_trace(tmp_path):
-    model, X, y = problem(RULES["kinked"], torch.float32)
+    model, X, y = problem(RULES["nonsmooth"], torch.float32)
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
     state = torch.get_rng_state()
     br.fit(model, X, y, method=MAP(num_steps=50, checkpoint=tmp_path / "fit.pt"))

@@ -57,7 +57,7 @@ def used_up(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float | None:
     curvature = prior_curvature(log_joint, u).double()
     free = torch.ones_like(curvature, dtype=torch.bool)
     free[noises[0].slice] = False
-    for group in log_joint.kinked:  # a kink holds what stands on it
+    for group in log_joint.nonsmooth:  # a kink holds what stands on it
         free[group.slice] &= u[group.slice] != (group.prior.mode if group.elementwise else 0.0)
     if int(free.sum()) < MOST * targets:
         return None

@@ -28,6 +28,6 @@ def certify_linear(solution: Solution, space: str = "constrained") -> Certificat
         duality_gap=solution.gap,
         nats_to_gain=solution.gap,
         violation=solution.violation,
-        kinked=True,  # the conditions of the problem with or without a kink are KKT's
+        nonsmooth=True,  # the conditions of the problem with or without a kink are KKT's
     )
     return Certificate(Outcome.CONVERGED_BY_DUALITY if solution.gap <= enough else Outcome.GAP_OPEN, point=point)

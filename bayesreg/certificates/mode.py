@@ -23,7 +23,7 @@ from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point
 from bayesreg.data.rows import Data
 from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
-from bayesreg.objective.pieces import has_kinks
+from bayesreg.objective.pieces import is_nonsmooth
 from bayesreg.objective.whole import gradient_of, in_double
 from bayesreg.solvers.rising import Trend
 
@@ -146,14 +146,14 @@ def _judge(
 ) -> Certificate:
     """The certificate from the curvature."""
     log_joint, u, data = at.log_joint, at.u, at.data
-    kinks = has_kinks(log_joint)
+    kinks = is_nonsmooth(log_joint)
     curvature, broken = measure(log_joint, u, gradient, data, jacobian=at.jacobian, kinks=kinks, slack=0.01 * enough)
     gain = curvature.gain
     seen.point = dataclasses.replace(
         seen.point,
         nats_to_gain=gain,
         violation=broken,
-        kinked=bool(log_joint.kinked),
+        nonsmooth=bool(log_joint.nonsmooth),
         source=curvature.source,
         smallest_eigenvalue=curvature.smallest,
     )

@@ -178,7 +178,7 @@ def neighbouring(
         The point beside it, (P,), and the ends there.
     """
     noise = torch.randn(len(u), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(u)
-    for group in log_joint.kinked:  # a weight that is exactly zero stays so
+    for group in log_joint.nonsmooth:  # a weight that is exactly zero stays so
         noise[group.slice] = torch.where(u[group.slice] == 0, 0.0, noise[group.slice])
     beside = u + 1e-3 * noise / metric.sqrt()
     products, rows = _budget(len(u), data.num_data)
@@ -286,7 +286,7 @@ def _budget(unknowns: int, rows: int) -> tuple[int, int]:
 def _free(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
     """Unknowns that no kink holds: where one holds a mode the residual is exactly zero, and the unknown cannot move."""
     free = torch.ones_like(residual, dtype=torch.bool)
-    for group in log_joint.kinked:
+    for group in log_joint.nonsmooth:
         free[group.slice] = (residual[group.slice] != 0) | (group.elementwise & (u[group.slice] != 0))
     return free
 

@@ -46,7 +46,7 @@ class Point:
         climbed: Since the start.
         nats_to_gain: What is left: ½ gᵀH⁻¹g, or the duality gap.
         violation: The largest of the first-order conditions, in posterior sds.
-        kinked: Whether a penalty has a kink, so that these are the KKT conditions and not the gradient.
+        nonsmooth: Whether a penalty has a kink, so that these are the KKT conditions and not the gradient.
         source: The curvature that was used.
         smallest_eigenvalue: Of minus the second derivative, over the unknowns that no kink holds, in nats over the square of an
             unknown's unit: below zero at a saddle; for many unknowns Lanczos's upper bound of it.
@@ -61,7 +61,7 @@ class Point:
     climbed: float | None = None
     nats_to_gain: float | None = None
     violation: float | None = None
-    kinked: bool = False
+    nonsmooth: bool = False
     source: Source | None = None
     smallest_eigenvalue: float | None = None
     along_curvature: float | None = None

@@ -90,7 +90,7 @@ def _converged(c: Certificate, spell: Spelling) -> str:
     return f"Converged to a mode: {nats(left)} are left to gain, below {enough:.2g} (1 % of P/2)."
 
 
-def _converged_on_kink(c: Certificate, spell: Spelling) -> str:
+def _converged_at_kink(c: Certificate, spell: Spelling) -> str:
     return (
         "Converged to a mode where pieces of the piecewise linear network meet: a further search gains "
         f"{nats(c.point.by_further_search)}, below {max(0.1, c.point.tolerance):.2g} (1 % of P/2)."
@@ -237,7 +237,7 @@ def _rounded(c: Certificate, spell: Spelling) -> str:
 
 VERDICTS: dict[Outcome, Callable[[Certificate, Spelling], str]] = {
     Outcome.CONVERGED: _converged,
-    Outcome.CONVERGED_ON_KINK: _converged_on_kink,
+    Outcome.CONVERGED_ON_KINK: _converged_at_kink,
     Outcome.CONVERGED_BY_DUALITY: lambda c, spell: f"Converged to the mode: {_by_duality(c)}.",
     Outcome.ELBO_LEVEL: lambda c, spell: f"{_elbo_level(c)}.",
     Outcome.ELBO_MAXIMAL: lambda c, spell: f"{_elbo_level(c)}, and its gradient vanishes within Monte Carlo error.",
@@ -361,7 +361,7 @@ def numbers(certificate: Certificate) -> dict[str, float | str]:
         p = c.point
         found |= {"log joint": p.log_joint, "tolerance": p.tolerance, "space": p.space, "duality gap": p.duality_gap}
         found |= {"nats climbed": p.climbed, "nats to gain": p.nats_to_gain}
-        found[f"largest {'KKT violation' if p.kinked else 'gradient'} in posterior sds"] = p.violation
+        found[f"largest {'KKT violation' if p.nonsmooth else 'gradient'} in posterior sds"] = p.violation
         found |= {"curvature from": None if p.source is None else str(p.source), "smallest eigenvalue": p.smallest_eigenvalue}
         found |= {"nats gained along it": p.along_curvature, "nats gained by more steps": p.by_further_search}
     if c.no_mode is not None:

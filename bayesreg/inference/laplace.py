@@ -114,11 +114,11 @@ class LaplaceApproximation(AbstractMethod):
                 f"LaplaceApproximation needs a network that sees each row by itself, but {why}; let it keep them, or take "
                 "method='mean-field'."
             )
-        kinked = [output.name for output in model.outputs if not output.prior.smooth]
-        if kinked:
+        nonsmooth = [output.name for output in model.outputs if not output.prior.smooth]
+        if nonsmooth:
             raise ValueError(
-                f"LaplaceApproximation needs priors with two derivatives, but the output of {kinked[0]} has one with a kink; "
-                "take a Normal or StudentT there, or MeanField."
+                "LaplaceApproximation needs priors with two derivatives, but the output of "
+                f"{nonsmooth[0]} has one with a kink; take a Normal or StudentT there, or MeanField."
             )
         for name, latent in model.latents.items():
             if not latent.prior.smooth:

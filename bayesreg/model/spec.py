@@ -84,7 +84,7 @@ class Resolved:
     @property
     def flat_by_default(self) -> bool:
         """True for a normalisation layer's tensor to which no rule gave a prior."""
-        return self.source == "default" and not self.prior.proper
+        return self.source == "default" and self.prior.flat
 
 
 class PriorSpec:

@@ -75,7 +75,7 @@ class Replicas:
         total = like.new_full((num_replicas,), self.num_rows) if self.weights is None else self.weights.sum(1)
         self.num_data = total.to(like)
         self.groups = [stacked(tuple(groups), like) for groups in zip(*(j.groups for j in log_joints), strict=True)]
-        self.kinked = [group for group in self.groups if group.first.kinked]
+        self.nonsmooth = [group for group in self.groups if group.first.nonsmooth]
         each = [(j.log_prior_constant, j.model.log_jacobian) for j in log_joints]
         each = each * num_replicas if len(each) == 1 else each
         constants = torch.tensor(each, dtype=torch.float64, device=like.device)
@@ -107,7 +107,7 @@ class Replicas:
     @property
     def smooth(self) -> bool:
         """True where no penalty has a kink."""
-        return not self.kinked
+        return not self.nonsmooth
 
     def double(self) -> Replicas:
         """The same problems in float64."""
@@ -136,7 +136,7 @@ class Replicas:
             ReplicaGroup(groups, {k: v[rows].to(dtype) for k, v in g.fields.items()})
             for groups, g in zip(own, self.groups, strict=True)
         ]
-        made.kinked = [group for group in made.groups if group.first.kinked]
+        made.nonsmooth = [group for group in made.groups if group.first.nonsmooth]
         made.buffers = self.buffers.part(rows, dtype)
         made.log_prior_constant, made.log_jacobian = self.log_prior_constant[rows], self.log_jacobian[rows]
         return made
@@ -294,7 +294,7 @@ class Replicas:
     def add_slopes(self, gradient: torch.Tensor, u: torch.Tensor, *, kinks: bool) -> None:
         """Add the gradient of the penalties, (R, P), to one of the likelihood's part."""
         for group in self.groups:
-            if kinks or not group.first.kinked:
+            if kinks or not group.first.nonsmooth:
                 part = group.first.slice
                 gradient[:, part].add_(group.slope(u[:, part], self.jacobian))
 
@@ -302,7 +302,7 @@ class Replicas:
         """The penalties in nats, (R,): all, those with a kink (True) or those without (False); log-Jacobian off if asked."""
         total = u.new_zeros(len(u))
         for group in self.groups:
-            if kinks is None or group.first.kinked == kinks:
+            if kinks is None or group.first.nonsmooth == kinks:
                 total = total + group.energy(u[:, group.first.slice])
         if self.jacobian and not kinks:
             total = total - torch.vmap(self.log_joint.layout.log_jacobian)(u)

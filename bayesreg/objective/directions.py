@@ -130,7 +130,7 @@ class HeldLogJoint(LogJoint):
         names = {one.name for one, _ in self.held}
         own = [s for s in self.layout.in_order if s.latent.name not in names and not s.latent.parents]
         self.groups = [group_of([s], self.model.like) for s in own]
-        self.kinked = [group for group in self.groups if group.kinked]
+        self.nonsmooth = [group for group in self.groups if group.nonsmooth]
         # a density of what `unflatten` gives, not of the stretch itself, as where a scale is unknown
         self.linked = [s.latent for s in self.layout.in_order if s.latent.name in names or s.latent.parents]
         self.log_prior_constant = sum(group.constant for group in self.groups)
@@ -161,7 +161,7 @@ def held_rows(rows: Sequence[Rows], proximal: bool) -> list[Rows]:
 
     Args:
         rows: The scale-invariant tensors.
-        proximal: Whether kinked penalties are left to a prox.
+        proximal: Whether nonsmooth penalties are left to a prox.
 
     Returns:
         All of them.

@@ -21,7 +21,7 @@ def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor, d
         (P,), zero at a mode.
     """
     residual = gradient.clone()
-    for group in log_joint.kinked:
+    for group in log_joint.nonsmooth:
         part, ascent, bend = _smooth_part(group, u, gradient, data_part)
         reach = 1e-2 / bend
         residual[group.slice] = (group.prox(part + reach * ascent, reach) - part) / reach
@@ -31,7 +31,7 @@ def stationarity(log_joint: LogJoint, u: torch.Tensor, gradient: torch.Tensor, d
 def _smooth_part(
     group: Group, u: torch.Tensor, gradient: torch.Tensor, data_part: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A kinked group's stretch, the ascent of what has no kink, and its curvature: a number where entries depend."""
+    """A nonsmooth group's stretch, the ascent of what has no kink, and its curvature: a number where entries depend."""
     part, own = u[group.slice].detach(), data_part[group.slice]
     bend = own.clamp_min(torch.finfo(u.dtype).eps * float(data_part.max())).clamp_min(torch.finfo(u.dtype).tiny)
     return part, gradient[group.slice] + group.slope(part), bend if group.elementwise else bend.amax()
@@ -57,7 +57,7 @@ def violation(
         A number without units; 0 at a mode.
     """
     found = gradient.abs() / metric.sqrt()
-    for group in log_joint.kinked:
+    for group in log_joint.nonsmooth:
         part, ascent, bend = _smooth_part(group, u, gradient, data_part)
         where = group.slice
         scale = metric[where].sqrt() if group.elementwise else bend.sqrt().expand_as(part)
@@ -72,4 +72,4 @@ def violation(
 
 def exact_zeros(log_joint: LogJoint, u: torch.Tensor) -> int:
     """How many weights whose penalty has a kink stand on it at a point, (P,)."""
-    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.kinked)
+    return sum(int((u[g.slice] == 0).sum()) for g in log_joint.nonsmooth)

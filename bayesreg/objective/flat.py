@@ -183,7 +183,7 @@ class Group:
         return isinstance(self.prior, AbstractElementwisePrior)
 
     @property
-    def kinked(self) -> bool:
+    def nonsmooth(self) -> bool:
         """True where the penalty has a kink at which a mode may sit; a transform has none inside the support."""
         return not self.prior.smooth and self.transform is None
 
@@ -229,7 +229,7 @@ class Group:
             Same shape.
         """
         if isinstance(step, torch.Tensor) and step.dim():
-            step = step.view(self.shape) if self.prior.prox_by_entry else step.amin()
+            step = step.view(self.shape) if self.prior.separable_prox else step.amin()
         return self.prior.prox(part.view(self.shape), step).reshape(-1)
 
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor | None:
@@ -270,7 +270,7 @@ class LogJoint:
         self.model = model
         self.layout = FlatLayout(model)
         self.groups = list(_groups(self.layout, model.like))
-        self.kinked = [group for group in self.groups if group.kinked]
+        self.nonsmooth = [group for group in self.groups if group.nonsmooth]
         self.linked = [latent for latent in model.latents.values() if latent.parents]
         self.log_prior_constant = sum(group.constant for group in self.groups)
 
@@ -360,7 +360,7 @@ class LogJoint:
     def smooth(self) -> bool:
         """True where every log-prior has two derivatives, those of activations included."""
         linked = all(latent.prior.smooth for latent in self.linked)
-        return linked and not self.kinked and not self.kinked_outputs
+        return linked and not self.nonsmooth and not self.nonsmooth_outputs
 
     @cached_property
     def closed_divergence(self) -> bool:
@@ -373,7 +373,7 @@ class LogJoint:
         return elementwise and positive and not self.linked
 
     @property
-    def kinked_outputs(self) -> bool:
+    def nonsmooth_outputs(self) -> bool:
         """True where a prior on an activation has a kink: no proximal step reaches it through the network."""
         return any(not output.prior.smooth for output in self.model.outputs)
 

@@ -12,11 +12,13 @@ from bayesreg.objective.flat import LogJoint
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
-def has_kinks(log_joint: LogJoint) -> bool:
+def is_nonsmooth(log_joint: LogJoint) -> bool:
     """True where a mode may sit on a kink out of a proximal step's reach: a ReLU network's, an activation prior's."""
     model = log_joint.model
     return (
-        log_joint.kinked_outputs or any(isinstance(module, KINKED) for module in model.module.modules()) or _has_pieces(model)
+        log_joint.nonsmooth_outputs
+        or any(isinstance(module, KINKED) for module in model.module.modules())
+        or _has_pieces(model)
     )
 
 

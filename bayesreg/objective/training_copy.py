@@ -83,7 +83,7 @@ class TrainingCopy:
         for leaf, group in zip(self.leaves, log_joint.groups, strict=True):
             self._alias(leaf, group.slice, leaf.shape)
         pairs = list(zip(log_joint.groups, self.leaves, strict=True))
-        self._sloped = [(group, leaf) for group, leaf in pairs if not (proximal and group.kinked)]
+        self._sloped = [(group, leaf) for group, leaf in pairs if not (proximal and group.nonsmooth)]
         self._own: list[Any] = []  # tensors with gradients of their own, see `split`
         self._noise_leaves = [
             (name, leaf, s.start - group.start, s.transform)

@@ -1,7 +1,7 @@
 """The answer of a fit, one interface for all: a mode is a Dirac posterior.
 
 Dirac     a point                       Gaussian  N(loc, covariance) over the unconstrained vector
-Draws     what a sampler left behind    Guide     a variational family, in `guide_posterior`
+Draws     what a sampler left behind    Guide     a variational family
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.model.unknowns import heir
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.posteriors import closed_form, propagate
-from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.solvers.history import History
@@ -182,7 +181,7 @@ class AbstractPosterior(abc.ABC):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         seed = _check.seed(seed)
-        count = 1 if isinstance(self, Dirac) else _check.count("num_samples", num_samples)
+        count = 1 if self.is_mode else _check.count("num_samples", num_samples)
         self.model.behaviour.check_statistics()
         inputs = self.model.prepare(x)
         draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]

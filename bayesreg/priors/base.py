@@ -39,7 +39,8 @@ class AbstractPrior(abc.ABC):
         smooth: True where the log-density is twice differentiable inside the support.
         bounded: False where the density has a pole; such a prior has no mode, and its penalty no zero to start from.
         convex: True where the penalty is a convex function, so that with a linear-Gaussian model a mode is the mode.
-        prox_by_entry: True where `prox` takes a step length for each entry, a diagonal metric.
+        separable_prox: True where `prox` takes a step length for each entry, a diagonal metric.
+        flat: True where the penalty is zero everywhere.
         certain: True for a point mass: the tensor is no unknown, and has the value `mode`.
         shrinks_groups: True where the penalty is Σ ‖group‖/scale over groups `per` axis, so that `prox` shortens each group.
         safe_in_single: True where no step of the energy leaves float32's range unless its value does: float32 is kept.
@@ -53,7 +54,8 @@ class AbstractPrior(abc.ABC):
     smooth: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
     convex: ClassVar[bool] = False
-    prox_by_entry: ClassVar[bool] = False
+    separable_prox: ClassVar[bool] = False
+    flat: ClassVar[bool] = False
     certain: ClassVar[bool] = False
     shrinks_groups: ClassVar[bool] = False
     safe_in_single: ClassVar[bool] = False
@@ -101,6 +103,10 @@ class AbstractPrior(abc.ABC):
         """Where the density of one entry is highest."""
         return 0.0
 
+    def simplified(self) -> AbstractPrior:
+        """The same density as an object of its best-known class; this one where there is no other."""
+        return self
+
     @property
     def hyperprior(self) -> AbstractPrior | None:
         """The prior of this prior's own scale; None where the scale is a number."""
@@ -139,7 +145,7 @@ class AbstractPrior(abc.ABC):
     def prox(self, value: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
         """argmin_z penalty(z) + ½ Σᵢ (zᵢ − valueᵢ)²/stepᵢ, in the tensor's shape.
 
-        The step is a number > 0, or one for each entry where `prox_by_entry` says so.
+        The step is a number > 0, or one for each entry where `separable_prox` says so.
         """
 
     @property
@@ -247,7 +253,7 @@ class AbstractElementwisePrior(AbstractPrior):
     and `_element` (a stock Pyro distribution of one entry) or `draw`.
     """
 
-    prox_by_entry: ClassVar[bool] = True
+    separable_prox: ClassVar[bool] = True
 
     @abc.abstractmethod
     def energy(self, value: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.base import AbstractElementwisePrior, Shape, shown
-from bayesreg.priors.from_tools import ElasticNetTools, LaplaceTools, NormalTools
+from bayesreg.priors.from_tools import AbstractElasticNetTools, AbstractLaplaceTools, AbstractNormalTools
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
 from bayesreg.priors.values import HALF_LOG_2PI, log, mass_of, tensors
 
@@ -42,6 +42,7 @@ class Flat(AbstractElementwisePrior):
     safe_in_single: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     proper: ClassVar[bool] = False
+    flat: ClassVar[bool] = True
 
     def check(self) -> None:
         """Nothing to refuse."""
@@ -138,7 +139,7 @@ class Fixed(AbstractElementwisePrior):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Normal(NormalTools, AbstractScaledElementwisePrior):
+class Normal(AbstractNormalTools, AbstractScaledElementwisePrior):
     """Gaussian prior: log p(w) = −Σ (w − loc)²/(2 scale²) − P log(scale √2π).
 
     As a regulariser: L2, ridge, weight decay, Tikhonov. With noise sd σ, ridge's alpha is σ²/scale².
@@ -241,7 +242,7 @@ class Normal(NormalTools, AbstractScaledElementwisePrior):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
+class Laplace(AbstractLaplaceTools, AbstractScaledElementwisePrior):
     """Double-exponential prior: log p(w) = −Σ |w − loc|/scale − P log(2 scale).
 
     As a regulariser: L1, lasso. The mode sets entries to exactly zero; the posterior does not.
@@ -315,7 +316,7 @@ class Laplace(LaplaceTools, AbstractScaledElementwisePrior):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ElasticNet(ElasticNetTools, AbstractElementwisePrior):
+class ElasticNet(AbstractElasticNetTools, AbstractElementwisePrior):
     """Product of a Laplace and a normal: log p(w) = −Σ |w|/l1_scale + w²/(2 l2_scale²) − P log Z.
 
     Z = l2_scale √(2π) erfcx(l2_scale/(√2 l1_scale)), stable in both limits: Laplace for l2_scale → ∞, Normal for l1_scale → ∞.

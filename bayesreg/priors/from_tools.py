@@ -70,7 +70,7 @@ class AbstractTools(abc.ABC):
         return cls._read(tools[loss], name, value, num_data=num_data, noise_scale=sigma, num_outputs=K)
 
 
-class _OneTools(AbstractTools):
+class _AbstractOneTools(AbstractTools):
     """What `Normal` and `Laplace` have in common, whose penalty has one number."""
 
     scale: Any
@@ -138,7 +138,7 @@ class _OneTools(AbstractTools):
         return cls._made(cls._read("glmnet, gaussian", "lambda_", lambda_, num_data=num_data, noise_scale=noise_scale))
 
 
-class NormalTools(_OneTools):
+class AbstractNormalTools(_AbstractOneTools):
     """What gives `Normal` its names in other tools: L2, c = 1/scale²."""
 
     tools: ClassVar[tuple[Tool, ...]] = L2
@@ -244,7 +244,7 @@ class NormalTools(_OneTools):
         return cls._made(cls._read_mean(loss, _TORCH, "decay", decay, num_data, noise_scale, num_outputs))
 
 
-class LaplaceTools(_OneTools):
+class AbstractLaplaceTools(_AbstractOneTools):
     """What gives `Laplace` its names in other tools: L1, a = 1/scale."""
 
     tools: ClassVar[tuple[Tool, ...]] = L1
@@ -272,7 +272,7 @@ class LaplaceTools(_OneTools):
         return cls._made(cls._read("Lasso", "alpha", alpha, num_data=num_data, noise_scale=noise_scale))
 
 
-class ElasticNetTools(AbstractTools):
+class AbstractElasticNetTools(AbstractTools):
     """What gives `ElasticNet` its names in other tools: a = 1/l1_scale, c = 1/l2_scale²; a ratio excludes 0 and 1."""
 
     tools: ClassVar[tuple[Tool, ...]] = BOTH

@@ -121,7 +121,7 @@ class GroupLasso(AbstractGroupPrior):
     regulariser: ClassVar[str] = "group lasso"
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
-    prox_by_entry: ClassVar[bool] = True
+    separable_prox: ClassVar[bool] = True
     shrinks_groups: ClassVar[bool] = True
 
     def _energy(self, norm: torch.Tensor, size: int) -> torch.Tensor:

@@ -11,7 +11,8 @@ import pyro.distributions as dist
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import Shape, shown
+from bayesreg.priors.base import AbstractPrior, Shape, replaced, shown
+from bayesreg.priors.densities import Laplace, Normal
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior
 from bayesreg.priors.values import log, tensors
 
@@ -214,6 +215,13 @@ class GeneralizedNormal(AbstractLocationPrior):
         """Refuse beta that is not > 0, a scale that is no scale or a loc that is not finite."""
         _check.positive("beta", self.beta)
         super().check()
+
+    def simplified(self) -> AbstractPrior:
+        """`Laplace` for beta = 1 and `Normal` for beta = 2, where the scale is a number."""
+        if self.beta not in (1, 2) or self.hyperprior is not None:
+            return self
+        exact = Laplace(self.scale, self.loc) if self.beta == 1 else Normal(self.scale / math.sqrt(2), self.loc)
+        return replaced(exact, **{name: getattr(self, name) for name in ("fan_in", "autoscale", "relative_to_noise", "tag")})
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """|z|^beta for each entry."""

@@ -243,6 +243,6 @@ def _checked_weight(model: BayesianModel, name: str, width: int) -> str:
 
 def _zeroes(prior: Any) -> bool:
     """True where the mode under a prior has exact zeros: its prox takes a small value to zero, and not all values alike."""
-    if prior.smooth or not prior.bounded or not prior.prox_by_entry:
+    if prior.smooth or not prior.bounded or not prior.separable_prox:
         return False
     return not isinstance(prior, AbstractElementwisePrior) or bool(torch.as_tensor(prior.mode == 0).all())

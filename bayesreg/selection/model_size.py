@@ -42,7 +42,7 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
     """
     model, layout = log_joint.model, log_joint.layout
     active = torch.ones(len(u), dtype=torch.bool, device=u.device)
-    for group in log_joint.kinked:
+    for group in log_joint.nonsmooth:
         centre = group.prior.mode if group.elementwise else 0.0  # a kink holds what stands on it
         active[group.slice] = u[group.slice] != centre
     for segment in layout.in_order:
@@ -97,12 +97,14 @@ def no_evidence(log_joint: LogJoint, most: int) -> str:
         The clause.
     """
     model = log_joint.model
-    kinked = [str(latent.prior) for latent in model.latents.values() if not latent.prior.smooth]
+    nonsmooth = [str(latent.prior) for latent in model.latents.values() if not latent.prior.smooth]
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
     if another := model.behaviour.why_not(EVIDENCE):
         return another
-    if kinked:
-        return f"a Laplace approximation needs a log-prior with two derivatives, and {kinked[0]} has a kink where the mode sits"
+    if nonsmooth:
+        return (
+            f"a Laplace approximation needs a log-prior with two derivatives, and {nonsmooth[0]} has a kink where the mode sits"
+        )
     if improper:
         return f"the prior of {improper[0]} is improper, so that the evidence has no value"
     if log_joint.layout.size > most:

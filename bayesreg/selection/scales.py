@@ -122,7 +122,7 @@ def _leaves_zero(model: BayesianModel, names: Sequence[str], data: Data) -> floa
 
     def leaves(scale: float) -> bool:
         log_joint, moved = LogJoint(with_scale(null.model, names, scale)), torch.zeros_like(gradient[0])
-        for group in log_joint.kinked:
+        for group in log_joint.nonsmooth:
             moved[group.slice] = group.prox(-step * gradient[0, group.slice], step)
         return any(bool(moved[log_joint.layout.segments[name].slice].any()) for name in names)
 

@@ -214,11 +214,11 @@ class Stepper:
             second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
             ahead, floor, whole = pace(self.count, rate)
             torch.sqrt(second, out=step).add_(floor)
-            for group in self.replicas.kinked:
+            for group in self.replicas.nonsmooth:
                 part = step[:, group.first.slice]
                 part.copy_(-group.common(-part))
             self.u.addcdiv_(first, step, value=-ahead * whole)
-            for group in self.replicas.kinked:
+            for group in self.replicas.nonsmooth:
                 part, own = self.u[:, group.first.slice], step[:, group.first.slice]
                 part.copy_(group.prox(part, ahead * self.per_row / own))
         return loss
@@ -273,7 +273,7 @@ def accelerate(replicas: Replicas, u: torch.Tensor, num_steps: int) -> torch.Ten
 
     def forward(v: torch.Tensor, gradient: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         moved = v - step[:, None] * gradient
-        for group in replicas.kinked:
+        for group in replicas.nonsmooth:
             part = group.first.slice
             moved[:, part] = group.prox(moved[:, part], step[:, None])
         return moved
@@ -318,7 +318,7 @@ def _newton(replicas: Replicas, u: torch.Tensor, num_steps: int = 12) -> tuple[t
         value = -replicas.objectives(u)
         gradient = replicas.gradient(u)
         free = torch.ones_like(u, dtype=torch.bool)
-        for group in replicas.kinked:
+        for group in replicas.nonsmooth:
             part = group.first.slice
             free[:, part] = u[:, part] != 0
         hessian = torch.where(free[:, :, None] & free[:, None, :], replicas.hessians(u, chunk), torch.eye(u.shape[1]).to(u))
@@ -327,7 +327,7 @@ def _newton(replicas: Replicas, u: torch.Tensor, num_steps: int = 12) -> tuple[t
         move = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         usable = (info == 0) & move.isfinite().all(1)
         trial = u + torch.where(usable[:, None], move, 0.0)
-        for group in replicas.kinked:  # a step over the kink ends on it
+        for group in replicas.nonsmooth:  # a step over the kink ends on it
             part = group.first.slice
             if group.first.elementwise:
                 trial[:, part] = torch.where(trial[:, part] * u[:, part] < 0, 0.0, trial[:, part])
@@ -346,7 +346,7 @@ def _wants_to_leave(replicas: Replicas, u: torch.Tensor) -> torch.Tensor:
     gradient = replicas.gradient(u, kinks=False)
     step = 1 / replicas.num_data[:, None]
     found = torch.zeros(len(u), dtype=torch.bool, device=u.device)
-    for group in replicas.kinked:
+    for group in replicas.nonsmooth:
         part = group.first.slice
         moved = group.prox(u[:, part] - step * gradient[:, part], step)
         found |= ((u[:, part] == 0) & (moved != 0)).any(1)

@@ -41,7 +41,7 @@ class CompiledAdam(AbstractStepper):
         loss: From (parameter, x, y, noise) to what is minimised and what `advance` gives back, two scalars; a pure function of
             tensors, without what a prox will treat.
         noise_size: Standard normal numbers that a step needs, 0 for none.
-        kinked: Groups whose penalty is left to a prox.
+        nonsmooth: Groups whose penalty is left to a prox.
         num_data: N, by which the objective is divided.
         clip_norm: Largest norm of the gradient; None for no bound.
         notes: Where it is told that a step cannot be compiled and runs uncompiled; None to refuse it.
@@ -55,7 +55,7 @@ class CompiledAdam(AbstractStepper):
         example: Batch,
         *,
         noise_size: int = 0,
-        kinked: Sequence[Group] = (),
+        nonsmooth: Sequence[Group] = (),
         num_data: int = 1,
         clip_norm: float | None = None,
         notes: list[str] | None = None,
@@ -63,7 +63,7 @@ class CompiledAdam(AbstractStepper):
     ) -> None:
         self.parameter = start.detach().clone()
         self._loss, self._noise_size = loss, noise_size
-        self._kinked, self._num_data, self._clip_norm = kinked, num_data, clip_norm
+        self._nonsmooth, self._num_data, self._clip_norm = nonsmooth, num_data, clip_norm
         self._first, self._second = torch.zeros_like(start), torch.zeros_like(start)
         self._count = 0
         self._made: dict[Any, Callable[..., Any]] = {}
@@ -84,7 +84,7 @@ class CompiledAdam(AbstractStepper):
             return "the rows are streamed by a loader"
         if why := log_joint.model.behaviour.why_not(COMPILING):
             return why
-        whole = [group.prior for group in log_joint.kinked if not group.prior.prox_by_entry]
+        whole = [group.prior for group in log_joint.nonsmooth if not group.prior.separable_prox]
         return f"the prox of {whole[0]} is found outside of torch" if whole else ""
 
     def advance(self, batches: Sequence[Batch], rates: Sequence[float], keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -140,9 +140,9 @@ class CompiledAdam(AbstractStepper):
             gradient, loss = gradient_of(u, x, y, noise[i])
             if self._clip_norm is not None:
                 gradient = gradient * (self._clip_norm / gradient.norm()).clamp_max(1.0)
-            u, first, second, step = steps.adam(u, gradient, first, second, paces[i], self._kinked)
-            if self._kinked:
-                u = steps.proximal(u, step / self._num_data, self._kinked)
+            u, first, second, step = steps.adam(u, gradient, first, second, paces[i], self._nonsmooth)
+            if self._nonsmooth:
+                u = steps.proximal(u, step / self._num_data, self._nonsmooth)
             losses.append(loss)
         return u, first, second, torch.stack(losses), before
 
@@ -208,7 +208,7 @@ def make_stepper(
     num_steps: int,
     notes: list[str],
     noise_size: int = 0,
-    kinked: Sequence[Group] = (),
+    nonsmooth: Sequence[Group] = (),
     num_data: int = 1,
     clip_norm: float | None = None,
     buffers: Sequence[torch.Tensor] = (),
@@ -229,7 +229,7 @@ def make_stepper(
         num_steps: Steps of the fit.
         notes: Where the choice is told.
         noise_size: Standard normal numbers that a step needs.
-        kinked: Groups whose penalty is left to a prox.
+        nonsmooth: Groups whose penalty is left to a prox.
         num_data: N.
         clip_norm: Largest norm of the gradient; None for no bound.
         buffers: Tensors that a step changes too.
@@ -242,7 +242,7 @@ def make_stepper(
     Raises:
         ValueError: If compiling is asked for and cannot be.
     """
-    common: dict[str, Any] = {"kinked": kinked, "num_data": num_data, "clip_norm": clip_norm}
+    common: dict[str, Any] = {"nonsmooth": nonsmooth, "num_data": num_data, "clip_norm": clip_norm}
     missing = no_compiler(parameter.device)
     if compile is True and (obstacle or missing):
         what = f"a step that can be compiled, but {obstacle}" if obstacle else f"{missing}, but there is none here"
@@ -261,7 +261,7 @@ def make_stepper(
         each = f"{stepper.steps_a_call} steps" if stepper.steps_a_call > 1 else "one step"
         notes.append(f"compiled: {each} a call{'' if compile is True else f', which pays from {PAYS:,} steps on'}.")
         return stepper
-    pieces = split() if parameter.numel() > SMALL and not kinked and clip_norm is None else ()
+    pieces = split() if parameter.numel() > SMALL and not nonsmooth and clip_norm is None else ()
     return EagerAdam(parameter, backward, buffers=buffers, pieces=pieces, held=held, **common)
 
 

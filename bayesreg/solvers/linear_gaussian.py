@@ -91,7 +91,7 @@ class LinearGaussian(AbstractSolver):
         u = found.u.to(log_joint.model.like)
         history.record(1, value)
         history.notes.append(found.note)
-        if log_joint.kinked:
+        if log_joint.nonsmooth:
             history.notes.append(f"{exact_zeros(log_joint, u):,} weights are exactly zero.")
         report(1, 1, value)
         return Solution(u, log_joint.model, value=value, gap=found.gap, violation=worst, exact=True)
@@ -146,7 +146,7 @@ class _Penalty:
         self.mean = self.loc[self.smooth]
 
     @property
-    def kinked(self) -> np.ndarray:
+    def nonsmooth(self) -> np.ndarray:
         """Numbers of the entries that are not Gaussian."""
         return np.flatnonzero(~self.smooth)
 
@@ -188,7 +188,7 @@ class _Reduced:
     """The problem in the entries with a kink alone: the Gaussian ones are at their best for any of them."""
 
     def __init__(self, problem: AffineProblem, penalty: _Penalty) -> None:
-        self.problem, self.penalty, self.which = problem, penalty, penalty.kinked
+        self.problem, self.penalty, self.which = problem, penalty, penalty.nonsmooth
         self.elimination: Elimination | None = None
         D = problem.design
         # centred at the prior's own point, so that a kink stands at zero; other priors see the entries themselves
@@ -266,14 +266,14 @@ def solve_path(
     at = None if start is None else start.detach().double().cpu().numpy()
     for i in sorted(range(len(penalties)), key=lambda i: -strengths[i]):
         penalty = penalties[i]
-        if not len(penalty.kinked):
+        if not len(penalty.nonsmooth):
             solutions[i] = _closed_form(problem, penalty)
             continue
         if reduced is None or not reduced.penalty.same_gaussian(penalty):
             reduced = _Reduced(problem, penalty)
             if len(penalties) > 5:
                 reduced.columns.form()
-        at, solutions[i] = _kinked(reduced, penalty, at)
+        at, solutions[i] = _nonsmooth(reduced, penalty, at)
     return [solutions[i] for i in range(len(penalties))]
 
 
@@ -296,7 +296,7 @@ def _closed_form(problem: AffineProblem, penalty: _Penalty) -> LinearSolution:
     return LinearSolution(torch.from_numpy(u), gap, note)
 
 
-def _kinked(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> tuple[np.ndarray, LinearSolution]:
+def _nonsmooth(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> tuple[np.ndarray, LinearSolution]:
     which, columns = reduced.which, reduced.columns
     begin = None if start is None else start[which] - reduced.centre
     l2, groups = penalty.l2[which], Groups(penalty.groups[which], penalty.strength)

@@ -31,17 +31,19 @@ class Fista(AbstractSolver):
 
     def requires(self, problem: Problem) -> str | None:
         """All rows, a network that is the same in training, and no kink behind the network."""
-        if not (problem.partial() or problem.log_joint.kinked_outputs):
+        if not (problem.partial() or problem.log_joint.nonsmooth_outputs):
             return None
         return (
-            f"all rows, a fixed network and no kinked prior on an output, but {problem.partial() or 'an output has one'}; take "
-            "'prox-adam' or 'adam'."
+            "all rows, a fixed network and no nonsmooth prior on an output, but "
+            f"{problem.partial() or 'an output has one'}; take 'prox-adam' or 'adam'."
         )
 
     def suits(self, problem: Problem) -> str | None:
         """A convex problem with a kink."""
         log_joint, likelihood = problem.log_joint, problem.log_joint.model.likelihood
-        convex = log_joint.kinked and not likelihood.latents and likelihood.log_concave and is_affine(log_joint, problem.data)
+        convex = (
+            log_joint.nonsmooth and not likelihood.latents and likelihood.log_concave and is_affine(log_joint, problem.data)
+        )
         return "the network is linear in its weights, and a prior's penalty has a kink" if convex else None
 
     def solve(self, problem: Problem, start: torch.Tensor, history: History, report: ProgressCallback) -> Solution:
@@ -67,21 +69,21 @@ def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool =
         (P,), never a worse point than `u`.
     """
     x, y = data.full("a proximal search")
-    kinked = log_joint.kinked
+    nonsmooth = log_joint.nonsmooth
 
     def smooth(v: torch.Tensor) -> tuple[float, torch.Tensor]:
         v = v.detach().requires_grad_()
         value = -log_joint.prepared(v, x, y, data.num_data, jacobian=jacobian)
-        for group in kinked:
+        for group in nonsmooth:
             value = value - group.energy(v[group.slice])
         return float(value.detach()), torch.autograd.grad(value, v)[0]
 
     def penalty(v: torch.Tensor) -> float:
-        return sum(float(group.energy(v[group.slice])) for group in kinked)
+        return sum(float(group.energy(v[group.slice])) for group in nonsmooth)
 
     def prox(v: torch.Tensor, t: float) -> torch.Tensor:
         moved = v.clone()
-        for group in kinked:
+        for group in nonsmooth:
             moved[group.slice] = group.prox(moved[group.slice], t)
         return moved
 
@@ -93,5 +95,5 @@ def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool =
 
 def can_polish(log_joint: LogJoint, data: Data, batch_size: int | None) -> bool:
     """True where proximal steps end a search: a weight's penalty has a kink, no activation's has, all rows are there."""
-    kinked = bool(log_joint.kinked) and not log_joint.kinked_outputs
-    return kinked and batch_size is None and data.x is not None and log_joint.model.behaviour.deterministic
+    nonsmooth = bool(log_joint.nonsmooth) and not log_joint.nonsmooth_outputs
+    return nonsmooth and batch_size is None and data.x is not None and log_joint.model.behaviour.deterministic

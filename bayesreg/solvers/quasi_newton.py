@@ -13,7 +13,7 @@ from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature import full_hessian
 from bayesreg.objective.flat import LogJoint
-from bayesreg.objective.pieces import has_kinks
+from bayesreg.objective.pieces import is_nonsmooth
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import gradient_of, in_double
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution
@@ -42,12 +42,12 @@ class Lbfgs(AbstractSolver):
         obstacle = problem.partial() or (None if problem.log_joint.smooth else "a prior's penalty has a kink")
         if obstacle is None:
             return None
-        other = "prox-adam" if problem.log_joint.kinked else "adam"
+        other = "prox-adam" if problem.log_joint.nonsmooth else "adam"
         return f"all rows, smooth penalties and a fixed network, but {obstacle}; take {other!r}."
 
     def suits(self, problem: Problem) -> str | None:
         """A network without pieces, whose meeting would stall a line search."""
-        return None if has_kinks(problem.log_joint) else "the objective is smooth and sees all rows"
+        return None if is_nonsmooth(problem.log_joint) else "the objective is smooth and sees all rows"
 
     def solve(self, problem: Problem, start: torch.Tensor, history: History, report: ProgressCallback) -> Solution:
         """`lbfgs` from the start."""

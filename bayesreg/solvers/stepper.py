@@ -76,7 +76,7 @@ class EagerAdam(AbstractStepper):
     Args:
         parameter: With a gradient buffer.
         backward: From a batch to a detached loss, its gradient added to the buffer.
-        kinked: Groups whose penalty is left to a prox; `backward` must leave it out.
+        nonsmooth: Groups whose penalty is left to a prox; `backward` must leave it out.
         num_data: N, by which the objective is divided.
         clip_norm: Largest norm of the gradient; None for no bound.
         buffers: Tensors that a step changes too (batch normalisation's statistics).
@@ -89,7 +89,7 @@ class EagerAdam(AbstractStepper):
         parameter: nn.Parameter,
         backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         *,
-        kinked: Sequence[Group] = (),
+        nonsmooth: Sequence[Group] = (),
         num_data: int = 1,
         clip_norm: float | None = None,
         buffers: Sequence[torch.Tensor] = (),
@@ -97,7 +97,7 @@ class EagerAdam(AbstractStepper):
         held: Sequence[Rows] = (),
     ) -> None:
         self.parameter, self.backward, self.held = parameter, backward, held
-        self.kinked, self.num_data, self.clip_norm, self.buffers = kinked, num_data, clip_norm, buffers
+        self.nonsmooth, self.num_data, self.clip_norm, self.buffers = nonsmooth, num_data, clip_norm, buffers
         # where a look at the loss stalls nothing, it is looked at every step, so that the batch can be named
         self._always = parameter.device.type == "cpu"
         self._split = bool(pieces)
@@ -137,7 +137,7 @@ class EagerAdam(AbstractStepper):
         for settings in self._optimizer.param_groups:
             settings["lr"] = rates[0]
         self._optimizer.step()
-        if self.kinked:
+        if self.nonsmooth:
             self._proximal(rates[0])
         if self.held:
             on_sphere(parameter, self.held)
@@ -163,13 +163,13 @@ class EagerAdam(AbstractStepper):
 
     @torch.no_grad()
     def _proximal(self, rate: float) -> None:
-        """The prox after a fused step, on the kinked stretches alone."""
+        """The prox after a fused step, on the nonsmooth stretches alone."""
         self._taken += 1
         ahead, floor, whole = steps.pace(self._taken, rate)
-        for group in self.kinked:
+        for group in self.nonsmooth:
             where = group.slice
             step = steps.metric(self._second[where], ahead, floor)
-            if not group.prior.prox_by_entry:  # the fused step moved each entry by its own step: take that back
+            if not group.prior.separable_prox:  # the fused step moved each entry by its own step: take that back
                 common = step.amin()
                 self.parameter[where] += (step - common) * self._first[where] * whole
                 step = common.expand_as(step)

@@ -55,10 +55,10 @@ def metric(second: torch.Tensor, ahead: torch.Tensor | float, floor: torch.Tenso
     return ahead / (second.sqrt() + floor)
 
 
-def shared(step: torch.Tensor, kinked: Sequence[Group]) -> torch.Tensor:
+def shared(step: torch.Tensor, nonsmooth: Sequence[Group]) -> torch.Tensor:
     """The same step lengths, but the shortest of theirs for groups whose prox knows one step only, (P,)."""
-    for group in kinked:
-        if not group.prior.prox_by_entry:
+    for group in nonsmooth:
+        if not group.prior.separable_prox:
             common = step[group.slice].amin().expand(group.stop - group.start)
             step = torch.cat([step[: group.start], common, step[group.stop :]])
     return step
@@ -70,7 +70,7 @@ def adam(
     first: torch.Tensor,
     second: torch.Tensor,
     numbers: Sequence[torch.Tensor | float] | torch.Tensor,
-    kinked: Sequence[Group] = (),
+    nonsmooth: Sequence[Group] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """One step of Adam (Kingma and Ba 2015), as `torch.optim.Adam` takes it.
 
@@ -80,29 +80,29 @@ def adam(
         first: Running mean of the gradient, (P,).
         second: Running mean of its square, (P,).
         numbers: What `pace` says of this step.
-        kinked: Groups that a prox will follow, see `shared`.
+        nonsmooth: Groups that a prox will follow, see `shared`.
 
     Returns:
         The new u, first and second, and the metric in which the step was taken.
     """
     first, second = adam_moments(gradient, first, second)
-    step = shared(metric(second, numbers[0], numbers[1]), kinked)
+    step = shared(metric(second, numbers[0], numbers[1]), nonsmooth)
     return u - step * first * numbers[2], first, second, step
 
 
-def proximal(u: torch.Tensor, step: torch.Tensor, kinked: Sequence[Group]) -> torch.Tensor:
+def proximal(u: torch.Tensor, step: torch.Tensor, nonsmooth: Sequence[Group]) -> torch.Tensor:
     """argmin_z Σ energy(z) + ½ Σᵢ (zᵢ − uᵢ)²/stepᵢ over the groups with a kink; the rest of u stays.
 
     Args:
         u: (P,).
         step: Step length of each entry, (P,).
-        kinked: The groups.
+        nonsmooth: The groups.
 
     Returns:
         (P,).
     """
     parts, done = [], 0
-    for group in sorted(kinked, key=lambda group: group.start):
+    for group in sorted(nonsmooth, key=lambda group: group.start):
         parts += [u[done : group.start], group.prox(u[group.slice], step[group.slice])]
         done = group.stop
     return torch.cat([*parts, u[done:]])

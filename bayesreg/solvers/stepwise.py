@@ -25,7 +25,7 @@ from bayesreg.solvers.rising import Trend, trend
 _PIECES = "the network is piecewise linear, and a line search stalls where the pieces meet"
 
 
-class _Stepwise(AbstractSolver):
+class _AbstractStepwise(AbstractSolver):
     """What the two have in common."""
 
     reads: ClassVar[tuple[str, ...]] = tuple(SearchOptions.step_settings)
@@ -53,7 +53,7 @@ class _Stepwise(AbstractSolver):
         return Solution(u, found.model, rising)
 
 
-class ProximalAdam(_Stepwise):
+class ProximalAdam(_AbstractStepwise):
     """Adam with proximal steps in its own metric: exact zeros, also from mini-batches.
 
     References:
@@ -66,10 +66,10 @@ class ProximalAdam(_Stepwise):
 
     def suits(self, problem: Problem) -> str | None:
         """A penalty with a kink."""
-        return problem.partial() or "a prior's penalty has a kink" if problem.log_joint.kinked else None
+        return problem.partial() or "a prior's penalty has a kink" if problem.log_joint.nonsmooth else None
 
 
-class Adam(_Stepwise):
+class Adam(_AbstractStepwise):
     """Adam: a subgradient at a kink, and so no exact zeros.
 
     References:
@@ -120,7 +120,7 @@ class _Search:
             buffers=list(self.copy.module.buffers()),
             split=self.copy.split,
             held=problem.held,
-            kinked=log_joint.kinked if proximal else [],
+            nonsmooth=log_joint.nonsmooth if proximal else [],
             num_data=data.num_data,
             clip_norm=options.clip_norm,
         )

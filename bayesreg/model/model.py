@@ -48,6 +48,7 @@ class BayesianModel(AbstractBoundModel):
     Raises:
         ValueError: If a rule matches nothing, a parameter is not floating-point, or an argument is of the wrong kind.
 
+    >>> from torch import nn
     >>> from bayesreg import priors
     >>> model = BayesianModel(nn.Linear(3, 1), priors={"weight": priors.Laplace(0.1)})
     >>> print(model.prior_table())
@@ -128,6 +129,7 @@ class BayesianModel(AbstractBoundModel):
         Raises:
             ValueError: If a prior is improper and has no draws, X does not fit, or the outputs not into `max_memory`.
 
+        >>> from torch import nn
         >>> from bayesreg import likelihoods, priors
         >>> model = BayesianModel(nn.Linear(1, 1, bias=False), priors.Normal(2.0), likelihoods.Gaussian(1.0))
         >>> found = model.prior_predictive([[3.0]], num_samples=20_000)

@@ -10,7 +10,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.certificates import Advice, Alike, Cause, Certificate, Covariance, Outcome, certify, measure, sentence
+from bayesreg.certificates import Advice, Alike, Cause, Certificate, Covariance, Finding, Outcome, certify, measure, sentence
 from bayesreg.inference import MAP
 from bayesreg.objective import (
     LogJoint,
@@ -47,9 +47,9 @@ def test_units_do_not_matter(diabetes, units, dtype):
     rules = {"weight": priors.Normal(100 * units), "bias": priors.Flat()}
     make = lambda: br.BayesianModel(nn.Linear(10, 1).to(dtype), rules, likelihoods.Gaussian(54 * units))  # noqa: E731
     short = br.fit(make(), X, y * units, method=MAP("adam", num_steps=100))
-    assert short.certificate.outcome is Outcome.NOT_CONVERGED
+    assert short.certificate.finding is Finding.NOT_CONVERGED
     mode = br.fit(make(), X, y * units, method="map")
-    assert mode.certificate.outcome is Outcome.CONVERGED_BY_DUALITY
+    assert mode.certificate.finding is Finding.CONVERGED_BY_DUALITY
     assert mode.certificate.point.nats_to_gain < 1e-3
 
 
@@ -64,7 +64,7 @@ def test_many_rows_and_few_unknowns_take_all_rows_and_reach_the_mode():
     assert float(((mode.mean["weight"] - exact.mean["weight"]) / exact.std["weight"]).abs().max()) < 0.01
     assert mode.certificate.converged
     noisy = br.fit(model, X, y, method=MAP(batch_size=256, num_steps=2000))
-    assert noisy.certificate.outcome is Outcome.NOT_CONVERGED
+    assert noisy.certificate.finding is Finding.NOT_CONVERGED
     assert "nats are left to gain" in str(noisy.certificate)
 
 
@@ -75,7 +75,7 @@ def test_separable_classes_have_no_mode_under_a_flat_prior(likelihood, width):
     y = (X[:, 0] > 0).astype(int)
     model = br.BayesianModel(nn.Linear(1, width).double(), priors.Flat(), likelihood)
     mode = br.fit(model, X, y, method="map")
-    assert mode.certificate.outcome is Outcome.UNBOUNDED
+    assert mode.certificate.finding is Finding.UNBOUNDED
     assert (mode.certificate.no_mode.cause, mode.certificate.no_mode.name) == (Cause.SEPARATED, "weight")
     assert not mode.certificate.usable
     assert "every row is fitted with certainty, and the flat prior on weight lets the weights grow" in str(mode.certificate)
@@ -117,7 +117,7 @@ def test_a_saddle_is_no_mode(monkeypatch):
     monkeypatch.setattr("bayesreg.certificates.constant.says_the_same", lambda *at: False)  # which would begin elsewhere
     mode = br.fit(model, X, X[:, 0], method="map")
     assert float(mode.mean["0.weight"].abs().max()) == 0
-    assert mode.certificate.outcome is Outcome.SADDLE
+    assert mode.certificate.finding is Finding.SADDLE
     assert "a saddle, not a mode" in str(mode.certificate)
 
 
@@ -137,7 +137,7 @@ class TestTrainingNoise:
         model = br.BayesianModel(nn.Sequential(nn.Linear(10, 5), nn.Tanh(), layer, nn.Linear(5, 1)))
         slow = MAP("adam", 600, 1e-4, batch_size, schedule="constant")
         found = br.fit(model, *standard_diabetes, method=slow).certificate
-        assert found.outcome is Outcome.OTHER_OBJECTIVE
+        assert found.finding is Finding.OTHER_OBJECTIVE
         assert found.training.layers == tuple(who.split(" and "))
         assert str(found).startswith(f"Not certified: in training, {who} made another objective than is evaluated; judge this")
         assert f"the batches' log-likelihood changed by {found.details['rise']:+.1f} nats" in str(found)
@@ -235,7 +235,7 @@ def test_zero_weights_are_a_saddle_however_many(hidden, activation, monkeypatch)
         nn.init.zeros_(parameter)
     monkeypatch.setattr("bayesreg.certificates.constant.says_the_same", lambda *at: False)  # which would begin elsewhere
     mode = br.fit(br.BayesianModel(net, priors.Normal(3.0), likelihoods.Gaussian(0.1)), X, X[:, 0], method=MAP(num_steps=200))
-    assert mode.certificate.outcome is Outcome.SADDLE
+    assert mode.certificate.finding is Finding.SADDLE
     assert "a saddle, not a mode" in str(mode.certificate)
     assert "start from other weights" in str(mode.certificate)
     assert mode.certificate.details["nats gained along it"] > 100
@@ -255,7 +255,7 @@ def test_identical_hidden_units_are_a_saddle(inputs):
     model = br.BayesianModel(net, {"*.weight": priors.Normal(3.0), "*.bias": priors.Normal(3.0)}, likelihoods.Gaussian(0.1))
     mode = br.fit(model, X, y, method="map")
     assert float((mode.mean["0.weight"][0] - mode.mean["0.weight"][1]).abs().max()) < 1e-6
-    assert mode.certificate.outcome is Outcome.SADDLE
+    assert mode.certificate.finding is Finding.SADDLE
     assert "a saddle, not a mode" in str(mode.certificate)
     assert mode.certificate.point.smallest_eigenvalue < 0
 
@@ -346,11 +346,11 @@ def test_a_small_duality_gap_is_a_proof_and_a_large_one_says_nothing(standard_di
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
     u = br.fit(model, *standard_diabetes, method="exact").loc
     proved, _, _ = judged(model, *standard_diabetes, u, gap=0.02)
-    assert proved.outcome is Outcome.CONVERGED_BY_DUALITY
+    assert proved.finding is Finding.CONVERGED_BY_DUALITY
     assert "at most 0.02 nats are left to gain, by the duality gap" in str(proved)
     assert "curvature from" not in proved.details
     open_, _, _ = judged(model, *standard_diabetes, u, gap=10.0)
-    assert open_.outcome is Outcome.CONVERGED
+    assert open_.finding is Finding.CONVERGED
     assert open_.details["duality gap"] == 10.0
     assert "duality gap" not in str(open_)
     assert not judged(model, *standard_diabetes, torch.zeros_like(u), gap=10.0)[0].converged
@@ -381,7 +381,7 @@ class TestAStartIsNeverReturnedAsAMode:
         nn.init.zeros_(model.module.weight)
         mode = br.fit(model, X, y, method=MAP("adam", learning_rate=1e-12, num_steps=10))
         assert mode.certificate.details["nats to gain"] < mode.certificate.details["tolerance"]
-        assert mode.certificate.outcome is Outcome.CLIMB_UNFINISHED
+        assert mode.certificate.finding is Finding.CLIMB_UNFINISHED
         assert "climbed since the start" in str(mode.certificate)
         assert br.fit(model, X, y, method="map").certificate.converged
 
@@ -399,7 +399,7 @@ class TestAStartIsNeverReturnedAsAMode:
         X = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
         model = br.BayesianModel(Trap(), priors.Normal(1.0), likelihoods.Gaussian(0.1))
         mode = br.fit(model, X, 2 * X[:, 0], method=MAP("lbfgs"))
-        assert mode.certificate.outcome in (Outcome.NOT_MOVED, Outcome.NOT_FINITE)
+        assert mode.certificate.finding in (Finding.NOT_MOVED, Finding.NOT_FINITE)
         assert "Not a mode: the" in str(mode.certificate)
 
     @pytest.mark.parametrize("where", ["value", "gradient"])
@@ -415,7 +415,7 @@ class TestAStartIsNeverReturnedAsAMode:
         X = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
         model = br.BayesianModel(Broken(), priors.Normal(1.0), likelihoods.Gaussian(0.1))
         found, _, _ = judged(model, X, X[:, 0], torch.zeros(1, dtype=torch.float64))
-        assert found.outcome is Outcome.NOT_FINITE
+        assert found.finding is Finding.NOT_FINITE
         assert "is not a finite number where the search ended" in str(found)
 
     def test_a_start_at_the_mode_itself_is_one(self, standard_diabetes):
@@ -436,7 +436,7 @@ class TestAStartIsNeverReturnedAsAMode:
         exact = br.fit(model, X, y, method="exact").loc
         below = exact + 0.1 * torch.ones_like(exact)
         found = certify(LogJoint(bound), below, exact, data, False, lambda: below)
-        assert found.outcome is Outcome.BELOW_START
+        assert found.finding is Finding.BELOW_START
         assert "below its start; lower learning_rate" in str(found)
 
 
@@ -453,28 +453,28 @@ def test_a_flat_bias_alone_lets_nothing_grow_without_bound():
 # --- values and words ---
 
 QUICK = {  # a fit of each kind that costs next to nothing, and what it comes to
-    "mean field, few steps": (lambda: br.inference.MeanField(num_steps=50), Outcome.TOO_FEW_STEPS),
-    "mean field, on its way": (lambda: br.inference.MeanField(num_steps=200, learning_rate=1e-5), Outcome.ELBO_SLOPE),
-    "exact": (br.inference.Exact, Outcome.EXACT),
-    "early stopping": (lambda: MAP("adam", num_steps=60, validation_fraction=0.2), Outcome.STOPPED_EARLY),
-    "laplace": (br.inference.LaplaceApproximation, Outcome.CONVERGED_BY_DUALITY),
-    "too few steps": (lambda: MAP("adam", num_steps=20), Outcome.NOT_CONVERGED),
+    "mean field, few steps": (lambda: br.inference.MeanField(num_steps=50), Finding.TOO_FEW_STEPS),
+    "mean field, on its way": (lambda: br.inference.MeanField(num_steps=200, learning_rate=1e-5), Finding.ELBO_SLOPE),
+    "exact": (br.inference.Exact, Finding.EXACT),
+    "early stopping": (lambda: MAP("adam", num_steps=60, validation_fraction=0.2), Finding.STOPPED_EARLY),
+    "laplace": (br.inference.LaplaceApproximation, Finding.CONVERGED_BY_DUALITY),
+    "too few steps": (lambda: MAP("adam", num_steps=20), Finding.NOT_CONVERGED),
 }
 
 
 @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
 @pytest.mark.parametrize("kind", QUICK)
 def test_a_verdict_is_a_value_and_survives_a_file(tmp_path, standard_diabetes, kind):
-    method, outcome = QUICK[kind]
+    method, finding = QUICK[kind]
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
     post = br.fit(model, *standard_diabetes, method=method())
-    assert post.certificate.outcome is outcome
-    assert post.certificate.converged is outcome.converged
+    assert post.certificate.finding is finding
+    assert post.certificate.converged is (finding.outcome is Outcome.CONVERGED)
     br.save(post, tmp_path / "post.pt")
     again = br.load(tmp_path / "post.pt").certificate
     assert again == post.certificate
     assert (str(again), again.details) == (str(post.certificate), post.certificate.details)
-    assert again.outcome is outcome
+    assert again.finding is finding
 
 
 @pytest.mark.parametrize(("passed", "said"), [(True, "As made."), (False, "Raise it.")])
@@ -483,27 +483,27 @@ def test_a_method_of_one_s_own_brings_its_own_check(passed, said):
     assert (found.converged, str(found), found.details) == (passed, said, {"rate": 0.5})
 
 
-def test_every_outcome_has_words():
+def test_every_finding_has_words():
     from bayesreg.certificates import ADDED, VERDICTS
 
-    assert ADDED.keys() | VERDICTS.keys() == set(Outcome)
+    assert ADDED.keys() | VERDICTS.keys() == set(Finding)
     assert not ADDED.keys() & VERDICTS.keys()
-    assert sum(outcome.converged for outcome in Outcome) == 7
+    assert sum(finding.outcome is Outcome.CONVERGED for finding in Finding) == 7
 
 
 def test_a_later_look_overrules_and_what_was_found_before_is_told():
-    first = Certificate(Outcome.STOPPED_EARLY)
-    found = first.overrule(Outcome.COVARIANCE_LOOSE)
+    first = Certificate(Finding.STOPPED_EARLY)
+    found = first.overrule(Finding.COVARIANCE_LOOSE)
     found = dataclasses.replace(found, covariance=Covariance("Hessian", 1e15, 0), alike=Alike(2, 10))
     assert not found.converged
-    assert found.overruled == (Outcome.STOPPED_EARLY,)
+    assert found.overruled == (Finding.STOPPED_EARLY,)
     assert str(found).startswith("Not certified: of the covariance about 0 digits hold; standardise the inputs, or drop")
     assert " Stopped early: the best point on held-out rows" in str(found)
     assert str(found).endswith("lead no higher. Covariance from the Hessian; condition number 1e+15.")
 
 
 def test_advice_is_worded_where_the_person_is():
-    stuck = Certificate(Outcome.NOT_MOVED)
+    stuck = Certificate(Finding.NOT_MOVED)
     assert str(stuck) == "Not a mode: the fit did not leave its start; raise learning_rate or num_steps."
     said = sentence(stuck, lambda advice: f"<{advice.argument}>")
     assert said == "Not a mode: the fit did not leave its start; raise <learning_rate> or <num_steps>."
@@ -515,7 +515,13 @@ def test_noise_that_vanishes_overrules_a_fit_that_converged(standard_diabetes):
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(1.0))
     with pytest.warns(br.ConvergenceWarning, match="noise_scale"):
         found = br.fit(model, X, np.full(len(X), 3.0), method=br.inference.MeanField(num_steps=3000)).certificate
-    assert found.outcome is Outcome.NOISE_VANISHING
+    assert found.finding is Finding.NOISE_VANISHING
     assert (found.noise.name, found.noise.target) == ("noise_scale", 3.0)
-    assert found.overruled[0] in (Outcome.ELBO_SLOPE, Outcome.ELBO_RISING, Outcome.ELBO_MAXIMAL)
+    assert found.overruled[0] in (Finding.ELBO_SLOPE, Finding.ELBO_RISING, Finding.ELBO_MAXIMAL)
     assert "since all targets are 3; check the target column" in str(found)
+
+
+def test_every_finding_is_of_a_kind_and_every_kind_is_found():
+    assert {finding.outcome for finding in Finding} == set(Outcome)
+    for finding in Finding:
+        assert Certificate(finding).converged is (finding.outcome is Outcome.CONVERGED)

@@ -4,7 +4,7 @@ from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up
 from bayesreg.certificates.mode import certify
 from bayesreg.certificates.optimality import measure
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding, Outcome
 from bayesreg.certificates.values import Alike, Cause, Covariance, Elbo, Lengths, NoMode, Point, Restarts, Training
 from bayesreg.certificates.words import ADDED, VERDICTS, Advice, sentence
 
@@ -17,6 +17,7 @@ __all__ = [
     "Certificate",
     "Covariance",
     "Elbo",
+    "Finding",
     "Lengths",
     "NoMode",
     "Outcome",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from bayesreg.certificates import words
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding, Outcome
 from bayesreg.certificates.values import (
     Alike,
     ClosedForm,
@@ -29,8 +29,8 @@ class Certificate:
     """Whether a fit can be believed, and why. Values decide; `sentence` and `details` are made from them, for people.
 
     Attributes:
-        outcome: The verdict.
-        overruled: Verdicts that a later look overruled, the first one first.
+        finding: What the check found.
+        overruled: Findings that a later look overruled, the first one first.
         point: What was measured at a mode.
         no_mode: Why there is none that could be used.
         training: How training differed from evaluation.
@@ -45,8 +45,8 @@ class Certificate:
         noise: That a learned noise is on its way to zero.
     """
 
-    outcome: Outcome
-    overruled: tuple[Outcome, ...] = ()
+    finding: Finding
+    overruled: tuple[Finding, ...] = ()
     point: Point | None = None
     no_mode: NoMode | None = None
     training: Training | None = None
@@ -75,12 +75,23 @@ class Certificate:
         >>> print(Certificate.checked(True, "Accepted 43% of the steps.", {"rate": 0.43}))
         Accepted 43% of the steps.
         """
-        return cls(Outcome.CHECK_PASSED if passed else Outcome.CHECK_FAILED, check=OwnCheck(said, dict(numbers or {})))
+        return cls(Finding.CHECK_PASSED if passed else Finding.CHECK_FAILED, check=OwnCheck(said, dict(numbers or {})))
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict: the kind that `finding` is of."""
+        return self.finding.outcome
 
     @property
     def converged(self) -> bool:
         """Whether the check was passed."""
-        return self.outcome.converged
+        return self.outcome is Outcome.CONVERGED
+
+    @property
+    def nats_left(self) -> float | None:
+        """What is still to gain, in nats: by a Newton step at a mode, by a step along its gradient for an ELBO."""
+        where = self.point or self.elbo
+        return None if where is None else where.nats_to_gain
 
     @property
     def usable(self) -> bool:
@@ -98,9 +109,9 @@ class Certificate:
         """The numbers by their names in words, as a report shows them."""
         return words.numbers(self)
 
-    def overrule(self, by: Outcome) -> Certificate:
-        """The same under another verdict, that of a later look; the one that it had is kept."""
-        return dataclasses.replace(self, outcome=by, overruled=(*self.overruled, self.outcome))
+    def overrule(self, by: Finding) -> Certificate:
+        """The same with another finding, that of a later look; the one that it had is kept."""
+        return dataclasses.replace(self, finding=by, overruled=(*self.overruled, self.finding))
 
     def __str__(self) -> str:
         return self.sentence

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import VanishingNoise
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
@@ -122,7 +122,7 @@ def with_noise(
         return found
     target = float(data.y.flatten()[0]) if flat else None
     noise = VanishingNoise(noises[0].latent.name, ratio, target)
-    return dataclasses.replace(found.overrule(Outcome.NOISE_VANISHING), noise=noise)
+    return dataclasses.replace(found.overrule(Finding.NOISE_VANISHING), noise=noise)
 
 
 def _residual(model: BayesianModel, layout: FlatLayout, point: torch.Tensor, data: Data) -> float:

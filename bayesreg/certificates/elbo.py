@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Elbo
 from bayesreg.solvers.rising import trend
 
@@ -22,6 +22,6 @@ def rise(elbos: torch.Tensor) -> Certificate:
     found = trend(elbos)
     values = Elbo(len(elbos), found)
     if found is None:
-        return Certificate(Outcome.TOO_FEW_STEPS, elbo=values)
+        return Certificate(Finding.TOO_FEW_STEPS, elbo=values)
     rising = found.rise > max(1.0, 2.5 * found.error)
-    return Certificate(Outcome.ELBO_RISING if rising else Outcome.ELBO_LEVEL, elbo=values)
+    return Certificate(Finding.ELBO_RISING if rising else Finding.ELBO_LEVEL, elbo=values)

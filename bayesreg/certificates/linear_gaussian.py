@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Point
 from bayesreg.solvers.base import Solution
 
@@ -30,4 +30,4 @@ def certify_linear(solution: Solution, space: str = "constrained") -> Certificat
         violation=solution.violation,
         nonsmooth=True,  # the conditions of the problem with or without a kink are KKT's
     )
-    return Certificate(Outcome.CONVERGED_BY_DUALITY if solution.gap <= enough else Outcome.GAP_OPEN, point=point)
+    return Certificate(Finding.CONVERGED_BY_DUALITY if solution.gap <= enough else Finding.GAP_OPEN, point=point)

@@ -18,7 +18,7 @@ from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
 from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, value_of
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point, Restarts, Training
 from bayesreg.data.rows import Data
 from bayesreg.objective.directions import HeldLogJoint, Rows
@@ -71,7 +71,7 @@ def certify(
     try:
         found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, seen)
     except Exception as error:  # a fit that is done is never lost: the network may lack whatever is asked of it here
-        found = Certificate(Outcome.NOT_JUDGED, point=seen.point, failure=why_not_judged(log_joint, error))
+        found = Certificate(Finding.NOT_JUDGED, point=seen.point, failure=why_not_judged(log_joint, error))
     return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
 
 
@@ -81,9 +81,9 @@ class _Seen:
 
     point: Point
 
-    def verdict(self, outcome: Outcome) -> Certificate:
+    def verdict(self, finding: Finding) -> Certificate:
         """The certificate by what has been measured."""
-        return Certificate(outcome, point=self.point)
+        return Certificate(finding, point=self.point)
 
 
 def _certified(
@@ -108,9 +108,9 @@ def _certified(
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     seen.point = dataclasses.replace(seen.point, log_joint=value, duality_gap=None if gap is None else float(gap))
     if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
-        return seen.verdict(Outcome.NOT_FINITE)
+        return seen.verdict(Finding.NOT_FINITE)
     if gap is not None and gap <= enough and _unbounded(log_joint, u, data, False) is None:
-        return seen.verdict(Outcome.CONVERGED_BY_DUALITY)
+        return seen.verdict(Finding.CONVERGED_BY_DUALITY)
     climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
     seen.point = dataclasses.replace(seen.point, climbed=climbed)
     candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
@@ -161,27 +161,27 @@ def _judge(
         return _unusable(no_mode, seen)
     saddle = curvature.saddle
     if gain <= enough and not saddle and not at.is_short(gain) and not (kinks and _leaves(at, curvature, seen)):
-        return seen.verdict(Outcome.CONVERGED)
+        return seen.verdict(Finding.CONVERGED)
     if at.is_below:
-        return seen.verdict(Outcome.BELOW_START)
+        return seen.verdict(Finding.BELOW_START)
     if saddle:
         return _judge_saddle(at, curvature, enough, seen)
     if seen.point.along_curvature is not None:
-        return seen.verdict(Outcome.SADDLE)
+        return seen.verdict(Finding.SADDLE)
     if not at.moved:
-        return seen.verdict(Outcome.NOT_MOVED)
+        return seen.verdict(Finding.NOT_MOVED)
     if kinks:
         gain = max(0.0, gradient_of(log_joint, probe().to(u), data, jacobian=at.jacobian)[0] - at.value)
         seen.point = dataclasses.replace(seen.point, by_further_search=gain)
         if gain <= max(0.1, enough) and not at.is_short(gain):
-            return seen.verdict(Outcome.SADDLE if _leaves(at, curvature, seen) else Outcome.CONVERGED_ON_KINK)
-    return seen.verdict(Outcome.NOT_CONVERGED if gain > enough else Outcome.CLIMB_UNFINISHED)
+            return seen.verdict(Finding.SADDLE if _leaves(at, curvature, seen) else Finding.CONVERGED_ON_KINK)
+    return seen.verdict(Finding.NOT_CONVERGED if gain > enough else Finding.CLIMB_UNFINISHED)
 
 
 def _unusable(found: NoMode, seen: _Seen) -> Certificate:
     """The certificate of a point where the log-joint has no maximum."""
-    outcome = Outcome.UNBOUNDED if found.arrived else Outcome.NEARLY_UNBOUNDED
-    return dataclasses.replace(seen.verdict(outcome), no_mode=found)
+    finding = Finding.UNBOUNDED if found.arrived else Finding.NEARLY_UNBOUNDED
+    return dataclasses.replace(seen.verdict(finding), no_mode=found)
 
 
 def _judge_unlike(at: _Candidate, trend: Trend | None, seen: _Seen) -> Certificate:
@@ -191,7 +191,7 @@ def _judge_unlike(at: _Candidate, trend: Trend | None, seen: _Seen) -> Certifica
     # where an unknown's scale is unknown too, its log-prior goes through the same graph
     followed = Followed.LOG_JOINT if at.log_joint.linked else Followed.LOG_LIKELIHOOD
     training = Training(at.log_joint.model.behaviour.differing, trend, followed)
-    return dataclasses.replace(seen.verdict(Outcome.OTHER_OBJECTIVE), training=training)
+    return dataclasses.replace(seen.verdict(Finding.OTHER_OBJECTIVE), training=training)
 
 
 def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, seen: _Seen) -> Certificate:
@@ -199,7 +199,7 @@ def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, seen: _Se
     if curvature.gain <= enough and curvature.direction is not None:
         rise = climb(at.log_joint, at.u, curvature.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
         seen.point = dataclasses.replace(seen.point, along_curvature=max(0.0, rise))
-    return seen.verdict(Outcome.SADDLE)
+    return seen.verdict(Finding.SADDLE)
 
 
 def _leaves(at: _Candidate, curvature: Curvature, seen: _Seen) -> bool:

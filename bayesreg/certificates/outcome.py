@@ -6,10 +6,19 @@ import enum
 
 
 class Outcome(enum.StrEnum):
-    """The verdict on a fit; `words` has a sentence for each.
+    """The verdict on a fit."""
 
-    The first ones pass, as `converged` says; all others do not.
-    """
+    CONVERGED = "converged"  # the check was passed
+    SADDLE = "saddle"  # a direction leads higher though the gradient vanishes
+    UNBOUNDED = "unbounded"  # the density has no maximum where the search went, or the learned noise vanishes
+    STOPPED_EARLY = "stopped early"  # the best point on held-out rows, which need not be a mode
+    NOT_CONVERGED = "not converged"  # something is left to gain
+    NOT_CERTIFIED = "not certified"  # what was fitted cannot be judged by what is evaluated, or too little was seen
+    FAILED = "failed"  # the last good point of a search that could not go on
+
+
+class Finding(enum.StrEnum):
+    """What exactly a check found; `words` has a sentence for each, `outcome` says what kind of verdict it is."""
 
     CONVERGED = "converged"  # to a mode: a Newton step would gain next to nothing
     CONVERGED_ON_KINK = "converged on a kink"  # to a mode where pieces of the network meet: a further search gains nothing
@@ -41,19 +50,17 @@ class Outcome(enum.StrEnum):
     CHECK_FAILED = "check failed"
 
     @property
-    def converged(self) -> bool:
-        """Whether the check was passed."""
-        return self in _PASSED
+    def outcome(self) -> Outcome:
+        """The kind of verdict that it is."""
+        return _KINDS.get(self, Outcome.NOT_CONVERGED)
 
 
-_PASSED = frozenset(
-    (
-        Outcome.CONVERGED,
-        Outcome.CONVERGED_ON_KINK,
-        Outcome.CONVERGED_BY_DUALITY,
-        Outcome.ELBO_LEVEL,
-        Outcome.ELBO_MAXIMAL,
-        Outcome.EXACT,
-        Outcome.CHECK_PASSED,
-    )
-)
+_KINDS = {
+    **dict.fromkeys((Finding.CONVERGED, Finding.CONVERGED_ON_KINK, Finding.CONVERGED_BY_DUALITY), Outcome.CONVERGED),
+    **dict.fromkeys((Finding.ELBO_LEVEL, Finding.ELBO_MAXIMAL, Finding.EXACT, Finding.CHECK_PASSED), Outcome.CONVERGED),
+    Finding.SADDLE: Outcome.SADDLE,
+    **dict.fromkeys((Finding.UNBOUNDED, Finding.NEARLY_UNBOUNDED, Finding.NOISE_VANISHING), Outcome.UNBOUNDED),
+    Finding.STOPPED_EARLY: Outcome.STOPPED_EARLY,
+    **dict.fromkeys((Finding.OTHER_OBJECTIVE, Finding.NOT_JUDGED, Finding.TOO_FEW_STEPS), Outcome.NOT_CERTIFIED),
+    **dict.fromkeys((Finding.FAILED, Finding.NOT_FINITE), Outcome.FAILED),
+}

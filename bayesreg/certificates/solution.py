@@ -11,7 +11,7 @@ from bayesreg.certificates.constant import says_the_same, with_word
 from bayesreg.certificates.linear_gaussian import certify_linear
 from bayesreg.certificates.mode import certify
 from bayesreg.certificates.norms import with_norms
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.objective.directions import by_all_rows, scale_free
 from bayesreg.objective.flat import LogJoint
 from bayesreg.solvers.base import Problem, Solution
@@ -51,7 +51,7 @@ def judged(
         held=invariant if rows.coupled else (),
     )
     if problem.held_out is not None and not certificate.converged:
-        certificate = certificate.overrule(Outcome.STOPPED_EARLY)
+        certificate = certificate.overrule(Finding.STOPPED_EARLY)
     certificate = with_norms(certificate, invariant, start, found.u, bool(problem.held))
     if tried is not None and says_the_same(log_joint, found.u, data):
         certificate = with_word(certificate, problem.log_joint.model, tried)

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Alike, Cause, Covariance, Lengths, NoMode, Restarts, VanishingNoise
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
         The verdict, and what is to be done when it was not passed.
     """
     c = certificate
-    verdict = next(o for o in reversed((*c.overruled, c.outcome)) if o not in ADDED)
-    parts = [ADDED[o](c) for o in (*c.overruled, c.outcome) if o in ADDED]
+    verdict = next(o for o in reversed((*c.overruled, c.finding)) if o not in ADDED)
+    parts = [ADDED[o](c) for o in (*c.overruled, c.finding) if o in ADDED]
     parts.append(VERDICTS[verdict](c, spell))
     if c.restarts is not None:
         parts.append(_restarts(c.restarts))
@@ -235,54 +235,54 @@ def _rounded(c: Certificate, spell: Spelling) -> str:
     )
 
 
-VERDICTS: dict[Outcome, Callable[[Certificate, Spelling], str]] = {
-    Outcome.CONVERGED: _converged,
-    Outcome.CONVERGED_ON_KINK: _converged_at_kink,
-    Outcome.CONVERGED_BY_DUALITY: lambda c, spell: f"Converged to the mode: {_by_duality(c)}.",
-    Outcome.ELBO_LEVEL: lambda c, spell: f"{_elbo_level(c)}.",
-    Outcome.ELBO_MAXIMAL: lambda c, spell: f"{_elbo_level(c)}, and its gradient vanishes within Monte Carlo error.",
-    Outcome.EXACT: lambda c, spell: f"Exact: {_closed_form(c)}.",
-    Outcome.CHECK_PASSED: lambda c, spell: c.check.said,
-    Outcome.NOT_CONVERGED: _not_converged,
-    Outcome.CLIMB_UNFINISHED: _climb_unfinished,
-    Outcome.GAP_OPEN: _gap_open,
-    Outcome.BELOW_START: _below_start,
-    Outcome.NOT_MOVED: lambda c, spell: (
+VERDICTS: dict[Finding, Callable[[Certificate, Spelling], str]] = {
+    Finding.CONVERGED: _converged,
+    Finding.CONVERGED_ON_KINK: _converged_at_kink,
+    Finding.CONVERGED_BY_DUALITY: lambda c, spell: f"Converged to the mode: {_by_duality(c)}.",
+    Finding.ELBO_LEVEL: lambda c, spell: f"{_elbo_level(c)}.",
+    Finding.ELBO_MAXIMAL: lambda c, spell: f"{_elbo_level(c)}, and its gradient vanishes within Monte Carlo error.",
+    Finding.EXACT: lambda c, spell: f"Exact: {_closed_form(c)}.",
+    Finding.CHECK_PASSED: lambda c, spell: c.check.said,
+    Finding.NOT_CONVERGED: _not_converged,
+    Finding.CLIMB_UNFINISHED: _climb_unfinished,
+    Finding.GAP_OPEN: _gap_open,
+    Finding.BELOW_START: _below_start,
+    Finding.NOT_MOVED: lambda c, spell: (
         f"Not a mode: the fit did not leave its start; raise {spell(_RATE)} or {spell(_STEPS)}."
     ),
-    Outcome.NOT_FINITE: _not_finite,
-    Outcome.SADDLE: _saddle,
-    Outcome.UNBOUNDED: _unusable,
-    Outcome.NEARLY_UNBOUNDED: _unusable,
-    Outcome.OTHER_OBJECTIVE: _other_objective,
-    Outcome.NOT_JUDGED: lambda c, spell: (
+    Finding.NOT_FINITE: _not_finite,
+    Finding.SADDLE: _saddle,
+    Finding.UNBOUNDED: _unusable,
+    Finding.NEARLY_UNBOUNDED: _unusable,
+    Finding.OTHER_OBJECTIVE: _other_objective,
+    Finding.NOT_JUDGED: lambda c, spell: (
         f"Not certified: {c.failure.module} could not be judged ({c.failure.said}); judge this fit by held-out rows, or by "
         "whether more steps raise its objective."
     ),
-    Outcome.STOPPED_EARLY: lambda c, spell: (
+    Finding.STOPPED_EARLY: lambda c, spell: (
         "Stopped early: the best point on held-out rows, which is no mode and need not be one; leave validation_fraction out "
         "for the mode."
     ),
-    Outcome.FAILED: lambda c, spell: f"Stopped: the last good point, after {c.failure.step:,} steps; {c.failure.said}",
-    Outcome.TOO_FEW_STEPS: lambda c, spell: (
+    Finding.FAILED: lambda c, spell: f"Stopped: the last good point, after {c.failure.step:,} steps; {c.failure.said}",
+    Finding.TOO_FEW_STEPS: lambda c, spell: (
         f"Not converged: {c.elbo.num_steps} steps are too few to tell; raise {spell(_STEPS)} to 1,000 or more."
     ),
-    Outcome.ELBO_RISING: _elbo_rising,
-    Outcome.ELBO_SLOPE: _elbo_slope,
-    Outcome.FEW_DIGITS: lambda c, spell: (
+    Finding.ELBO_RISING: _elbo_rising,
+    Finding.ELBO_SLOPE: _elbo_slope,
+    Finding.FEW_DIGITS: lambda c, spell: (
         f"Not certified: {_closed_form(c)}; centre or standardise the inputs (standardize=True), or drop collinear ones."
     ),
-    Outcome.ROUNDED: _rounded,
-    Outcome.CHECK_FAILED: lambda c, spell: c.check.said,
+    Finding.ROUNDED: _rounded,
+    Finding.CHECK_FAILED: lambda c, spell: c.check.said,
 }
 
 # what a later look sets before the verdict that it overrules, which is told as well
-ADDED: dict[Outcome, Callable[[Certificate], str]] = {
-    Outcome.COVARIANCE_LOOSE: lambda c: (
+ADDED: dict[Finding, Callable[[Certificate], str]] = {
+    Finding.COVARIANCE_LOOSE: lambda c: (
         f"Not certified: of the covariance about {c.covariance.digits} digits hold; standardise the inputs, or drop collinear "
         "ones."
     ),
-    Outcome.NOISE_VANISHING: lambda c: "",  # said at the end, with its numbers
+    Finding.NOISE_VANISHING: lambda c: "",  # said at the end, with its numbers
 }
 
 

@@ -15,7 +15,7 @@ import torch
 
 from bayesreg.behaviour import AS_IT_STANDS
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import ClosedForm
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
@@ -105,9 +105,9 @@ class Exact(AbstractMethod):
 def _certificate(root: Root, loc: torch.Tensor, dtype: torch.dtype) -> Certificate:
     """What the condition number and the module's type leave of the closed form."""
     cast = root.cast_error(loc, dtype)
-    outcome = Outcome.FEW_DIGITS if root.error > TRUSTED else Outcome.ROUNDED if cast > 0.05 else Outcome.EXACT
+    finding = Finding.FEW_DIGITS if root.error > TRUSTED else Finding.ROUNDED if cast > 0.05 else Finding.EXACT
     form = ClosedForm(root.condition, root.digits, cast, str(dtype).removeprefix("torch."))
-    return Certificate(outcome, closed_form=form)
+    return Certificate(finding, closed_form=form)
 
 
 def _offset(design: torch.Tensor) -> float:

@@ -16,7 +16,7 @@ from bayesreg import _check
 from bayesreg.behaviour import EACH_ROW, EVIDENCE
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.has_mode import check_has_mode
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Covariance
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
@@ -190,5 +190,5 @@ def _gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision
 def _certificate(mode: Certificate, precision: Precision, taken: str) -> Certificate:
     """The mode's certificate, and what can be said of the covariance about it."""
     root = precision.root
-    found = mode if root.error <= TRUSTED else mode.overrule(Outcome.COVARIANCE_LOOSE)
+    found = mode if root.error <= TRUSTED else mode.overrule(Finding.COVARIANCE_LOOSE)
     return dataclasses.replace(found, covariance=Covariance(taken, root.condition, root.digits, precision.names))

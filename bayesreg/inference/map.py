@@ -132,6 +132,16 @@ class MAP(AbstractMethod):
         )
         check_choice(self.options)
 
+    def __getattr__(self, name: str) -> Any:
+        """A setting by its name, as other methods have them: `MAP(num_steps=5).num_steps`.
+
+        Raises:
+            AttributeError: If there is none of that name.
+        """
+        if name != "options" and name in SearchOptions.__dataclass_fields__:
+            return getattr(self.options, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def but(self, **changed: Any) -> Self:
         """The same method with other settings, `mode.but(jacobian=True)`; see `SearchOptions`."""
         made = copy.copy(self)

@@ -14,7 +14,7 @@ from bayesreg import _check
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.elbo import rise
 from bayesreg.certificates.mode import why_not_judged
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractVariational
 from bayesreg.model.model import BayesianModel
@@ -159,7 +159,7 @@ def _judged(elbos: torch.Tensor, guide: MeanFieldGuide, log_joint: LogJoint, dat
     try:
         return certify(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.01 * len(guide.phi))
     except Exception as error:  # a fit that is done is never lost
-        return dataclasses.replace(rise(elbos), outcome=Outcome.NOT_JUDGED, failure=why_not_judged(log_joint, error))
+        return dataclasses.replace(rise(elbos), finding=Finding.NOT_JUDGED, failure=why_not_judged(log_joint, error))
 
 
 def _of_batches(found: Certificate) -> Certificate:
@@ -307,10 +307,10 @@ def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
     found = rise(elbos)
     if found.elbo is None or found.elbo.trend is None:  # too few steps to tell
         return found
-    outcome = found.outcome
+    finding = found.finding
     if gain > enough + 3 * gain_error:
-        outcome = Outcome.ELBO_SLOPE
+        finding = Finding.ELBO_SLOPE
     elif found.converged:
-        outcome = Outcome.ELBO_MAXIMAL
+        finding = Finding.ELBO_MAXIMAL
     elbo = dataclasses.replace(found.elbo, nats_to_gain=gain, error=gain_error, tolerance=enough)
-    return Certificate(outcome, elbo=elbo)
+    return Certificate(finding, elbo=elbo)

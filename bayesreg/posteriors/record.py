@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.outcome import Outcome
+from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Failure
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
@@ -82,5 +82,5 @@ class FitRecord:
 
 def stopped(method: str, seed: int, history: History, failure: FitError, space: str | None = None) -> FitRecord:
     """The record of a fit that could not go on."""
-    certificate = Certificate(Outcome.FAILED, failure=Failure(str(failure), failure.step))
+    certificate = Certificate(Finding.FAILED, failure=Failure(str(failure), failure.step))
     return FitRecord(method, seed, history, certificate, 0.0, space)

@@ -3,6 +3,9 @@
 W = M ∘ z(ε)   by units: Dropout, ChannelDropout, GaussianDropout, ConcreteDropout   by weights: DropConnect, VariationalDropout
 """
 
+from typing import Any
+
+from bayesreg import _catalog
 from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise, independent
 from bayesreg.layers.base import bernoulli_entropy as bernoulli_entropy
 from bayesreg.layers.base import normal_energy as normal_energy
@@ -37,3 +40,10 @@ __all__ = [
     "noisy",
     "sampling",
 ]
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """A layer from a file that is not named above."""
+    return _catalog.named(__name__, AbstractNoise, name)

@@ -1,5 +1,8 @@
 """Kinds of answer: a point, a Gaussian, a guide, draws, masks; and how draws become predictions."""
 
+from typing import Any
+
+from bayesreg import _catalog
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.draws import Draws
@@ -29,3 +32,10 @@ __all__ = [
     "refresh_batchnorm",
     "stopped",
 ]
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """A kind of answer from a file that is not named above."""
+    return _catalog.named(__name__, AbstractPosterior, name)

@@ -295,7 +295,7 @@ def bases(base):
     return {cls.__name__ for cls in _catalog.concrete(base) if cls.__module__.startswith("bayesreg.")}
 
 
-@pytest.mark.parametrize("folder", ["priors", "posteriors", "likelihoods"])
+@pytest.mark.parametrize("folder", ["priors", "posteriors", "likelihoods", "layers"])
 def test_nobody_outside_asks_which_concrete_class_it_is(folder):
     import bayesreg as br
 
@@ -303,6 +303,7 @@ def test_nobody_outside_asks_which_concrete_class_it_is(folder):
         "priors": br.priors.AbstractPrior,
         "posteriors": br.AbstractPosterior,
         "likelihoods": br.likelihoods.AbstractLikelihood,
+        "layers": br.layers.AbstractNoise,
     }[folder]
     names = bases(base)
     asked = []

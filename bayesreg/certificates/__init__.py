@@ -2,6 +2,8 @@
 
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up
+from bayesreg.certificates.elbo import rise
+from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.certificates.mode import certify
 from bayesreg.certificates.optimality import measure
 from bayesreg.certificates.outcome import Finding, Outcome
@@ -25,7 +27,9 @@ __all__ = [
     "Restarts",
     "Training",
     "certify",
+    "check_has_mode",
     "measure",
+    "rise",
     "sentence",
     "used_up",
 ]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bayesreg import _catalog
-from bayesreg.inference.base import AbstractMethod, ConvergenceWarning, fit
+from bayesreg.inference.base import AbstractMethod, AbstractVariational, ConvergenceWarning, fit
 from bayesreg.inference.base import methods as methods
 from bayesreg.inference.base import resolve as resolve
 from bayesreg.inference.exact import Exact
@@ -20,6 +20,7 @@ from bayesreg.solvers.failures import FitError
 __all__ = [
     "MAP",
     "AbstractMethod",
+    "AbstractVariational",
     "ConvergenceWarning",
     "Exact",
     "FitError",

@@ -25,7 +25,6 @@ from bayesreg.behaviour import Behaviour, check_draws, together
 from bayesreg.certificates.elbo import rise
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractVariational, ConvergenceWarning, isolated, reporter
-from bayesreg.layers import GaussianDropout
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dotted
 from bayesreg.model.model import BayesianModel
@@ -266,9 +265,8 @@ class DropoutBound:
             for name, site in self.network.sites.items()
         ]
         said.append("the KL of a point times noise is known up to a constant, which is left out of the ELBO.")
-        if any(isinstance(self.network.layers[name], GaussianDropout) for name in self.network.sites):
-            said.append("under Gaussian dropout −log‖M_column‖ is left out of the KL too, which is no constant: no bound.")
-        return said
+        left_out = dict.fromkeys(self.network.layers[name].left_out for name in self.network.sites)
+        return said + list(filter(None, left_out))
 
     def no_compiling(self, warmup: float) -> str:
         """Why a whole step cannot be compiled, or an empty text."""

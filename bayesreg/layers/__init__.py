@@ -3,7 +3,10 @@
 W = M ∘ z(ε)   by units: Dropout, ChannelDropout, GaussianDropout, ConcreteDropout   by weights: DropConnect, VariationalDropout
 """
 
-from bayesreg.layers.base import AbstractNoise
+from typing import Any
+
+from bayesreg import _catalog
+from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise, independent
 from bayesreg.layers.base import bernoulli_entropy as bernoulli_entropy
 from bayesreg.layers.base import normal_energy as normal_energy
 from bayesreg.layers.base import normal_entropy as normal_entropy
@@ -22,6 +25,8 @@ from bayesreg.layers.variational import log_uniform_kl as log_uniform_kl
 __all__ = [
     "MLP",
     "AbstractNoise",
+    "AbstractUnitNoise",
+    "AbstractWeightNoise",
     "AlphaDropout",
     "ChannelDropout",
     "ConcreteDropout",
@@ -30,7 +35,15 @@ __all__ = [
     "GaussianDropout",
     "Standardize",
     "VariationalDropout",
+    "independent",
     "noise_layers",
     "noisy",
     "sampling",
 ]
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """A layer from a file that is not named above."""
+    return _catalog.named(__name__, AbstractNoise, name)

@@ -35,9 +35,13 @@ class AbstractNoise(nn.Module, abc.ABC):
             not saved, so that `torch.func.functional_call(net, {"1.noise": ε}, (x,))` sets it.
         row_noise: ε of a batch, one for each row, in the shape that `row_shape` says behind the batch's axis.
         learned: Names of the buffers that `inference.MCDropout` learns beside the weights.
+        left_out: A sentence about what, beside a constant, the KL leaves out; empty for nothing.
+        rate: Share that is dropped; None where the noise is no matter of a rate.
     """
 
     learned: ClassVar[tuple[str, ...]] = ()
+    left_out: ClassVar[str] = ""
+    rate: Any = None
     noise: torch.Tensor | None
     row_noise: torch.Tensor | None
 
@@ -117,6 +121,29 @@ class AbstractNoise(nn.Module, abc.ABC):
     def text(self) -> str:
         """The noise as a person reads it."""
 
+    @property
+    def uses_prior(self) -> bool:
+        """Whether the KL is to the prior that the model declares."""
+        return True
+
+    @property
+    def setting(self) -> str:
+        """What a person has set of it, by which two networks are told apart; nothing that was learned."""
+        return self.extra_repr()
+
+    @abc.abstractmethod
+    def without(self) -> nn.Module:
+        """A plain module in its place, without noise."""
+
+    def pruned(self, weight: torch.Tensor, log_alpha: float) -> torch.Tensor | None:
+        """The weight with real zeros where its noise outweighs it; None where no entry has a noise of its own.
+
+        Args:
+            weight: M.
+            log_alpha: Log of the noise's variance over M², above which an entry is set to 0.
+        """
+        return None
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output: for the noise that is set, for fresh noise in training mode, or without.
 
@@ -138,9 +165,11 @@ class AbstractUnitNoise(AbstractNoise):
 
     Attributes:
         signed: Whether z can be negative, so that it does not pass through a ReLU.
+        multiplies: Whether the output is X ∘ z and nothing else, so that z is a noise of the weights that follow.
     """
 
     signed: ClassVar[bool] = False
+    multiplies: ClassVar[bool] = True
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
         """One z for each entry of a row."""
@@ -166,6 +195,10 @@ class AbstractUnitNoise(AbstractNoise):
         """The input itself."""
         return x
 
+    def without(self) -> nn.Module:
+        """Nothing."""
+        return nn.Identity()
+
     def sampled(self, x: torch.Tensor) -> torch.Tensor:
         """X ∘ z, a z for each row."""
         shape = (len(x), *self.draw_shape(x.shape[1:], x.shape[1:]))
@@ -190,6 +223,15 @@ class AbstractWeightNoise(AbstractNoise):
                 f"example {type(self).__name__}(nn.Linear(10, 50))."
             )
         self.layer = layer
+
+    @property
+    def note(self) -> str:
+        """What it has to say about its weight's prior."""
+        return self.text
+
+    def without(self) -> nn.Module:
+        """The layer that it wraps."""
+        return self.layer
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
         """One z for each entry of the weight."""

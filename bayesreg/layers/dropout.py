@@ -114,6 +114,8 @@ class AlphaDropout(AbstractDropout):
         Klambauer et al. (2017), Self-normalizing neural networks.
     """
 
+    multiplies: ClassVar[bool] = False
+
     def __init__(self, rate: float = 0.5, channels: bool = False) -> None:
         super().__init__(rate)
         self.channels = bool(channels)
@@ -151,6 +153,7 @@ class GaussianDropout(AbstractUnitNoise):
     """
 
     signed: ClassVar[bool] = True
+    left_out: ClassVar[str] = "under Gaussian dropout −log‖M_column‖ is left out of the KL too, which is no constant: no bound."
 
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()
@@ -242,6 +245,11 @@ class ConcreteDropout(AbstractUnitNoise):
     def text(self) -> str:
         """The learned rate."""
         return f"units dropped at learned rate {float(self.rate):.3g}"
+
+    @property
+    def setting(self) -> str:
+        """The temperature."""
+        return f"temperature={self.temperature:g}"
 
     def extra_repr(self) -> str:
         """The rate as it is."""

@@ -13,8 +13,7 @@ from torch import nn
 from bayesreg._threads import drawing
 from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
 from bayesreg.layers.copying import copied
-from bayesreg.layers.dropout import AlphaDropout, DropConnect, of_torch
-from bayesreg.layers.variational import VariationalDropout
+from bayesreg.layers.dropout import of_torch
 
 _THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
 _HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and a z that is never negative through these
@@ -66,17 +65,8 @@ def noise_notes(module: nn.Module) -> dict[str, str]:
     >>> noise_notes(VariationalDropout(nn.Linear(2, 1)))
     {'layer.weight': 'MCDropout takes the log-uniform prior 1/|w| in its place'}
     """
-    found = {}
-    for name, layer in noise_layers(module).items():
-        if isinstance(layer, VariationalDropout):
-            log_uniform = layer.prior == "log-uniform"
-            text = "MCDropout takes the log-uniform prior 1/|w| in its place" if log_uniform else "under a learned normal noise"
-        elif isinstance(layer, DropConnect):
-            text = layer.text
-        else:
-            continue
-        found[dotted(name, "layer.weight")] = text
-    return found
+    layers = noise_layers(module).items()
+    return {dotted(name, "layer.weight"): layer.note for name, layer in layers if isinstance(layer, AbstractWeightNoise)}
 
 
 class Site:
@@ -127,7 +117,7 @@ def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str
                     "twice, and would repeat its mask; use a layer of its own at each place."
                 )
             found[name] = Site(layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
-            carried = name if isinstance(layer, AbstractUnitNoise) and not isinstance(layer, AlphaDropout) else None
+            carried = name if isinstance(layer, AbstractUnitNoise) and layer.multiplies else None
         elif carried is not None and isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
             found[carried].weights.append(dotted(name, "weight"))
             return None

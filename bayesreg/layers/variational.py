@@ -47,6 +47,16 @@ class VariationalDropout(AbstractWeightNoise):
         self.register_buffer("log_variance", torch.full_like(self.layer.weight.detach(), start))
 
     @property
+    def uses_prior(self) -> bool:
+        """Whether the KL is to the declared prior."""
+        return self.prior == "declared"
+
+    @property
+    def note(self) -> str:
+        """Which prior its weight is under, or which noise."""
+        return "under a learned normal noise" if self.uses_prior else "MCDropout takes the log-uniform prior 1/|w| in its place"
+
+    @property
     def log_alpha(self) -> torch.Tensor:
         """Log σ²/M², in the weight's shape, at the layer's present numbers."""
         return self._log_alpha(self.layer.weight)
@@ -83,18 +93,18 @@ class VariationalDropout(AbstractWeightNoise):
 
     def check(self, prior: AbstractPrior, weight: torch.Tensor) -> None:
         """Any prior with independent entries will do."""
-        if self.prior == "declared":
+        if self.uses_prior:
             normal_energy(prior, weight, self.spread(weight))
 
     def expected_energy(self, prior: AbstractPrior, weight: torch.Tensor) -> torch.Tensor:
         """E[−log p(W)], but for the log-uniform prior the whole KL, see `log_uniform_kl`."""
-        if self.prior == "declared":
+        if self.uses_prior:
             return normal_energy(prior, weight, self.spread(weight))
         return log_uniform_kl(self._log_alpha(weight))
 
     def entropy(self, num_units: int) -> Any:
         """That of the normals, where it is not in the KL already."""
-        return normal_entropy(0.5 * self.log_variance) if self.prior == "declared" else 0.0
+        return normal_entropy(0.5 * self.log_variance) if self.uses_prior else 0.0
 
     def pruned(self, weight: torch.Tensor, log_alpha: float = PRUNED) -> torch.Tensor:
         """The weight with real zeros where its noise outweighs it.

@@ -1,17 +1,22 @@
 """Kinds of answer: a point, a Gaussian, a guide, draws, masks; and how draws become predictions."""
 
+from typing import Any
+
+from bayesreg import _catalog
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.draws import Draws
-from bayesreg.posteriors.gaussian import Gaussian
+from bayesreg.posteriors.gaussian import AbstractNormal, Gaussian
 from bayesreg.posteriors.guide import Guide
-from bayesreg.posteriors.guides import DeltaGuide, FlatELBO, MeanFieldGuide
+from bayesreg.posteriors.guides import AbstractGuide, DeltaGuide, FlatELBO, MeanFieldGuide
 from bayesreg.posteriors.masks import Noisy
 from bayesreg.posteriors.propagate import outputs
-from bayesreg.posteriors.record import FitRecord
+from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
 
 __all__ = [
+    "AbstractGuide",
+    "AbstractNormal",
     "AbstractPosterior",
     "DeltaGuide",
     "Dirac",
@@ -25,4 +30,12 @@ __all__ = [
     "WithStatistics",
     "outputs",
     "refresh_batchnorm",
+    "stopped",
 ]
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """A kind of answer from a file that is not named above."""
+    return _catalog.named(__name__, AbstractPosterior, name)

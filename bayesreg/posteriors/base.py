@@ -69,6 +69,13 @@ class AbstractPosterior(abc.ABC):
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> AbstractPosterior:
         """The inverse of `state`."""
 
+    def as_normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean (P,) of the unconstrained vector and a factor F of its covariance F Fᵀ, where it is normal; else None.
+
+        F is (P, Q), or (P,) where it is diagonal. Where the network is linear in its weights, predictions are then exact.
+        """
+        return None
+
     @property
     def at_a_point(self) -> bool:
         """True where the weights are the same in every draw, and only statistics may differ."""
@@ -186,7 +193,7 @@ class AbstractPosterior(abc.ABC):
         inputs = self.model.prepare(x)
         draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
         options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
-        found, normal = propagate.mixture(self.model, self.layout, draws, count, inputs, **options), self._normal()
+        found, normal = propagate.mixture(self.model, self.layout, draws, count, inputs, **options), self.as_normal()
         if normal is None:
             return found
         linear, layout = self._linearize_at() is not None, self.layout
@@ -223,10 +230,6 @@ class AbstractPosterior(abc.ABC):
         return self._draws(num_samples, seed)
 
     def _linearize_at(self) -> torch.Tensor | None:
-        return None
-
-    def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Mean of the unconstrained vector and a factor of its covariance, or the diagonal of one, where it is normal."""
         return None
 
     def _named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ def normal_function(
         model: The model; its network is replaced by the linear one at `centre`.
         layout: Where each unknown lies in the vector.
         centre: u₀, (P,).
-        factor: F, (P, P), or its diagonal (P,).
+        factor: F, (P, Q), or a diagonal (P,).
         x: Prepared inputs, (N, ...).
         max_memory: Bytes that the answer may take.
 
@@ -128,10 +128,10 @@ def is_affine(model: BayesianModel, layout: FlatLayout, centre: torch.Tensor, fa
         model: The model.
         layout: Where each unknown lies in the vector.
         centre: u₀, (P,).
-        factor: F, (P, P), or its diagonal (P,).
+        factor: F, (P, Q), or a diagonal (P,).
         x: Prepared inputs.
     """
-    noise = torch.randn(_PAIRS, 2, len(centre), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(factor)
+    noise = torch.randn(_PAIRS, 2, factor.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(factor)
     steps = noise * factor if factor.dim() == 1 else noise @ factor.mT
     tiny = torch.finfo(centre.dtype).eps
 

@@ -113,7 +113,8 @@ class Gaussian(AbstractNormal):
     def _linearize_at(self) -> torch.Tensor | None:
         return self.loc if self.linearize else None
 
-    def _normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def as_normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Location and factor."""
         return self.loc, self.factor
 
     def state(self) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class Guide(AbstractNormal):
         """Mean and sd of each entry."""
         return self.guide.moments()
 
-    def _normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def as_normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Location and scale of a guide without correlations."""
         return self.guide.moments() if isinstance(self.guide, MeanFieldGuide) else None
 
     def state(self) -> dict[str, Any]:

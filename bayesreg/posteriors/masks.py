@@ -6,7 +6,7 @@ noise multiplies, or single entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +18,7 @@ from bayesreg._threads import own
 from bayesreg.layers.base import AbstractNoise
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dotted, effective, noise_layers, noise_sites, noisy, sampling
-from bayesreg.layers.variational import PRUNED, VariationalDropout
+from bayesreg.layers.variational import PRUNED
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors import propagate
 from bayesreg.posteriors.base import AbstractPosterior
@@ -223,9 +223,9 @@ class Noisy(AbstractPosterior):
             log_alpha: From where on a weight is; 3 says that its mean is below a quarter of its sd.
 
         Returns:
-            Numbers in [0, 1]; empty where there is no `VariationalDropout`.
+            Numbers in [0, 1]; empty where no layer has a noise for each weight, as `VariationalDropout` has.
         """
-        return {name: float((layer.pruned(weight, log_alpha) == 0).double().mean()) for name, layer, weight in self._sparse()}
+        return {name: float((pruned == 0).double().mean()) for name, pruned in self._pruned(log_alpha)}
 
     def prune(self, log_alpha: float = PRUNED) -> Dirac:
         """The point with real zeros in place of weights that are noise alone.
@@ -237,17 +237,17 @@ class Noisy(AbstractPosterior):
             A mode that predicts without noise; `compressed` gives it as a plain network.
 
         Raises:
-            ValueError: If no layer is a `VariationalDropout`.
+            ValueError: If no layer has a noise for each weight.
         """
-        found = list(self._sparse())
+        found = list(self._pruned(log_alpha))
         if not found:
             raise ValueError(
                 "pruning needs weights whose noise is learned one by one, but no layer is a layers.VariationalDropout; wrap "
                 "the layers to be pruned in it."
             )
         u = self.loc.clone()
-        for name, layer, weight in found:
-            u[self.layout.segments[name].slice] = layer.pruned(weight, log_alpha).reshape(-1)
+        for name, pruned in found:
+            u[self.layout.segments[name].slice] = pruned.reshape(-1)
         return Dirac(self.model, self.record, u)
 
     def compressed(self, log_alpha: float = PRUNED) -> nn.Module:
@@ -261,21 +261,21 @@ class Noisy(AbstractPosterior):
         """
         module = copied(self.network.module)
         _fill(module, self.layout.unflatten(self.prune(log_alpha).loc))
-        if isinstance(module, VariationalDropout):
-            return module.layer
+        if isinstance(module, AbstractNoise):
+            return module.without()
         for parent in list(module.modules()):
             for name, child in list(parent._modules.items()):
                 if isinstance(child, AbstractNoise):
-                    setattr(parent, name, getattr(child, "layer", None) or nn.Identity())
+                    setattr(parent, name, child.without())
         return module
 
-    def _sparse(self) -> Any:
+    def _pruned(self, log_alpha: float) -> Iterator[tuple[str, torch.Tensor]]:
+        """Weights that can be pruned, by name."""
         values = self.layout.unflatten(self.loc)
-        for name, layer in self.network.layers.items():
-            if isinstance(layer, VariationalDropout):
-                weight = dotted(name, "layer.weight")
-                if weight in values:
-                    yield weight, layer, values[weight]
+        for weight, name in self.network.weights.items():
+            pruned = self.network.layers[name].pruned(values[weight], log_alpha) if weight in values else None
+            if pruned is not None:
+                yield weight, pruned
 
     def state(self) -> dict[str, Any]:
         """The point; what was learned beside it is among the module's buffers."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from bayesreg import _catalog, _check
 from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, AbstractTensorPrior, fields_of
+from bayesreg.priors.base import shown as shown
 from bayesreg.priors.base import stack as stack
 from bayesreg.priors.base import stackable as stackable
 from bayesreg.priors.densities import ElasticNet, Fixed, Flat, Laplace, Normal
@@ -18,13 +19,15 @@ from bayesreg.priors.heavy_tailed import Cauchy, GeneralizedNormal, StudentT
 from bayesreg.priors.numeric import ends as ends
 from bayesreg.priors.positive import Exponential, Gamma, HalfCauchy, HalfNormal, HalfStudentT
 from bayesreg.priors.ranges import InverseGamma, LogNormal, LogUniform, Uniform
-from bayesreg.priors.scaled import AbstractScaledPrior
+from bayesreg.priors.scaled import AbstractScaledElementwisePrior, AbstractScaledPrior
 from bayesreg.priors.sparse import Horseshoe, RegularizedHorseshoe, ScaleMixture, SpikeSlab
 from bayesreg.priors.truncated import Positive
+from bayesreg.priors.values import log as log
 
 __all__ = [
     "AbstractElementwisePrior",
     "AbstractPrior",
+    "AbstractScaledElementwisePrior",
     "AbstractScaledPrior",
     "AbstractTensorPrior",
     "Cauchy",

@@ -4,19 +4,21 @@ from bayesreg import _catalog
 from bayesreg.objective.affine import affine_problem as affine_problem
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
+from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.choice import known_solvers, searched
 from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.compiled import SMALL, CompiledAdam
 from bayesreg.solvers.coordinate_descent import lasso
-from bayesreg.solvers.failures import FitError
+from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
 from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
-from bayesreg.solvers.loop import Schedule, run
+from bayesreg.solvers.loop import Follow, Schedule, run
 from bayesreg.solvers.nonsmooth import Fista, polish
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.probe import further
+from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.quasi_newton import Lbfgs, newton
 from bayesreg.solvers.restarts import starts
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
@@ -33,11 +35,13 @@ __all__ = [
     "Elimination",
     "Fista",
     "FitError",
+    "Follow",
     "Groups",
     "History",
     "Lbfgs",
     "LinearGaussian",
     "Problem",
+    "ProgressCallback",
     "ProximalAdam",
     "Schedule",
     "SearchOptions",
@@ -49,10 +53,13 @@ __all__ = [
     "fit_many",
     "further",
     "group_lasso",
+    "keeping",
     "known_solvers",
     "lasso",
     "newton",
     "polish",
+    "rescuing",
+    "resolve_batch",
     "ridge",
     "row_batches",
     "run",

@@ -16,6 +16,7 @@ from bayesreg.objective.affine import AffineProblem, affine_problem
 from bayesreg.objective.directions import Rows
 from bayesreg.objective.flat import LogJoint
 from bayesreg.solvers.history import History
+from bayesreg.solvers.loop import Follow
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.rising import Trend
@@ -33,6 +34,10 @@ class Problem:
         seed: Recorded in a checkpoint; torch's generator already stands there.
         held_out: Rows that say when to stop, or None.
         held: Tensors whose rows stay at length one.
+        follow: Who is told of the points on the way, or None.
+
+    Raises:
+        ValueError: If points are followed of a search that may begin where a checkpoint left it.
     """
 
     log_joint: LogJoint
@@ -42,6 +47,14 @@ class Problem:
     seed: int = 0
     held_out: tuple[torch.Tensor, torch.Tensor] | None = None
     held: Sequence[Rows] = ()
+    follow: Follow | None = None
+
+    def __post_init__(self) -> None:
+        if self.follow is not None and self.options.checkpoint is not None:
+            raise ValueError(
+                "a search whose points are followed must be seen from its start, but a checkpoint came, from which it would go "
+                "on in the middle; leave out one of the two."
+            )
 
     def partial(self, reads: Sequence[str] = ()) -> str | None:
         """Why a search that needs one fixed objective over all rows is out of place; None where it is not.
@@ -51,6 +64,8 @@ class Problem:
         """
         if self.data.x is None:
             return "the rows are streamed"
+        if self.follow is not None:
+            return "the points on its way are followed"
         if self.batch_size is not None:
             return f"it sees {self.batch_size:,} of {self.data.num_data:,} rows at a step"
         if not self.log_joint.model.behaviour.deterministic:

@@ -62,6 +62,30 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step * self.num_cycles / self.num_steps % 1)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Follow:
+    """Who is told of the points on the way of a search, and how often: for an average over them, or for draws.
+
+    Attributes:
+        tell: Called with (steps done, the point), (P,) unconstrained. The search goes on in that memory: copy what is kept.
+        every: Steps between two points. A step that is compiled with others is told with the last of them.
+    """
+
+    tell: Callable[[int, torch.Tensor], None]
+    every: int = 1
+
+    def after(self, step: int, count: int, point: torch.Tensor) -> None:
+        """Tell the point, where one is due.
+
+        Args:
+            step: Steps done.
+            count: Of them, in the last call.
+            point: Where the search stands.
+        """
+        if step // self.every > (step - count) // self.every:
+            self.tell(step, point.detach())
+
+
 def run(
     stepper: AbstractStepper,
     batches: Batches,
@@ -73,6 +97,7 @@ def run(
     objective: Callable[[torch.Tensor, torch.Tensor], float],
     watch: EarlyStopping | None = None,
     checkpoint: Checkpoint | None = None,
+    follow: Follow | None = None,
 ) -> torch.Tensor:
     """Steps along a schedule.
 
@@ -86,6 +111,7 @@ def run(
         objective: From a loss and the point where it was found to what a person reads.
         watch: Early stopping, or None.
         checkpoint: Where the state is kept, or None.
+        follow: Who is told of the points on the way, or None.
 
     Returns:
         The loss of every step taken, (at most num_steps,).
@@ -114,6 +140,8 @@ def run(
             raise FitError(said, good_step, good) from cause
         pending.append(found)
         step += count
+        if follow is not None:
+            follow.after(step, count, stepper.parameter)
         if not told:
             continue
         recent = torch.cat(pending)

@@ -154,6 +154,7 @@ class _Search:
             objective=self.copy.objective,
             watch=watch,
             checkpoint=options.checkpoint,
+            follow=self.problem.follow,
         )
         rising = None
         if not log_joint.model.behaviour.deterministic:  # its curvature will not tell

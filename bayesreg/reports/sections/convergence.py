@@ -8,7 +8,6 @@ from typing import Any, ClassVar, final
 from bayesreg import plots
 from bayesreg._text import bounds, listing, number, percent
 from bayesreg.behaviour.reasons import PREDICTION
-from bayesreg.layers import VariationalDropout
 from bayesreg.metrics.measures import plain
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.masks import NoisyNetwork
@@ -179,7 +178,7 @@ def _layer(name: str, masks: NoisyNetwork) -> dict[str, Any]:
     return {
         "layer": name,
         "noise": layer.text,
-        "rate": None if isinstance(layer, VariationalDropout) else plain(float(layer.rate)),
+        "rate": None if layer.rate is None else plain(float(layer.rate)),
         "learned": bool(layer.learned),
         "weights": list(masks.sites[name].weights),
     }

@@ -10,7 +10,7 @@ import torch
 
 from bayesreg import plots
 from bayesreg._text import number, percent
-from bayesreg.layers import ConcreteDropout, VariationalDropout
+from bayesreg.layers import AbstractNoise
 from bayesreg.metrics.measures import plain
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors.base import AbstractPosterior
@@ -164,9 +164,9 @@ def _signature(model: BayesianModel) -> tuple[Any, ...]:
 
 
 def _architecture(module: torch.nn.Module) -> list[tuple[str, ...]]:
-    """Its layers; the rate that a dropout has learned is part of the answer."""
+    """Its layers; what a dropout has learned is part of the answer."""
     layers = module.named_modules()
-    return [(n, type(m).__name__, "" if isinstance(m, ConcreteDropout) else m.extra_repr()) for n, m in layers]
+    return [(n, type(m).__name__, m.setting if isinstance(m, AbstractNoise) else m.extra_repr()) for n, m in layers]
 
 
 def _has_hidden_layers(model: BayesianModel) -> bool:
@@ -175,13 +175,11 @@ def _has_hidden_layers(model: BayesianModel) -> bool:
 
 
 def _log_uniform(posterior: AbstractPosterior) -> set[str]:
-    """Weights whose declared prior the fit has not used: those under sparse variational dropout."""
+    """Weights whose declared prior the fit has not used: those under a noise with one of its own."""
     masks = posterior.fitted.masks
     if masks is None:
         return set()
-    layers = masks.layers
-    sparse = {n for n, layer in layers.items() if isinstance(layer, VariationalDropout) and layer.prior == "log-uniform"}
-    return {weight for weight, name in masks.weights.items() if name in sparse}
+    return {weight for weight, name in masks.weights.items() if not masks.layers[name].uses_prior}
 
 
 def prior_std(posterior: AbstractPosterior) -> dict[str, torch.Tensor]:

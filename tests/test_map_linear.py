@@ -241,14 +241,15 @@ def test_the_gap_bounds_what_is_left_and_closes_at_the_solution(seed):
     A, t = np.asfortranarray(rng.normal(size=(40, 12))), rng.normal(size=40) * 3
     columns, l1, l2 = Columns(A, t), rng.uniform(2, 6, size=12), rng.uniform(0, 2, size=12)
     value = lambda w: 0.5 * ((t - A @ w) ** 2).sum() + l1 @ abs(w) + 0.5 * l2 @ w**2  # noqa: E731
+    groups = Groups(np.arange(12), l1)
     best, gap, _ = lasso(columns, l1, l2)
     assert -1e-12 < gap < 1e-10
     for size in (1e-3, 1e-2, 0.1, 1.0):
         w = best + size * rng.normal(size=12)
         left = value(w) - value(best)
         assert left > 0
-        assert columns.gap(w, l1, l2) >= left * (1 - 1e-9)
-    assert columns.gap(np.zeros(12), l1, l2) >= value(np.zeros(12)) - value(best)
+        assert groups.gap(columns, l2, w) >= left * (1 - 1e-9)
+    assert groups.gap(columns, l2, np.zeros(12)) >= value(np.zeros(12)) - value(best)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -263,7 +264,7 @@ def test_the_gap_is_primal_minus_dual(seed):
     assert (np.abs(rows.T @ theta) <= l1 * (1 + 1e-12)).all()  # it is in the dual's set
     primal = 0.5 * residual @ residual + l1 @ np.abs(w)
     dual = 0.5 * target @ target - 0.5 * ((target - theta) ** 2).sum()
-    assert Columns(A, t).gap(w, l1, l2) == pytest.approx(primal - dual, rel=1e-10)
+    assert Groups(np.arange(12), l1).gap(Columns(A, t), l2, w) == pytest.approx(primal - dual, rel=1e-10)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -277,7 +278,7 @@ def test_the_group_gap_bounds_what_is_left(seed):
     assert -1e-12 < gap < 1e-9
     for size in (1e-3, 0.1, 1.0):
         w = best + size * rng.normal(size=12)
-        assert groups.gap(w, *columns.slope(w, none)) >= (value(w) - value(best)) * (1 - 1e-9) > 0
+        assert groups.gap(columns, none, w) >= (value(w) - value(best)) * (1 - 1e-9) > 0
 
 
 def test_an_uneven_elastic_net_of_many_columns():

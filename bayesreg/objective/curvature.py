@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch.func import hessian
 
@@ -84,13 +86,49 @@ def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: 
     total = prior_hessian(log_joint, u, jacobian=jacobian)
     rows = max(1, min(4096, _ENTRIES // len(u)))
     for x, y in data.epoch(rows):
-
-        def loss(v: torch.Tensor, x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
-            return -log_joint.row_terms(log_joint.layout.unflatten(v), x, y, len(x))
-
         columns = max(1, min(len(u), 32, _ENTRIES // (8 * len(x))))  # more at once leave the processor's cache
-        total = total + behaviour.hessian(log_joint.model.behaviour, loss, u, columns)
+        total = total + behaviour.hessian(log_joint.model.behaviour, row_loss(log_joint, x, y), u, columns)
     return 0.5 * (total + total.mT)
+
+
+def output_blocks(
+    log_joint: LogJoint, u: torch.Tensor, data: Data, rows: int = 1024
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """The derivative (B, K, P), the output in the likelihood's shape and the targets, so many rows at once."""
+    for x, y in data.epoch(rows):
+        slopes, output = output_jacobian(log_joint, u, x)
+        yield slopes, output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ())), y
+
+
+def row_loss(log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Minus the log-likelihood of some rows as a function of the vector."""
+    return lambda v: -log_joint.row_terms(log_joint.layout.unflatten(v), x, y, len(x))
+
+
+def likelihood_gauss_newton(
+    log_joint: LogJoint, u: torch.Tensor, data: Data, among: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`gauss_newton` without the priors.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        data: Prepared rows.
+        among: Which unknowns, (P,), and the noise's curvature is left out; all when None.
+
+    Returns:
+        (P, P), or of those among.
+    """
+    likelihood, noise = log_joint.model.likelihood, log_joint.model.noise(log_joint.layout.unflatten(u))
+    noisy = _noisy(log_joint)
+    size = len(u) if among is None else int(among.sum())
+    total = torch.zeros(size, size, dtype=u.dtype, device=u.device)
+    for slopes, output, y in output_blocks(log_joint, u, data, max(1, min(1024, _ENTRIES // len(u)))):
+        slopes = slopes if among is None else slopes[..., among]
+        total += torch.einsum("bkp,bkl,blq->pq", slopes, likelihood.output_curvature(output, y, **noise), slopes)
+        if len(noisy) and among is None:
+            total[noisy[:, None], noisy] += _noise_curvature(log_joint, u, output, y, noisy)
+    return total
 
 
 def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
@@ -115,18 +153,8 @@ def gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: 
         Schraudolph (2002), Fast curvature matrix-vector products. Martens (2020), New insights and perspectives on the
         natural gradient method.
     """
-    total = prior_hessian(log_joint, u, jacobian=jacobian)
-    model, layout = log_joint.model, log_joint.layout
-    noisy = torch.tensor([i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)], dtype=torch.int64)
-    rows = max(1, min(1024, _ENTRIES // len(u)))
-    for x, y in data.epoch(rows):
-        slopes, output = output_jacobian(log_joint, u, x)
-        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
-        curvature = model.likelihood.output_curvature(output, y, **model.noise(layout.unflatten(u)))
-        total = total + torch.einsum("bkp,bkl,blq->pq", slopes, curvature, slopes)
-        if len(noisy):
-            total[noisy[:, None], noisy] += _noise_curvature(log_joint, u, output, y, noisy)
-    for output in model.outputs:
+    total = prior_hessian(log_joint, u, jacobian=jacobian) + likelihood_gauss_newton(log_joint, u, data)
+    for output in log_joint.model.outputs:
         total = total + activity_curvature(log_joint, u, data, output)
     return 0.5 * (total + total.mT)
 
@@ -146,7 +174,7 @@ def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows 
     model, layout = log_joint.model, log_joint.layout
     if model.outputs or log_joint.linked or any(s.transform is not None and not s.latent.is_positive for s in layout.in_order):
         return None
-    noisy = torch.tensor([i for s in layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)], dtype=torch.int64)
+    noisy = _noisy(log_joint)
     found, diagonal = _prior_rows(log_joint, u)
     noise = torch.diag(diagonal[noisy])
     diagonal[noisy] = 0.0
@@ -154,9 +182,7 @@ def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows 
         return None
     found = [torch.diag(diagonal.sqrt()), *found]
     rows = Rows(torch.cat(found) if len(found) > 1 else diagonal.sqrt())
-    for x, y in data.epoch(max(1, min(1024, _ENTRIES // len(u)))):
-        slopes, output = output_jacobian(log_joint, u, x)
-        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
+    for slopes, output, y in output_blocks(log_joint, u, data, max(1, min(1024, _ENTRIES // len(u)))):
         root = model.likelihood.curvature_root(output, y, **model.noise(layout.unflatten(u)))
         rows.add((root @ slopes).reshape(-1, len(u)))
         if len(noisy):
@@ -169,6 +195,11 @@ def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows 
         last[:, noisy] = factor.mT
         rows.add(last)
     return rows
+
+
+def _noisy(log_joint: LogJoint) -> torch.Tensor:
+    """Numbers of the noise's own unknowns."""
+    return torch.tensor([i for s in log_joint.layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)]).long()
 
 
 def _prior_rows(log_joint: LogJoint, u: torch.Tensor) -> tuple[list[torch.Tensor] | None, torch.Tensor]:

@@ -16,7 +16,7 @@ import torch
 
 from bayesreg import behaviour
 from bayesreg.data.rows import Data
-from bayesreg.objective.curvature import output_jacobian
+from bayesreg.objective.curvature import output_blocks, row_loss
 from bayesreg.objective.flat import LogJoint
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -84,11 +84,7 @@ def hessian_product(
     """
     total, seen = torch.zeros_like(v), 0
     for x, y in data.epoch(_ROWS):
-
-        def loss(w: torch.Tensor, x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
-            return -log_joint.row_terms(log_joint.layout.unflatten(w), x, y, len(x))
-
-        total += behaviour.product(log_joint.model.behaviour, loss, u, v)
+        total += behaviour.product(log_joint.model.behaviour, row_loss(log_joint, x, y), u, v)
         seen += len(x)
     return total * (data.num_data / seen) + prior_product(log_joint, u, v, jacobian=jacobian)
 
@@ -109,14 +105,9 @@ def gauss_newton_product(
         (P,).
     """
     model, layout = log_joint.model, log_joint.layout
-    noise = model.noise(layout.unflatten(u.detach()))
     total, seen, width = torch.zeros_like(v), 0, 1
     for x, y in data.epoch(_ROWS):
-        w = u.detach().requires_grad_()
-        with torch.enable_grad():
-            output = model.forward(layout.unflatten(w), x)
-            flat = output.reshape(len(x), -1)
-        curvature = model.likelihood.output_curvature(output.detach(), y, **noise)
+        w, flat, curvature = _output(log_joint, u, x, y)
         pushed = behaviour.pushed_forward(
             model.behaviour, lambda p, x=x: model.forward(layout.unflatten(p), x).reshape(len(x), -1), u, v, (w, flat)
         )
@@ -127,6 +118,17 @@ def gauss_newton_product(
         if segment.latent.is_noise:
             total[segment.slice] += 2 * data.num_data * width * v[segment.slice]
     return total
+
+
+def _output(
+    log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A leaf at u, the output (B, K) as a function of it, and the loss's curvature there, (B, K, K)."""
+    model, layout, w = log_joint.model, log_joint.layout, u.detach().requires_grad_()
+    with torch.enable_grad():
+        output = model.forward(layout.unflatten(w), x)
+    noise = model.noise(layout.unflatten(u.detach()))
+    return w, output.reshape(len(x), -1), model.likelihood.output_curvature(output.detach(), y, **noise)
 
 
 def diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,27 +164,19 @@ def _exact(log_joint: LogJoint, u: torch.Tensor, data: Data, width: int) -> torc
     model, seen = log_joint.model, 0
     total = torch.zeros_like(u)
     noise = model.noise(log_joint.layout.unflatten(u))
-    for x, y in data.epoch(max(1, min(1024, _BLOCK // (width * len(u))))):
-        slopes, output = output_jacobian(log_joint, u, x)
-        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
+    for slopes, output, y in output_blocks(log_joint, u, data, max(1, min(1024, _BLOCK // (width * len(u))))):
         curvature = model.likelihood.output_curvature(output, y, **noise)
         total += torch.einsum("bkp,bkl,blp->p", slopes, curvature, slopes)
-        seen += len(x)
+        seen += len(y)
     return total * (data.num_data / seen)
 
 
 def _probed(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tensor:
     """E[(Σᵢ Jᵢᵀ Λᵢ^½ εᵢ)²] with random signs ε is the diagonal; one backward pass a probe."""
-    model, layout = log_joint.model, log_joint.layout
-    noise = model.noise(layout.unflatten(u.detach()))
     generator = torch.Generator().manual_seed(0)
     total, seen = torch.zeros_like(u), 0
     for x, y in data.epoch(_ROWS):
-        w = u.detach().requires_grad_()
-        with torch.enable_grad():
-            output = model.forward(layout.unflatten(w), x)
-            flat = output.reshape(len(x), -1)
-        curvature = model.likelihood.output_curvature(output.detach(), y, **noise)
+        w, flat, curvature = _output(log_joint, u, x, y)
         levels, vectors = torch.linalg.eigh(curvature)
         root = vectors * levels.clamp_min(0).sqrt()[:, None, :]
         for probe in range(_PROBES):
@@ -191,7 +185,7 @@ def _probed(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tensor:
             total += found.square() / _PROBES
         seen += len(x)
     total *= data.num_data / seen
-    for segment in layout.in_order:
+    for segment in log_joint.layout.in_order:
         part = total[segment.slice]
         part.mul_(_PROBES / (_PROBES + 2)).add_(part.mean() * (2 / _PROBES))
     return total
@@ -254,9 +248,6 @@ def ends(product: Product, like: torch.Tensor, num_products: int) -> Ends:
         nonlocal used
         used += 1
         return product(torch.from_numpy(v.reshape(-1)).to(like)).double().cpu().numpy()
-
-    def operator(shift: float) -> Any:
-        return LinearOperator((size, size), matvec=lambda v: times(v) - shift * v.reshape(-1), dtype=np.float64)  # pyright: ignore[reportCallIssue]
 
     def far_end(shift: float, basis: int, start: np.ndarray) -> tuple[float, np.ndarray]:
         operator: Any = LinearOperator((size, size), matvec=lambda v: times(v) - shift * v.reshape(-1), dtype=np.float64)  # pyright: ignore[reportCallIssue]

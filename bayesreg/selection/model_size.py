@@ -12,11 +12,10 @@ import torch
 from bayesreg.behaviour import EVIDENCE
 from bayesreg.data.rows import Data
 from bayesreg.inference.laplace import precision_at
-from bayesreg.objective.curvature import output_jacobian, prior_hessian
+from bayesreg.objective.curvature import likelihood_gauss_newton, prior_hessian
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import gradient_of
 
-_ENTRIES = 2**24  # rows × unknowns that are differentiated at once
 _ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is said
 
 
@@ -40,26 +39,18 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
         MacKay (1992), Bayesian interpolation. Zou, Hastie and Tibshirani (2007), On the "degrees of freedom" of the lasso.
         Vaiter, Deledalle, Peyré, Fadili and Dossal (2012), The degrees of freedom of the group lasso.
     """
-    model, layout = log_joint.model, log_joint.layout
     active = torch.ones(len(u), dtype=torch.bool, device=u.device)
     for group in log_joint.nonsmooth:
         centre = group.prior.mode if group.elementwise else 0.0  # a kink holds what stands on it
         active[group.slice] = u[group.slice] != centre
-    for segment in layout.in_order:
+    for segment in log_joint.layout.in_order:
         if segment.latent.is_noise:
             active[segment.slice] = False
-    count = int(active.sum())
-    likelihood = torch.zeros(count, count, dtype=u.dtype, device=u.device)
-    noise = model.noise(layout.unflatten(u))
-    for x, y in data.epoch(max(1, min(1024, _ENTRIES // len(u)))):
-        slopes, output = output_jacobian(log_joint, u, x)
-        output = output.reshape(len(x), *((-1,) if output.shape[1] > 1 else ()))
-        slopes = slopes[..., active]
-        likelihood += torch.einsum("bkp,bkl,blq->pq", slopes, model.likelihood.output_curvature(output, y, **noise), slopes)
+    likelihood = likelihood_gauss_newton(log_joint, u, data, active)
     whole = likelihood + prior_hessian(log_joint, u)[active][:, active]
     # a direction of which neither data nor prior speak is no degree of freedom
     values, vectors = torch.linalg.eigh(0.5 * (whole + whole.mT))
-    held = values > 1e-12 * values.amax().clamp_min(0) if count else values > 0
+    held = values > 1e-12 * values.amax().clamp_min(0) if len(values) else values > 0
     inner = torch.einsum("pk,pq,qk->k", vectors[:, held], likelihood, vectors[:, held])
     return float((inner / values[held]).sum())
 

@@ -1,4 +1,4 @@
-"""Accelerated proximal gradient steps, which reach exact zeros; for convex problems, and for the last stretch of others.
+"""Accelerated proximal gradient steps, which reach exact zeros: one fit or many at once.
 
     u ← prox_{t·penalty}(v − t ∇smooth(v)),  v with Nesterov's momentum, t known or by backtracking
 
@@ -8,87 +8,84 @@ holds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
-Vector = Any  # a NumPy array or a tensor: the engine needs + − × and @ only
+PATIENCE = 3  # steps in a row that gain nothing before a search by values ends
 
 
 def fista(
-    smooth: Callable[[Vector], tuple[float, Vector]],
-    prox: Callable[[Vector, float], Vector],
-    penalty: Callable[[Vector], float] | None,
-    start: Vector,
+    slope: Callable[[torch.Tensor], torch.Tensor],
+    prox: Callable[[torch.Tensor, Any], torch.Tensor],
+    start: torch.Tensor,
     *,
     step: Any,
     num_steps: int,
-    search: bool = True,
-    done: Callable[[Vector], bool] | None = None,
-) -> tuple[Vector, Any]:
-    """FISTA with restarts (Beck and Teboulle 2009; O'Donoghue and Candès 2015) on smooth + penalty.
+    values: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    done: Callable[[torch.Tensor], bool] | None = None,
+) -> torch.Tensor:
+    """FISTA with restarts (Beck and Teboulle 2009; O'Donoghue and Candès 2015) on smooth + penalty, each fit for itself.
 
     Args:
-        smooth: From a point to the smooth part's value and gradient.
-        prox: From a point and a step t to argmin_z t·penalty(z) + ½‖z − point‖².
-        penalty: The penalty's value; needed with `search` only.
-        start: (P,).
-        step: The first step; without `search` the only one, at most one over the gradient's
-            Lipschitz constant, and then one for each entry where the prox knows that metric.
+        slope: From points to the smooth parts' gradients.
+        prox: From points and steps t to argmin_z t·penalty(z) + ½‖z − point‖².
+        start: (P,), or (R, P) for R fits.
+        step: With `values` the first step of each fit, (1,) or (R, 1). Else the only one, at most one over the gradient's
+            Lipschitz constant, a number or one for each entry where the prox knows that metric.
         num_steps: Steps at most.
-        search: Look for the step by backtracking, and begin anew where the objective rises; without it the momentum is
-            dropped where it points against the step, which needs no values.
+        values: From points to the smooth parts and the penalties, scalars or (R,). With it steps are found by backtracking,
+            and a fit begins anew where its objective rises; without it its momentum is dropped where it points against the
+            step, which needs no values.
         done: Asked every 20 steps whether the point is good enough.
 
     Returns:
-        (P,), with `search` never a worse point than `start`; and the last step.
+        As `start`; with `values` never a worse point in any fit.
 
-    >>> target = np.array([3.0, 0.5])  # ½‖z − target‖² + ‖z‖₁: soft thresholding
-    >>> smooth = lambda z: (0.5 * float((z - target) @ (z - target)), z - target)
-    >>> prox = lambda z, t: np.sign(z) * np.maximum(abs(z) - t, 0)
-    >>> fista(smooth, prox, None, np.zeros(2), step=1.0, num_steps=5, search=False)[0].tolist()
+    >>> target = torch.tensor([3.0, 0.5])  # ½‖z − target‖² + ‖z‖₁: soft thresholding
+    >>> prox = lambda z, t: z.sign() * (z.abs() - t).clamp_min(0)
+    >>> fista(lambda z: z - target, prox, torch.zeros(2), step=1.0, num_steps=5).tolist()
     [2.0, 0.0]
     """
-    u, ahead, momentum = start, start, 1.0
-    best = smooth(u)[0] + penalty(u) if search and penalty else math.inf
+    u, ahead, momentum = start, start, torch.ones_like(start[..., 0])
+    better, still = torch.ones_like(momentum, dtype=torch.bool), torch.zeros_like(momentum)
+    best = sum(values(start)) if values else momentum
     for count in range(1, num_steps + 1):
-        value, gradient = smooth(ahead)
-        trial = prox(ahead - step * gradient, step)
-        total = best
-        if search and penalty:
-            trial, step, at_trial = _backtrack(smooth, prox, ahead, value, gradient, trial, step)
-            total = at_trial + penalty(trial)
-            if not math.isfinite(total) or total > best:  # the momentum overshot: begin anew from the best point
-                if ahead is u:
-                    break
-                ahead, momentum = u, 1.0
-                continue
+        gradient = slope(ahead)
+        if values:
+            trial, step, total = _backtracked(values, prox, ahead, gradient, step)
+            better, still = total <= best, torch.where(total < best, 0.0, still + 1)
+            best, step = torch.where(better, total, best), step * 1.1
+        else:
+            trial = prox(ahead - step * gradient, step)
+            against = (((ahead - trial) / step) * (trial - u)).sum(-1) > 0
+            momentum = torch.where(against, 1.0, momentum)
+        grown = 0.5 * (1 + (1 + 4 * momentum.square()).sqrt())
         moved = trial - u
-        if not search and float(((ahead - trial) / step) @ moved) > 0:
-            momentum = 1.0
-        grown = 0.5 * (1 + math.sqrt(1 + 4 * momentum**2))
-        ahead, u, best, momentum = trial + (momentum - 1) / grown * moved, trial, total, grown
-        if search:
-            step *= 1.1
-        if count % 20 == 0 and ((done and done(u)) or not float(moved @ moved)):
+        leap = trial + ((momentum - 1) / grown)[..., None] * moved
+        ahead = torch.where(better[..., None], leap, u)  # the momentum overshot: begin anew from the best point
+        u, momentum = torch.where(better[..., None], trial, u), torch.where(better, grown, 1.0)
+        if bool((still > PATIENCE).all()) or (count % 20 == 0 and ((done and done(u)) or not bool(moved.any()))):
             break
-    return u, step
+    return u
 
 
-def _backtrack(
-    smooth: Callable, prox: Callable, ahead: Vector, value: float, gradient: Vector, trial: Vector, step: float
-) -> tuple[Vector, float, float]:
-    """Halve the step until the quadratic bound of this curvature holds."""
+def _backtracked(
+    values: Callable, prox: Callable, ahead: torch.Tensor, gradient: torch.Tensor, step: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The point after a step that is halved until the quadratic bound of this curvature holds, the step, and the objective."""
+    value = values(ahead)[0]
     while True:
-        change = trial - ahead
-        at_trial = smooth(trial)[0]
-        bound = value + float(gradient @ change) + float(change @ change) / (2 * step)
-        if at_trial <= bound + 1e-12 * abs(bound) or step < 1e-16:
-            return trial, step, at_trial
-        step *= 0.5
         trial = prox(ahead - step * gradient, step)
+        change = trial - ahead
+        smooth, penalty = values(trial)
+        bound = value + (gradient * change).sum(-1) + change.square().sum(-1) / (2 * step[..., 0])
+        short = ~(smooth <= bound + 1e-12 * bound.abs()) & (step[..., 0] > 1e-16)
+        if not bool(short.any()):
+            return trial, step, smooth + penalty
+        step = torch.where(short[..., None], 0.5 * step, step)
 
 
 def top_of(product: Callable[[np.ndarray], np.ndarray], size: int) -> float:

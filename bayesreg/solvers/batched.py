@@ -23,10 +23,12 @@ from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
+from bayesreg.solvers.accelerated import fista
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import Schedule
+from bayesreg.solvers.newton import newton_steps
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.steps import BETAS, pace
 
@@ -256,54 +258,22 @@ def finish(replicas: Replicas, u: torch.Tensor, *, newton: bool, num_steps: int 
 
 
 def accelerate(replicas: Replicas, u: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """FISTA with restarts, each fit with a step length of its own (Beck and Teboulle 2009; O'Donoghue and Candès 2015).
+    """`fista` on all fits, (R, P), so many steps at most; never a worse point in any fit."""
 
-    Args:
-        replicas: The problems.
-        u: (R, P).
-        num_steps: Steps at most.
+    @torch.no_grad()
+    def values(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        smooth = replicas.losses(replicas.leaves(v)) + replicas.energies(v, kinks=False)
+        return smooth, replicas.energies(v, kinks=True)
 
-    Returns:
-        (R, P), never a worse point in any fit.
-    """
-
-    def smooth(v: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return replicas.losses(replicas.leaves(v)) + replicas.energies(v, kinks=False)
-
-    def forward(v: torch.Tensor, gradient: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        moved = v - step[:, None] * gradient
+    def prox(v: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        moved = v.clone()
         for group in replicas.nonsmooth:
             part = group.first.slice
-            moved[:, part] = group.prox(moved[:, part], step[:, None])
+            moved[:, part] = group.prox(moved[:, part], step)
         return moved
 
-    best = smooth(u) + replicas.energies(u, kinks=True)
-    ahead, momentum = u, torch.ones_like(best)
-    step = 1 / replicas.num_data
-    still = torch.zeros(len(u), dtype=torch.long, device=u.device)
-    for _ in range(num_steps):
-        gradient, value = replicas.gradient(ahead, kinks=False), smooth(ahead)
-        while True:
-            trial = forward(ahead, gradient, step)
-            change = trial - ahead
-            at_trial = smooth(trial)
-            bound = value + (gradient * change).sum(1) + change.square().sum(1) / (2 * step)
-            short = ~(at_trial <= bound + 1e-12 * bound.abs()) & (step > 1e-16)
-            if not bool(short.any()):
-                break
-            step = torch.where(short, 0.5 * step, step)
-        total = at_trial + replicas.energies(trial, kinks=True)
-        better = total <= best
-        still = torch.where(better & (total < best), 0, still + 1)
-        grown = 0.5 * (1 + (1 + 4 * momentum.square()).sqrt())
-        leap = ((momentum - 1) / grown)[:, None] * (trial - u)
-        ahead = torch.where(better[:, None], trial + leap, u)  # the momentum overshot: begin anew from the best point
-        u, best = torch.where(better[:, None], trial, u), torch.where(better, total, best)
-        momentum, step = torch.where(better, grown, 1.0), step * 1.1
-        if bool((still > 3).all()):
-            break
-    return u
+    slope = lambda v: replicas.gradient(v, kinks=False)  # noqa: E731
+    return fista(slope, prox, u, step=1 / replicas.num_data[:, None], num_steps=num_steps, values=values)
 
 
 def _newton(replicas: Replicas, u: torch.Tensor, num_steps: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -313,32 +283,19 @@ def _newton(replicas: Replicas, u: torch.Tensor, num_steps: int = 12) -> tuple[t
         (R, P), and whether each has arrived, (R,): its last step was rounding, and no entry at zero wants to leave it.
     """
     chunk = max(1, HESSIAN_ENTRIES // (u.shape[1] * max(u.shape[1], replicas.num_rows)))
-    done = torch.zeros(len(u), dtype=torch.bool, device=u.device)
-    for _ in range(num_steps):
-        value = -replicas.objectives(u)
-        gradient = replicas.gradient(u)
-        free = torch.ones_like(u, dtype=torch.bool)
-        for group in replicas.nonsmooth:
-            part = group.first.slice
-            free[:, part] = u[:, part] != 0
-        hessian = torch.where(free[:, :, None] & free[:, None, :], replicas.hessians(u, chunk), torch.eye(u.shape[1]).to(u))
-        factor, info = torch.linalg.cholesky_ex(hessian)
-        gradient = torch.where(free, gradient, 0.0)
-        move = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-        usable = (info == 0) & move.isfinite().all(1)
-        trial = u + torch.where(usable[:, None], move, 0.0)
-        for group in replicas.nonsmooth:  # a step over the kink ends on it
-            part = group.first.slice
-            if group.first.elementwise:
-                trial[:, part] = torch.where(trial[:, part] * u[:, part] < 0, 0.0, trial[:, part])
-        after = -replicas.objectives(trial)
-        size = (trial - u).abs().amax(1) / u.abs().amax(1).clamp_min(1e-3)
-        better = usable & (after <= value + 1e-13 * value.abs())
-        u = torch.where(better[:, None], trial, u)
-        done = better & (size < 1e-10)
-        if bool((done | ~better).all()):
-            break
-    return u, done & ~_wants_to_leave(replicas, u)
+    kinked = torch.zeros(u.shape[1], dtype=torch.bool, device=u.device)
+    crossed = kinked.clone()  # where a step over the kink ends on it
+    for group in replicas.nonsmooth:
+        kinked[group.first.slice], crossed[group.first.slice] = True, group.first.elementwise
+    u, arrived = newton_steps(
+        u,
+        lambda v: (-replicas.objectives(v), replicas.gradient(v)),
+        lambda v: replicas.hessians(v, chunk),
+        free=lambda v: ~kinked | (v != 0),
+        land=lambda v, trial: torch.where(crossed & (trial * v < 0), 0.0, trial),
+        num_steps=num_steps,
+    )
+    return u, arrived & ~_wants_to_leave(replicas, u)
 
 
 def _wants_to_leave(replicas: Replicas, u: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A design whose columns are searched by coordinates: its slopes, the lasso's duality gap, exact solutions on a support.
+"""A design whose columns are searched by coordinates: its slopes, and exact solutions on a support.
 
     ½‖t − A w‖² + Σ aⱼ|wⱼ| + ½ Σ cⱼ wⱼ²
 
@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bayesreg.solvers.least_squares import cholesky_solve
+from bayesreg.solvers.least_squares import definite
 
 Array = np.ndarray
 GRAM_COLUMNS = 3000  # up to here a Gram matrix is formed where it pays
@@ -61,26 +61,6 @@ class Columns:
         """‖t‖²."""
         return float(self.target @ self.target)
 
-    def gap(self, w: Array, l1: Array, l2: Array) -> float:
-        """The duality gap at w, in nats: a bound on what is left to gain.
-
-        The dual point is the residual, shrunk by κ until no column's product with it exceeds a:
-        gap = Σ (aⱼ|wⱼ| − κ wⱼgⱼ) + ½ (1 − κ)² (‖r‖² + Σ cⱼwⱼ²),  g = Aᵀr − c w. No term is negative, nothing cancels.
-
-        Args:
-            w: (p,).
-            l1: a, (p,), > 0.
-            l2: c, (p,).
-
-        Returns:
-            Nats, ≥ 0 up to rounding.
-
-        References:
-            Kim, Koh, Lustig, Boyd and Gorinevsky (2007), An interior-point method for large-scale l1-regularized least squares.
-        """
-        slope, squares = self.slope(w, l2)
-        return l1_gap(w, slope, l1, squares)
-
     def slope(self, w: Array, l2: Array) -> tuple[Array, float]:
         """The slope g = Aᵀr − c w, (p,), minus the smooth part's gradient; and ‖r‖² + Σ cⱼwⱼ²."""
         active = np.flatnonzero(w)
@@ -103,12 +83,6 @@ class Columns:
         if self._scaled is None or not np.allclose(self._scaled[0], ratio, rtol=1e-14, atol=0):
             self._scaled = ratio, np.asfortranarray(self.design * ratio)
         return self._scaled[1], ratio, level
-
-
-def l1_gap(w: Array, slope: Array, l1: Array, squares: float) -> float:
-    """The duality gap in nats from the slope g and ‖r‖² + Σ cⱼwⱼ²; see `Columns.gap`."""
-    shrink = min(1.0, 1.0 / max(float((np.abs(slope) / l1).max(initial=0.0)), 1e-300))
-    return float((l1 * np.abs(w) - shrink * w * slope).sum()) + 0.5 * (1 - shrink) ** 2 * squares
 
 
 def on_support(columns: Columns, l1: Array, l2: Array, w: Array) -> Array | None:
@@ -173,17 +147,13 @@ def on_support(columns: Columns, l1: Array, l2: Array, w: Array) -> Array | None
 
 
 def _solved(gram: Array, l2: Array, right: Array) -> Array | None:
-    """(G + diag c)⁻¹ of a right-hand side in the columns' own units, mended once; None where they repeat each other."""
+    """(G + diag c)⁻¹ of a right-hand side, mended once; None where columns repeat each other."""
     gram = gram + np.diag(l2) if l2.any() else gram
-    scale = np.sqrt(np.maximum(gram.diagonal(), 1e-300))
-    try:
-        factor = np.linalg.cholesky(gram / np.outer(scale, scale))
-    except np.linalg.LinAlgError:
+    inverse = definite(gram, 1e-6)
+    if inverse is None:
         return None
-    if factor.diagonal().min() < 1e-6:
-        return None
-    found = cholesky_solve(factor, right / scale) / scale
-    return found + cholesky_solve(factor, (right - gram @ found) / scale) / scale
+    found = inverse(right)
+    return found + inverse(right - gram @ found)
 
 
 def placed(v: Array, where: Array, size: int) -> Array:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from bayesreg._threads import importing, settings
-from bayesreg.solvers.columns import GRAM_COLUMNS, Array, Columns, on_support
-from bayesreg.solvers.groupwise import SEARCHED, SOLVED, Groups, group_lasso
+from bayesreg.solvers.columns import GRAM_COLUMNS, Array, Columns
+from bayesreg.solvers.groupwise import Groups, by_turns, group_lasso
 
-FIRST_PASSES, MOST_PASSES = 10, 10_000  # over the columns, before the first and the last exact solve on the support
+FIRST_PASSES, DOUBLINGS = 10, 10  # over the columns before the first exact solve on the support, and how often they double
 
 
 def lasso(columns: Columns, l1: Array, l2: Array, start: Array | None = None) -> tuple[Array, float, str]:
@@ -39,24 +39,13 @@ def lasso(columns: Columns, l1: Array, l2: Array, start: Array | None = None) ->
     w = np.zeros_like(l1)
     if bool((np.abs(columns.moment) <= l1).all()):
         return w, 0.0, "every entry is zero"
+    groups = Groups(np.arange(len(l1)), l1)
     if len(l1) > GRAM_COLUMNS and _is_uneven(columns, l1, l2):  # scikit-learn knows one c, and a Gram matrix would be too large
-        return group_lasso(columns, Groups(np.arange(len(l1)), l1), l2, start)
-    name = "coordinate descent (scikit-learn)"
-    best, gap = w, np.inf
-    passes = FIRST_PASSES if start is None else 0  # a neighbour's solution needs no search, most of the time
-    if start is not None:
-        best, gap = start, columns.gap(start, l1, l2)
-    while passes <= MOST_PASSES:
-        w = _descend(columns, l1, l2, best, passes) if passes else best
-        for candidate, enough in ((on_support(columns, l1, l2, w), SOLVED), (w, SEARCHED)):
-            if candidate is not None:
-                found = columns.gap(candidate, l1, l2)
-                if found <= gap:
-                    best, gap = candidate, found
-                if found <= enough * columns.squares:
-                    return candidate, found, name
-        passes = 2 * passes or FIRST_PASSES
-    return best, gap, name
+        return group_lasso(columns, groups, l2, start)
+    # a neighbour's solution needs no search, most of the time
+    efforts = [*([] if start is None else [0]), *(FIRST_PASSES * 2**k for k in range(DOUBLINGS))]
+    search = lambda v, passes: _descend(columns, l1, l2, v, passes) if passes else v  # noqa: E731
+    return *by_turns(columns, groups, l2, w if start is None else start, search, efforts), "coordinate descent (scikit-learn)"
 
 
 def _is_uneven(columns: Columns, l1: Array, l2: Array) -> bool:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from bayesreg.solvers.accelerated import fista, top_of
 from bayesreg.solvers.columns import GRAM_COLUMNS, Array, Columns, on_support, placed
-from bayesreg.solvers.least_squares import cholesky_solve
+from bayesreg.solvers.newton import newton_steps
 
 STAGES = (1e-4, 1e-7, 1e-9, 1e-11, 1e-13)  # FISTA's tolerances, each followed by an exact solve on the support
 SOLVED, SEARCHED = 1e-13, 1e-15  # a gap over ‖t‖² that ends it: rounding after an exact solve, less where a search came near
@@ -33,18 +35,37 @@ class Groups:
         """‖v_g‖, (G,)."""
         if self.single:
             return np.abs(v)
-        return np.sqrt(np.bincount(self.ids, v * v, len(self.strength)))
+        return np.sqrt(self.sums(v * v))
+
+    def sums(self, v: Array) -> Array:
+        """The sum of the entries of each group, (G,)."""
+        return v if self.single else np.bincount(self.ids, v, len(self.strength))
 
     def spread(self, values: Array) -> Array:
         """One number a group as one an entry."""
         return values if self.single else values[self.ids]
 
-    def gap(self, w: Array, slope: Array, squares: float) -> float:
-        """The duality gap in nats; see `Columns.gap`, with norms for absolute values."""
-        largest = float((self.norms(slope) / self.strength).max(initial=0.0))
-        shrink = 1.0 / max(1.0, largest)
-        held = float(self.strength @ self.norms(w)) - shrink * float(w @ slope)
-        return held + 0.5 * (1 - shrink) ** 2 * squares
+    def gap(self, columns: Columns, l2: Array, w: Array) -> float:
+        """The duality gap at w, in nats: a bound on what is left to gain.
+
+        The dual point is the residual, shrunk by κ until no group's slope exceeds a:
+        gap = Σ (a_g‖w_g‖ − κ w_gᵀs_g) + ½ (1 − κ)² (‖r‖² + Σ cⱼwⱼ²),  s = Aᵀr − c w. No term is negative, nothing cancels.
+
+        Args:
+            columns: The design and the target.
+            l2: c, (p,).
+            w: (p,).
+
+        Returns:
+            Nats, ≥ 0 up to rounding.
+
+        References:
+            Kim, Koh, Lustig, Boyd and Gorinevsky (2007), An interior-point method for large-scale l1-regularized least squares.
+        """
+        slope, squares = columns.slope(w, l2)
+        shrink = 1.0 / max(1.0, float((self.norms(slope) / self.strength).max(initial=0.0)))
+        held = self.strength * self.norms(w) - shrink * self.sums(w * slope)
+        return float(held.sum()) + 0.5 * (1 - shrink) ** 2 * squares
 
     def shrunk(self, v: Array, reach: Array) -> Array:
         """Block soft thresholding: each group's norm falls by `reach`, (G,), and stops at zero."""
@@ -69,23 +90,41 @@ def group_lasso(columns: Columns, groups: Groups, l2: Array, start: Array | None
     References:
         Yuan and Lin (2006), Model selection and estimation in regression with grouped variables.
     """
-    name = "FISTA with Newton steps"
     w = np.zeros(columns.design.shape[1])
     if bool((groups.norms(columns.moment) <= groups.strength).all()):
         return w, 0.0, "every entry is zero"
     w = w if start is None else start
-    walk = _walk(columns, groups, l2)
-    best, gap = w, groups.gap(w, *columns.slope(w, l2))
-    for tolerance in STAGES:
-        w = walk(w, 5000, lambda v, tolerance=tolerance: groups.gap(v, *columns.slope(v, l2)) <= tolerance * columns.squares)
-        for candidate, enough in ((_newton(columns, groups, l2, w), SOLVED), (w, SEARCHED)):
+    best, gap = by_turns(columns, groups, l2, w, _walk(columns, groups, l2), STAGES)
+    return best, gap, "FISTA with Newton steps"
+
+
+def by_turns(
+    columns: Columns, groups: Groups, l2: Array, start: Array, search: Callable[[Array, Any], Array], efforts: Iterable[Any]
+) -> tuple[Array, float]:
+    """A search and exact solves on the support that it found take turns until the duality gap is rounding.
+
+    Args:
+        columns: The design and the target.
+        groups: The groups.
+        l2: c, (p,).
+        start: Where to begin, (p,).
+        search: From a point and an effort to a better point.
+        efforts: One a turn.
+
+    Returns:
+        The best point and its gap in nats.
+    """
+    best, gap = start, groups.gap(columns, l2, start)
+    for effort in efforts:
+        w = search(best, effort)
+        for candidate, enough in ((_exact(columns, groups, l2, w), SOLVED), (w, SEARCHED)):
             if candidate is not None:
-                found = groups.gap(candidate, *columns.slope(candidate, l2))
-                if found < gap:
+                found = groups.gap(columns, l2, candidate)
+                if found <= gap:
                     best, gap = candidate, found
                 if found <= enough * columns.squares:
-                    return candidate, found, name
-    return best, gap, name
+                    return candidate, found
+    return best, gap
 
 
 def _walk(columns: Columns, groups: Groups, l2: Array) -> Any:
@@ -105,44 +144,51 @@ def _walk(columns: Columns, groups: Groups, l2: Array) -> Any:
     product = (lambda v: gram @ v) if formed else (lambda v: design.T @ (design @ v) + l2 * v)
     root = np.sqrt(unit)
     longest = 1 / top_of(lambda v: root * product(root * v), len(root))
-    step, reach = unit * longest, groups.strength / widest * longest
+    step, reach = torch.from_numpy(unit * longest), groups.strength / widest * longest
 
-    def smooth(v: Array) -> tuple[float, Array]:
-        return 0.0, product(v) - columns.moment
+    def slope(v: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(product(v.numpy()) - columns.moment)
 
-    def walk(v: Array, num_steps: int, done: Any) -> Array:
-        prox = lambda z, t: groups.shrunk(z, reach)  # noqa: E731
-        return fista(smooth, prox, None, v, step=step, num_steps=num_steps, search=False, done=done)[0]
+    def prox(v: torch.Tensor, _: Any) -> torch.Tensor:
+        return torch.from_numpy(groups.shrunk(v.numpy(), reach))
+
+    def walk(v: Array, tolerance: float) -> Array:
+        done = lambda z: groups.gap(columns, l2, z.numpy()) <= tolerance * columns.squares  # noqa: E731
+        return fista(slope, prox, torch.from_numpy(v), step=step, num_steps=5000, done=done).numpy()
 
     return walk
 
 
-def _newton(columns: Columns, groups: Groups, l2: Array, w: Array) -> Array | None:
-    """Newton's method where the penalty is smooth: on the groups of w that are not zero; None where that fails."""
+def _exact(columns: Columns, groups: Groups, l2: Array, w: Array) -> Array | None:
+    """Newton's steps where the penalty is smooth: on the groups of w that are not zero; None where there are too many."""
     if groups.single:
         return on_support(columns, groups.strength, l2, w)
     active = np.flatnonzero(groups.spread(groups.norms(w)))
     if not 0 < len(active) <= GRAM_COLUMNS:
         return None
-    part = np.asfortranarray(columns.design[:, active])
+    part, ids, moment = np.asfortranarray(columns.design[:, active]), groups.ids[active], columns.moment[active]
     gram = part.T @ part
     gram[np.diag_indices(len(gram))] += l2[active]
-    ids, v = groups.ids[active], w[active].copy()
     strength, same = groups.strength[ids], ids[:, None] == ids
-    for _ in range(30):
-        norms = groups.norms(placed(v, active, len(w)))[ids]
-        gradient = gram @ v - columns.moment[active] + strength * v / norms
-        curved = gram - same * np.outer(v, v) * (strength / norms**3)
-        curved[np.diag_indices(len(v))] += strength / norms
-        scale = np.sqrt(np.maximum(curved.diagonal(), 1e-300))
-        try:
-            move = cholesky_solve(np.linalg.cholesky(curved / np.outer(scale, scale)), gradient / scale) / scale
-        except np.linalg.LinAlgError:
-            return None
-        length = 1.0
-        while length > 1e-3 and bool((np.bincount(ids, v * (v - length * move), len(groups.strength)) < 0).any()):
+
+    def norms(v: Array) -> Array:
+        return np.sqrt(np.bincount(ids, v * v))[ids]
+
+    def objective(at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        v = at.numpy()
+        pull, unit = gram @ v, v / norms(v)
+        return torch.tensor(v @ (0.5 * pull - moment + strength * unit)), torch.from_numpy(pull - moment + strength * unit)
+
+    def hessian(at: torch.Tensor) -> torch.Tensor:
+        v = at.numpy()
+        size, unit = norms(v), v / norms(v)
+        return torch.from_numpy(gram + np.diag(strength / size) - same * np.outer(unit, unit) * (strength / size))
+
+    def land(at: torch.Tensor, trial: torch.Tensor) -> torch.Tensor:
+        v, move, length = at.numpy(), (trial - at).numpy(), 1.0
+        while length > 1e-3 and bool((np.bincount(ids, v * (v + length * move)) < 0).any()):  # a group would turn round
             length *= 0.5
-        v = v - length * move
-        if length == 1.0 and float(np.abs(move).max()) <= 1e-14 * float(np.abs(v).max()):
-            break
-    return placed(v, active, len(w))
+        return at + length * (trial - at)
+
+    found, _ = newton_steps(torch.from_numpy(w[active]), objective, hessian, land=land, num_steps=30)
+    return placed(found.numpy(), active, len(w))

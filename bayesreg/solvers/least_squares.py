@@ -155,24 +155,14 @@ def ridge(design: Array, t: Array, mean: Array, precision: Array) -> tuple[Array
         gram[np.diag_indices(count)] += precision
     else:
         gram += precision
-    scale = np.sqrt(np.where(gram.diagonal() > 0, gram.diagonal(), 1.0))
-    try:
-        factor = np.linalg.cholesky(gram / np.outer(scale, scale))
-        suspicious = factor.diagonal().min() < _SUSPICIOUS
-    except np.linalg.LinAlgError:
-        suspicious = True
-    if suspicious:
+    inverse = definite(gram, _SUSPICIOUS)
+    if inverse is None:
         elimination = Elimination(design, mean, root_of(precision))
         return elimination.values(t), lambda v: elimination.excess(slope(v))
     found = mean
     for _ in range(2):  # the second step mends the first one's rounding
-        found = found + cholesky_solve(factor, slope(found) / scale) / scale
-
-    def excess(v: Array) -> float:
-        residual = slope(v) / scale
-        return 0.5 * float(residual @ cholesky_solve(factor, residual))
-
-    return found, excess
+        found = found + inverse(slope(found))
+    return found, lambda v: 0.5 * float(slope(v) @ inverse(slope(v)))
 
 
 def _dual_ridge(
@@ -189,15 +179,11 @@ def _dual_ridge(
     r = centred if flat is None else flat.target(centred)
     kernel = (A / pull) @ A.T
     kernel[np.diag_indices(len(kernel))] += 1.0
-    scale = np.sqrt(kernel.diagonal())
-    try:
-        factor = np.linalg.cholesky(kernel / np.outer(scale, scale))
-    except np.linalg.LinAlgError:
-        return None
-    if factor.diagonal().min() < _SUSPICIOUS:
+    inverse = definite(kernel, _SUSPICIOUS)
+    if inverse is None:
         return None
     found = mean.copy()
-    found[~free] += (A.T @ (cholesky_solve(factor, r / scale) / scale)) / pull
+    found[~free] += (A.T @ inverse(r)) / pull
     if flat is not None:
         found[free] = flat.values(t - held @ found[~free])
 
@@ -226,11 +212,26 @@ def _flat(design: Array, mean: Array, free: Array) -> Elimination | None:
         raise Undetermined(direction) from None
 
 
-def cholesky_solve(factor: Array, right: Array) -> Array:
-    """(L Lᵀ)⁻¹ of a right-hand side, for a lower triangular L."""
+def definite(matrix: Array, least: float) -> Callable[[Array], Array] | None:
+    """The inverse of a symmetric matrix as a function of a right-hand side, by Cholesky in the columns' own units.
+
+    Args:
+        matrix: (k, k).
+        least: A pivot of a column of length one below which the matrix counts as singular.
+
+    Returns:
+        The function; None where the matrix is not positive definite, or counts as singular.
+    """
     from scipy.linalg import cho_solve
 
-    return cho_solve((factor, True), right, check_finite=False)
+    scale = np.sqrt(np.where(matrix.diagonal() > 0, matrix.diagonal(), 1.0))
+    try:
+        factor = np.linalg.cholesky(matrix / np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        return None
+    if factor.diagonal().min() < least:
+        return None
+    return lambda right: cho_solve((factor, True), right / scale, check_finite=False) / scale
 
 
 def root_of(precision: Array) -> Array:

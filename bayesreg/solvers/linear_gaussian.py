@@ -310,7 +310,7 @@ def _nonsmooth(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -
     u = torch.from_numpy(exact).to(reduced.problem.dtype).double().numpy()
     if gap is not None and not np.array_equal(u, exact):  # judged as it is given back
         w = u[which] - reduced.centre
-        gap = groups.gap(w, *columns.slope(w, l2)) + reduced.excess(u, penalty.precision)
+        gap = groups.gap(columns, l2, w) + reduced.excess(u, penalty.precision)
     gap = None if gap is None else max(gap, 0.0)
     said = "" if gap is None else f"; duality gap {gap:.1g} nats"
     note = f"{engine}: the model is linear-Gaussian{said}."
@@ -331,7 +331,7 @@ def _by_prox(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> 
     def product(v: torch.Tensor) -> torch.Tensor:
         return A.mT @ (A @ v) if gram is None else gram @ v
 
-    def prox(v: torch.Tensor, t: float) -> torch.Tensor:
+    def prox(v: torch.Tensor, t: Any) -> torch.Tensor:
         return torch.cat([group.prox(v[where], t) for group, where in parts])
 
     def done(v: torch.Tensor) -> bool:
@@ -340,8 +340,7 @@ def _by_prox(reduced: _Reduced, penalty: _Penalty, start: np.ndarray | None) -> 
 
     step = 1 / top_of(lambda v: product(torch.from_numpy(v)).numpy(), len(moment))
     begin = torch.zeros_like(moment) if start is None else torch.from_numpy(start.copy())
-    smooth = lambda v: (0.0, product(v) - moment)  # noqa: E731
-    return fista(smooth, prox, None, begin, step=step, num_steps=_STEPS, search=False, done=done)[0].numpy()
+    return fista(lambda v: product(v) - moment, prox, begin, step=step, num_steps=_STEPS, done=done).numpy()
 
 
 def _measured(problem: AffineProblem, log_joint: LogJoint, data: Data) -> tuple[LinearSolution, float, float]:

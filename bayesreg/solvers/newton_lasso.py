@@ -14,7 +14,7 @@ import torch
 
 from bayesreg.data.rows import Data
 from bayesreg.objective.affine import AffineProblem
-from bayesreg.objective.curvature import gauss_newton, prior_hessian
+from bayesreg.objective.curvature import likelihood_gauss_newton
 from bayesreg.objective.flat import LogJoint
 from bayesreg.solvers.linear_gaussian import solve
 
@@ -75,7 +75,7 @@ def _step(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tensor | No
     x, y = data.full("a proximal Newton step")
     at = u.detach().requires_grad_()
     (slope,) = torch.autograd.grad(log_joint.row_terms(log_joint.layout.unflatten(at), x, y, data.num_data), at)
-    matrix = gauss_newton(log_joint, u, data) - prior_hessian(log_joint, u)
+    matrix = likelihood_gauss_newton(log_joint, u, data)
     if not bool(torch.isfinite(matrix).all()):
         return None
     values, vectors = torch.linalg.eigh(matrix)

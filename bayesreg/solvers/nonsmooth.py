@@ -71,23 +71,27 @@ def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool =
     x, y = data.full("a proximal search")
     nonsmooth = log_joint.nonsmooth
 
-    def smooth(v: torch.Tensor) -> tuple[float, torch.Tensor]:
+    def smooth(v: torch.Tensor) -> torch.Tensor:
+        return -log_joint.prepared(v, x, y, data.num_data, jacobian=jacobian) - penalty(v)
+
+    def penalty(v: torch.Tensor) -> torch.Tensor:
+        return sum((group.energy(v[group.slice]) for group in nonsmooth), v.new_zeros(()))
+
+    def slope(v: torch.Tensor) -> torch.Tensor:
         v = v.detach().requires_grad_()
-        value = -log_joint.prepared(v, x, y, data.num_data, jacobian=jacobian)
-        for group in nonsmooth:
-            value = value - group.energy(v[group.slice])
-        return float(value.detach()), torch.autograd.grad(value, v)[0]
+        return torch.autograd.grad(smooth(v), v)[0]
 
-    def penalty(v: torch.Tensor) -> float:
-        return sum(float(group.energy(v[group.slice])) for group in nonsmooth)
+    @torch.no_grad()
+    def values(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return smooth(v), penalty(v)
 
-    def prox(v: torch.Tensor, t: float) -> torch.Tensor:
+    def prox(v: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         moved = v.clone()
         for group in nonsmooth:
-            moved[group.slice] = group.prox(moved[group.slice], t)
+            moved[group.slice] = group.prox(moved[group.slice], float(t))
         return moved
 
-    u = fista(smooth, prox, penalty, u, step=1.0 / data.num_data, num_steps=num_steps)[0]
+    u = fista(slope, prox, u, step=u.new_tensor([1.0 / data.num_data]), num_steps=num_steps, values=values)
     if u.dtype == torch.float64 and not jacobian and fits(log_joint, data):
         u = proximal_newton(log_joint, u, data)
     return u

@@ -19,6 +19,7 @@ from bayesreg.objective.whole import gradient_of, in_double
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution
 from bayesreg.solvers.failures import FitError, keeping
 from bayesreg.solvers.history import History
+from bayesreg.solvers.newton import newton_steps
 from bayesreg.solvers.progress import ProgressCallback
 
 NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
@@ -144,28 +145,11 @@ def lbfgs(
     return kept.to(dtype)
 
 
-def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool, num_steps: int = 20) -> torch.Tensor:
-    """Newton steps to the last digit, while the Hessian is positive definite and the gradient shrinks.
+def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool) -> torch.Tensor:
+    """`newton_steps` on all rows from near a mode, (P,); never a worse point."""
 
-    Args:
-        log_joint: The objective.
-        u: Near a mode, (P,).
-        data: All rows.
-        jacobian: As for MAP.
-        num_steps: At most.
+    def objective(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value, gradient = gradient_of(log_joint, v, data, jacobian=jacobian)
+        return torch.tensor(-value, dtype=torch.float64, device=v.device), -gradient
 
-    Returns:
-        (P,), never a worse point than `u`.
-    """
-    value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
-    for _ in range(num_steps):
-        factor, info = torch.linalg.cholesky_ex(full_hessian(log_joint, u, data, jacobian=jacobian))
-        if int(info) != 0:
-            break
-        trial = u + torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-        trial_value, trial_gradient = gradient_of(log_joint, trial, data, jacobian=jacobian)
-        slack = 10 * torch.finfo(u.dtype).eps * abs(value)
-        if not (trial_gradient.norm() < gradient.norm() and trial_value >= value - slack):
-            break
-        u, gradient, value = trial, trial_gradient, trial_value
-    return u
+    return newton_steps(u, objective, lambda v: full_hessian(log_joint, v, data, jacobian=jacobian))[0]

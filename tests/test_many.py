@@ -11,7 +11,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.objective import LogJoint, Replicas, full_hessian, gradient_of
-from bayesreg.solvers import Stepper, fit_many, newton, polish
+from bayesreg.solvers import Stepper, fit_many, polish
 from tests.conftest import network
 
 SEEDS = (0, 1, 2)
@@ -168,7 +168,7 @@ def test_ends_of_networks_are_modes(name):
     assert len(history.steps) > 50
     for v, value in zip(u, nats, strict=True):
         assert gradient_of(joints[0], v, data)[0] == pytest.approx(float(value), rel=1e-12)
-        better = polish(joints[0], v, data) if name != "Normal" else newton(joints[0], v, data, False)
+        better = polish(joints[0], v, data)
         assert gradient_of(joints[0], better, data)[0] - float(value) < 1e-6
 
 

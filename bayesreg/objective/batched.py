@@ -26,6 +26,7 @@ from bayesreg.objective.batched_buffers import ReplicaBuffers
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.groups import ReplicaGroup, stacked
 
+HESSIAN_ENTRIES = 2**24  # of what is differentiated at once
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Softsign, nn.Identity)
 
 
@@ -317,7 +318,16 @@ class Replicas:
             found = -(self.losses(self.leaves(u), rows) + self.energies(u)).double()
         return found + self.log_prior_constant + self.num_data.double() * self.log_jacobian
 
-    def hessians(self, u: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
+    @torch.no_grad()
+    def parts(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """F in two parts, (R,) and (R,): what is smooth, and the penalties with a kink."""
+        return self.losses(self.leaves(u)) + self.energies(u, kinks=False), self.energies(u, kinks=True)
+
+    def falling(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Minus the log-joints, (R,) float64, and their gradient, (R, P)."""
+        return -self.objectives(u), self.gradient(u)
+
+    def hessians(self, u: torch.Tensor) -> torch.Tensor:
         """∂²F/∂u∂uᵀ of each replica, (R, P, P); entries at a group's kink may be NaN."""
         layout, groups = self.log_joint.layout, self.groups
 
@@ -332,6 +342,7 @@ class Replicas:
         axes = (0, 0, dims, dims, None if self.weights is None else 0, self.buffers.axes)
         stands, rest = self.model.behaviour, ([g.fields for g in groups], self.x, self.y, self.weights, self.buffers.values)
         if stands.stands(VMAP, FORWARD):
+            chunk = max(1, HESSIAN_ENTRIES // (u.shape[1] * max(u.shape[1], self.num_rows)))
             found = torch.vmap(torch.func.hessian(one), in_dims=axes, chunk_size=chunk)(u.detach(), *rest)
         else:
             each = together(stands, lambda v, *own: hessian(stands, lambda w: one(w, *own), v), axes)

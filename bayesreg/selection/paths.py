@@ -32,10 +32,11 @@ from bayesreg.posteriors.record import stopped
 from bayesreg.selection.model_size import degrees_of_freedom, log_evidence, no_evidence
 from bayesreg.selection.path_result import Path
 from bayesreg.selection.scales import default_scales, matched, power, with_scale
-from bayesreg.solvers.batched import affordable, finish, search_many
+from bayesreg.solvers.batched import search_many
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
+from bayesreg.solvers.last_steps import finish
 from bayesreg.solvers.linear_gaussian import solve_path
 from bayesreg.solvers.progress import ProgressCallback
 
@@ -239,7 +240,7 @@ def _convex_path(parts: list[_Part], joints: list[list[LogJoint]]) -> list[torch
         start = row[0].layout.flatten(part.model.start(*next(part.data.epoch())))
         replicas = _replicas([part], [row])
         starts = start.expand(len(row), -1).double()
-        found.append(finish(replicas.double(), starts, newton=affordable(len(row), part.data.num_data, len(start))))
+        found.append(finish(replicas.double(), starts))
     return found
 
 
@@ -360,7 +361,7 @@ def _evidences(replicas: Replicas, joints: list[LogJoint], data: Data, modes: to
     """Laplace's approximation at the modes of the unconstrained density, (R,); NaN where there is none."""
     if any(s.transform is not None for s in joints[0].layout.in_order):
         density = replicas.of_density()
-        modes = finish(density, modes, newton=affordable(len(modes), replicas.num_rows, modes.shape[1]))
+        modes = finish(density, modes)
 
     def each() -> Iterator[float]:
         for log_joint, u in zip(joints, modes, strict=True):

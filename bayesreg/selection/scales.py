@@ -16,7 +16,7 @@ from bayesreg.model.spec import PriorSpec, Resolved, settled
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
 from bayesreg.priors import Normal
-from bayesreg.solvers.batched import affordable, finish
+from bayesreg.solvers.last_steps import finish
 
 NUM_SCALES = 20
 BELOW, ABOVE = 1e-2, 10.0  # of the prior's own scale, between which a path lies when the data do not say where it begins
@@ -113,7 +113,7 @@ def _leaves_zero(model: BayesianModel, names: Sequence[str], data: Data) -> floa
     for name in names:
         u[:, tight.layout.segments[name].slice] = 0
     null = Replicas([tight], x, y, 1).double()
-    u = finish(null, u.double(), newton=affordable(1, data.num_data, u.shape[1]))
+    u = finish(null, u.double())
     if any(bool(u[:, tight.layout.segments[name].slice].any()) for name in names):
         return None
     gradient = null.gradient(u, kinks=False)

@@ -19,7 +19,7 @@ from bayesreg.solvers.nonsmooth import Fista, polish
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.probe import further
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.quasi_newton import Lbfgs, newton
+from bayesreg.solvers.quasi_newton import Lbfgs
 from bayesreg.solvers.restarts import starts
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
 from bayesreg.solvers.stepwise import Adam, ProximalAdam
@@ -56,7 +56,6 @@ __all__ = [
     "keeping",
     "known_solvers",
     "lasso",
-    "newton",
     "polish",
     "rescuing",
     "resolve_batch",

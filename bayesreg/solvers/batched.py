@@ -7,8 +7,7 @@ on what is not zero, so that a convex problem ends at its mode to about ten digi
 with Adam's steps: its objective in training is another one than that of evaluation.
 
 Why a single fit is not R = 1 here: it must take what `Replicas` refuse (dropout, unknown scales, priors on outputs, streamed
-rows), Adam's fused kernel rounds otherwise than these in-place products, and FISTA and Newton here judge each fit by its own
-value, where `accelerated` may know the step and `quasi_newton` watches the gradient. One code would change recorded numbers.
+rows), and Adam's fused kernel rounds otherwise than these in-place products. The steps that end them are the same: `finish`.
 """
 
 from __future__ import annotations
@@ -18,24 +17,18 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
-from bayesreg.solvers.accelerated import fista
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
+from bayesreg.solvers.last_steps import finish
 from bayesreg.solvers.loop import Schedule
-from bayesreg.solvers.newton import newton_steps
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.steps import BETAS, pace
 
-NEWTON_WORK = 4 * 10**9  # replicas × rows × unknowns², up to which Newton's steps end the fits
-NEWTON_PARAMETERS = 500
-HESSIAN_ENTRIES = 2**24  # of what is differentiated at once
-POLISH_STEPS = 200
 POLISH_WORK = 10**9  # replicas × rows × unknowns up to which the fits end by full-batch steps at all
 
 
@@ -133,15 +126,10 @@ def search_many(
     if num_steps:
         batches = row_batches(replicas.num_rows, batch_size, generator, u.device)
         u = descend(replicas, u, Schedule(num_steps, learning_rate), batches, report, history)
-    rows, work = replicas.num_rows, replicas.num_rows * u.numel()
+    work = replicas.num_rows * u.numel()
     if batch_size is None and not replicas.normalised and (work <= POLISH_WORK or not num_steps):
-        u = finish(replicas.double(), u.double(), newton=affordable(len(u), rows, u.shape[1])).to(starts.dtype)
+        u = finish(replicas.double(), u.double()).to(starts.dtype)
     return u
-
-
-def affordable(num_replicas: int, num_rows: int, size: int) -> bool:
-    """Whether Newton's steps end the fits."""
-    return size <= NEWTON_PARAMETERS and num_replicas * num_rows * size**2 <= NEWTON_WORK
 
 
 def descend(
@@ -224,90 +212,6 @@ class Stepper:
                 part, own = self.u[:, group.first.slice], step[:, group.first.slice]
                 part.copy_(group.prox(part, ahead * self.per_row / own))
         return loss
-
-
-def finish(replicas: Replicas, u: torch.Tensor, *, newton: bool, num_steps: int = 60, rounds: int = 40) -> torch.Tensor:
-    """From near the modes to the modes, on all rows.
-
-    Newton's steps on what is not zero and accelerated proximal steps take turns until no fit moves; where Hessians are not
-    affordable there are `POLISH_STEPS` proximal steps.
-
-    Args:
-        replicas: The problems, best in float64.
-        u: (R, P), near modes.
-        newton: Whether the Hessians are affordable.
-        num_steps: Proximal steps between two attempts by Newton's.
-        rounds: Attempts at most.
-
-    Returns:
-        (R, P), never a worse point in any fit.
-    """
-    if not newton or not replicas.model.behaviour.stands(VMAP, FORWARD):
-        return accelerate(replicas, u, POLISH_STEPS)
-    going = torch.arange(len(u), device=u.device)
-    u = u.clone()
-    for _ in range(rounds):
-        part = replicas if len(going) == len(u) else replicas.part(going)
-        found, arrived = _newton(part, u[going])
-        u[going] = found
-        if bool(arrived.all()):
-            break
-        going, part = going[~arrived], part.part((~arrived).nonzero()[:, 0])
-        u[going] = accelerate(part, u[going], num_steps)
-    return u
-
-
-def accelerate(replicas: Replicas, u: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """`fista` on all fits, (R, P), so many steps at most; never a worse point in any fit."""
-
-    @torch.no_grad()
-    def values(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        smooth = replicas.losses(replicas.leaves(v)) + replicas.energies(v, kinks=False)
-        return smooth, replicas.energies(v, kinks=True)
-
-    def prox(v: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        moved = v.clone()
-        for group in replicas.nonsmooth:
-            part = group.first.slice
-            moved[:, part] = group.prox(moved[:, part], step)
-        return moved
-
-    slope = lambda v: replicas.gradient(v, kinks=False)  # noqa: E731
-    return fista(slope, prox, u, step=1 / replicas.num_data[:, None], num_steps=num_steps, values=values)
-
-
-def _newton(replicas: Replicas, u: torch.Tensor, num_steps: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    """Newton's steps on what is not held at zero, each fit as long as it gains.
-
-    Returns:
-        (R, P), and whether each has arrived, (R,): its last step was rounding, and no entry at zero wants to leave it.
-    """
-    chunk = max(1, HESSIAN_ENTRIES // (u.shape[1] * max(u.shape[1], replicas.num_rows)))
-    kinked = torch.zeros(u.shape[1], dtype=torch.bool, device=u.device)
-    crossed = kinked.clone()  # where a step over the kink ends on it
-    for group in replicas.nonsmooth:
-        kinked[group.first.slice], crossed[group.first.slice] = True, group.first.elementwise
-    u, arrived = newton_steps(
-        u,
-        lambda v: (-replicas.objectives(v), replicas.gradient(v)),
-        lambda v: replicas.hessians(v, chunk),
-        free=lambda v: ~kinked | (v != 0),
-        land=lambda v, trial: torch.where(crossed & (trial * v < 0), 0.0, trial),
-        num_steps=num_steps,
-    )
-    return u, arrived & ~_wants_to_leave(replicas, u)
-
-
-def _wants_to_leave(replicas: Replicas, u: torch.Tensor) -> torch.Tensor:
-    """Whether an entry at a kink would leave it in a proximal step, (R,)."""
-    gradient = replicas.gradient(u, kinks=False)
-    step = 1 / replicas.num_data[:, None]
-    found = torch.zeros(len(u), dtype=torch.bool, device=u.device)
-    for group in replicas.nonsmooth:
-        part = group.first.slice
-        moved = group.prox(u[:, part] - step * gradient[:, part], step)
-        found |= ((u[:, part] == 0) & (moved != 0)).any(1)
-    return found
 
 
 def row_batches(

@@ -1,4 +1,4 @@
-"""The last stretch to a mode on a kink: FISTA on all rows of any model, ended by proximal Newton steps."""
+"""The last stretch to a mode on a kink: FISTA on all rows of any model, in turn with Newton's steps."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from typing import ClassVar
 
 import torch
 
+from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data.rows import Data
 from bayesreg.objective.affine import is_affine
+from bayesreg.objective.alone import Alone
 from bayesreg.objective.first_order import exact_zeros
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import in_double
-from bayesreg.solvers.accelerated import fista
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution
 from bayesreg.solvers.history import History
-from bayesreg.solvers.newton_lasso import fits, proximal_newton
+from bayesreg.solvers.last_steps import NEWTON_PARAMETERS, TURN, accelerate, take_turns
 from bayesreg.solvers.progress import ProgressCallback
+
+DAMPING = 1e3  # of Newton's steps: proximal steps alone would not leave a saddle in time
 
 
 class Fista(AbstractSolver):
@@ -56,45 +59,30 @@ class Fista(AbstractSolver):
 
 
 def polish(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False, num_steps: int = 400) -> torch.Tensor:
-    """`fista` on all rows of any model, ended by proximal Newton steps where their matrix is small.
+    """Proximal steps on all rows of any model, in turn with Newton's on what is not zero where the matrix is small.
 
     Args:
         log_joint: The objective, best in float64.
         u: Where to begin, (P,) unconstrained.
         data: All rows in memory.
         jacobian: Add log |dθ/du| to the objective.
-        num_steps: Steps at most.
+        num_steps: Proximal steps at most.
 
     Returns:
         (P,), never a worse point than `u`.
     """
-    x, y = data.full("a proximal search")
-    nonsmooth = log_joint.nonsmooth
+    alone = Alone(log_joint, data, jacobian=jacobian)
+    if u.dtype != torch.float64 or jacobian or not _has_turns(log_joint):
+        return accelerate(alone, u[None], num_steps)[0]
+    return take_turns(alone, accelerate(alone, u[None], TURN), max(1, num_steps // TURN), DAMPING)[0]
 
-    def smooth(v: torch.Tensor) -> torch.Tensor:
-        return -log_joint.prepared(v, x, y, data.num_data, jacobian=jacobian) - penalty(v)
 
-    def penalty(v: torch.Tensor) -> torch.Tensor:
-        return sum((group.energy(v[group.slice]) for group in nonsmooth), v.new_zeros(()))
-
-    def slope(v: torch.Tensor) -> torch.Tensor:
-        v = v.detach().requires_grad_()
-        return torch.autograd.grad(smooth(v), v)[0]
-
-    @torch.no_grad()
-    def values(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return smooth(v), penalty(v)
-
-    def prox(v: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        moved = v.clone()
-        for group in nonsmooth:
-            moved[group.slice] = group.prox(moved[group.slice], float(t))
-        return moved
-
-    u = fista(slope, prox, u, step=u.new_tensor([1.0 / data.num_data]), num_steps=num_steps, values=values)
-    if u.dtype == torch.float64 and not jacobian and fits(log_joint, data):
-        u = proximal_newton(log_joint, u, data)
-    return u
+def _has_turns(log_joint: LogJoint) -> bool:
+    """True where penalties are convex, on the weights alone and with kinks at zero, and the Hessian is small."""
+    convex = all(s.transform is None and s.latent.prior.convex for s in log_joint.layout.in_order)
+    at_zero = all(group.elementwise or group.prior.shrinks_groups for group in log_joint.nonsmooth)
+    small = log_joint.layout.size <= NEWTON_PARAMETERS and log_joint.model.behaviour.stands(VMAP, FORWARD)
+    return convex and at_zero and small and not log_joint.linked and not log_joint.model.outputs
 
 
 def can_polish(log_joint: LogJoint, data: Data, batch_size: int | None) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data.rows import Data
-from bayesreg.objective.curvature import full_hessian
+from bayesreg.objective.alone import Alone
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.pieces import is_nonsmooth
 from bayesreg.objective.training_copy import TrainingCopy
@@ -19,10 +19,9 @@ from bayesreg.objective.whole import gradient_of, in_double
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution
 from bayesreg.solvers.failures import FitError, keeping
 from bayesreg.solvers.history import History
-from bayesreg.solvers.newton import newton_steps
+from bayesreg.solvers.last_steps import NEWTON_PARAMETERS, newton_on_support
 from bayesreg.solvers.progress import ProgressCallback
 
-NEWTON_PARAMETERS = 500  # up to here a full Hessian costs less than the search it finishes
 LOOPED_PARAMETERS = 100  # the same where its columns cannot be found side by side
 NUM_STEPS = 2000
 
@@ -141,15 +140,5 @@ def lbfgs(
     history.record(found.nit + 1, -best * data.num_data)
     history.notes.append(f"L-BFGS: {found.nit} steps, {found.nfev} evaluations; it stopped with {found.message!r}.")
     if log_joint.layout.size <= (NEWTON_PARAMETERS if log_joint.model.behaviour.stands(VMAP, FORWARD) else LOOPED_PARAMETERS):
-        kept = newton(log_joint, kept, data, jacobian)
+        kept = newton_on_support(Alone(log_joint, data, jacobian=jacobian), kept[None])[0][0]
     return kept.to(dtype)
-
-
-def newton(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool) -> torch.Tensor:
-    """`newton_steps` on all rows from near a mode, (P,); never a worse point."""
-
-    def objective(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        value, gradient = gradient_of(log_joint, v, data, jacobian=jacobian)
-        return torch.tensor(-value, dtype=torch.float64, device=v.device), -gradient
-
-    return newton_steps(u, objective, lambda v: full_hessian(log_joint, v, data, jacobian=jacobian))[0]

@@ -105,11 +105,6 @@ class Replicas:
         """The same in training mode; each tensor that is written there is one of `buffers`."""
         return self._vmapped(self.model.behaviour.training_copy())
 
-    @property
-    def smooth(self) -> bool:
-        """True where no penalty has a kink."""
-        return not self.nonsmooth
-
     def double(self) -> Replicas:
         """The same problems in float64."""
         if self.model.like.dtype == torch.float64:

@@ -60,11 +60,10 @@ def prior_product(log_joint: LogJoint, u: torch.Tensor, v: torch.Tensor, *, jaco
     """The prior's part of `hessian_product`, (P,)."""
     with torch.enable_grad():
         w = u.detach().requires_grad_()
-        energy = log_joint.energy(w) - (log_joint.layout.log_jacobian(w) if jacobian else 0.0)
-        if not isinstance(energy, torch.Tensor) or not energy.requires_grad:
-            return torch.zeros_like(v)
+        energy = torch.as_tensor(log_joint.energy(w) - (log_joint.layout.log_jacobian(w) if jacobian else 0.0))
+        slope = behaviour.pulled_back(energy, w, create_graph=True)
         # a group's norm has no second derivative where the group is zero; the kink holds it there, and it does not count
-        return _again(energy, w, v).nan_to_num(0.0, 0.0, 0.0)
+        return behaviour.pulled_back(slope, w, v).nan_to_num(0.0, 0.0, 0.0)
 
 
 def hessian_product(
@@ -290,12 +289,3 @@ def newton_gain(
     inverse = LinearOperator(shape, matvec=lambda v: v.reshape(-1) / weights, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     found, left = cg(matrix, right, rtol=0.0, atol=slack, maxiter=num_products, M=inverse)
     return 0.5 * float(right @ found), left == 0
-
-
-def _again(value: torch.Tensor, w: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """∂²value/∂w∂wᵀ times v."""
-    (gradient,) = torch.autograd.grad(value, w, create_graph=True, allow_unused=True)
-    if gradient is None or not gradient.requires_grad:
-        return torch.zeros_like(v)
-    (found,) = torch.autograd.grad(gradient, w, v, allow_unused=True)
-    return torch.zeros_like(v) if found is None else found.detach()

@@ -27,7 +27,7 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.last_steps import finish
 from bayesreg.solvers.loop import Schedule
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.steps import BETAS, pace
+from bayesreg.solvers.steps import move_moments, pace
 
 POLISH_WORK = 10**9  # replicas × rows × unknowns up to which the fits end by full-batch steps at all
 
@@ -200,8 +200,7 @@ class Stepper:
             self.replicas.add_slopes(gradient, self.u, kinks=False)
             gradient.mul_(self.per_row)
             self.count += 1
-            first.lerp_(gradient, 1 - BETAS[0])
-            second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+            move_moments(gradient, first, second)
             ahead, floor, whole = pace(self.count, rate)
             torch.sqrt(second, out=step).add_(floor)
             for group in self.replicas.nonsmooth:

@@ -19,14 +19,8 @@ TURN, TURNS = 60, 40  # proximal steps between two attempts by Newton's, and att
 STEPS = 200  # proximal steps where there are no Newton's
 
 
-def affordable(problem: Replicas, size: int) -> bool:
-    """Whether Newton's steps end fits of so many unknowns."""
-    work = problem.num_replicas * problem.num_rows * size**2
-    return size <= NEWTON_PARAMETERS and work <= NEWTON_WORK and problem.model.behaviour.stands(VMAP, FORWARD)
-
-
 def finish(problem: Replicas, u: torch.Tensor) -> torch.Tensor:
-    """`take_turns` where the Hessians of R fits are affordable, else a number of proximal steps.
+    """`take_turns` where the Hessians of R fits are affordable, else proximal steps.
 
     Args:
         problem: Best in float64.
@@ -35,7 +29,10 @@ def finish(problem: Replicas, u: torch.Tensor) -> torch.Tensor:
     Returns:
         (R, P), never a worse point in any fit.
     """
-    return take_turns(problem, u) if affordable(problem, u.shape[1]) else accelerate(problem, u, STEPS)
+    size = u.shape[1]
+    affordable = size <= NEWTON_PARAMETERS and len(u) * problem.num_rows * size**2 <= NEWTON_WORK
+    newton = affordable and problem.model.behaviour.stands(VMAP, FORWARD)
+    return take_turns(problem, u) if newton else accelerate(problem, u, STEPS)
 
 
 def take_turns(problem: Replicas | Alone, u: torch.Tensor, turns: int = TURNS, damping: float = 0.0) -> torch.Tensor:

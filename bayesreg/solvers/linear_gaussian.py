@@ -226,13 +226,12 @@ class _Reduced:
         return self.elimination.excess(self.elimination.design.T @ residual - pulled)
 
 
-def solve(problem: AffineProblem, log_joint: LogJoint, start: torch.Tensor | None = None) -> LinearSolution:
+def solve(problem: AffineProblem, log_joint: LogJoint) -> LinearSolution:
     """The mode.
 
     Args:
         problem: What `affine_problem` gave.
         log_joint: The model whose priors hold; its layout is that of the problem.
-        start: A point to begin from, (P,).
 
     Returns:
         The solution and its duality gap.
@@ -240,18 +239,15 @@ def solve(problem: AffineProblem, log_joint: LogJoint, start: torch.Tensor | Non
     Raises:
         ValueError: If the data do not determine a weight whose prior is flat; it is named.
     """
-    return solve_path(problem, [log_joint], start)[0]
+    return solve_path(problem, [log_joint])[0]
 
 
-def solve_path(
-    problem: AffineProblem, log_joints: Sequence[LogJoint], start: torch.Tensor | None = None
-) -> list[LinearSolution]:
+def solve_path(problem: AffineProblem, log_joints: Sequence[LogJoint]) -> list[LinearSolution]:
     """The modes of models that differ in their priors' scales alone, each begun from its neighbour with a larger penalty.
 
     Args:
         problem: What `affine_problem` gave for one of them.
         log_joints: The models, of one layout.
-        start: Where the first one begins, (P,).
 
     Returns:
         One solution a model, in the order of `log_joints`.
@@ -263,7 +259,7 @@ def solve_path(
     strengths = [_strength(penalty) for penalty in penalties]
     solutions: dict[int, LinearSolution] = {}
     reduced: _Reduced | None = None
-    at = None if start is None else start.detach().double().cpu().numpy()
+    at = None
     for i in sorted(range(len(penalties)), key=lambda i: -strengths[i]):
         penalty = penalties[i]
         if not len(penalty.nonsmooth):

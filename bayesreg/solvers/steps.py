@@ -19,9 +19,10 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
 
-def adam_moments(gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Adam's running means of the gradient and its square after one more gradient, in the gradient's shape."""
-    return torch.lerp(first, gradient, 1 - BETAS[0]), torch.lerp(second, gradient.square(), 1 - BETAS[1])
+def move_moments(gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> None:
+    """Adam's running means of the gradient and its square after one more gradient, in place, in the gradient's shape."""
+    first.lerp_(gradient, 1 - BETAS[0])
+    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
 
 
 def pace(count: int, rate: float) -> tuple[float, float, float]:
@@ -85,7 +86,7 @@ def adam(
     Returns:
         The new u, first and second, and the metric in which the step was taken.
     """
-    first, second = adam_moments(gradient, first, second)
+    first, second = torch.lerp(first, gradient, 1 - BETAS[0]), torch.lerp(second, gradient.square(), 1 - BETAS[1])
     step = shared(metric(second, numbers[0], numbers[1]), nonsmooth)
     return u - step * first * numbers[2], first, second, step
 

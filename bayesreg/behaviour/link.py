@@ -1,4 +1,4 @@
-"""Whether a network for classes ends with a layer that makes probabilities itself, which its likelihood would do again.
+"""Whether a network for classes ends with softmax or sigmoid, which its likelihood would apply a second time.
 
 Bernoulli: P(y = 1) = sigmoid(f),   Categorical: P(y = k) = softmax(f)ₖ;   f are logits, any real numbers.
 softmax(log_softmax(f)) = softmax(f), so that a last LogSoftmax changes nothing; softmax and sigmoid do.
@@ -35,12 +35,12 @@ _SAME_VALUES = {
 
 
 class _Makers(TorchDispatchMode):
-    """Remembers which operation made each tensor, through those that only change its shape or type."""
+    """Records which operation made each tensor, seen through operations that only change shape or type."""
 
     def __init__(self) -> None:
         super().__init__()
         self._made: dict[int, str] = {}
-        self._alive: list[torch.Tensor] = []  # an id is a tensor's for as long as it lives
+        self._alive: list[torch.Tensor] = []  # an id is unique only while its tensor lives
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -59,14 +59,10 @@ class _Makers(TorchDispatchMode):
 
 
 def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torch.Tensor]) -> tuple[str, ...]:
-    """Refuse a network for classes that makes probabilities itself, where the likelihood would do so again.
+    """Refuse a network that already ends with probabilities, where the likelihood makes them from logits.
 
-    Args:
-        likelihood: What the output goes into.
-        forward: The output of a few rows, (B,) or (B, K), with the weights times a number.
-
-    Returns:
-        A note where the network ends with a LogSoftmax, which changes nothing; nothing otherwise.
+    `forward(c)` is the output of a few rows, (B,) or (B, K), with the weights times c. Returned is a note where the network
+    ends with a LogSoftmax, which changes nothing; else nothing.
 
     Raises:
         ValueError: If the network ends with probabilities.
@@ -86,11 +82,9 @@ def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torc
 
 
 def normaliser(forward: Callable[[float], torch.Tensor], binary: bool) -> str:
-    """What a network ends with that makes probabilities: "softmax", "sigmoid", …, or an empty text.
+    """The last step of a network that gives probabilities: "softmax", "sigmoid", …, or an empty text.
 
-    Args:
-        forward: The output of a few rows, (B,) or (B, K), with the weights times a number.
-        binary: Whether there is one logit a row.
+    `forward` is as for `checked_link`; `binary` says that there is one logit a row.
     """
     with torch.no_grad():
         with _Makers() as heard:

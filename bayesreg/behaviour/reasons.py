@@ -11,14 +11,14 @@ from bayesreg.behaviour.training import unlike_torch
 if TYPE_CHECKING:
     from bayesreg.behaviour.base import Behaviour
 
-EVIDENCE = "evidence"  # a Laplace approximation of it
+EVIDENCE = "evidence"  # by a Laplace approximation
 COMPILING = "compiling"  # a whole training step
-ROW_WEIGHTS = "row weights"  # rows that count other than once
+ROW_WEIGHTS = "row weights"  # rows with counts other than one
 MANY_FITS = "many fits"  # at once
 EACH_ROW = "each row by itself"  # in evaluation
-BATCH_STATISTICS = "batch statistics"  # taking them anew
-BY_ROWS = "by the rows at hand"  # a network that normalises so in every mode
-AS_IT_STANDS = "as it stands"  # one function, whatever rows come
+BATCH_STATISTICS = "batch statistics"  # taken anew over rows
+BY_ROWS = "by the rows at hand"  # normalisation by the current rows in every mode
+AS_IT_STANDS = "as it stands"  # the same function whatever rows come
 PREDICTION = "prediction"
 
 

@@ -8,9 +8,6 @@ from bayesreg.model.model import BayesianModel
 def check_has_mode(model: BayesianModel) -> None:
     """Refuse a model that has no mode.
 
-    Args:
-        model: The model.
-
     Raises:
         ValueError: If a prior's scale is unknown, or a density has a pole.
     """

@@ -1,6 +1,6 @@
-"""A person's own file, or a data set at hand, as arrays that a network can be fitted on.
+"""A user's file, or a bundled data set, as arrays for a network.
 
-What was done to the columns is said in `Table.encoding`, for the report; what only a guess could read is refused.
+`Table.encoding` says what was done to the columns, for the report; what could only be guessed is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Arrays to fit on, with the names and the sentences that say where they came from.
+    """Arrays to fit on, with their names and sentences on where they came from.
 
     Attributes:
         X: Inputs, (N, D), float64, in the file's own units.

@@ -132,7 +132,7 @@ class AbstractBoundModel(AbstractModel):
         return bound, Data(stream.num_data, None, None, stream, prepare)
 
     def _measured(self, raw: Iterable[Any], whole: bool = False) -> tuple[Self, Any]:
-        """The model with the shape of a row and, where needed, the statistics from one pass over the raw pairs; and a first pair.
+        """The model with the shape of a row and, where needed, the statistics from one pass over the raw pairs; the first pair.
 
         `whole` asks for the pass over all of them in any case.
 

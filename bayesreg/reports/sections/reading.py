@@ -1,4 +1,4 @@
-"""What the page's words mean, for a reader who has not met them."""
+"""The report's glossary, for readers who are new to the words."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GLOSSARY: dict[str, str] = {
 
 @final
 class Reading(AbstractSection):
-    """The glossary, with what other sections add to it."""
+    """The glossary, with the entries of other sections."""
 
     id: ClassVar[str] = "reading"
     title: ClassVar[str] = "Words"

@@ -229,7 +229,7 @@ class Comparison:
             if any(d.monte_carlo > max(SHARE * d.sampling_se, _LEAST) for d in decided) and error.error > _LEAST:
                 found.append(
                     f"{name}: its log density rests on {error.num_samples:,} draws and may be off by {number(error.error, 2)} "
-                    "nats over all rows, more than a tenth of a Δ's standard error; ± holds that too."
+                    "nats over all rows, more than a tenth of a Δ's standard error; ± includes that."
                 )
             if error.few:
                 found.append(

@@ -199,7 +199,7 @@ def _compare(saved: _Saved, model: BayesianModel, posterior: AbstractPosterior, 
         found = [difference for difference in found if difference not in code]
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-        advice = ", or pass allow_changed_code=True where it still says the same" if len(found) == len(code) else ""
+        advice = ", or pass allow_changed_code=True if it still computes the same" if len(found) == len(code) else ""
         raise ValueError(
             f"the module must be that of the fit, but {'; '.join(found[:3])}{more}; build it as it was at the fit{advice}."
         )

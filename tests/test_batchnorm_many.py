@@ -261,7 +261,9 @@ def test_what_a_module_does_in_training_by_itself_is_found_beside_batch_normalis
     assert not model.behaviour.own_code
     model, _ = br.BayesianModel(Averaged().double()).ingest(x, y)
     assert model.behaviour.own_code
-    with pytest.raises(ValueError, match=r"many fits .* fixed network .* own code makes Averaged another one in training; fit"):
+    with pytest.raises(
+        ValueError, match=r"many fits .* fixed network .* own code makes Averaged another function in training; fit"
+    ):
         check_replicable(LogJoint(model))
     with pytest.raises(ValueError, match="the forward of Masked draws numbers of its own"):
         br.BayesianModel(Masked().double()).ingest(x, y)

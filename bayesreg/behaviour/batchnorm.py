@@ -152,7 +152,7 @@ def described(module: nn.Module) -> str | None:
     if found is None:
         return AVERAGES
     return {
-        "statistics": "the statistics of the rows beside it: the network keeps none",
+        "statistics": "the statistics of the other rows: the network keeps none",
         "training": _unwritten(module),
     }[found[0]]
 
@@ -247,7 +247,7 @@ def statistics(
         names = [name or "the network" for name, layer in layers.items() if order.count(layer) > 1]
         if names:
             raise ValueError(
-                f"a batch normalisation must be met once in a pass to have one set of statistics, but {', '.join(names)} is "
+                f"a batch normalisation must be used once in a pass to have one set of statistics, but {', '.join(names)} is "
                 "met twice; use a layer of its own at each place."
             )
         if len(x) > rows:

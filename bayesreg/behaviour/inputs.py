@@ -47,7 +47,7 @@ class Indices:
         """
         if self.all and not self.cast and x.is_floating_point():
             raise ValueError(
-                f"X must hold whole numbers where an embedding takes it as it comes, but {x.dtype} came; pass X.astype(int), "
+                f"X must hold whole numbers where an embedding uses it directly, but {x.dtype} came; pass X.astype(int), "
                 "or let the network's forward cast it, x.long()."
             )
         for column, size in self.sizes.items():
@@ -89,14 +89,14 @@ def index_columns(module: nn.Module, found: Indices | None, x: torch.Tensor) -> 
         if not x.is_floating_point():
             return tuple(range(x.shape[1]))
         raise ValueError(
-            "standardize=True must tell indices from numbers, but it cannot be seen which columns of X the network's "
-            "embedding takes; pass standardize=False, and put layers.Standardize before the numbers."
+            "standardize=True must tell indices from numbers, but it is not clear which columns of X the network's "
+            "embedding uses; pass standardize=False, and put layers.Standardize before the numbers."
         )
     if not found.all and not found.cast:
         number = next(column for column in range(found.width) if column not in found.columns)
         raise ValueError(
-            f"standardize=True makes fractions of the numbers in X (column {number}), but the network takes column "
-            f"{found.columns[0]} for an index as it comes; let its forward cast it, x[:, {found.columns[0]}].long(), or "
+            f"standardize=True makes fractions of the numbers in X (column {number}), but the network uses column "
+            f"{found.columns[0]} directly as an index; let its forward cast it, x[:, {found.columns[0]}].long(), or "
             "pass standardize=False."
         )
     return found.columns

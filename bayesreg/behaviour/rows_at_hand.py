@@ -42,9 +42,7 @@ class ByBatch(nn.Module):
         if self.fixed is not None:
             mean, variance = self.fixed
         elif x.numel() == x.shape[1]:
-            raise ValueError(
-                "batch normalisation by the rows at hand needs two values a channel at least, but one row came; pass more rows."
-            )
+            raise ValueError("batch statistics need at least two values a channel, but one row came; pass more rows.")
         else:
             variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
         if self.kept is not None:

@@ -71,7 +71,7 @@ def own_code(model: Model, x: torch.Tensor) -> bool:
     for layer in filter(kinds.moves, module.modules()):
         layer.eval()
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    check_draws(model.module, lambda: model.forward(values, rows, copied(module)), "which no fit could switch")
+    check_draws(model.module, lambda: model.forward(values, rows, copied(module)), "which no fit can switch off")
     with torch.no_grad(), drawing(0):
         trained, settled = model.forward(values, rows, module), model.forward(values, rows)
     changed = any(not torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())

@@ -113,8 +113,8 @@ def check_backward(model: Model, x: torch.Tensor) -> bool:
     slopes = [own.get_parameter(key).grad for key in values]
     if reason or all(slope is None for slope in slopes):
         raise ValueError(
-            f"the output of {name} must have a gradient with respect to its weights, but {reason or 'no weight has one'}; take "
-            "out what cuts it (torch.no_grad, detach, .item(), argmax, NumPy, a quantised layer), or give such a step a "
+            f"the output of {name} must have a gradient with respect to its weights, but {reason or 'no weight has one'}; "
+            "remove what stops it (torch.no_grad, detach, .item(), argmax, NumPy, a quantised layer), or give such a step a "
             "backward pass."
         )
     changed = [key for key, value in values.items() if not torch.equal(own.get_parameter(key).to(value.dtype), value)]

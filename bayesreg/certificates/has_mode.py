@@ -22,7 +22,7 @@ def check_has_mode(model: BayesianModel) -> None:
     for name, latent in model.latents.items():
         if latent.parents and not latent.prior.smooth:
             raise ValueError(
-                f"a mode on a kink must have a known scale, but that of {name}, {latent.prior}, hangs on the unknown noise; "
+                f"a mode on a kink must have a known scale, but that of {name}, {latent.prior}, depends on the unknown noise; "
                 "fix noise_scale to a number, take Normal in its place, or a posterior method such as MeanField."
             )
         if not latent.prior.bounded and not latent.is_noise:

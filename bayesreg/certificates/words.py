@@ -170,7 +170,7 @@ def _no_mode(found: NoMode, spell: Spelling) -> str:
         case Cause.ROWS_USED_UP:
             return (
                 f"the noise collapsed: {found.weights:,.0f} well-determined weights use up the N = {found.num_data:,} rows, so "
-                f"that nothing is left to judge it by and the density is all but unbounded; {_NOISE}, {tighter}, shrink the "
+                f"that none are left to estimate it and the density is nearly unbounded; {_NOISE}, {tighter}, shrink the "
                 f"network, or take a posterior method such as {spell(_MEAN_FIELD)}"
             )
         case Cause.SEPARATED:
@@ -187,7 +187,7 @@ def _unusable(c: Certificate, spell: Spelling) -> str:
 def _other_objective(c: Certificate, spell: Spelling) -> str:
     trained = c.training
     why = " and ".join(trained.layers) or "the network itself"
-    said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
+    said = f"Not certified: in training, {why} made the objective differ from evaluation; judge this fit by held-out rows."
     if trained.trend is None:
         return said
     change = f"changed by {trained.trend.rise:+.1f} nats (Monte Carlo error {trained.trend.error:.1f})"

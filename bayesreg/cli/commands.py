@@ -112,7 +112,7 @@ NumSamples = Annotated[
         "Draws from each posterior for its predictions; as many as their comparison needs if not given.", _REPORT, metavar="S"
     ),
 ]
-Out = Annotated[Path, _option("The report; its numbers go beside it as .json.", _REPORT, metavar="HTML", show_default=True)]
+Out = Annotated[Path, _option("The report; its numbers go next to it as .json.", _REPORT, metavar="HTML", show_default=True)]
 Force = Annotated[bool, _option("Replace a report that is there.", _REPORT, "--force")]
 SomePrior = Annotated[
     str, typer.Argument(metavar="PRIOR", help="Normal, Laplace, ElasticNet or Flat, for example 'Normal(0.5)'.")

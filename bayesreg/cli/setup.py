@@ -121,7 +121,7 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--num-samples must be a whole number >= 1, but {settings.num_samples} came; pass for example 1000.")
     out = settings.out
     if out.suffix != ".html":
-        raise ValueError(f"--out must end in .html, but {str(out)!r} came; the numbers go beside it as .json.")
+        raise ValueError(f"--out must end in .html, but {str(out)!r} came; the numbers go next to it as .json.")
     try:
         str(out).encode()
     except UnicodeEncodeError:

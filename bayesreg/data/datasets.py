@@ -307,7 +307,7 @@ def _select(frame: pd.DataFrame, target: str, drop_columns: Sequence[str]) -> pd
         raise ValueError(f"every column must have a name, but {came}; name it, or pass drop_columns={unnamed}.")
     if len(left) < 2 or len(frame) == 0:
         came = f"{counted(len(frame), 'row')} of {some(map(repr, left))} came"
-        raise ValueError(f"a feature beside the target, and rows of data, must be left, but {came}; add some.")
+        raise ValueError(f"a feature besides the target, and rows of data, must remain, but {came}; add some.")
     return frame.drop(columns=drop)
 
 
@@ -348,5 +348,5 @@ def _read_numbers(file: Path, size: int | None = None) -> np.ndarray:
             raise ValueError(f"other than different whole numbers from 0 to {size - 1}")
         return values.ravel().astype(np.int64)
     except (OSError, ValueError) as error:
-        must = f"{file.name} must stand in the folder and hold numbers"
+        must = f"{file.name} must be in the folder and hold numbers"
         raise ValueError(f"{must}, but this came: {error}; check the folder, the split and the file.") from error

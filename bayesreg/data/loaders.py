@@ -161,14 +161,14 @@ def _columns(data: Dataset, targets: bool = True) -> tuple[Any, ...]:
         ValueError: If it has no length, or no rows.
     """
     if isinstance(data, IterableDataset):
-        raise ValueError("an IterableDataset must come inside a DataLoader, with num_data=N said beside it.")
+        raise ValueError("an IterableDataset must come inside a DataLoader, with num_data=N passed to fit.")
     if isinstance(data, TensorDataset) and (len(data.tensors) == 2 or not targets):
         return data.tensors
     try:
         number = len(data)  # pyright: ignore[reportArgumentType]
     except (TypeError, NotImplementedError):
         raise ValueError(
-            "a Dataset must have a length, but this one has no __len__; put it into a DataLoader, with num_data=N beside it."
+            "a Dataset must have a length, but this one has no __len__; put it into a DataLoader, and pass num_data=N to fit."
         ) from None
     if number == 0:
         raise ValueError("a Dataset must have rows, but this one is empty; check how it was split.")

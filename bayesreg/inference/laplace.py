@@ -83,8 +83,8 @@ class LaplaceApproximation(AbstractMethod):
         another = model.behaviour.why_not(EVIDENCE)
         if model.behaviour.normalising:
             mode.history.of_statistics.append(
-                f"{model.behaviour.normalises_by}: curvature and predictions are those of the network whose statistics "
-                "stand at the running averages that the mode's training left; at another objective's mode there is no evidence."
+                f"{model.behaviour.normalises_by}: curvature and predictions use the running averages from the mode's "
+                "training; at the mode of another objective there is no evidence."
             )
         elif another:
             mode.history.notes.append(f"there is no evidence: {another}.")

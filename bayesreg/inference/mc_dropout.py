@@ -238,19 +238,19 @@ class DropoutBound:
     def _check(self, x: torch.Tensor) -> None:
         model, network = self.log_joint.model, self.network
         if model.outputs:
-            raise ValueError("MCDropout knows priors on weights, but a prior on outputs came; leave `outputs` out.")
+            raise ValueError("MCDropout needs priors on weights only, but a prior on outputs came; leave `outputs` out.")
         for name, latent in model.latents.items():
             if latent.parents:
                 raise ValueError(
-                    f"the mode over weights and their scale runs to scale zero, but the scale of {name} is unknown; fix it, or "
-                    "take method='mean-field'."
+                    f"MCDropout needs fixed scales, since a mode over weights and their scale runs to scale zero, but that of "
+                    f"{name} is unknown; fix it, or take method='mean-field'."
                 )
             if name in network.weights:
                 segment = self.log_joint.layout.segments[name]
                 if segment.transform is not None:
                     raise ValueError(
-                        f"a weight under dropout must be free to be 0, but the prior of {name}, {latent.prior}, lives on a "
-                        "part of the real line; take a prior on all of it."
+                        f"a weight under dropout must be allowed to be 0, but the prior of {name}, {latent.prior}, has only "
+                        "part of the real line as its support; take a prior on all of it."
                     )
                 network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
         noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
@@ -264,7 +264,7 @@ class DropoutBound:
             f"{name or 'the network'}: {self.network.layers[name].text}, on {', '.join(site.weights) or 'no weight directly'}."
             for name, site in self.network.sites.items()
         ]
-        said.append("the KL of a point times noise is known up to a constant, which is left out of the ELBO.")
+        said.append("the KL of a point times a random mask is known up to a constant, which is left out of the ELBO.")
         left_out = dict.fromkeys(self.network.layers[name].left_out for name in self.network.sites)
         return said + list(filter(None, left_out))
 

@@ -188,7 +188,7 @@ def _of_statistics(model: BayesianModel) -> list[str]:
 
 def _of_layers(model: BayesianModel) -> list[str]:
     """How layers that differ in training are treated, one sentence each."""
-    return ["dropout stands in evaluation mode; method='mc-dropout' fits it."] if model.behaviour.draw else []
+    return ["dropout is in evaluation mode; method='mc-dropout' fits it."] if model.behaviour.draw else []
 
 
 def one_draw_step(

@@ -136,7 +136,7 @@ class AbstractNoise(nn.Module, abc.ABC):
         """A plain module in its place, without masks."""
 
     def pruned(self, weight: torch.Tensor, log_alpha: float) -> torch.Tensor | None:
-        """The weight with exact zeros where log(variance of z) is above `log_alpha`; None where entries have no z of their own."""
+        """The weight with exact zeros where log var(z) is above `log_alpha`; None where entries have no z of their own."""
         return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -338,7 +338,6 @@ def of_torch(layer: nn.Module) -> Any:
         return AlphaDropout(rate, channels=kind is nn.FeatureAlphaDropout)
     if isinstance(layer, nn.modules.dropout._DropoutNd):
         raise ValueError(
-            f"a dropout layer must be one whose noise is known, but {kind.__name__} came; take "
-            "nn.Dropout or one of bayesreg.layers."
+            f"a dropout layer must be of a known kind, but {kind.__name__} came; take nn.Dropout or one of bayesreg.layers."
         )
     return None

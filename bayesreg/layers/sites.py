@@ -108,8 +108,8 @@ def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str
         if isinstance(layer, AbstractNoise):
             if name in found:
                 raise ValueError(
-                    f"a layer with noise must be met once in a pass, but {name or type(layer).__name__} is met "
-                    "twice, and would repeat its mask; use a layer of its own at each place."
+                    f"a dropout layer must be used once in a pass, but {name or type(layer).__name__} is used "
+                    "twice, which would repeat its mask; use a layer of its own at each place."
                 )
             found[name] = Site(layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
             carried = name if isinstance(layer, AbstractUnitNoise) and layer.multiplies else None
@@ -138,8 +138,8 @@ def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str
     twice = sorted({weight for weight in every if every.count(weight) > 1})
     if twice:
         raise ValueError(
-            f"a weight must be under one noise, but {', '.join(twice)} is under two (dropout before a layer with noise of its "
-            "own, or a layer used twice); leave one of them out."
+            f"a weight must be under one mask, but {', '.join(twice)} is under two (dropout before another dropout layer, "
+            "or a layer used twice); leave one of them out."
         )
     return found
 

@@ -97,8 +97,8 @@ def _check_prior(pattern: Any, prior: Any) -> None:
         )
     if prior.certain:
         raise ValueError(
-            f"a prior on an output must be a density, but {describe(pattern)} has {prior}: an output is no unknown that could "
-            "be certain; take a narrow Normal."
+            f"a prior on an output must be a density, but {describe(pattern)} has {prior}: an output is no unknown that "
+            "could be fixed; take a narrow Normal."
         )
     open_scale = isinstance(prior, AbstractScaledPrior) and (
         prior.hyperprior is not None or prior.fan_in or prior.autoscale or prior.relative_to_noise
@@ -165,9 +165,9 @@ def check_support(outputs: tuple[Output, ...], found: Mapping[str, list[torch.Te
         for value in found[output.name]:
             if not bool(torch.isfinite(_rows(output.prior, value)).all()):
                 raise ValueError(
-                    f"an output must lie where its prior lives, but {output.name} gave values from {float(value.min()):.3g} to "
-                    f"{float(value.max()):.3g} under {output.prior}; take a prior on the real line, for example Laplace(1.0), "
-                    "or put this one behind a layer with such outputs (ReLU)."
+                    f"an output must lie in the support of its prior, but {output.name} gave values from "
+                    f"{float(value.min()):.3g} to {float(value.max()):.3g} under {output.prior}; take a prior on the real "
+                    "line, for example Laplace(1.0), or put this one behind a layer with such outputs (ReLU)."
                 )
 
 

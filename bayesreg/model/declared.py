@@ -85,8 +85,8 @@ class AbstractModel(abc.ABC):
         module = bare(module)
         if next(module.parameters(), None) is None:
             raise ValueError(
-                "a model must have something to learn, but the module has no parameter; give it a layer with weights, which a "
-                "quantised one has not."
+                "a model must have something to learn, but the module has no parameter; give it a layer with weights (a "
+                "quantised layer has none)."
             )
         assumed: AbstractLikelihood = likelihood or Gaussian()
         if standardize not in (True, False, "auto"):
@@ -127,14 +127,14 @@ class AbstractModel(abc.ABC):
             },
         )
         if not self.latents:
-            raise ValueError("a model must have something to learn, but every parameter is fixed.")
+            raise ValueError("a model must have something to learn, but every parameter is fixed; give one of them a prior.")
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a model never changes, but {name} was to be set; take model.bind, model.to or model.with_... .")
+        raise AttributeError(f"a model must not be changed, but {name} was set; take model.bind, model.to or model.with_... .")
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(
-            f"a model never changes, but {name} was to be deleted; take model.bind, model.to or model.with_... ."
+            f"a model must not be changed, but {name} was deleted; take model.bind, model.to or model.with_... ."
         )
 
     def _changed(self, **fields: Any) -> Self:

@@ -95,7 +95,7 @@ def loads(text: str) -> RulesFile:
 
 def too_many(number: int) -> str:
     """The message that refuses too many rules."""
-    return f"there must be at most {MAX_RULES:,} rules, but {number:,} came; say several by one glob, such as '*.weight'."
+    return f"there must be at most {MAX_RULES:,} rules, but {number:,} came; cover several by one glob, such as '*.weight'."
 
 
 def read(path: str | os.PathLike[str]) -> RulesFile:
@@ -114,7 +114,7 @@ def read(path: str | os.PathLike[str]) -> RulesFile:
             )
         if about.st_size > MAX_BYTES:
             came = f"it has {about.st_size:,}"
-            raise ValueError(f"{name!r} must be a file of rules of at most {MAX_BYTES:,} bytes, but {came}; is it the data?")
+            raise ValueError(f"{name!r} must be a file of rules of at most {MAX_BYTES:,} bytes, but {came}; leave data out.")
         text = Path(path).read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{name!r} must be a text file in UTF-8, but it holds other bytes; save it anew.") from None

@@ -353,7 +353,7 @@ class AbstractBoundModel(AbstractModel):
         found = self.behaviour.met(self, x)
         if found.recomputes and self.outputs:
             raise ValueError(
-                f"a prior on outputs needs activations that stay, but {type(self.module).__name__} computes parts of itself "
-                "again in its backward pass (activation checkpointing); take the checkpoints out, or leave `outputs` out."
+                f"a prior on outputs needs activations that are kept, but {type(self.module).__name__} recomputes parts of "
+                "itself in its backward pass (activation checkpointing); remove the checkpoints, or leave `outputs` out."
             )
         return found

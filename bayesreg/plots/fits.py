@@ -48,7 +48,7 @@ def history(posterior: AbstractPosterior, *, series: int = 0) -> Figure:
     """
     steps, objective = np.array(posterior.history.steps), np.array(posterior.history.objective)
     if len(steps) == 0:
-        raise ValueError(f"a history must have steps, but method {posterior.method!r} recorded none; it has nothing to draw.")
+        raise ValueError(f"a history must have steps, but method {posterior.method!r} recorded none; draw another fit.")
     figure, axes = one_panel()
     axes.plot(steps, objective, color=series_color(series), linewidth=1.6, marker="o" if len(steps) < 15 else "", markersize=4)
     top, low = objective.max(), np.quantile(objective, 0.15)

@@ -231,7 +231,7 @@ class Noisy(AbstractPosterior):
         found = list(self._pruned(log_alpha))
         if not found:
             raise ValueError(
-                "pruning needs weights whose noise is learned one by one, but no layer is a layers.VariationalDropout; wrap "
+                "pruning needs weights with a learned sd each, but no layer is a layers.VariationalDropout; wrap "
                 "the layers to be pruned in it."
             )
         u = self.loc.clone()

@@ -242,7 +242,7 @@ def _recorded(base: AbstractPosterior, found: Refreshed) -> FitRecord:
     """The fit's record for other statistics; notes about the earlier ones are removed."""
     notes = []
     if base.history.of_statistics and isinstance(base, Gaussian):
-        notes.append("batch normalisation: the curvature is that of the running averages that the mode's training left.")
+        notes.append("batch normalisation: the curvature uses the running averages from the mode's training.")
     history = dataclasses.replace(base.history, of_statistics=notes)
     return dataclasses.replace(base.record, batch_statistics=found, history=history)
 

@@ -175,8 +175,8 @@ def _missing(missing: Mapping[str, str] | None, posteriors: Mapping[str, Abstrac
     """
     for name, reason in ({} if missing is None else missing).items():
         if not isinstance(name, str) or not isinstance(reason, str) or name in posteriors:
-            came = f"{name!r}: {reason!r} came" + " beside a posterior of that name" * (name in posteriors)
-            raise ValueError(f"missing must hold names of fits that are not there, each with a reason, but {came}; correct it.")
+            came = f"{name!r}: {reason!r} came" + ", though a posterior has that name" * (name in posteriors)
+            raise ValueError(f"missing must hold names of fits that failed, each with a reason, but {came}; correct it.")
     return dict(missing or {})
 
 

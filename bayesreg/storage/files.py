@@ -43,7 +43,7 @@ def check_place(path: PathLike, *, force: bool) -> Path:
         is_there, kind, has_folder = _kind(target, False) is not None, _kind(target, True), target.parent.is_dir()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ValueError(f"a file must have a name that can be one, but {said} cannot ({why}); choose another.") from None
+        raise ValueError(f"a file must have a valid name, but {said} has none ({why}); choose another.") from None
     if not has_folder:
         raise ValueError(f"the folder of {said} must exist; make it first, or choose another place.")
     if not target.name or not (kind is None or stat.S_ISREG(kind)):
@@ -69,7 +69,7 @@ def probe(path: PathLike, *, force: bool, room: int = 0) -> None:
                 reserve(handle.fileno(), 0, room)
     except OSError as error:
         raise ValueError(
-            f"there must be room for {room:,} bytes beside {os.fspath(path)!r}, but there is not ({error.strerror}); make "
+            f"there must be room for {room:,} bytes next to {os.fspath(path)!r}, but there is not ({error.strerror}); make "
             "room, or choose another place."
         ) from None
     finally:
@@ -224,8 +224,8 @@ def _create(target: Path) -> tuple[BinaryIO, str]:
 
 def _no_file(path: str, error: OSError) -> ValueError:
     return ValueError(
-        f"a file must be possible in the folder of {path!r}, but none can be made there ({error.strerror}); choose another "
-        "place, or make the folder writable."
+        f"the folder of {path!r} must be writable, but no file can be made there ({error.strerror}); choose another place, "
+        "or make the folder writable."
     )
 
 

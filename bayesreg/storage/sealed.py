@@ -66,7 +66,7 @@ def unseal(
     except ValueError:
         raise
     except Exception as error:  # torch raises many kinds of error, with misleading advice
-        raise ValueError(f"{said}, but it is none inside ({type(error).__name__}); fit again.") from None
+        raise ValueError(f"{said}, but its content cannot be read ({type(error).__name__}); fit again.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{said}, but it holds something else; fit again.")
     return content

@@ -522,7 +522,7 @@ def test_one_sentence(name):
 
 def test_output_priors_and_checkpoints_are_refused_together():
     x, y = rows()
-    with pytest.raises(ValueError, match=r"a prior on outputs needs activations that stay"):
+    with pytest.raises(ValueError, match=r"a prior on outputs needs activations that are kept"):
         br.fit(model_of(zoo.made("checkpointed"), outputs={"a": priors.Normal(1.0)}), x, y, method="map", progress=False)
 
 

@@ -21,7 +21,7 @@ from bayesreg.reports.judged import Judged, judgements
 _SAME = 0.01  # nats over all rows
 _SETS, _COMPONENTS, _ROWS = 500, 50, 2000
 READS: dict[str, str] = {
-    "mlpd": "mean log probability (density) given to what happened, in nats a row; the one score that sees everything.",
+    "mlpd": "mean log probability (density) of the observed targets, in nats a row; the one score of the whole distribution.",
     "difference": "log density summed over the rows, minus that of the best, ± its standard error, paired by row; the verdict "
     "says where it may be chance.",
     "rmse": "root mean squared error of the predicted mean, in target units; says nothing about the intervals.",

@@ -36,7 +36,7 @@ class Uncertainty(AbstractSection):
     place: ClassVar[float] = 7
     template: ClassVar[str] = """<section id="uncertainty">
 <h2>Aleatoric and epistemic parts</h2>
-<p>Variance of a prediction = aleatoric (noise, which stays) + epistemic (not knowing the function, which more data would shrink). A mode shows only the first.</p>
+<p>Variance of a prediction = aleatoric (noise, which stays) + epistemic (uncertainty about the function, which more data would reduce). A mode shows only the first.</p>
 {% call sheet("Parts of the variance", "Over the test rows; sds are roots of mean variances" ~ (", in target units" if regression else " of the class indicator") ~ ("; the first %d of %d outputs" % (max_outputs, data.data.num_outputs) if regression and data.data.num_outputs > max_outputs else ""), ["posterior", "predictive sd", "aleatoric sd", "epistemic sd", "epistemic share", "on the most uncertain 10 %", "largest of a row"]) %}
 {% set sds = data.uncertainty | map(attribute="sd") | column %}
 {% set aleatoric = data.uncertainty | map(attribute="aleatoric_sd") | column %}

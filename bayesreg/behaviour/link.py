@@ -75,7 +75,7 @@ def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torc
         return (f"the network ends with log_softmax, which {name}'s own softmax leaves as it is.",)
     if found:
         raise ValueError(
-            f"{name} needs logits, to which it applies {own} itself, but the network ends with {found} and gives "
+            f"{name} needs logits, to which it applies {own} itself, but the network ends with {found}, which gives "
             f"probabilities; leave the last {found if found in ('softmax', 'sigmoid') else 'step'} out."
         )
     return ()

@@ -126,7 +126,7 @@ class TestWriting:
             probe({str(tmp_path / "a")!r}, force=False, room=9_000)
             probe({str(tmp_path / "a")!r}, force=False, room=11_000)
         """
-        assert "ValueError: there must be room for 11,000 bytes beside" in alone(code).stderr
+        assert "ValueError: there must be room for 11,000 bytes next to" in alone(code).stderr
         assert not os.listdir(tmp_path)
 
     def test_a_link_is_replaced_and_not_followed(self, tmp_path):
@@ -891,7 +891,7 @@ class TestCheckpoints:
         seen = []
         monkeypatch.setattr(os, "posix_fallocate", full)
         with pytest.raises(
-            ValueError, match=r"there must be room for [\d,]+ bytes beside .*fit.pt', but there is not \(No space"
+            ValueError, match=r"there must be room for [\d,]+ bytes next to .*fit.pt', but there is not \(No space"
         ):
             quiet(model, X, y, method=MAP("adam", checkpoint=tmp_path / "fit.pt"), progress=lambda *told: seen.append(told))
         assert not seen

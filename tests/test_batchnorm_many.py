@@ -313,7 +313,8 @@ def test_each_point_of_a_path_and_each_fold_has_its_own_statistics(standardize):
     found = br.path(model, x, y, folds=fold, **options)
     assert (found.degrees_of_freedom, found.log_evidence) == (None, None)
     with pytest.raises(
-        ValueError, match=r"best\('evidence'\) must have evidences .*, but batch normalisation makes the objective"
+        ValueError,
+        match=r"best\('evidence'\) must have evidences .*, but batch normalisation makes training follow another objective",
     ):
         found.best("evidence")
     with pytest.raises(ValueError, match=r"evidence=True must have .* batch normalisation makes .*; take evidence='auto'"):

@@ -248,7 +248,7 @@ def statistics(
         if names:
             raise ValueError(
                 f"a batch normalisation must be used once in a pass to have one set of statistics, but {', '.join(names)} is "
-                "met twice; use a layer of its own at each place."
+                "used twice; use a layer of its own at each place."
             )
         if len(x) > rows:
             for layer in list(order):

@@ -48,7 +48,7 @@ __all__ = [
     "save",
     "stability",
 ]
-_HOMES = {  # where what is no module of its own comes from
+_HOMES = {  # the file that each other name comes from
     "AbstractPosterior": "posteriors",
     "BayesianModel": "model",
     "Comparison": "comparison",
@@ -71,7 +71,7 @@ _HOMES = {  # where what is no module of its own comes from
 
 
 def __getattr__(name: str) -> Any:
-    """A name on its first use.
+    """Load a name on its first use.
 
     Raises:
         AttributeError: If there is none of that name.

@@ -23,12 +23,6 @@ def concrete(base: type[T]) -> list[type[T]]:
 
     Classes whose name starts with an underscore are left out.
 
-    Args:
-        base: An abstract class of this package.
-
-    Returns:
-        The classes, each once.
-
     >>> from bayesreg.priors import AbstractPrior
     >>> [cls.__name__ for cls in concrete(AbstractPrior)][:3]
     ['Normal', 'Laplace', 'StudentT']
@@ -42,15 +36,7 @@ def concrete(base: type[T]) -> list[type[T]]:
 
 
 def named(module: str, base: type[T], name: str) -> type[T]:
-    """The class below `base` of this name, for a module's `__getattr__`.
-
-    Args:
-        module: The module that is asked, for the error.
-        base: An abstract class of this package.
-        name: What is looked for.
-
-    Returns:
-        The class.
+    """The class below `base` of this name, for the `__getattr__` of the module that is named in the error.
 
     Raises:
         AttributeError: If there is none of that name.
@@ -62,12 +48,7 @@ def named(module: str, base: type[T], name: str) -> type[T]:
 
 
 def load_files(package: str, folders: Iterable[str]) -> None:
-    """Import every file of a package, so that a class in a new file is found without being named anywhere.
-
-    Args:
-        package: The package's name.
-        folders: Its `__path__`.
-    """
+    """Import every file of a package, whose `__path__` is given, so that a class in a new file is found."""
     for found in pkgutil.iter_modules(folders):
         importlib.import_module(f"{package}.{found.name}")
 
@@ -75,15 +56,7 @@ def load_files(package: str, folders: Iterable[str]) -> None:
 def parse(text: str, base: type[T], what: str, example: str, *inner: type) -> T:
     """Read an object from its text, the inverse of `repr`. Nothing is executed: only class names and plain numbers.
 
-    Args:
-        text: For example "Gaussian(noise_scale=HalfNormal(1.0))".
-        base: The abstract class that the object must be of.
-        what: What the object is called in an error, "a prior".
-        example: A valid text, for an error.
-        *inner: Abstract classes whose objects may be arguments.
-
-    Returns:
-        The object.
+    The object must be a `base`; its arguments may be objects of the classes `inner`. `what` and `example` serve the error.
 
     Raises:
         ValueError: If the text is not of that form, a name unknown (the closest are named) or an argument wrong.
@@ -139,18 +112,11 @@ def _build(node: ast.expr, classes: dict[str, type], form: str, inner: tuple[typ
 
 
 class NotPlainError(ValueError):
-    """A value in a text or a file is none that a prior could have."""
+    """A value in a text or a file that no prior could have."""
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value as text or a file may give it: a number that fits into floating point, True, False, None, a text, a list.
-
-    Args:
-        value: What was read.
-        depth: How many lists are around it.
-
-    Returns:
-        The same, lists as tuples.
+    """A value as a text or a file may give it, lists as tuples: a number in floating-point range, True, False, None, a text.
 
     Raises:
         NotPlainError: If it is anything else, or nested too deep.

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 MAX_MEMORY = 2**31  # bytes that draws may take unless a caller says otherwise
-MAX_COUNT = 2**63 - 1  # what a machine counts with
-MAX_STEPS = 10**8  # half a day of the fastest ones
+MAX_COUNT = 2**63 - 1  # the largest integer of 64 bits
+MAX_STEPS = 10**8  # half a day of the fastest steps
 
 
 class _Said(reprlib.Repr):
-    """The text of a value in an error, short whatever came: a number of 400 digits, a list of lists a thousand deep."""
+    """The text of a value in an error, kept short: a number of 400 digits, a list of lists a thousand deep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def fraction(name: str, value: Any) -> float:
-    """A share between 0 and 1, neither of them.
+    """Return `value` as a float strictly between 0 and 1.
 
     Raises:
         ValueError: If it is none.
@@ -74,7 +74,7 @@ def finite(name: str, value: Any) -> float:
 
 
 def count(name: str, value: Any, most: int = MAX_COUNT) -> int:
-    """Return `value` as an int that is >= 1 and at most what a machine counts with, or less.
+    """Return `value` as an int that is >= 1 and at most `most`.
 
     Raises:
         ValueError: If it is not.
@@ -87,7 +87,7 @@ def count(name: str, value: Any, most: int = MAX_COUNT) -> int:
 
 
 def steps(name: str, value: Any) -> int:
-    """Return `value` as a number of steps, each of which leaves a number behind: an int from 1 to `MAX_STEPS`.
+    """Return `value` as a number of steps, an int from 1 to `MAX_STEPS`.
 
     Raises:
         ValueError: If it is not.
@@ -96,7 +96,7 @@ def steps(name: str, value: Any) -> int:
 
 
 def in_range(name: str, value: float, dtype: torch.dtype, *, power: int = 1) -> float:
-    """Return `value` when its power is a number of this floating type, neither infinite nor, where it is squared, zero.
+    """Return `value` when its power is finite in this floating type and, where it is squared, not zero.
 
     Raises:
         ValueError: If it is not.
@@ -172,12 +172,7 @@ def all_finite(name: str, values: torch.Tensor) -> torch.Tensor:
 
 
 def all_there(name: str, bad: torch.Tensor, what: str) -> None:
-    """Refuse an array of which entries are bad.
-
-    Args:
-        name: What it is called.
-        bad: True where an entry is.
-        what: What these are.
+    """Refuse an array in which some entries are `bad`; `what` says what these are.
 
     Raises:
         ValueError: If there is one; says how many and where the first one stands.
@@ -208,7 +203,7 @@ def seed(value: Any) -> int:
 
 
 def device(value: Any) -> torch.device:
-    """Return `value` as a device that is there.
+    """Return `value` as a device that this machine has.
 
     Raises:
         ValueError: If it is not.
@@ -226,7 +221,7 @@ def device(value: Any) -> torch.device:
 
 
 def place(where: Any, dtype: Any) -> tuple[torch.device | None, torch.dtype | None]:
-    """Return a device that is there and a floating type; None stays None.
+    """Return a device that this machine has and a floating type; None stays None.
 
     Raises:
         ValueError: If they are none.
@@ -237,14 +232,7 @@ def place(where: Any, dtype: Any) -> tuple[torch.device | None, torch.dtype | No
 
 
 def fits_memory(what: str, count: int, width: int, like: torch.Tensor, max_memory: int = MAX_MEMORY) -> None:
-    """Refuse more numbers than are meant to be held at once.
-
-    Args:
-        what: What they are: "draws".
-        count: How many.
-        width: Numbers in each.
-        like: A tensor with their dtype.
-        max_memory: Bytes.
+    """Refuse `count` draws of `width` numbers each, of the type of `like`, that need more than `max_memory` bytes.
 
     Raises:
         ValueError: If they take more.

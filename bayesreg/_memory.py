@@ -1,4 +1,4 @@
-"""How much is held at once: a bound on what is stored, and the blocks in which draws are made."""
+"""Bounds on memory: how much may be stored, and how many draws are made at once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ _SIXTEEN = 16
 
 
 def blocks(count: int, width: int) -> Iterator[int]:
-    """How many draws are made at once, block by block.
+    """Sizes of the blocks in which `count` draws of `width` numbers each are made.
 
-    A block hangs on the size of a draw alone, so that one seed gives the same draws whatever memory there is. It is made of
-    whole sixteens where it can be: of so many, torch's normal numbers in blocks are those of a single call.
-
-    Args:
-        count: S.
-        width: Numbers that a draw is made of.
+    A block's size depends on the size of a draw alone, so that one seed gives the same draws whatever the memory. Where
+    possible it is a multiple of sixteen: then torch's normal numbers in blocks are those of a single call.
 
     Yields:
         Sizes, which sum to S.
@@ -37,14 +33,7 @@ def blocks(count: int, width: int) -> Iterator[int]:
 
 
 def check_room(needed: int, max_memory: Any, what: str, came: str, advice: str) -> None:
-    """Refuse what would not fit before it is made.
-
-    Args:
-        needed: Bytes.
-        max_memory: Bytes that there may be.
-        what: What must fit.
-        came: What it is made of.
-        advice: What to do.
+    """Refuse, before it is made, what needs more bytes than allowed.
 
     Raises:
         ValueError: If it does not fit.
@@ -57,12 +46,6 @@ def check_room(needed: int, max_memory: Any, what: str, came: str, advice: str) 
 def check_draws(count: int, width: int, like: torch.Tensor, max_memory: Any = MAX_MEMORY) -> None:
     """Refuse more draws than may be stored.
 
-    Args:
-        count: S.
-        width: Numbers that each has.
-        like: Of the type that they have.
-        max_memory: Bytes that there may be.
-
     Raises:
         ValueError: If they do not fit.
     """
@@ -72,7 +55,7 @@ def check_draws(count: int, width: int, like: torch.Tensor, max_memory: Any = MA
 
 
 def together(blocks: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Blocks of draws by name as one."""
+    """Blocks of draws by name, joined."""
     found = list(blocks)
     return dict(found[0]) if len(found) == 1 else {name: torch.cat([block[name] for block in found]) for name in found[0]}
 
@@ -85,13 +68,7 @@ def among(stored: int, num_samples: int, generator: torch.Generator) -> torch.Te
 
 
 def chosen(stored: torch.Tensor, num_samples: int, seed: int, width: int) -> Iterator[torch.Tensor]:
-    """Stored draws by `among`, in blocks.
-
-    Args:
-        stored: Draws, or what stands for each, (stored, ...).
-        num_samples: S.
-        seed: Same seed, same draws.
-        width: Numbers that a draw is made of.
+    """Stored draws (stored, ...) that `among` picks, in blocks (s, ...); `width` is the numbers in a draw.
 
     Yields:
         (s, ...).

@@ -1,4 +1,4 @@
-"""Numbers, names and tables as text: one decision each, for everything that a person reads."""
+"""Numbers, names and tables as text, formatted in one way wherever a person reads them."""
 
 from __future__ import annotations
 
@@ -34,17 +34,9 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def column(values: Sequence[float | None], digits: int = 3) -> list[str]:
-    """Numbers of one column: as many decimals as give the smallest ordinary one its digits, four at most.
+    """Numbers of one column: as many decimals as give the smallest ordinary one its `digits`, four at most; None is "–".
 
-    A number that is far larger has fewer of them, none that is not among its first six digits; one that would be lost in four
-    decimals has an exponent. Neither costs the others their digits.
-
-    Args:
-        values: The column; None for what is not known.
-        digits: Significant digits of the smallest.
-
-    Returns:
-        The texts.
+    A much larger number has fewer decimals, at most six digits in all; one that four decimals would hide has an exponent.
 
     >>> column([-5.4, -15.25, None]), column([-33018.0, -2.7182, 2e-7])
     (['−5.40', '−15.25', '–'], ['−33,018.0', '−2.72', '2.0 × 10⁻⁷'])
@@ -82,12 +74,7 @@ def plus_minus(value: float, error: float) -> str:
 def percent(share: float | None, apart: float | None = None) -> str:
     """A share as a percentage: whole per cent from 10 to 99, one decimal nearer to the ends.
 
-    Args:
-        share: The share.
-        apart: Another share that it must not look equal to: decimals are added until it does not.
-
-    Returns:
-        The text.
+    `apart` is another share that it must not look equal to: decimals are added until it does not.
 
     >>> percent(0.7412), percent(0.0312), percent(0.997), percent(1.0), percent(0.0002)
     ('74 %', '3.1 %', '99.7 %', '100 %', 'under 0.1 %')
@@ -109,15 +96,7 @@ def percent(share: float | None, apart: float | None = None) -> str:
 
 
 def bounds(lower: float, upper: float, apart: float | None = None) -> str:
-    """The ends of an interval of a share.
-
-    Args:
-        lower: One end.
-        upper: The other.
-        apart: As for `percent`.
-
-    Returns:
-        The text.
+    """The ends of an interval of a share; `apart` as for `percent`.
 
     >>> bounds(0.661, 0.812), bounds(0.661, 0.948, apart=0.95)
     ('66–81 %', '66–94.8 %')
@@ -126,7 +105,7 @@ def bounds(lower: float, upper: float, apart: float | None = None) -> str:
 
 
 def name_of(name: str) -> str:
-    """A posterior's name inside a sentence: in quotes where it would be taken apart.
+    """A posterior's name inside a sentence: in quotes where it could be misread.
 
     >>> name_of("MAP"), name_of("MAP, Normal")
     ('MAP', '“MAP, Normal”')
@@ -135,7 +114,7 @@ def name_of(name: str) -> str:
 
 
 def listing(names: Sequence[str], last: str = "and") -> str:
-    """Names in a row.
+    """Names joined by commas and a last word.
 
     >>> listing(["MAP", "Laplace", "NUTS"])
     'MAP, Laplace and NUTS'
@@ -175,7 +154,7 @@ def seconds(value: float) -> str:
 
 
 def unbroken(sentence: str) -> str:
-    r"""The same as a page sets it: units held to their numbers at a line's end, minus signs and powers of ten in print.
+    r"""The same sentence typeset: units kept with their numbers at a line's end, minus signs and powers of ten in print.
 
     >>> unbroken("74 % of 92 rows") == "74\u00a0% of 92 rows"
     True
@@ -192,15 +171,7 @@ def unbroken(sentence: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], sides: str = "", *, rule: bool = False) -> list[str]:
-    """Lines of a table.
-
-    Args:
-        rows: Its cells, the heads first.
-        sides: "<" or ">" for each column, left where there is none.
-        rule: Whether a line parts the heads from the rest.
-
-    Returns:
-        One text a row.
+    """Lines of a table, the heads first; `sides` has "<" or ">" for each column, `rule` draws a line under the heads.
 
     >>> aligned([["a", "n"], ["bc", "1.5"]], "<>", rule=True)
     ['a     n', '──  ───', 'bc  1.5']

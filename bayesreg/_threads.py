@@ -1,9 +1,9 @@
-"""What threads would share, and how each gets its own: a module's weights, torch's generator, other packages' settings.
+"""State that threads would share, and how each gets its own: a module's weights, torch's generator, other packages' settings.
 
-Predictions run side by side. `torch.func.functional_call` puts weights into a module for the time of a pass, so that each
-thread runs a copy of its own (`own`), and a prediction draws from a generator of its own (`drawing`). A fit draws from torch's
-global generator, as dropout layers and loaders do; whoever seeds that holds one lock meanwhile (`seeded`), and so fits wait for
-each other. Matplotlib's settings and the filters of warnings are the whole process's too, and have a lock (`settings`).
+Predictions may run side by side. `torch.func.functional_call` puts weights into a module for the time of a pass, so each
+thread runs its own copy (`own`), and each prediction draws from its own generator (`drawing`). A fit draws from torch's
+global generator, as dropout layers and loaders do. Seeding it takes one lock (`seeded`), so fits wait for each other.
+Matplotlib's settings and the warning filters belong to the whole process too, and have a lock (`settings`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DRAWS: dict[Any, bool] = {}  # whether an operation of torch's draws random num
 
 
 def _lock(name: str) -> Any:
-    """This process's lock of a name: a fork must not wait for a thread that it does not have."""
+    """This process's lock of a name. After a fork a new one is made: the child must not wait for a thread it does not have."""
     return _LOCKS.setdefault((name, os.getpid()), threading.RLock())
 
 
@@ -43,11 +43,9 @@ _COPIES = _Copies()
 def own(module: nn.Module) -> nn.Module:
     """This thread's copy of a module, which shares its tensors: to be run in the module's place.
 
-    The module itself is never run, so that no thread finds it with another's weights in it. The copy goes with the module, or
-    with the thread; models and posteriors that are copied, pickled or saved know nothing of it.
-
-    Args:
-        module: A module whose layers are not changed any more; its numbers may be, in place.
+    The module itself is never run, so no thread finds another's weights in it. Its layers must not change afterwards; its
+    numbers may, in place. The copy lives as long as the module and the thread; copying, pickling or saving a model leaves it
+    out.
 
     >>> layer = nn.Linear(2, 1)
     >>> own(layer) is own(layer), own(layer) is layer, own(layer).weight is layer.weight
@@ -75,22 +73,14 @@ def sharing(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """The one thread inside that may change what the whole process shares and put it back: warnings, Matplotlib's settings.
-
-    Yields:
-        Nothing.
-    """
+    """Let one thread at a time change settings of the whole process (warnings, Matplotlib) and put them back."""
     with _lock("settings"):
         yield
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Python's own random numbers go on afterwards where they were: Rich, which scikit-learn loads, draws as it is imported.
-
-    Yields:
-        Nothing.
-    """
+    """Leave Python's own random state as it was: Rich, which scikit-learn loads, draws numbers at import."""
     before = random.getstate()
     try:
         yield
@@ -100,16 +90,9 @@ def importing() -> Iterator[None]:
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Torch's global generators of the CPU and of `device` seeded inside, and as they were outside; no other is touched.
+    """Seed torch's global generators of the CPU and of `device` inside the block, and restore them after it.
 
     One thread at a time: others wait, and find the generators as they were.
-
-    Args:
-        device: Where draws are made.
-        seed: The seed inside.
-
-    Yields:
-        Nothing.
     """
     # not torch.manual_seed: it would seed every device, also those whose state is not put back
     index = (torch.cuda.current_device() if device.index is None else device.index) if device.type == "cuda" else None
@@ -121,10 +104,10 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 
 class drawing(TorchDispatchMode):
-    """Whatever draws inside, on this thread, draws from generators that are seeded here; torch's global ones are not touched.
+    """Seed every draw of this thread inside the block; torch's global generators are not touched.
 
-    The numbers are those that `seeded` gives. Each operation inside costs some microseconds more. What takes no generator draws
-    from the global one, seeded for it alone. Entered again, it goes on where it was left.
+    The numbers are those that `seeded` gives. Each operation inside costs some microseconds more. An operation that takes no
+    generator draws from the global one, seeded for it alone. Entered again, the stream continues where it stopped.
 
     Args:
         seed: The seed.
@@ -151,7 +134,7 @@ class drawing(TorchDispatchMode):
         taking = _taking_generator(func)
         if taking is not None:
             place = [argument.name for argument in taking._schema.arguments].index("generator")
-            if place < len(args):  # said by its place, as None
+            if place < len(args):  # passed by position, as None
                 return taking(*args[:place], generator, *args[place + 1 :], **kwargs)
             return taking(*args, **{**kwargs, "generator": generator})
         seed = int(torch.randint(2**62, (), generator=self._of(torch.device("cpu"))))

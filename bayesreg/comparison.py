@@ -1,4 +1,4 @@
-"""Several posteriors on the same held-out rows, side by side.
+"""Several posteriors on the same held-out rows, compared row by row.
 
     Δ = Σᵢ [log p(yᵢ | xᵢ, this one) − log p(yᵢ | xᵢ, the best)],   se(Δ) = √N · sd over rows of the same difference
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Goal = Literal["higher", "lower", "level", "none"]
-SHARE = 0.1  # of a difference's standard error, up to which its Monte Carlo error does not matter
-_LEAST = 0.01  # nats over all rows, which nobody looks at
+SHARE = 0.1  # share of a difference's standard error below which its Monte Carlo error does not matter
+_LEAST = 0.01  # nats over all rows; smaller errors do not matter
 _START, _MOST, _ROUNDS = 1000, 50_000, 3
 _ENTRIES = 2**23  # draws × rows × outputs
 _ARROWS = {"higher": " ↑", "lower": " ↓", "level": "", "none": ""}
@@ -85,7 +85,7 @@ class Comparison:
         differences: Log predictive density minus the best's, paired by row.
         methods: Name of the method.
         num_parameters: P.
-        seconds: What the fit took.
+        seconds: Duration of the fit.
         best: Name of the one with the highest log predictive density.
         errors: Monte Carlo error of the log density, of all rows together.
     """
@@ -106,7 +106,7 @@ class Comparison:
 
     @property
     def labels(self) -> AbstractLabels | None:
-        """What can be asked of classes; None where targets are numbers."""
+        """The likelihood's questions about classes; None where targets are numbers."""
         return self.predictives[self.best].likelihood.labels
 
     @property
@@ -229,7 +229,7 @@ class Comparison:
             if any(d.monte_carlo > max(SHARE * d.sampling_se, _LEAST) for d in decided) and error.error > _LEAST:
                 found.append(
                     f"{name}: its log density rests on {error.num_samples:,} draws and may be off by {number(error.error, 2)} "
-                    "nats over all rows, more than a tenth of a Δ's standard error; ± holds that too."
+                    "nats over all rows, more than a tenth of a Δ's standard error; ± includes that."
                 )
             if error.few:
                 found.append(
@@ -304,16 +304,16 @@ def _more_draws(
     rows: Mapping[str, torch.Tensor],
     errors: Mapping[str, LogDensityError],
 ) -> dict[str, int]:
-    """How many draws to take next from those whose Monte Carlo error decides a difference's, where there is room."""
+    """How many draws to take next of the posteriors whose Monte Carlo error dominates a difference's, where memory allows."""
     found: dict[str, int] = {}
     best = _best(rows)
     for name, difference in _differences(rows, errors).items():
         excess = difference.monte_carlo / max(SHARE * difference.sampling_se, _LEAST)
-        if not excess > 1:  # nor where a single row gives no standard error
+        if not excess > 1:  # False also for NaN: a single row gives no standard error
             continue
         for one in (name, best):
             predictive, own = predictives[one], errors[one].error
-            if own <= difference.monte_carlo / 4:  # the other one's error is all of it
+            if own <= difference.monte_carlo / 4:  # the error is that of the other one
                 continue
             most = min(_MOST, _ENTRIES // predictive.output[0].numel(), posteriors[one].num_draws or _MOST)
             wanted = math.ceil(predictive.num_samples * min(max(1.5 * excess**2, 2.0), 64.0) / 1000) * 1000

@@ -1,6 +1,6 @@
-"""The λ dictionary, outwards: one prior under the names that other tools have for it.
+"""The λ dictionary, from a prior to other tools: one prior under the names that they have for it.
 
-`priors.tools` holds the table, `priors.Normal.from_ridge` and its like are the way back.
+`priors.tools` holds the table; `priors.Normal.from_ridge` and the like go the other way.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Equivalent:
 
     Attributes:
         tool: The tool, with its loss where it matters.
-        write: What to write there, or what is missing to say it.
-        formula: How it comes from the prior's scale.
+        write: What to write there, or which number is missing.
+        formula: How it follows from the prior's scale.
         condition: Where it holds.
         numbers: What `write` shows, by the tool's own names and with all digits; empty where something is missing.
     """
@@ -134,7 +134,7 @@ def equivalents(
         rows = tuple(_row(t, {n.name: n.write(a, c, N, sigma, K) for n in t.numbers}, symbols) for t in prior.tools)
         shown = [f"{letter} = {number:.6g}" for letter, number in symbols.items() if number and not math.isnan(number)]
         held = all(sys.float_info.min <= n <= sys.float_info.max for row in rows for n in row.numbers.values())
-    except ArithmeticError:  # Python's numbers do not run to infinity: they raise
+    except ArithmeticError:  # Python's floats raise instead of becoming infinite
         held = False
     if not held:
         raise ValueError(f"tools' numbers must fit into floating point, but one of {prior!r} does not; take another unit.")
@@ -192,7 +192,7 @@ def _notes(rows: Iterable[Equivalent]) -> Iterator[str]:
 
 
 def _settled(prior: Any, sigma: float) -> Any:
-    """The prior with a scale relative to the noise worked out.
+    """The prior with a scale relative to the noise made absolute.
 
     Raises:
         ValueError: If the penalty is not one number times Σ |w| or Σ w².

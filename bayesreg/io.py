@@ -1,4 +1,4 @@
-"""Save and load a posterior: its state only, as tensors and plain values under a seal, readable with `weights_only=True`."""
+"""Save and load a posterior: only its state, as tensors and plain values with a checksum, readable with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ from bayesreg.storage.schema import check_fields, is_of, plain, refuse
 from bayesreg.storage.sealed import seal, tensors_in, unseal
 
 FORMAT = 3
-_SMALL = 10**6  # weights that may be made before the state is looked at
-# what binding to data makes of a model; what else it has is stored by itself
+_SMALL = 10**6  # most weights that are made before the state is checked
+# the attributes of a model that come from binding to data; the others have entries of their own
 _BOUND = {name: typing.get_type_hints(BayesianModel)[name] for name in BOUND}
-# what a Sequential is rebuilt from, beside the layers of this package; everything else needs the module itself to be loaded
+# layers of a Sequential that is rebuilt, besides those of this package; any other network must be passed to load
 _ORDINARY = (
     *("Linear", "Flatten", "ReLU", "Tanh", "Sigmoid", "SiLU", "LeakyReLU", "ELU", "GELU", "Softplus"),
     *("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
     *("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"),
 )
-_UNTOLD = {"args", "kwargs", "inplace", "device", "dtype", "initial_scale"}  # that changes no answer, or comes with the tensors
+_UNTOLD = {"args", "kwargs", "inplace", "device", "dtype", "initial_scale"}  # which change no answer, or come with the tensors
 
 
 @dataclasses.dataclass(frozen=True)
 class _Saved:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        format: Of the file.
+        format: Format of the file.
         kind: Name of the posterior's class.
-        state: What it is made of.
-        record: The fit's.
+        state: The posterior's `state`.
+        record: The fit's record.
         priors: By unknown tensor: shape, dtype, the prior as written and as resolved, and the rule that it came from.
-        outputs: By layer: the prior of what it puts out, and the rule.
-        autoscale: What settled such scales.
+        outputs: By layer: the prior of its output, and the rule.
+        autoscale: sd(y)/sd(x), for scales that depend on it.
         likelihood: As text.
-        standardize: Whether the model does.
-        standardization: Its numbers.
-        bound: What else the model knows of its data.
+        standardize: Whether the model standardises.
+        standardization: The statistics of the standardisation.
+        bound: Other attributes from binding to data.
         constants: Parameters that are no unknowns.
-        buffers: Each with whether it is persistent, and the first name of a tensor that stands at several places.
-        architecture: What a Sequential of ordinary layers is built from.
-        modules: What the network must be.
+        buffers: Each with whether it is persistent, and the first name of a tied tensor.
+        architecture: Layers and arguments of a Sequential of ordinary layers.
+        modules: Description that the network must match.
         python: The version of Python that this was written by.
     """
 
@@ -83,7 +83,7 @@ class _Saved:
 
 
 def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: bool = False) -> None:
-    """Write a posterior to a file. Nothing is left behind when it fails.
+    """Write a posterior to a file. A failed save leaves no file.
 
     Stored are the posterior's own tensors, the priors and likelihood as text, the standardisation, the module's buffers
     and constants, the names and settings of its layers, and the fit's record; of the module's code, only a digest. A SHA-256 of
@@ -91,7 +91,7 @@ def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: b
 
     Args:
         posterior: What to write.
-        path: Where to; "post.pt". A link is replaced, not followed.
+        path: Where to write, "post.pt". A link is replaced, not followed.
         force: Replace an existing file.
 
     Raises:
@@ -144,7 +144,7 @@ def _content(posterior: AbstractPosterior) -> dict[str, Any]:
     )
     found = dataclasses.replace(found, architecture=_description_of(model.module, found))
     content = plain({field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
-    check_fields(_Saved, content, "a saved posterior")  # what would be refused later is refused now
+    check_fields(_Saved, content, "a saved posterior")  # refuse now what load would refuse later
     restored(model, content["kind"], content["record"], content["state"])
     likelihoods.parse(content["likelihood"])
     for entry in content["priors"].values():
@@ -163,8 +163,8 @@ def load(
             activations, BatchNorm1d, dropout layers, Flatten), which is rebuilt. Its own weights and buffers are not used, and
             it is not changed. Its layers, their settings and the code of its forward are compared with those of the fit; code
             only where this is the version of Python that wrote the file.
-        allow_changed_code: Take the module's forward although its code has changed since: that it says the same is then your
-            word, and a note in `history` tells so.
+        allow_changed_code: Take the module's forward although its code has changed since: you then vouch that it computes the
+            same, and a note in `history` says so.
 
     Returns:
         The posterior, on the CPU.
@@ -199,7 +199,7 @@ def _compare(saved: _Saved, model: BayesianModel, posterior: AbstractPosterior, 
         found = [difference for difference in found if difference not in code]
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-        advice = ", or pass allow_changed_code=True where it still says the same" if len(found) == len(code) else ""
+        advice = ", or pass allow_changed_code=True if it still computes the same" if len(found) == len(code) else ""
         raise ValueError(
             f"the module must be that of the fit, but {'; '.join(found[:3])}{more}; build it as it was at the fit{advice}."
         )
@@ -210,14 +210,14 @@ def _compare(saved: _Saved, model: BayesianModel, posterior: AbstractPosterior, 
 
 
 def _fitting(module: nn.Module, saved: _Saved) -> nn.Module:
-    """A copy of a person's module with the types of the parameters and the constants that were saved.
+    """A copy of the user's module with the saved parameters' types and the saved constants.
 
     Raises:
         ValueError: If its tensors are not those that were saved.
     """
     module = copied(bare(module)).to(device="cpu")
     lost = saved.buffers.keys() - dict(module.named_buffers(remove_duplicate=False)).keys()
-    if any(name.endswith("running_mean") for name in lost):  # refreshed: they were made to keep statistics
+    if any(name.endswith("running_mean") for name in lost):  # refreshed layers got buffers for statistics
         module = Behaviour(module).tracking()
     _check_tensors(module, saved)
     return module
@@ -252,10 +252,10 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _build_all(saved: _Saved) -> nn.Module:
-    """The network of a file that says how to build it; memory is taken once its sizes are known to be those of the tensors.
+    """The network of a file that describes it; memory is allocated only if its sizes agree with the saved tensors.
 
     Raises:
-        ValueError: If the file does not say how, or its parts contradict each other.
+        ValueError: If the file does not describe it, or its parts contradict each other.
     """
     if saved.architecture is None:
         raise ValueError("this posterior's network is not a Sequential of ordinary layers; pass it: load(path, module=net).")
@@ -284,7 +284,7 @@ def _rebuild(saved: _Saved, module: nn.Module) -> BayesianModel:
                 parameter.data = saved.constants[name].clone()
             if name in saved.priors:
                 parameter.data = parameter.data.to(_dtype(saved.priors[name][1]))
-    placed: dict[str, torch.Tensor] = {}  # one tensor at two places stays one
+    placed: dict[str, torch.Tensor] = {}  # tied tensors stay tied
     for name, (value, is_persistent, first) in saved.buffers.items():
         owner, _, leaf = name.rpartition(".")
         value = placed.setdefault(first, value.clone())
@@ -322,7 +322,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _description_of(module: nn.Module, saved: _Saved) -> list[Any] | None:
-    """What the module can be built from; None where what came of it would not be the same (a hook, a buffer beside its own)."""
+    """The description a module can be rebuilt from; None where the copy would differ (a hook, a buffer of its own)."""
     description = _describe(module)
     if description is not None:
         built = _build(description)
@@ -336,7 +336,7 @@ def _description_of(module: nn.Module, saved: _Saved) -> list[Any] | None:
 
 
 def _describe(module: nn.Module) -> list[Any] | None:
-    """[class name, its arguments], nested for a Sequential; None where the module cannot be said so."""
+    """[class name, its arguments], nested for a Sequential; None where the module cannot be described so."""
     name = type(module).__name__
     if type(module) in (nn.Sequential, layers.MLP):
         children = [[key, _describe(child)] for key, child in module._modules.items() if child is not None]
@@ -346,7 +346,7 @@ def _describe(module: nn.Module) -> list[Any] | None:
     if kinds.get(name := _kind_name(type(module))) is not type(module):
         return None
     untold = _UNTOLD | ({"bias"} if name.startswith("BatchNorm") else set())  # of newer versions of torch only
-    untold |= {"rate"} if getattr(module, "learned", False) else set()  # which is among the buffers
+    untold |= {"rate"} if getattr(module, "learned", False) else set()  # saved among the buffers
     arguments: dict[str, Any] = {
         key: getattr(module, key) for key in inspect.signature(type(module)).parameters if key not in untold
     }
@@ -362,7 +362,7 @@ def _describe(module: nn.Module) -> list[Any] | None:
 
 
 def _kinds() -> dict[str, type[nn.Module]]:
-    """The layers that are rebuilt, by the names that a file has for them."""
+    """The layers that can be rebuilt, by their names in a file."""
     own = (*concrete(layers.AbstractNoise), layers.Standardize)
     kinds = [*(getattr(nn, name) for name in _ORDINARY), *(kind for kind in own if kind.__module__.startswith("bayesreg."))]
     return {_kind_name(kind): kind for kind in kinds}

@@ -218,8 +218,11 @@ def test_outputs_that_are_no_rows_are_refused_at_the_first_pass(data, name, mess
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (priors.HalfNormal(1.0), r"an output must lie where its prior lives, but 1 gave values from -0.* under HalfNormal"),
-        (priors.Uniform(0.0, 1.0), r"an output must lie where its prior lives, but 1 gave values from"),
+        (
+            priors.HalfNormal(1.0),
+            r"an output must lie in the support of its prior, but 1 gave values from -0.* under HalfNormal",
+        ),
+        (priors.Uniform(0.0, 1.0), r"an output must lie in the support of its prior, but 1 gave values from"),
         (priors.GroupLasso(1.0), r"the output of 1, \(4,\) a row: per='column' must meet a tensor that has a column axis"),
         (priors.MultivariateNormal(), r"the output of 1, \(4,\) a row: covariance must be 4 × 4"),
     ],

@@ -240,7 +240,7 @@ class TestRefusals:
                 br.refresh_batchnorm(mode, x, batch_size=size)
         with pytest.raises(ValueError, match=r"each row of X must have shape \(3,\)"):
             br.refresh_batchnorm(mode, x[:, :2])
-        with pytest.raises(ValueError, match=r"needs two values a channel at least, but one row came"):
+        with pytest.raises(ValueError, match=r"need at least two values a channel, but one row came"):
             br.refresh_batchnorm(mode, x[:1])
 
     def test_of_a_layer_that_is_met_twice(self):
@@ -248,7 +248,7 @@ class TestRefusals:
         module = nn.Sequential(nn.Linear(3, 3), norm, nn.Linear(3, 3), norm, nn.Linear(3, 1)).double()
         x = torch.randn(N, 3).double()
         post = br.fit(br.BayesianModel(module), x, x[:, 0], method=MAP(num_steps=5, batch_size=8))
-        with pytest.raises(ValueError, match=r"must be met once in a pass .*, but 1 is met twice; use a layer"):
+        with pytest.raises(ValueError, match=r"must be used once in a pass .*, but 1 is used twice; use a layer"):
             br.refresh_batchnorm(post, x)
 
 
@@ -266,5 +266,5 @@ class TestStatisticsNobodyTook:
         draws = model.sample_prior(4, seed=seed)
         expected = [in_training(model.module, {k: v[s] for k, v in draws.items()}, x) for s in range(4)]
         torch.testing.assert_close(found.mean, torch.stack(expected).mean(0), rtol=1e-6, atol=1e-9)
-        with pytest.raises(ValueError, match=r"needs two values a channel at least, but one row came"):
+        with pytest.raises(ValueError, match=r"need at least two values a channel, but one row came"):
             model.prior_predictive(x[:1])

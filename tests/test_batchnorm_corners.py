@@ -70,7 +70,7 @@ class TestFrozen:
         frozen = model(Frozen())
         if isinstance(method, MCBatchNorm):
             with pytest.raises(
-                ValueError, match="needs a network with batch normalisation, but Frozen has none that training moves"
+                ValueError, match="needs a network with batch normalisation, but Frozen has none that training updates"
             ):
                 br.fit(frozen, x, y, method=method)
             return
@@ -191,7 +191,7 @@ class TestRefusedBeforeTheSearch:
     def test_a_layer_at_two_places(self):
         norm = nn.BatchNorm1d(4)
         heard = []
-        with pytest.raises(ValueError, match="must be met once in a pass"):
+        with pytest.raises(ValueError, match="must be used once in a pass"):
             br.fit(
                 model(net(nn.Linear(3, 4), norm, nn.Linear(4, 4), norm)),
                 *rows(),
@@ -267,7 +267,7 @@ class TestWhatARefreshedFitSays:
             model(likelihood=likelihoods.Gaussian(0.5)), x, y, method=LaplaceApproximation("ggn", MAP(num_steps=50))
         )
         notes = br.refresh_batchnorm(laplace, x).history.said
-        assert any("the curvature is that of the running averages" in note for note in notes)
+        assert any("the curvature uses the running averages" in note for note in notes)
         assert not any("curvature and predictions" in note for note in notes)
 
     def test_its_dropout_is_still_reported(self):

@@ -261,7 +261,9 @@ def test_what_a_module_does_in_training_by_itself_is_found_beside_batch_normalis
     assert not model.behaviour.own_code
     model, _ = br.BayesianModel(Averaged().double()).ingest(x, y)
     assert model.behaviour.own_code
-    with pytest.raises(ValueError, match=r"many fits .* fixed network .* own code makes Averaged another one in training; fit"):
+    with pytest.raises(
+        ValueError, match=r"many fits .* fixed network .* own code makes Averaged another function in training; fit"
+    ):
         check_replicable(LogJoint(model))
     with pytest.raises(ValueError, match="the forward of Masked draws numbers of its own"):
         br.BayesianModel(Masked().double()).ingest(x, y)
@@ -311,7 +313,8 @@ def test_each_point_of_a_path_and_each_fold_has_its_own_statistics(standardize):
     found = br.path(model, x, y, folds=fold, **options)
     assert (found.degrees_of_freedom, found.log_evidence) == (None, None)
     with pytest.raises(
-        ValueError, match=r"best\('evidence'\) must have evidences .*, but batch normalisation makes the objective"
+        ValueError,
+        match=r"best\('evidence'\) must have evidences .*, but batch normalisation makes training follow another objective",
     ):
         found.best("evidence")
     with pytest.raises(ValueError, match=r"evidence=True must have .* batch normalisation makes .*; take evidence='auto'"):

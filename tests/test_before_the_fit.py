@@ -314,9 +314,9 @@ def test_a_model_never_changes():
     kept = dict(vars(model))
     X, y = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), torch.arange(20.0)
     for name in ("num_data", "module", "standardization", "anything"):
-        with pytest.raises(AttributeError, match=f"a model never changes, but {name} was to be set; take model.bind"):
+        with pytest.raises(AttributeError, match=f"a model must not be changed, but {name} was set; take model.bind"):
             setattr(model, name, None)
-        with pytest.raises(AttributeError, match="never changes"):
+        with pytest.raises(AttributeError, match="must not be changed"):
             delattr(model, name)
     bound = model.bind(X, y)
     others = [

@@ -260,7 +260,7 @@ def test_where_training_is_another_function_nobody_claims_an_evidence(name):
     found = br.fit(model_of(TABLE[name][0]()), x, y, method=LaplaceApproximation(mode=few))
     assert found.log_evidence is None
     assert any("there is no evidence" in note for note in found.history.said)
-    assert "makes the objective of training another one" in found.model.behaviour.why_not(EVIDENCE)
+    assert "makes training follow another objective" in found.model.behaviour.why_not(EVIDENCE)
 
 
 @pytest.mark.parametrize("name", ["instance, no statistics", "instance, frozen", "batch, frozen", "dropout, frozen"])

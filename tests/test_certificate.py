@@ -139,7 +139,7 @@ class TestTrainingNoise:
         found = br.fit(model, *standard_diabetes, method=slow).certificate
         assert found.finding is Finding.OTHER_OBJECTIVE
         assert found.training.layers == tuple(who.split(" and "))
-        assert str(found).startswith(f"Not certified: in training, {who} made another objective than is evaluated; judge this")
+        assert str(found).startswith(f"Not certified: in training, {who} made the objective differ from evaluation; judge this")
         assert f"the batches' log-likelihood changed by {found.details['rise']:+.1f} nats" in str(found)
         assert found.details["rise"] > 2.5 * found.details["Monte Carlo error"]  # as slow as that, it is still on its way
         assert "curvature from" not in found.details

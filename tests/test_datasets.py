@@ -230,9 +230,9 @@ def test_text_among_numbers_is_shown_in_the_refusal(tmp_path):
         ("a,b\n1,2\n", {}, "its columns are 'a', 'b'"),
         (HOUSES, {"drop_columns": ["colour"]}, "drop_columns must name .* 'colour' came; did you mean 'color'"),
         (HOUSES, {"drop_columns": ["price"]}, "target must name a column of the file, but 'price' came"),
-        ("a,price\n1,2\n", {"drop_columns": ["a"]}, "a feature beside the target, .* 1 row of 'price' came"),
-        ("price\n1\n2\n", {}, "a feature beside the target, .* must be left, but 2 rows of 'price' came"),
-        ("a,price\n", {}, "rows of data, must be left, but 0 rows of 'a', 'price' came"),
+        ("a,price\n1,2\n", {"drop_columns": ["a"]}, "a feature besides the target, .* 1 row of 'price' came"),
+        ("price\n1\n2\n", {}, "a feature besides the target, .* must remain, but 2 rows of 'price' came"),
+        ("a,price\n", {}, "rows of data, must remain, but 0 rows of 'a', 'price' came"),
         ("a, a,price\n1,2,3\n", {}, "column names must differ, but 'a' came more than once"),
         (",a,price\n0,1,2\n1,3,4\n", {}, r"'Unnamed: 0' came without one, .* drop_columns=\['Unnamed: 0'\]"),
         ("a,price,\n1,2,\n", {}, "every column must have a name, but 'Unnamed: 2'"),
@@ -420,7 +420,7 @@ def test_uci_splits_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"data": ""}, "data.txt must stand in the folder and hold numbers, but this came"),
+        ({"data": ""}, "data.txt must be in the folder and hold numbers, but this came"),
         ({"data": "1 2\n3\n"}, "data.txt must .* number of columns changed"),
         ({"index_test_0": "4"}, "index_test_0.txt must .* other than different whole numbers from 0 to 3"),
         ({"index_test_0": "-1"}, "index_test_0.txt must .* other than different whole numbers"),
@@ -438,5 +438,5 @@ def test_uci_refusals(tmp_path, changed, message):
 
 
 def test_a_uci_split_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"index_train_20.txt must stand in the folder .* No such file"):
+    with pytest.raises(ValueError, match=r"index_train_20.txt must be in the folder .* No such file"):
         load_uci(uci(tmp_path), 20)

@@ -416,13 +416,13 @@ def plain(*more):
             r"initial_scale must be a finite number > 0, but -1\.0 came",
         ),
         (lambda: layers.VariationalDropout(nn.Linear(1, 1), prior="flat"), r"prior must be one of 'log-uniform', 'declared'"),
-        (lambda: layers.noisy(plain(Other(0.1))), r"a dropout layer must be one whose noise is known, but Other came"),
+        (lambda: layers.noisy(plain(Other(0.1))), r"a dropout layer must be of a known kind, but Other came"),
         (lambda: layers.noisy(plain(nn.Dropout(1.0))), r"rate must be the share .* but 1\.0 came"),
-        (lambda: noise_sites(Twice(), lambda net: net(torch.zeros(2, 3))), r"met once in a pass, but drop is met twice"),
-        (lambda: unfitted(Twice(), 3), r"a layer with noise must be met once in a pass, but drop is met twice"),
+        (lambda: noise_sites(Twice(), lambda net: net(torch.zeros(2, 3))), r"used once in a pass, but drop is used twice"),
+        (lambda: unfitted(Twice(), 3), r"a dropout layer must be used once in a pass, but drop is used twice"),
         (
             lambda: unfitted(nn.Sequential(nn.Dropout(0.1), layers.DropConnect(nn.Linear(3, 1))), 3),
-            r"a weight must be under one noise, but 1\.layer\.weight is under two",
+            r"a weight must be under one mask, but 1\.layer\.weight is under two",
         ),
     ],
 )
@@ -440,12 +440,12 @@ def test_what_is_no_layer(make, message):
         (
             plain(),
             {"priors": {"3.weight": priors.Normal(priors.HalfNormal(1.0))}},
-            r"the mode over weights and their scale runs to scale zero, but the scale of 3\.weight is unknown",
+            r"MCDropout needs fixed scales, .* runs to scale zero, but that of 3\.weight is unknown",
         ),
         (
             plain(),
             {"priors": {"3.weight": priors.HalfNormal(1.0)}},
-            r"a weight under dropout must be free to be 0, but the prior of 3\.weight, HalfNormal\(scale=1\.0\), lives on",
+            r"a weight under dropout must be allowed to be 0, but the prior of 3\.weight, HalfNormal\(scale=1\.0\), has only",
         ),
         (
             plain(),
@@ -453,7 +453,11 @@ def test_what_is_no_layer(make, message):
             r"dropout needs a prior with independent entries, but Group",
         ),
         (plain(), {"priors": {"3.weight": priors.Horseshoe(1.0)}}, r"has no finite log-density at 0, where dropped weights"),
-        (plain(), {"outputs": {"1": priors.Laplace(1.0)}}, r"MCDropout knows priors on weights, but a prior on outputs came"),
+        (
+            plain(),
+            {"outputs": {"1": priors.Laplace(1.0)}},
+            r"MCDropout needs priors on weights only, but a prior on outputs came",
+        ),
     ],
 )
 def test_models_that_have_no_bound(net, options, message):

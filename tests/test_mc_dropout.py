@@ -302,7 +302,7 @@ def test_the_compressed_network_is_plain_and_predicts_what_the_pruned_mode_does(
     X = rows()[0]
     torch.testing.assert_close(plain(torch.tensor(X))[:, 0].detach(), post.prune(1.0).predict(X).mean)
     assert (plain[5][0].weight == 0).sum() == round(post.sparsity(1.0)["5.0.layer.weight"] * 36)
-    with pytest.raises(ValueError, match="pruning needs weights whose noise is learned one by one"):
+    with pytest.raises(ValueError, match="pruning needs weights with a learned sd each"):
         quick(small(nn.Dropout(0.1)), num_steps=5).prune()
     assert quick(small(nn.Dropout(0.1)), num_steps=5).sparsity() == {}
     bare = br.BayesianModel(VariationalDropout(nn.Linear(3, 1)).double())

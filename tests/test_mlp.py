@@ -68,6 +68,7 @@ class TestMLP:
         with pytest.raises(ValueError, match=message):
             layers.MLP(**{"inputs": 3, **arguments})
 
+    @pytest.mark.slow
     def test_a_fit_of_it_is_that_of_a_sequential_and_comes_back_without_code(self, tmp_path):
         X, y = rows(0)
         found = []

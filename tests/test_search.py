@@ -364,7 +364,8 @@ def test_prox_adam_zeros_are_where_the_subgradient_condition_holds(seed):
     assert mode.certificate.converged
 
 
-@pytest.mark.parametrize("batch_size", [50, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [50, None])
 def test_adam_on_a_subgradient_has_no_zeros_where_prox_adam_has(batch_size):
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(400, 8, generator=generator)

@@ -1,4 +1,4 @@
-"""What a module does beside its forward pass: in training, with random numbers, under transforms; and the ways round them."""
+"""How a module differs in training, which random numbers it draws, and how to differentiate it."""
 
 from bayesreg.behaviour.base import PIECEWISE, Behaviour, Operations
 from bayesreg.behaviour.batchnorm import by_batch as by_batch

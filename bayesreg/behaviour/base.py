@@ -1,10 +1,10 @@
-"""What a network does beside its forward pass: in training, with random numbers, and under which transforms of a derivative.
+"""How a network behaves beyond its forward pass: in training, with random numbers, and under transforms of torch.func.
 
     vmap             many weights, or many rows' gradients, in one pass
-    forward-mode     J v beside f in one pass, and H v by it
+    forward-mode     J v with f in one pass, and H v by it
     double backward  H v by differentiating vᵀ∇L
 
-A backward pass is all that is asked for. What else a module lacks is gone round: see `derivatives`.
+Only a backward pass is required. Where a module does not support a transform, `derivatives` takes a slower way.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ PIECEWISE |= {"minimum", "clamp", "clamp_min", "clamp_max", "max_pool2d_with_ind
 
 
 class Operations(TorchDispatchMode):
-    """Hears which operations run inside, and in which floating types.
+    """Records which operations run inside the block, and the floating types of their results.
 
     Attributes:
-        names: Of the operations.
-        types: Of what they give.
+        names: Names of the operations.
+        types: Floating types of their results.
     """
 
     def __init__(self) -> None:
@@ -49,18 +49,18 @@ class Operations(TorchDispatchMode):
 
 
 class Behaviour:
-    """What one network does beside its forward pass; asked of this face, not of the network's layers.
+    """How one network behaves beyond its forward pass: the one place to ask, instead of looking at the network's layers.
 
-    What its layers do is seen at once. What else an unknown network does is found on rows: until it has met any, it is taken
-    to stand nothing but a backward pass, and to be in training what it is in evaluation.
+    What its layers do is known at once. What other code in a network does is tried on rows: until it has seen any, only a
+    backward pass is assumed, and the same function in training as in evaluation.
 
     Args:
-        module: The network; it is not changed, but for `protect`.
+        module: The network; only `protect` changes it.
 
     Attributes:
-        known: Whether all its layers are ordinary ones, about which nothing has to be found out.
+        known: Whether all its layers are ordinary ones, so that nothing has to be tried.
         recomputes: Whether its backward pass runs parts of it again.
-        own_code: Whether its own code makes another network of it in training, beside its layers.
+        own_code: Whether its own code, apart from its layers, computes another function in training.
 
     >>> net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.1))
     >>> found = Behaviour(net)
@@ -77,7 +77,7 @@ class Behaviour:
         self._rows: torch.Tensor | None = None
 
     def over(self, module: nn.Module) -> Behaviour:
-        """That of the same network with other buffers, or with others of its layers in place of some; what was found stays."""
+        """The behaviour of the same network with other buffers or some layers replaced; what was tried is kept."""
         found = copy.copy(self)
         found.module = module
         for name in ("normalising", "coupling", "draw"):
@@ -88,45 +88,45 @@ class Behaviour:
 
     @cached_property
     def normalising(self) -> dict[str, Any]:
-        """The layers that normalise by the rows at hand while they are trained, by name: batch, instance with statistics.
+        """The layers that normalise by the current rows in training, by name: batch norms, and instance norms with statistics.
 
-        Those that the network keeps in evaluation mode are left out where they keep statistics: they are fixed affine maps.
+        A layer that keeps statistics and that the network holds in evaluation mode is left out: it is a fixed affine map.
         """
         return training.moving(self.module)
 
     @property
     def normalises_by(self) -> str:
-        """What they are called: "batch normalisation", "instance normalisation", or both; an empty text where none is."""
+        """The name of these layers: "batch normalisation", "instance normalisation", or both; empty where there is none."""
         return " and ".join(dict.fromkeys(map(kinds.name_of, self.normalising.values())))
 
     @cached_property
     def coupling(self) -> dict[str, Any]:
-        """Those of them that normalise a row by the rows beside it: batch normalisation."""
+        """The normalising layers that use the other rows of the batch: batch normalisation."""
         return training.batchnorms(self.module)
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """Those of them that keep running statistics, which training writes."""
+        """The normalising layers that keep running statistics, which training updates."""
         return {name: layer for name, layer in self.normalising.items() if layer.running_mean is not None}
 
     @cached_property
     def draw(self) -> dict[str, Any]:
-        """The layers that draw noise in training, by dotted name."""
+        """The layers that draw random masks in training, by dotted name."""
         return training.in_training(self.module, kinds.draws)
 
     @property
     def deterministic(self) -> bool:
-        """True where training is the same function as evaluation: nothing drawn, written, or normalised by the rows at hand."""
+        """True where training and evaluation are one function: no random masks, no batch statistics, no updated buffers."""
         return not (self.normalising or self.draw or self.own_code)
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """The kinds of layers that make training another function than evaluation; the network's own code has no name."""
+        """The kinds of layers that differ between training and evaluation; the network's own code has no name."""
         return (self.normalises_by,) * bool(self.normalising) + ("dropout",) * bool(self.draw)
 
     @property
     def differences(self) -> str:
-        """What makes training another function than evaluation, in words; an empty text where nothing does.
+        """What differs between training and evaluation, in words; empty where nothing does.
 
         >>> Behaviour(nn.InstanceNorm1d(2, track_running_stats=True)).differences, Behaviour(nn.InstanceNorm1d(2)).differences
         ('instance normalisation', '')
@@ -134,14 +134,7 @@ class Behaviour:
         return " and ".join(self.differing) or "the network itself" * self.own_code
 
     def training_copy(self, *, noise: bool = True) -> nn.Module:
-        """A private copy in training mode.
-
-        Args:
-            noise: Otherwise everything but what normalises stands in evaluation mode: no dropout.
-
-        Returns:
-            The copy.
-        """
+        """A private copy in training mode; without `noise`, only the normalising layers are in training mode: no dropout."""
         made = copied(self.module)
         return made.train() if noise else training.normalising(made)
 
@@ -154,38 +147,38 @@ class Behaviour:
 
     @property
     def untrained(self) -> list[str]:
-        """Names of the layers whose running statistics no training has written, or hardly."""
+        """Names of the layers whose running statistics no training step, or hardly one, has updated."""
         return batchnorm.untrained(self.module)
 
     @property
     def predicts_by(self) -> str | None:
-        """By which statistics batch normalisation predicts, in words; None where there is none."""
+        """The statistics that batch normalisation uses at prediction, in words; None where there is no batch normalisation."""
         return batchnorm.described(self.module)
 
     def check_statistics(self) -> None:
-        """Refuse to predict a row from the others beside it, and warn where statistics have never been taken.
+        """Refuse a prediction that would depend on the other rows, and warn where statistics are still the initial ones.
 
         Raises:
             ValueError: If a batch normalisation keeps no statistics.
 
         Warns:
-            UserWarning: If its statistics are those it was made with.
+            UserWarning: If its statistics are still the initial ones.
         """
         batchnorm.check_statistics(self.module)
 
     def evaluation(self) -> nn.Module:
-        """The network that a prediction goes through: by the rows at hand where its statistics are not written yet.
+        """The network for predictions; it normalises by the current rows while its running statistics are not trained.
 
-        It may be the network itself, and is not to be changed.
+        It may be the network itself: do not change it.
         """
         return batchnorm.by_batch(self.module) if self.untrained else self.module
 
     def at_start(self, num_rows: int) -> nn.Module:
-        """The network as a first training step on so many rows meets it, whatever statistics it came with."""
+        """The network as the first training step on `num_rows` rows sees it, whatever statistics it came with."""
         return batchnorm.at_start(self.module, num_rows)
 
     def by_rows(self) -> nn.Module:
-        """A copy that normalises by the rows it is given, as a training step does, and writes nothing.
+        """A copy that normalises by the rows it is given, as a training step does, and updates no buffer.
 
         Raises:
             ValueError: If a normalisation has a forward of its own.
@@ -193,15 +186,11 @@ class Behaviour:
         return batchnorm.by_batch(self.module)
 
     def tracking(self) -> nn.Module:
-        """A copy in which every batch normalisation has a place for statistics, also those made without it."""
+        """A copy in which every batch normalisation has buffers for statistics, also layers made without them."""
         return batchnorm.tracking(self.module)
 
     def protect(self, x: torch.Tensor) -> None:
-        """See to it that the network leaves its inputs as they are, from now on; found out once.
-
-        Args:
-            x: Prepared rows.
-        """
+        """Make sure, once, that the network does not write into its inputs; one pass over two prepared rows tells."""
         if not self._protected:
             self._protected = True
             if not self.known or any(map(kinds.works_in_place, self.module.modules())):
@@ -210,14 +199,9 @@ class Behaviour:
     # ── transforms ──
 
     def met(self, model: Model, x: torch.Tensor) -> Behaviour:
-        """The same network's behaviour with these rows to find it out on.
+        """The behaviour of the same network, tried on these prepared rows, of which two are kept.
 
-        Args:
-            model: The model that the network is in.
-            x: Prepared rows; two of them are kept.
-
-        Returns:
-            A new one, which knows whether the backward pass runs the network again; the rest is found when it is asked for.
+        It knows whether the backward pass runs the network again; everything else is tried when it is first asked for.
 
         Raises:
             ValueError: If the output has no gradient with respect to any weight, the backward pass fails, the network fails on
@@ -231,11 +215,7 @@ class Behaviour:
         return found
 
     def meet(self, model: Model, x: torch.Tensor) -> None:
-        """Take these rows to find the network out on, where there were none yet, as in a model that was loaded.
-
-        Args:
-            model: The model that the network is in.
-            x: Prepared rows; two of them are kept.
+        """Take two of these prepared rows to try the network on, where there were none yet, as in a loaded model.
 
         Raises:
             ValueError: As for `met`.
@@ -252,12 +232,8 @@ class Behaviour:
     def why_not(self, feature: str) -> str | None:
         """Why something cannot be done with the network, in words, or None where it can.
 
-        Args:
-            feature: A transform, one of `FEATURES`, which is tried when it is first asked; or one of `reasons.REASONS`, told
-                by what the layers do.
-
-        Returns:
-            The reason.
+        `feature` is one of `FEATURES`, a transform that is tried when first asked for, or one of `reasons.REASONS`, which
+        follows from the layers.
         """
         if feature in reasons.REASONS:
             return reasons.REASONS[feature](self)
@@ -266,12 +242,12 @@ class Behaviour:
         return self._reasons[feature]
 
     def stands(self, *features: str) -> bool:
-        """True where the network stands all of them."""
+        """True where the network supports all these features."""
         return all(self.why_not(feature) is None for feature in features)
 
     @property
     def transforms(self) -> dict[str, str | None]:
-        """Each transform with the reason why the network does not stand it, or None."""
+        """Each transform with the reason why the network does not support it, or None."""
         return {feature: self.why_not(feature) for feature in FEATURES}
 
     @property
@@ -292,7 +268,7 @@ class Behaviour:
 
     @cached_property
     def _heard(self) -> Operations:
-        """The operations of one pass in double precision, where the network has it."""
+        """The operations of one pass, in double precision where the network supports it."""
         heard = Operations()
         if self._model is not None and self._rows is not None:
             model, x = widest(self._model, self._rows)
@@ -302,7 +278,7 @@ class Behaviour:
 
     @cached_property
     def _eps(self) -> float:
-        """The coarsest rounding inside the network, also where everything around it is in double precision."""
+        """The coarsest rounding inside the network, also where everything outside it is in double precision."""
         types = {torch.float64} if self.known else self._heard.types
         return max((torch.finfo(dtype).eps for dtype in types), default=torch.finfo(torch.float64).eps)
 
@@ -311,11 +287,11 @@ class Behaviour:
         return max(torch.finfo(dtype).eps, self._eps)
 
     def curvature_error(self, dtype: torch.dtype) -> float:
-        """The relative error of a second derivative: of rounding, or of the differences that stand for it."""
+        """The relative error of a second derivative: of rounding, or of the finite differences in its place."""
         eps = self.eps(dtype)
         return 100 * (eps ** (2 / 3) if self.approximately else eps)
 
     @property
     def approximately(self) -> str:
-        """How second derivatives are found where they are approximate, to be said after their name; else an empty text."""
+        """How second derivatives are approximated, as words after their name; empty where they are exact."""
         return "" if self.stands(DOUBLE) or self.stands(FORWARD) else " by differences of gradients"

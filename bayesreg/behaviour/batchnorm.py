@@ -1,10 +1,10 @@
-"""What batch normalisation divides by: the rows at hand in training, numbers that it keeps at prediction.
+"""The statistics of batch normalisation: those of the batch in training, running averages at prediction.
 
     y = a · (x − m)/√(v + ε) + b,     m and v over rows and positions, one each for a channel; a and b are learned
 
 In training m and v are the batch's own, and running averages follow them: m ← (1−η)m + η·m_batch, likewise v with n/(n−1)·v. In
-evaluation the averages take their place. So m and v are a function of the weights and of the rows they were taken over; only
-a training step may write the averages, and a draw of the weights from a posterior has statistics of its own.
+evaluation the running averages are used. So m and v are a function of the weights and of the rows they were taken over. Only
+a training step may update the averages; each posterior draw of the weights has statistics of its own.
 
 References:
     Ioffe and Szegedy (2015), Batch normalization: accelerating deep network training.
@@ -28,16 +28,16 @@ from bayesreg.data.moments import Moments
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dotted
 
-AT_ONCE = 2**24  # entries of x that go through the network together; the statistics of more are gathered layer by layer
+AT_ONCE = 2**24  # entries of x in one pass; for more, statistics are gathered layer by layer
 AVERAGES = "running averages of training"
 
 
 class _Enough(Exception):
-    """A layer has seen its input; what comes behind it need not run."""
+    """Raised once a layer has seen its input: the rest of the pass need not run."""
 
 
 def _replaced(module: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Module:
-    """A deep copy with another layer in the place of each one that normalises in training, also where one stands twice."""
+    """A deep copy in which each layer that normalises in training is replaced, also where one layer is used twice."""
     found = copied(module)
     made = {layer: make(layer).train(layer.training) for layer in moving(found).values()}
     for parent in list(found.modules()):
@@ -50,14 +50,8 @@ def _replaced(module: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Module:
 def by_batch(module: nn.Module) -> nn.Module:
     """A deep copy that normalises by the statistics of the rows it is given, in every mode, and keeps none.
 
-    On all training rows this network is the function that a fit in training mode is about: its statistics are a function of
-    the weights. Instance normalisation takes those of each row by itself.
-
-    Args:
-        module: Any module; names of parameters stay.
-
-    Returns:
-        The copy.
+    On all training rows this network is the function that a fit in training mode optimises: its statistics are a function of
+    the weights. Instance normalisation uses the statistics of each row. Names of parameters stay.
 
     Raises:
         ValueError: If a normalisation has a forward of its own.
@@ -80,19 +74,12 @@ def _by_row(layer: Any) -> nn.Module:
 
 
 def at_start(module: nn.Module, num_rows: int) -> nn.Module:
-    """The network as a first training step meets it: `by_batch` where that can be, whatever statistics it came with."""
+    """The network as a first training step sees it: `by_batch` where possible, whatever statistics it came with."""
     return by_batch(module) if moving(module) and not unlike_torch(module) and num_rows > 1 else module
 
 
 def tracking(module: nn.Module) -> nn.Module:
-    """A deep copy in which every batch normalisation has a place for statistics, also those made without it.
-
-    Args:
-        module: Any module; layers with `track_running_stats=False` gain buffers.
-
-    Returns:
-        The copy.
-    """
+    """A deep copy in which every batch normalisation has buffers for statistics, also with `track_running_stats=False`."""
 
     def make(layer: Any) -> nn.Module:
         if layer.running_mean is None or layer.running_var is None:
@@ -107,18 +94,18 @@ def tracking(module: nn.Module) -> nn.Module:
 
 
 def untrained(module: nn.Module) -> list[str]:
-    """Names of the normalisations whose running statistics nobody has written, or hardly, see `share_of_start`.
+    """Names of the normalisations whose running statistics are still initial, or nearly so, see `share_of_start`.
 
-    Where some layers of a network are trained and others are not, it may be that no pass meets those, or that they are new.
+    Where some layers are trained and others are not, the latter may be ones that no pass runs, or new ones.
     """
     return [name for name, layer in moving(module).items() if share_of_start(layer) > 0.5]
 
 
 def share_of_start(layer: Any) -> float:
-    """How much of mean 0 and variance 1, which a layer is made with, its running statistics still are: (1 − η)ⁿ, 0 … 1.
+    """The share of the initial mean 0 and variance 1 that is left in a layer's running statistics: (1 − η)ⁿ, 0 … 1.
 
-    A momentum η of 0 or nearly so leaves them after any number n of steps. What came from elsewhere (a file, `carry`) is told
-    by its values, which that sum cannot reach. A step at torch's own momentum counts as taken.
+    A momentum η of 0 or nearly so keeps them for any number n of steps. Statistics from elsewhere (a file, `carry`) are
+    recognised by values that this sum cannot reach. A step at torch's default momentum counts as trained.
 
     >>> layer = nn.BatchNorm1d(1, momentum=1e-4).train()
     >>> share_of_start(layer), round(share_of_start((layer(torch.randn(8, 1)), layer)[1]), 4)
@@ -139,22 +126,22 @@ def share_of_start(layer: Any) -> float:
 
 
 def stateless(module: nn.Module) -> list[str]:
-    """Names of the batch normalisations that keep no statistics and normalise by the rows at hand at prediction too."""
+    """Names of the batch normalisations that keep no statistics and normalise by the current rows at prediction too."""
     return [name for name, layer in batchnorms(module).items() if layer.running_mean is None]
 
 
 def lacking(module: nn.Module) -> tuple[str, str] | None:
-    """What a prediction lacks, "statistics" or "training", and the first layer that lacks it; None where nothing is missing."""
+    """What a prediction lacks, "statistics" or "training", and the first layer that lacks it; None where nothing does."""
     if names := stateless(module):
         return "statistics", names[0] or "the network"
     layers, names = moving(module), untrained(module)
     met = [name for name in names if int(layers[name].num_batches_tracked or 0) > 0]
-    # where other layers are trained, those that no pass has met may stand beside it
+    # where other layers are trained, an untrained one may be a branch that no pass runs
     return ("training", (met or names)[0] or "the network") if met or (names and len(names) == len(layers)) else None
 
 
 def described(module: nn.Module) -> str | None:
-    """By which statistics a module predicts, in words; None where it has no batch normalisation.
+    """The statistics by which a module predicts, in words; None where it has no batch normalisation.
 
     >>> described(nn.Linear(1, 1)), described(nn.BatchNorm1d(1))
     (None, 'mean 0 and variance 1: no training step has written any')
@@ -165,7 +152,7 @@ def described(module: nn.Module) -> str | None:
     if found is None:
         return AVERAGES
     return {
-        "statistics": "the statistics of the rows beside it: the network keeps none",
+        "statistics": "the statistics of the other rows: the network keeps none",
         "training": _unwritten(module),
     }[found[0]]
 
@@ -178,16 +165,13 @@ def _unwritten(module: nn.Module) -> str:
 
 
 def check_statistics(module: nn.Module) -> None:
-    """Refuse to predict a row from the others beside it, and warn where statistics have never been taken.
-
-    Args:
-        module: The network.
+    """Refuse a prediction that would depend on the other rows, and warn where statistics are still the initial ones.
 
     Raises:
         ValueError: If a batch normalisation keeps no statistics.
 
     Warns:
-        UserWarning: If its statistics are those it was made with.
+        UserWarning: If its statistics are still the initial ones.
     """
     what, where = lacking(module) or ("", "")
     if what == "statistics":
@@ -217,7 +201,7 @@ def buffer_shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def widest(module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.Tensor) -> int:
-    """Entries of the largest thing that a layer puts out for one row, by a pass of a few."""
+    """Entries of the largest layer output for one row, found by a pass over a few rows."""
     found = [x[0].numel()]
 
     def heard(layer: nn.Module, inputs: object, output: object) -> None:
@@ -234,29 +218,23 @@ def widest(module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.T
 
 
 def rows_at_once(entries: int) -> int:
-    """Rows that go through a network together whose largest layer puts out so many entries for one."""
+    """Rows that go through a network in one pass when its largest layer output has so many entries a row."""
     return AT_ONCE // entries
 
 
 def statistics(
     module: nn.Module, call: Callable[[torch.Tensor], object], x: torch.Tensor, entries: int | None = None
 ) -> dict[str, torch.Tensor]:
-    """Mean and variance of what reaches each batch normalisation, over all these rows, each layer behind normalised ones.
+    """Mean and variance of the input of each batch normalisation, over all rows, each layer after normalised ones.
 
     The variance is the mean squared deviation (no n/(n−1)), as a forward pass in training normalises by it. Rows that do not
     fit into memory at once go through in blocks, once for each layer, to the same numbers.
 
-    Args:
-        module: What `by_batch` gave, which `call` runs.
-        call: One pass on prepared rows; may be traced by `vmap` while the rows are few.
-        x: Prepared rows.
-        entries: What `widest` found; those of a row itself when None.
-
-    Returns:
-        By the buffers' dotted names, as `buffer_shapes` lists them.
+    `module` is from `by_batch`; `call` runs one pass of it on prepared rows, and may be traced by `vmap` while the rows are
+    few. `entries` is from `widest`, or those of a row when None. The result is by buffer name, as in `buffer_shapes`.
 
     Raises:
-        ValueError: If a layer is met twice in a pass, or sees one value a channel.
+        ValueError: If a layer is used twice in a pass, or sees one value a channel.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, ByBatch)}
     order: list[ByBatch] = []
@@ -269,8 +247,8 @@ def statistics(
         names = [name or "the network" for name, layer in layers.items() if order.count(layer) > 1]
         if names:
             raise ValueError(
-                f"a batch normalisation must be met once in a pass to have one set of statistics, but {', '.join(names)} is "
-                "met twice; use a layer of its own at each place."
+                f"a batch normalisation must be used once in a pass to have one set of statistics, but {', '.join(names)} is "
+                "used twice; use a layer of its own at each place."
             )
         if len(x) > rows:
             for layer in list(order):
@@ -283,14 +261,14 @@ def statistics(
             layer.kept, layer.fixed = None, None
     like = next((pair[0] for pair in found.values() if pair is not None), torch.empty(0, device=x.device))
     taken: dict[str, torch.Tensor] = {}
-    for name, layer in layers.items():  # mean 0 and variance 1 of one that no row meets
+    for name, layer in layers.items():  # mean 0 and variance 1 for a layer that no row reaches
         mean, variance = found[layer] or (like.new_zeros(layer.num_features), like.new_ones(layer.num_features))
         taken |= {dotted(name, "running_mean"): mean, dotted(name, "running_var"): variance}
     return taken
 
 
 def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Tensor, rows: int) -> None:
-    """Fix a layer's statistics over all rows, those before it being fixed already."""
+    """Fix one layer's statistics over all rows; those of the layers before it are fixed already."""
     moments, came = Moments(), []
 
     def listen(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -310,21 +288,13 @@ def _gather(layer: ByBatch, call: Callable[[torch.Tensor], object], x: torch.Ten
 
 
 def carry(module: nn.Module, found: dict[str, torch.Tensor]) -> nn.Module:
-    """A deep copy of the module that carries these statistics.
-
-    Args:
-        module: Any module.
-        found: As `statistics` gives them.
-
-    Returns:
-        The copy; its layers count as trained.
-    """
+    """A deep copy of the module with the statistics that `statistics` found; its layers count as trained."""
     made = tracking(module)
     with torch.no_grad():
         for name, value in found.items():
             made.get_buffer(name).copy_(value)
         for layer in batchnorms(made).values():
             if layer.num_batches_tracked is not None:
-                small = 0 < (layer.momentum or 0.0) < 0.1  # as many steps as take them, see `share_of_start`
+                small = 0 < (layer.momentum or 0.0) < 0.1  # so many steps that it counts as trained, see `share_of_start`
                 layer.num_batches_tracked.clamp_(min=math.ceil(math.log(0.5) / math.log1p(-layer.momentum)) + 1 if small else 1)  # pyright: ignore
     return made

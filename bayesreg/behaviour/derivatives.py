@@ -1,9 +1,9 @@
-"""Derivatives of a network by what it stands: in one vmapped pass, by differentiating twice, or by loops and differences.
+"""Derivatives of a network, by the transforms it supports: one vmapped pass, two backward passes, or loops and differences.
 
     J   a backward pass a row and output          J v   forward mode, or the derivative of Jᵀ·, or (f(u+hv) − f(u−hv))/2h
     H   vmapped forward over backward, or a column a backward pass of ∇L, or (∇L(u+heᵢ) − ∇L(u−heᵢ))/2h
 
-Each way gives the same numbers: to rounding, and the differences to ε^⅔.
+All ways give the same numbers: to rounding, and finite differences to ε^⅔.
 """
 
 from __future__ import annotations
@@ -24,34 +24,17 @@ Loss = Callable[[torch.Tensor], torch.Tensor]  # (P,) to a scalar
 
 
 def each(behaviour: Behaviour, f: Callable[..., torch.Tensor], u: torch.Tensor, **options: Any) -> torch.Tensor:
-    """F at each of several points, stacked.
-
-    Args:
-        behaviour: The network's.
-        f: A function of (P,).
-        u: (S, P).
-        **options: `chunk_size` and `randomness` of `vmap`.
-
-    Returns:
-        (S, ...).
-    """
+    """The values of f at several points (S, P), stacked: (S, ...). Options are vmap's `chunk_size` and `randomness`."""
     if behaviour.stands(VMAP):
         return vmap(f, **options)(u)
     return torch.stack([f(point) for point in u])
 
 
 def together(behaviour: Behaviour, f: Callable[..., Any], in_dims: tuple[Any, ...]) -> Callable[..., Any]:
-    """What `vmap` makes of f, or a loop that gives the same.
+    """What `vmap` makes of f, or a loop that gives the same; arguments may be lists and dictionaries of tensors.
 
-    Whole tensors that f writes into, as a batch's count is, are written once by `vmap`: here by its first turn alone.
-
-    Args:
-        behaviour: The network's.
-        f: A function of tensors, and of lists and dictionaries of them.
-        in_dims: As for `vmap`: 0 or None, for each argument or for each tensor of it.
-
-    Returns:
-        A function of the same arguments with a leading axis, or without one where it is None.
+    `in_dims` is as for `vmap`: 0 or None, for each argument or each tensor in it. A tensor without a batch axis that f writes
+    into, such as a batch count, is written once by `vmap`; the loop writes it in its first turn only.
     """
     if behaviour.stands(VMAP):
         return vmap(f, in_dims=in_dims)
@@ -80,7 +63,7 @@ def _length(value: Any, dim: Any) -> int | None:
 
 
 def _turn(value: Any, dim: Any, i: int) -> Any:
-    """What one turn of a loop takes of an argument."""
+    """The part of an argument for one turn of a loop."""
     if isinstance(value, torch.Tensor):
         return value[i] if dim is not None else value.clone() if i and not value.is_floating_point() else value
     if isinstance(value, dict):
@@ -91,17 +74,7 @@ def _turn(value: Any, dim: Any, i: int) -> Any:
 
 
 def output_jacobian(behaviour: Behaviour, f: Output, u: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """∂f/∂u of each row by itself, and the output.
-
-    Args:
-        behaviour: The network's.
-        f: A network whose rows do not depend on each other, to (B, ...).
-        u: (P,).
-        x: (B, ...).
-
-    Returns:
-        (B, ..., P) and (B, ...), detached.
-    """
+    """∂f/∂u of each row, (B, ..., P), and the output (B, ...), both detached, for a network whose rows are independent."""
     if behaviour.stands(VMAP):
 
         def row(v: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,17 +92,9 @@ def output_jacobian(behaviour: Behaviour, f: Output, u: torch.Tensor, x: torch.T
 
 
 def coupled_jacobian(behaviour: Behaviour, f: Output, u: torch.Tensor, x: torch.Tensor, columns: int) -> torch.Tensor:
-    """∂f/∂u where rows depend on each other: a pass of all rows for each unknown, or a pass back for each output.
+    """∂f/∂u, (B, K, P), detached, where rows depend on each other: a forward pass per unknown or a backward one per output.
 
-    Args:
-        behaviour: The network's.
-        f: The network, to (B, K).
-        u: (P,).
-        x: (B, ...).
-        columns: Unknowns that are differentiated at once, where they can be.
-
-    Returns:
-        (B, K, P), detached.
+    So many `columns` of the unknowns are differentiated at once where possible.
     """
     if behaviour.stands(VMAP, FORWARD):
         along = vmap(lambda direction: jvp(lambda v: f(v, x), (u,), (direction,))[1], chunk_size=columns)
@@ -144,17 +109,9 @@ def coupled_jacobian(behaviour: Behaviour, f: Output, u: torch.Tensor, x: torch.
 def pushed_forward(
     behaviour: Behaviour, f: Loss, u: torch.Tensor, v: torch.Tensor, graph: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """J v of a function of (P,), detached, without J.
+    """J v of a function at u, v in (P,), detached, without J; in the shape of f(u).
 
-    Args:
-        behaviour: The network's.
-        f: The function.
-        u: Where, (P,).
-        v: (P,).
-        graph: A leaf at u and f there, where they are there already.
-
-    Returns:
-        In the shape of f(u).
+    `graph` is a leaf at u and f there, where the caller has them already.
     """
     if behaviour.stands(DOUBLE):
         w, output = graph or _graph(f, u)
@@ -170,17 +127,7 @@ def pushed_forward(
 
 
 def hessian(behaviour: Behaviour, loss: Loss, u: torch.Tensor, columns: int | None = None) -> torch.Tensor:
-    """∂²L/∂u∂uᵀ, (P, P), detached.
-
-    Args:
-        behaviour: The network's.
-        loss: A function of (P,) that gives a scalar.
-        u: Where, (P,).
-        columns: Of it that are found at once, where they can be.
-
-    Returns:
-        (P, P).
-    """
+    """∂²L/∂u∂uᵀ, (P, P), detached, so many `columns` at once where possible."""
     u = u.detach()
     eye = torch.eye(len(u)).to(u)
     if behaviour.stands(VMAP, FORWARD):
@@ -193,17 +140,7 @@ def hessian(behaviour: Behaviour, loss: Loss, u: torch.Tensor, columns: int | No
 
 
 def product(behaviour: Behaviour, loss: Loss, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """∂²L/∂u∂uᵀ times a vector, by differentiating twice (Pearlmutter 1994), or by a central difference of gradients.
-
-    Args:
-        behaviour: The network's.
-        loss: A function of (P,) that gives a scalar.
-        u: Where, (P,).
-        v: (P,).
-
-    Returns:
-        (P,), detached.
-    """
+    """∂²L/∂u∂uᵀ v, (P,), detached, by differentiating twice (Pearlmutter 1994) or by a central difference of gradients."""
     if behaviour.stands(DOUBLE):
         w, value = _graph(loss, u)
         return pulled_back(pulled_back(value, w, create_graph=True), w, v)
@@ -217,16 +154,10 @@ def product(behaviour: Behaviour, loss: Loss, u: torch.Tensor, v: torch.Tensor) 
 def pulled_back(
     value: torch.Tensor, w: torch.Tensor, slope: torch.Tensor | None = None, *, create_graph: bool = False
 ) -> torch.Tensor:
-    """Jᵀ·slope of a value that has a graph; the graph stays. Zero where the value does not depend on w.
+    """Jᵀ·slope of a value that has a graph, in the shape of `w`; zero where the value does not depend on w.
 
-    Args:
-        value: Of any shape; a scalar where no slope comes.
-        w: What it is differentiated by.
-        slope: In the value's shape.
-        create_graph: Keep a graph of the result too.
-
-    Returns:
-        In the shape of `w`.
+    `slope` has the value's shape; without one the value is a scalar. The graph stays; `create_graph` keeps one of the result
+    too.
     """
     if not value.requires_grad:
         return torch.zeros_like(w)

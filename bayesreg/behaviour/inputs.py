@@ -1,4 +1,4 @@
-"""What a network does with its inputs: which columns its embeddings take as indices, and whether it writes into them."""
+"""What a network does with its inputs: which columns its embeddings use as indices, and whether it writes into them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bayesreg._threads import drawing
 from bayesreg.behaviour import kinds
 from bayesreg.layers.copying import copied
 
-_ENTRIES = 2**22  # of the rows that go through the network at once to find its indices
+_ENTRIES = 2**22  # rows in one pass when indices are looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Indices:
 
     Attributes:
         columns: Their numbers.
-        sizes: Column to the least number of rows of the tables it goes into as it is; a column that is changed on its way is
-            not there.
+        sizes: Column to the smallest number of rows of the tables that it indexes directly; a column that is changed first is
+            left out.
         names: Column to the name of that embedding.
         width: Number of all columns.
-        cast: Whether the forward makes indices of numbers by itself (`x[:, 0].long()`).
+        cast: Whether the forward casts numbers to indices itself (`x[:, 0].long()`).
     """
 
     columns: tuple[int, ...]
@@ -36,21 +36,18 @@ class Indices:
 
     @property
     def all(self) -> bool:
-        """True where no column is a number."""
+        """True where every column is an index."""
         return len(self.columns) == self.width
 
     def check(self, x: torch.Tensor) -> None:
-        """Refuse an index that is none.
-
-        Args:
-            x: Inputs (B, ...).
+        """Refuse inputs (B, ...) with an invalid index.
 
         Raises:
             ValueError: If an entry is no row of its embedding.
         """
         if self.all and not self.cast and x.is_floating_point():
             raise ValueError(
-                f"X must hold whole numbers where an embedding takes it as it comes, but {x.dtype} came; pass X.astype(int), "
+                f"X must hold whole numbers where an embedding uses it directly, but {x.dtype} came; pass X.astype(int), "
                 "or let the network's forward cast it, x.long()."
             )
         for column, size in self.sizes.items():
@@ -66,39 +63,25 @@ class Indices:
 
 
 def indices_of(module: nn.Module, row_shape: torch.Size, like: torch.Tensor) -> Indices | None:
-    """Find the columns that are indices, by changing one after the other and listening at the embeddings.
+    """Find the columns that are indices, by changing one column after the other and watching the embeddings' inputs.
 
-    Args:
-        module: The network; it is not changed.
-        row_shape: Shape of a row.
-        like: A tensor with its dtype and device.
-
-    Returns:
-        The columns; None where the network has no embedding or cannot be asked.
+    None where the network has no embedding or the trial fails. The network is not changed; `like` has its dtype and device.
     """
     if not has_embedding(module):
         return None
     for dtype in (like.dtype, torch.int64):
         try:
             return _listened(module, row_shape, like, dtype)
-        except Exception:  # a module of somebody else's may fail as it likes; the fit's own check speaks
+        except Exception:  # a user's module may raise anything here; the fit's own check reports it
             continue
     return None
 
 
 def index_columns(module: nn.Module, found: Indices | None, x: torch.Tensor) -> tuple[int, ...]:
-    """The columns that are not standardised because embeddings take them as indices.
-
-    Args:
-        module: The network.
-        found: What `indices_of` found.
-        x: Inputs in their own units.
-
-    Returns:
-        Their numbers.
+    """Numbers of the columns that are not standardised because embeddings use them as indices; `found` is from `indices_of`.
 
     Raises:
-        ValueError: If they cannot be told from numbers, or the network takes no numbers beside them.
+        ValueError: If they cannot be told from numbers, or the network casts no column itself.
     """
     if not has_embedding(module):
         return ()
@@ -106,14 +89,14 @@ def index_columns(module: nn.Module, found: Indices | None, x: torch.Tensor) -> 
         if not x.is_floating_point():
             return tuple(range(x.shape[1]))
         raise ValueError(
-            "standardize=True must tell indices from numbers, but it cannot be seen which columns of X the network's "
-            "embedding takes; pass standardize=False, and put layers.Standardize before the numbers."
+            "standardize=True must tell indices from numbers, but it is not clear which columns of X the network's "
+            "embedding uses; pass standardize=False, and put layers.Standardize before the numbers."
         )
     if not found.all and not found.cast:
         number = next(column for column in range(found.width) if column not in found.columns)
         raise ValueError(
-            f"standardize=True makes fractions of the numbers in X (column {number}), but the network takes column "
-            f"{found.columns[0]} for an index as it comes; let its forward cast it, x[:, {found.columns[0]}].long(), or "
+            f"standardize=True makes fractions of the numbers in X (column {number}), but the network uses column "
+            f"{found.columns[0]} directly as an index; let its forward cast it, x[:, {found.columns[0]}].long(), or "
             "pass standardize=False."
         )
     return found.columns
@@ -160,14 +143,10 @@ def _listened(module: nn.Module, row_shape: torch.Size, like: torch.Tensor, dtyp
 
 
 def protect(module: nn.Module, x: torch.Tensor) -> None:
-    """Let a network that writes into its inputs (a first layer that works in place) work on a copy of them, from now on.
+    """Let a network that writes into its inputs (a first layer that works in place) work on a copy of them from now on.
 
-    Whether it does is found by one pass over two rows; a network that does not is left as it is, so that its steps cost
-    nothing more.
-
-    Args:
-        module: The network, a private copy; copies of it are protected too.
-        x: Prepared rows; they are not changed.
+    One pass over two prepared rows tells whether it does. Other networks are left as they are, at no cost to their steps. The
+    network is a private copy; copies of it are protected too.
     """
     if on_a_copy in module._forward_pre_hooks.values():
         return
@@ -180,7 +159,7 @@ def protect(module: nn.Module, x: torch.Tensor) -> None:
             before = rows.clone()
             try:
                 _twin(module).train(training)(rows)
-            except Exception:  # the fit's own check speaks
+            except Exception:  # the fit's own check reports it
                 continue
             if rows._version or not torch.equal(rows, before):
                 module.register_forward_pre_hook(on_a_copy)
@@ -188,7 +167,7 @@ def protect(module: nn.Module, x: torch.Tensor) -> None:
 
 
 def on_a_copy(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What `protect` hangs before a pass."""
+    """The pre-forward hook of `protect`."""
     return tuple(value.clone() if isinstance(value, torch.Tensor) else value for value in args)
 
 

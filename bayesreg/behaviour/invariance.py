@@ -1,9 +1,9 @@
-"""Weights whose size a batch normalisation takes away again: what is found by structure is confirmed by numbers.
+"""Weights whose scale a batch normalisation cancels: candidates from the structure, confirmed by numbers.
 
     BatchNorm(c·v·x + s) = BatchNorm(v·x)     for every c > 0 and every s, each output unit v by itself (up to the layer's ε)
 
-A Gaussian prior on such a weight does not restrict the function. It only sets how long v is, and with it how far a step of an
-optimizer gets: the same step turns a short v further. A bias in front of a batch normalisation changes nothing at all.
+A Gaussian prior on such a weight does not restrict the function. It only sets the length of v, and with it the effective step
+size of an optimizer: the same step turns a short v further. A bias before a batch normalisation changes nothing at all.
 
 References:
     van Laarhoven (2017), L2 regularization versus batch and weight normalization. Hoffer, Banner, Golan and Soudry (2018), Norm
@@ -30,14 +30,14 @@ from bayesreg.layers.sites import dotted
 SCALE_NOTE = "scale-invariant: a BatchNorm follows; the prior sets the effective step size only"
 SHIFT_NOTE = "shift-invariant: a BatchNorm follows"
 
-# exact types: what is derived from them may do more in its forward
+# exact types: a subclass may do more in its forward
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 _POOLING = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
-_ROWS = 8  # that the numbers are taken over
-_TINY = 1e-12  # in ε's place: so small that the invariance shows, so large that a constant channel stays one
+_ROWS = 8  # rows of the numerical check
+_TINY = 1e-12  # in place of ε: small enough for the invariance to show, large enough to keep a constant channel constant
 _ALIKE = 1e-6
 
 
@@ -47,7 +47,7 @@ class Invariant:
 
     Attributes:
         weight: Its dotted name.
-        bias: That of the bias beside it, which then changes nothing; None where there is none to be learned.
+        bias: Name of the layer's bias, which then changes nothing; None where none is learned.
         batchnorm: Name of the layer that follows.
         groups: Groups of a transposed convolution, whose output channels are the second axis; 0 for every other layer.
     """
@@ -58,7 +58,7 @@ class Invariant:
     groups: int = 0
 
     def units(self, value: torch.Tensor) -> torch.Tensor:
-        """What each output unit multiplies its input by, (C, n), from the weight; a view where there is one."""
+        """The weights of each output unit, (C, n); a view of the weight where possible."""
         if not self.groups:
             return value.reshape(len(value), -1)
         apart = value.reshape(self.groups, len(value) // self.groups, value.shape[1], -1)
@@ -79,19 +79,13 @@ class Invariant:
 
 
 def scale_invariant(module: nn.Module, row_shape: torch.Size | None = None) -> list[Invariant]:
-    """The weights that feed straight into a batch normalisation, each output unit of which can be scaled by itself.
+    """The weights that feed straight into a batch normalisation, each output unit of which can be rescaled by itself.
 
-    A layer counts (Linear, a convolution, a transposed one) when its output is the input of one of torch's BatchNorms, or
-    becomes it through Identity or an average over positions. Where the rows' shape is known, one pass on a copy tells; before
-    that only the order in a `Sequential` does. Then the copy, normalising by the rows at hand, must put out the same for other
-    lengths and biases. What stands at two places, is frozen, or is not confirmed is left out.
-
-    Args:
-        module: Any module; it is not changed.
-        row_shape: Shape of one row, without the batch's axis; None where it is not known yet.
-
-    Returns:
-        In the order of the module's parameters.
+    A layer counts (Linear, a convolution, a transposed one) when its output is the input of one of torch's BatchNorms, directly
+    or through Identity or an average over positions. Where `row_shape`, without the batch axis, is known, a pass on a copy
+    tells; before that only the order in a `Sequential` does. Then the copy, normalising by its batch, must give the same output
+    for other lengths and biases. Tensors that are shared, frozen or not confirmed are left out. The order is that of the
+    parameters.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
     >>> [(one.weight, one.bias) for one in scale_invariant(net)]
@@ -114,7 +108,7 @@ _Pair = tuple[str, str, bool]  # layer, the batch normalisation behind it, and w
 
 
 def _chain(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers of nested Sequentials in the order of a pass; what is none is one step."""
+    """The layers of nested Sequentials in the order of a pass; any other module is one step."""
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _is_hooked(module):
         for name, child in module._modules.items():
             if child is not None:
@@ -128,7 +122,7 @@ def _is_hooked(layer: nn.Module) -> bool:
 
 
 def _in_order(module: nn.Module) -> list[_Pair]:
-    """Pairs by the order in a Sequential alone; of other modules nothing is known before a pass."""
+    """Pairs from the order in a Sequential; of other modules nothing is known before a pass."""
     found: list[_Pair] = []
     moving = set(batchnorms(module).values()) if not unlike_torch(module) else set()
     carried: tuple[str, bool] | None = None
@@ -150,7 +144,7 @@ def _in_order(module: nn.Module) -> list[_Pair]:
 
 
 def _passes(layer: nn.Module) -> bool:
-    """True where a channel scaled and shifted comes out as one that is scaled and shifted."""
+    """True where a channel that is scaled and shifted stays one that is scaled and shifted."""
     if type(layer) in _POOLING:
         pool: Any = layer
         return not pool.ceil_mode and not any(pool.padding if isinstance(pool.padding, tuple) else (pool.padding,))
@@ -158,7 +152,7 @@ def _passes(layer: nn.Module) -> bool:
 
 
 def _named(module: nn.Module, pairs: list[_Pair]) -> list[Invariant]:
-    """What is left of pairs of layers when tensors that are frozen or stand at two places are left out."""
+    """Pairs of layers without those whose tensors are frozen or shared."""
     places = collections.Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     learned = {name for name, p in module.named_parameters() if p.requires_grad and places[id(p)] == 1}
     met = collections.Counter(name for name, _, _ in pairs)
@@ -174,16 +168,16 @@ def _named(module: nn.Module, pairs: list[_Pair]) -> list[Invariant]:
 
 
 class _Probe:
-    """A copy in float64 that normalises by the rows at hand, at weights where nothing vanishes, and a few random rows."""
+    """A float64 copy that normalises by its batch, with weights that are nowhere zero, and a few random rows."""
 
     def __init__(self, module: nn.Module, row_shape: torch.Size) -> None:
         generator = torch.Generator().manual_seed(0)
-        # on the CPU: a network that takes random numbers as indices raises an error there, which on a GPU is the end of it
+        # on the CPU: random numbers used as indices raise an error there, but break a GPU's context
         self.net = by_batch(module).to("cpu", torch.float64).eval()
         for layer in self.net.modules():
             if isinstance(layer, ByBatch):
                 layer.eps = _TINY
-        with torch.no_grad():  # weights that are zero at the start would make everything look invariant
+        with torch.no_grad():  # weights that start at zero would make everything look invariant
             for parameter in self.net.parameters():
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.add_(0.5 * noise * (float(parameter.square().mean().sqrt()) or 1.0))
@@ -205,9 +199,9 @@ class _Probe:
             return self.net(self.x)
 
     def met(self) -> list[_Pair]:
-        """Pairs as a pass meets them."""
+        """The pairs seen in a pass."""
         names, found = {id(layer): name for name, layer in self.net.named_modules()}, []
-        flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors are kept alive, so that ids stay theirs
+        flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors are kept alive, so that their ids stay unique
 
         def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
             carried = flowing.get(id(inputs[0]), (None,))[0] if inputs else None
@@ -218,7 +212,7 @@ class _Probe:
             if type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
                 carried = names[id(layer)]
             elif not _passes(layer):
-                # a dropout puts out its input in evaluation mode, but not in training: the thread ends here
+                # dropout is the identity in evaluation mode only, so the chain ends here
                 return output.view_as(output) if id(output) in flowing and not layer._modules else None
             if carried is None:
                 return None
@@ -235,7 +229,7 @@ class _Probe:
         return found
 
     def confirmed(self, found: list[Invariant]) -> list[Invariant]:
-        """Those whose length and bias do change nothing."""
+        """The pairs whose length and bias change nothing in numbers."""
         if self._is_unchanged(found, True):
             return found
         kept = []

@@ -1,4 +1,4 @@
-"""Kinds of layers, each told in one place: which are ordinary, which normalise, which keep statistics, which draw numbers."""
+"""Kinds of layers, each defined in one place: which are ordinary, which normalise, keep statistics, or draw random masks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.layers import MLP, AbstractNoise, Standardize
 from bayesreg.layers.base import AbstractUnitNoise
 
-# layers that stand every transform, which a test holds, and are in training what they are in evaluation but for batch
-# normalisation and dropout; of other modules both are found out
+# layers that support every transform (a test checks it) and are the same function in training and evaluation, except batch
+# normalisation and dropout; for other modules both are tried
 KNOWN: tuple[type[nn.Module], ...] = (
     nn.Sequential,
     MLP,
@@ -69,7 +69,7 @@ _FORWARDS = (
 
 
 def is_known(layer: nn.Module) -> bool:
-    """True for a layer of a type that stands everything, as it left its factory: without hooks or a forward of its own."""
+    """True for an unmodified layer of a type that supports everything: without hooks or a forward of its own."""
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
     if isinstance(layer, nn.Embedding) and (layer.sparse or layer.max_norm is not None):
         return False
@@ -82,17 +82,17 @@ def by_the_batch(layer: nn.Module) -> bool:
 
 
 def normalises(layer: nn.Module) -> bool:
-    """True for a layer that brings what it is given to size one, in training as in evaluation, by whichever numbers."""
+    """True for a layer that normalises its input, in training as in evaluation, by whichever statistics."""
     return isinstance(layer, (*NORMALISING, Standardize))
 
 
 def name_of(layer: nn.Module) -> str:
-    """What a layer for which `moves` is true is called."""
+    """The name of a layer for which `moves` is true."""
     return "batch normalisation" if by_the_batch(layer) else "instance normalisation"
 
 
 def moves(layer: nn.Module) -> bool:
-    """True for a layer of torch's that normalises by the batch, or keeps running statistics, while it is in training mode.
+    """True for a torch layer that, in training mode, normalises by the batch or updates running statistics.
 
     >>> [moves(layer) for layer in (nn.BatchNorm1d(2), nn.InstanceNorm1d(2), nn.LayerNorm(2))]
     [True, False, False]
@@ -105,7 +105,7 @@ def moves(layer: nn.Module) -> bool:
 
 
 def draws(layer: nn.Module) -> bool:
-    """True for a layer that draws noise in training, of torch's or of this package; one of torch's of rate 0 draws none.
+    """True for a layer of torch or this package that draws a random mask in training; torch's with rate 0 draw none.
 
     >>> draws(nn.Dropout(0.1)), draws(nn.Dropout(0.0))
     (True, False)
@@ -114,7 +114,7 @@ def draws(layer: nn.Module) -> bool:
 
 
 def passes_on(layer: nn.Module) -> bool:
-    """True for a layer that in evaluation puts out the numbers that it is given, perhaps in another shape."""
+    """True for a layer that in evaluation returns its input's numbers, perhaps in another shape."""
     noise = (nn.modules.dropout._DropoutNd, AbstractUnitNoise)
     return isinstance(layer, (nn.Identity, nn.Flatten, nn.Unflatten, *noise))
 
@@ -125,5 +125,5 @@ def works_in_place(layer: nn.Module) -> bool:
 
 
 def has_own_forward(layer: Any) -> bool:
-    """True for a normalisation whose forward is not torch's, so that nothing can stand in for it."""
+    """True for a normalisation whose forward is not torch's, so that it cannot be replaced."""
     return type(layer).forward not in _FORWARDS or "forward" in vars(layer)

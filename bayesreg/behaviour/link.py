@@ -1,4 +1,4 @@
-"""Whether a network for classes ends with a layer that makes probabilities itself, which its likelihood would do again.
+"""Whether a network for classes ends with softmax or sigmoid, which its likelihood would apply a second time.
 
 Bernoulli: P(y = 1) = sigmoid(f),   Categorical: P(y = k) = softmax(f)ₖ;   f are logits, any real numbers.
 softmax(log_softmax(f)) = softmax(f), so that a last LogSoftmax changes nothing; softmax and sigmoid do.
@@ -35,12 +35,12 @@ _SAME_VALUES = {
 
 
 class _Makers(TorchDispatchMode):
-    """Remembers which operation made each tensor, through those that only change its shape or type."""
+    """Records which operation made each tensor, seen through operations that only change shape or type."""
 
     def __init__(self) -> None:
         super().__init__()
         self._made: dict[int, str] = {}
-        self._alive: list[torch.Tensor] = []  # an id is a tensor's for as long as it lives
+        self._alive: list[torch.Tensor] = []  # an id is unique only while its tensor lives
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -59,14 +59,10 @@ class _Makers(TorchDispatchMode):
 
 
 def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torch.Tensor]) -> tuple[str, ...]:
-    """Refuse a network for classes that makes probabilities itself, where the likelihood would do so again.
+    """Refuse a network that already ends with probabilities, where the likelihood makes them from logits.
 
-    Args:
-        likelihood: What the output goes into.
-        forward: The output of a few rows, (B,) or (B, K), with the weights times a number.
-
-    Returns:
-        A note where the network ends with a LogSoftmax, which changes nothing; nothing otherwise.
+    `forward(c)` is the output of a few rows, (B,) or (B, K), with the weights times c. Returned is a note where the network
+    ends with a LogSoftmax, which changes nothing; else nothing.
 
     Raises:
         ValueError: If the network ends with probabilities.
@@ -79,18 +75,16 @@ def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torc
         return (f"the network ends with log_softmax, which {name}'s own softmax leaves as it is.",)
     if found:
         raise ValueError(
-            f"{name} needs logits, of which its own {own} makes probabilities, but the network ends with {found}, so that they "
-            f"would be squeezed twice; leave the last {found if found in ('softmax', 'sigmoid') else 'step'} out."
+            f"{name} needs logits, to which it applies {own} itself, but the network ends with {found}, which gives "
+            f"probabilities; leave the last {found if found in ('softmax', 'sigmoid') else 'step'} out."
         )
     return ()
 
 
 def normaliser(forward: Callable[[float], torch.Tensor], binary: bool) -> str:
-    """What a network ends with that makes probabilities: "softmax", "sigmoid", …, or an empty text.
+    """The last step of a network that gives probabilities: "softmax", "sigmoid", …, or an empty text.
 
-    Args:
-        forward: The output of a few rows, (B,) or (B, K), with the weights times a number.
-        binary: Whether there is one logit a row.
+    `forward` is as for `checked_link`; `binary` says that there is one logit a row.
     """
     with torch.no_grad():
         with _Makers() as heard:

@@ -1,4 +1,4 @@
-"""What a module's forward gives: one tensor with one entry a row, or a sentence that says what came instead."""
+"""Checks of a module's output: one tensor with one entry a row, or a sentence that says what came instead."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ _HALF = (torch.bfloat16, torch.float16)
 
 
 class UnlikeTensor(ValueError):
-    """A forward gave something else than one tensor."""
+    """A forward gave something other than one tensor."""
 
 
 def one_column(output: Any) -> torch.Tensor:
-    """(B, 1) as (B,), and the () that a module's own squeeze makes of one row as (1,); half precision as float32.
-
-    Args:
-        output: What a forward gave.
-
-    Returns:
-        (B,) or (B, ...).
+    """(B, 1) as (B,), and the () from a squeeze of one row as (1,); half precision as float32.
 
     Raises:
         UnlikeTensor: If it is no dense tensor of real numbers.
@@ -31,7 +25,7 @@ def one_column(output: Any) -> torch.Tensor:
     """
     if not isinstance(output, torch.Tensor) or output.is_complex() or output.layout is not torch.strided:
         raise UnlikeTensor(_said(output))
-    if output.dtype in _HALF:  # sums over rows would lose all but two digits
+    if output.dtype in _HALF:  # sums over rows would keep only two digits
         output = output.float()
     if output.dim() == 0:
         return output[None]
@@ -39,7 +33,7 @@ def one_column(output: Any) -> torch.Tensor:
 
 
 def _said(output: Any) -> str:
-    """What is wrong with an output that is no tensor, and how to mend it, one sentence."""
+    """What is wrong with an output that is no tensor, and how to correct it, one sentence."""
     kind, advice = type(output).__name__, "return one tensor"
     if isinstance(output, Mapping):
         kind = f"a {kind} with the keys {', '.join(map(repr, list(output)[:5]))}"

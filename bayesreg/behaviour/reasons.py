@@ -11,14 +11,14 @@ from bayesreg.behaviour.training import unlike_torch
 if TYPE_CHECKING:
     from bayesreg.behaviour.base import Behaviour
 
-EVIDENCE = "evidence"  # a Laplace approximation of it
+EVIDENCE = "evidence"  # by a Laplace approximation
 COMPILING = "compiling"  # a whole training step
-ROW_WEIGHTS = "row weights"  # rows that count other than once
+ROW_WEIGHTS = "row weights"  # rows with counts other than one
 MANY_FITS = "many fits"  # at once
 EACH_ROW = "each row by itself"  # in evaluation
-BATCH_STATISTICS = "batch statistics"  # taking them anew
-BY_ROWS = "by the rows at hand"  # a network that normalises so in every mode
-AS_IT_STANDS = "as it stands"  # one function, whatever rows come
+BATCH_STATISTICS = "batch statistics"  # taken anew over rows
+BY_ROWS = "by the rows at hand"  # normalisation by the current rows in every mode
+AS_IT_STANDS = "as it stands"  # the same function whatever rows come
 PREDICTION = "prediction"
 
 
@@ -26,7 +26,7 @@ def _evidence(of: Behaviour) -> str | None:
     if of.deterministic:
         return None
     verb = "make" if " and " in of.differences else "makes"
-    return f"{of.differences} {verb} the objective of training another one, so that no fit ends at a mode of this model"
+    return f"{of.differences} {verb} training follow another objective, so that no fit ends at a mode of this model"
 
 
 def _compiling(of: Behaviour) -> str | None:
@@ -38,14 +38,14 @@ def _compiling(of: Behaviour) -> str | None:
 def _row_weights(of: Behaviour) -> str | None:
     if not of.normalising:
         return None
-    return f"the network has {of.normalises_by}, whose mean and variance know no weights; take nn.LayerNorm in its place"
+    return f"the network has {of.normalises_by}, whose statistics do not support row weights; take nn.LayerNorm in its place"
 
 
 def _many_fits(of: Behaviour) -> str | None:
     if of.draw:
         return "dropout would have to draw masks of each"
     if of.own_code:
-        return f"the network's own code makes {type(of.module).__name__} another one in training"
+        return f"the network's own code makes {type(of.module).__name__} another function in training"
     return None
 
 
@@ -54,11 +54,11 @@ def _each_row(of: Behaviour) -> str | None:
         return None
     names = stateless(of.module)
     where = f" (track_running_stats=False at {names[0] or 'the network'})" if names else ""
-    return f"a batch normalisation that keeps no statistics{where} normalises by the rows beside it"
+    return f"a batch normalisation that keeps no statistics{where} normalises by the other rows"
 
 
 def _batch_statistics(of: Behaviour) -> str | None:
-    return None if of.coupling else f"{type(of.module).__name__} has none that training moves"
+    return None if of.coupling else f"{type(of.module).__name__} has none that training updates"
 
 
 def _by_rows(of: Behaviour) -> str | None:

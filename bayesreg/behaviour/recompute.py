@@ -1,7 +1,7 @@
-"""Gradients of a module that runs parts of itself again in its backward pass (activation checkpointing).
+"""Gradients of a module that recomputes parts of itself in its backward pass (activation checkpointing).
 
-`functional_call` gives a module other weights for one pass. What a checkpoint computes later, in the backward pass, it
-computes from the module's own weights, and nothing says so: the gradient is another one. Here the backward pass happens inside.
+`functional_call` gives a module other weights for one pass. A checkpoint recomputes later, in the backward pass, from the
+module's own weights: silently, the gradient is wrong. Here the backward pass runs while the other weights are still in place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 
 class _Backward(nn.Module):
-    """One pass through a module and back, while its weights are those that were put in."""
+    """One forward and backward pass through a module, while other weights are in place."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -54,16 +54,9 @@ class _Recomputing(torch.autograd.Function):
 
 
 def called(module: nn.Module, tensors: Mapping[str, torch.Tensor], x: torch.Tensor, *, recomputes: bool) -> Any:
-    """`functional_call`: a pass through a module with other weights.
+    """`functional_call`: a pass through a module with other parameters and buffers, by dotted name, tied ones at each place.
 
-    Args:
-        module: The module.
-        tensors: Parameters and buffers by dotted name; each place of a tied tensor.
-        x: The input.
-        recomputes: Whether the module computes again in its backward pass; the output can be differentiated once then.
-
-    Returns:
-        The output.
+    Where the module recomputes in its backward pass, the output can be differentiated only once.
     """
     if recomputes and torch.is_grad_enabled():
         return _Recomputing.apply(module, x, tuple(tensors), *tensors.values())

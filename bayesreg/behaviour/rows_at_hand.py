@@ -1,4 +1,4 @@
-"""Batch normalisation by the rows at hand, in every mode, in plain operations.
+"""Batch normalisation by the current rows, in every mode, in plain operations.
 
 y = a · (x − m)/√(v + ε) + b,     m and v over the rows and positions that came, one each for a channel
 """
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class ByBatch(nn.Module):
-    """Batch normalisation by the statistics of the rows at hand, in every mode, which writes nothing; a and b keep their names.
+    """Batch normalisation by the statistics of the current rows, in every mode, without updates; a and b keep their names.
 
     Plain operations, so that it can be differentiated to any order and vmapped.
 
@@ -30,7 +30,7 @@ class ByBatch(nn.Module):
         self.register_parameter("weight", layer.weight)
         self.register_parameter("bias", layer.bias)
         self.eps, self.num_features = layer.eps, layer.num_features
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None  # what it normalises by, where somebody listens
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None  # the statistics of each pass, where a list is set
         self.fixed: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,9 +42,7 @@ class ByBatch(nn.Module):
         if self.fixed is not None:
             mean, variance = self.fixed
         elif x.numel() == x.shape[1]:
-            raise ValueError(
-                "batch normalisation by the rows at hand needs two values a channel at least, but one row came; pass more rows."
-            )
+            raise ValueError("batch statistics need at least two values a channel, but one row came; pass more rows.")
         else:
             variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
         if self.kept is not None:

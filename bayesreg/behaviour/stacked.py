@@ -1,4 +1,4 @@
-"""Batch normalisation in many fits at once, all of them in one kernel."""
+"""Batch normalisation of many fits at once, in one kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 def stacks(layer: nn.Module) -> bool:
-    """True for a layer that `normalised` can stand for."""
+    """True for a layer that `normalised` can replace."""
     return type(layer) is nn.BatchNorm1d
 
 
@@ -24,18 +24,10 @@ def normalised(
     *,
     training: bool,
 ) -> torch.Tensor:
-    """Batch normalisation of R fits as torch's own of R·C channels: each fit's channels have statistics of their own.
+    """Batch normalisation of R fits, (R, B, C), as torch's own of R·C channels: each fit has statistics of its own.
 
-    Args:
-        layer: The layer, whose numbers (eps, momentum) are those of all.
-        x: (R, B, C).
-        affine: Weight and bias, (R, C) each, or None.
-        buffers: As a fit's buffers by dotted name, (R, C) each; written in training.
-        prefix: Of the layer's buffers, with its dot.
-        training: Normalise by the batch, and write the running statistics.
-
-    Returns:
-        (R, B, C).
+    Weight and bias are (R, C) each, or None. `buffers` are by dotted name below `prefix`, (R, C) each; with `training` it
+    normalises by the batch and updates them. eps and momentum are those of `layer`.
     """
     count, rows, channels = x.shape
     mean, variance = (buffers.get(f"{prefix}{name}") for name in ("running_mean", "running_var"))

@@ -1,4 +1,4 @@
-"""Which layers of a network are other ones in training, and what its own code does there beside them."""
+"""Which layers of a network change in training, and what its own code does there besides."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ from bayesreg.behaviour import kinds
 from bayesreg.behaviour.trial import Model
 from bayesreg.layers.copying import copied
 
-_ROWS = 8  # that training is looked at on
+_ROWS = 8  # rows on which training is tried
 
 
 def in_training(module: nn.Module, what: Callable[[nn.Module], bool]) -> dict[str, Any]:
-    """The layers of a kind that `module.train()` puts into training mode, by dotted name.
+    """The layers of a kind (`what` tells) that `module.train()` puts into training mode, by dotted name.
 
-    A network may keep some in evaluation mode by a `train` of its own.
-
-    Args:
-        module: Any module; it is not changed.
-        what: Tells the kind.
-
-    Returns:
-        Layers of the module itself.
+    A network may keep some in evaluation mode by a `train` of its own. The module is not changed.
     """
     found = {name: layer for name, layer in module.named_modules() if what(layer)}
     if found and any(type(layer).train is not nn.Module.train for layer in module.modules()):
@@ -36,33 +29,26 @@ def in_training(module: nn.Module, what: Callable[[nn.Module], bool]) -> dict[st
 
 
 def moving(module: nn.Module) -> dict[str, Any]:
-    """The layers that normalise by the rows at hand while they are trained, by dotted name.
+    """The layers that normalise by the current rows in training, by dotted name.
 
-    Those that the network keeps in evaluation mode are left out where they keep statistics: they are fixed affine maps.
+    A layer that keeps statistics and that the network holds in evaluation mode is left out: it is a fixed affine map.
     """
     trained, layers = in_training(module, kinds.moves), dict[str, Any](module.named_modules())
     return {n: layer for n, layer in layers.items() if kinds.moves(layer) and (n in trained or layer.running_mean is None)}
 
 
 def batchnorms(module: nn.Module) -> dict[str, Any]:
-    """Those of `moving` that normalise a row by the rows beside it: torch's batch normalisations, 1d, 2d, 3d, synchronised."""
+    """Those of `moving` that use the other rows of the batch: torch's batch normalisations, 1d, 2d, 3d, synchronised."""
     return {name: layer for name, layer in moving(module).items() if kinds.by_the_batch(layer)}
 
 
 def unlike_torch(module: nn.Module) -> list[str]:
-    """Names of the normalisations of `moving` with a forward of their own, which nothing can stand in for."""
+    """Names of the normalisations of `moving` with a forward of their own, which cannot be replaced."""
     return [name for name, layer in moving(module).items() if kinds.has_own_forward(layer)]
 
 
 def normalising(module: nn.Module) -> nn.Module:
-    """The same module with what normalises in training mode and everything else in evaluation mode: no dropout.
-
-    Args:
-        module: A private copy, whose modes are changed.
-
-    Returns:
-        It.
-    """
+    """Put the normalising layers of a private copy into training mode, everything else into evaluation mode: no dropout."""
     layers = moving(module)
     module.eval()
     for layer in layers.values():
@@ -71,17 +57,10 @@ def normalising(module: nn.Module) -> nn.Module:
 
 
 def own_code(model: Model, x: torch.Tensor) -> bool:
-    """True where a network's own code gives something else in training mode, or changes a buffer, beside its layers.
+    """True where a network's own code, apart from its layers, changes its output or a buffer in training mode.
 
-    Normalisation stands in evaluation mode here, so that what is left is the network's own doing. Where a layer draws noise it
-    is not looked at: training is another function then in any case.
-
-    Args:
-        model: The model that the network is in.
-        x: Prepared rows; a few are taken.
-
-    Returns:
-        Whether it does.
+    A few of the prepared rows are tried with normalisation in evaluation mode. Where a layer draws masks there is no trial:
+    training differs from evaluation in any case.
 
     Raises:
         ValueError: If its forward draws random numbers of its own.
@@ -92,7 +71,7 @@ def own_code(model: Model, x: torch.Tensor) -> bool:
     for layer in filter(kinds.moves, module.modules()):
         layer.eval()
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    check_draws(model.module, lambda: model.forward(values, rows, copied(module)), "which no fit could switch")
+    check_draws(model.module, lambda: model.forward(values, rows, copied(module)), "which no fit can switch off")
     with torch.no_grad(), drawing(0):
         trained, settled = model.forward(values, rows, module), model.forward(values, rows)
     changed = any(not torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
@@ -103,10 +82,8 @@ def own_code(model: Model, x: torch.Tensor) -> bool:
 def check_draws(module: nn.Module, call: Callable[[], torch.Tensor], consequence: str) -> None:
     """Refuse a network whose forward draws random numbers that belong to no layer.
 
-    Args:
-        module: The network, for its name.
-        call: One pass without the noise of its layers, which changes nothing; torch's random state is as it was afterwards.
-        consequence: What cannot be done about such numbers.
+    `call` is one pass without its layers' masks, which changes nothing; torch's random state is restored. `consequence`
+    completes the error.
 
     Raises:
         ValueError: If two passes from the same random state on differ.

@@ -1,4 +1,4 @@
-"""The transforms tried on two rows of a network, and its backward pass: numbers are compared, not only errors caught."""
+"""Tries each transform, and the backward pass, on two rows of a network: numbers are compared, not only errors caught."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEATURES = (VMAP, FORWARD, DOUBLE)
 
 
 class Model(Protocol):
-    """What is asked of a model: a pass with other weights, its present ones, and itself in another type."""
+    """The part of a model that a trial needs: a pass with other weights, its present weights, and itself in another type."""
 
     @property
     def module(self) -> nn.Module:
@@ -43,7 +43,7 @@ class Model(Protocol):
 
 
 def widest(model: Model, x: torch.Tensor) -> tuple[Model, torch.Tensor]:
-    """The model and its rows in double precision, or as they are where it insists on a type of its own."""
+    """The model and its rows in double precision, or as they are where the network needs its own type."""
     if x.dtype == torch.float64:
         return model, x
     wide, rows = model.to(dtype=torch.float64), x.double() if x.is_floating_point() else x
@@ -56,7 +56,7 @@ def widest(model: Model, x: torch.Tensor) -> tuple[Model, torch.Tensor]:
 
 
 def _moved(model: Model) -> dict[str, torch.Tensor]:
-    """Weights beside the present ones, of the same signs: at others a difference cannot hide behind a zero."""
+    """Weights near the present ones, of the same signs: there no difference is hidden by a zero."""
     generator = torch.Generator().manual_seed(0)
 
     def near(value: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def _moved(model: Model) -> dict[str, torch.Tensor]:
 
 
 def check_rows(model: Model, x: torch.Tensor) -> None:
-    """Refuse a network that takes so many rows and no more, as one does that keeps a state from pass to pass.
+    """Refuse a network that takes only one number of rows, as one that keeps a state between passes.
 
     Raises:
         ValueError: If it is one.
@@ -85,7 +85,7 @@ def check_rows(model: Model, x: torch.Tensor) -> None:
 
 
 def check_backward(model: Model, x: torch.Tensor) -> bool:
-    """Whether a backward pass must happen while the weights are in the module, since parts of it are computed again.
+    """Whether the backward pass must run while the weights are in the module, because parts are recomputed.
 
     Raises:
         ValueError: If there is no gradient, or no backward pass, or the forward pass changes a weight.
@@ -106,15 +106,15 @@ def check_backward(model: Model, x: torch.Tensor) -> bool:
                 output.sum().backward()
             else:
                 reason = "it has none"
-        except Warning:  # one that a filter makes an error is the module's own affair
+        except Warning:  # a warning that a filter turns into an error is the module's own
             return False
         except Exception as error:  # a module may raise anything
             reason = f"its backward pass failed: {first_line(error)}"
     slopes = [own.get_parameter(key).grad for key in values]
     if reason or all(slope is None for slope in slopes):
         raise ValueError(
-            f"the output of {name} must have a gradient with respect to its weights, but {reason or 'no weight has one'}; take "
-            "out what cuts it (torch.no_grad, detach, .item(), argmax, NumPy, a quantised layer), or give such a step a "
+            f"the output of {name} must have a gradient with respect to its weights, but {reason or 'no weight has one'}; "
+            "remove what stops it (torch.no_grad, detach, .item(), argmax, NumPy, a quantised layer), or give such a step a "
             "backward pass."
         )
     changed = [key for key, value in values.items() if not torch.equal(own.get_parameter(key).to(value.dtype), value)]
@@ -125,11 +125,11 @@ def check_backward(model: Model, x: torch.Tensor) -> bool:
         )
     flat = torch.cat([value.reshape(-1) for value in values.values()]).requires_grad_()
     try:
-        with torch.enable_grad():  # in a module that has other weights by itself
+        with torch.enable_grad():  # in a module with other weights of its own
             parts = zip(values.items(), flat.split([value.numel() for value in values.values()]), strict=True)
             pieces = {key: part.view(value.shape) for (key, value), part in parts}
             model.forward(pieces, x, copied(model.module)).sum().backward()
-    except Exception:  # outside it cannot be had: it is had inside
+    except Exception:  # it fails outside, so it must run inside
         return True
     mine = [None] * len(slopes) if flat.grad is None else flat.grad.split([value.numel() for value in values.values()])
     eps = torch.finfo(flat.dtype).eps
@@ -137,7 +137,7 @@ def check_backward(model: Model, x: torch.Tensor) -> bool:
 
 
 def _alike(a: torch.Tensor | None, b: torch.Tensor | None, tolerance: float) -> bool:
-    """Equal up to a part of the larger one's size; no gradient is a gradient of zero."""
+    """Equal up to a fraction of the larger one's size; no gradient counts as zero."""
     a, b = (v if v is None else (v.to_dense() if v.is_sparse else v).reshape(-1) for v in (a, b))
     if a is None or b is None:
         other = b if a is None else a
@@ -148,7 +148,7 @@ def _alike(a: torch.Tensor | None, b: torch.Tensor | None, tolerance: float) -> 
 
 
 def first_line(error: BaseException) -> str:
-    """The first sentence of what torch said, which may go on for a page."""
+    """The first sentence of torch's error message, which may be a page long."""
     said = (str(error).strip().splitlines() or [""])[0].split(". ")[0].rstrip(".")
     return f"{type(error).__name__}: {said[:160]}" if said else type(error).__name__
 
@@ -160,7 +160,7 @@ class Trial:
         model: The model.
         x: Two prepared rows, or one.
         eps: The coarsest rounding inside the network.
-        piecewise: Whether it has kinks, across which a difference says something else than a derivative.
+        piecewise: Whether it has kinks, across which a difference is no derivative.
     """
 
     def __init__(self, model: Model, x: torch.Tensor, eps: float, piecewise: bool) -> None:
@@ -189,7 +189,7 @@ class Trial:
     def _why(self, trial: Callable[[], str]) -> str | None:
         try:
             with warnings.catch_warnings(), torch.enable_grad():
-                # torch loops by itself where an operation lacks a rule, and warns at each pass
+                # torch itself loops over an operation without a batching rule, and warns at each pass
                 warnings.filterwarnings("error", message="There is a performance drop")
                 return trial() or None
         except Exception as error:  # a module may raise anything under a transform

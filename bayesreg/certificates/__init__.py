@@ -1,4 +1,4 @@
-"""Why an answer can be believed."""
+"""Checks of a fit: whether its answer can be believed, and the numbers behind that."""
 
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up

@@ -32,17 +32,17 @@ class Certificate:
         finding: What the check found.
         overruled: Findings that a later look overruled, the first one first.
         point: What was measured at a mode.
-        no_mode: Why there is none that could be used.
+        no_mode: Why there is no usable mode.
         training: How training differed from evaluation.
-        elbo: How an ELBO ended.
+        elbo: How the ELBO's trend ended.
         closed_form: How many digits of a closed form hold.
         failure: What went wrong.
-        check: A check that the method brought itself.
+        check: The method's own check.
         restarts: How many starts agree.
-        lengths: What became of lengths that no prediction depends on.
-        alike: That the same is predicted for every row.
-        covariance: What is known of the covariance about a mode.
-        noise: That a learned noise is on its way to zero.
+        lengths: Norms of weights whose scale no prediction depends on.
+        alike: Set where the prediction is the same for every row.
+        covariance: The accuracy of the covariance about a mode.
+        noise: Set where a learned noise scale runs to zero.
     """
 
     finding: Finding
@@ -62,7 +62,7 @@ class Certificate:
 
     @classmethod
     def checked(cls, passed: bool, said: str, numbers: Mapping[str, float | str] | None = None) -> Certificate:
-        """The certificate of a method that brings a check of its own.
+        """The certificate of a method with a check of its own: what it found in one sentence, with advice where not passed.
 
         Args:
             passed: Whether the fit passed it.
@@ -95,7 +95,7 @@ class Certificate:
 
     @property
     def usable(self) -> bool:
-        """True for a point that is a number's and not where the density has no bound: something can be built on it."""
+        """True where the point is finite and the density bounded there, so that something can be built on it."""
         found = self.point is None or math.isfinite(self.point.log_joint)
         return found and not (self.no_mode is not None and self.no_mode.arrived)
 
@@ -110,7 +110,7 @@ class Certificate:
         return words.numbers(self)
 
     def overrule(self, by: Finding) -> Certificate:
-        """The same with another finding, that of a later look; the one that it had is kept."""
+        """The same certificate under the verdict of a later check; the earlier verdict is kept."""
         return dataclasses.replace(self, finding=by, overruled=(*self.overruled, self.finding))
 
     def __str__(self) -> str:

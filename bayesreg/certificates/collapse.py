@@ -1,9 +1,9 @@
-"""Whether the noise of a mode collapsed: how many of N rows are left to judge it by.
+"""Whether the noise scale of a mode collapsed: how many of N rows are left to estimate it.
 
 γ = tr[K (K + σ² I)⁻¹],  K = J A⁻¹ Jᵀ:   the well-determined weights; J is the outputs' derivative, A the prior's curvature
 
-A residual variance that N − γ rows decide is worth as many. Where γ reaches N the network passes through every target and the
-density at the mode is held up by nothing but the prior: it is unbounded, or nearly so.
+The residual variance is estimated with N − γ degrees of freedom. Where γ reaches N the network passes through every target, and
+only the prior bounds the density at the mode: it is unbounded, or nearly so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bayesreg.objective.curvature import output_jacobian, prior_curvature
 from bayesreg.objective.flat import FlatLayout, LogJoint
 from bayesreg.priors import AbstractPrior
 
-CONSTANT = 1e-3  # of its size: a noise below that, beside a target that does not vary, is on its way to zero
+CONSTANT = 1e-3  # of the target's size: a smaller noise, with a target that does not vary, is running to zero
 _NEARLY = 1e-2  # the same for what is not a mode, whose search stops earlier
 MOST = 0.9  # share of the rows that well-determined weights may use up
 _ENTRIES = 2**26  # of the derivative of all outputs
@@ -33,16 +33,10 @@ _ROWS = 256
 
 
 def used_up(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float | None:
-    """The share γ/N of the targets that well-determined weights use up at a mode with a learned noise.
+    """The share γ/N of the targets, 0 … 1, that well-determined weights use up at the mode `u`, (P,), with a learned noise.
 
-    Args:
-        log_joint: The objective.
-        u: Its mode, (P,).
-        data: The rows.
-
-    Returns:
-        A number between 0 and 1; None where the noise is known or the network's own, where there are fewer than `MOST` · N
-        weights, which cannot use them up, or where the matrices would be too large.
+    None where the noise is known or part of the network's output, where there are fewer than `MOST` · N weights, which cannot
+    use them up, or where the matrices would be too large.
 
     References:
         MacKay (1992), Bayesian interpolation.
@@ -57,7 +51,7 @@ def used_up(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float | None:
     curvature = prior_curvature(log_joint, u).double()
     free = torch.ones_like(curvature, dtype=torch.bool)
     free[noises[0].slice] = False
-    for group in log_joint.nonsmooth:  # a kink holds what stands on it
+    for group in log_joint.nonsmooth:  # weights at a kink are held there
         free[group.slice] &= u[group.slice] != (group.prior.mode if group.elementwise else 0.0)
     if int(free.sum()) < MOST * targets:
         return None
@@ -77,13 +71,13 @@ def is_constant(y: torch.Tensor) -> bool:
 
 
 def size_of(y: torch.Tensor) -> float:
-    """What a noise is compared with: the target's sd, or its size where it does not vary, and one where that is zero."""
+    """The size to compare a noise with: the target's sd; where it does not vary its absolute size, or one for a zero target."""
     spread = 0.0 if is_constant(y) else float(y.double().std(correction=0))
     return max(spread or float(y.abs().max()) or 1.0, 1e-300)
 
 
 def falls_to_zero(prior: AbstractPrior, num_targets: int) -> bool:
-    """True where a noise that goes to zero beside a perfect fit gains more from the data than its prior takes.
+    """True where, under a perfect fit, noise → 0 gains more from the data than its prior costs.
 
     >>> from bayesreg.priors import HalfNormal, LogNormal
     >>> falls_to_zero(HalfNormal(1.0), 10), falls_to_zero(LogNormal(0.0, 0.1), 10)
@@ -96,17 +90,9 @@ def falls_to_zero(prior: AbstractPrior, num_targets: int) -> bool:
 def with_noise(
     found: Certificate, model: BayesianModel, layout: FlatLayout, point: Callable[[], torch.Tensor], data: Data
 ) -> Certificate:
-    """The certificate of a fit, which says so where the learned noise is on its way to zero and no search can end.
+    """The certificate, not passed where the learned noise runs to zero, so that no search can end.
 
-    Args:
-        found: Its certificate.
-        model: Its model.
-        layout: Of its unknowns.
-        point: Gives its means in constrained space, (P,).
-        data: Its rows.
-
-    Returns:
-        Its own certificate, or one that is not passed and says so.
+    `point` gives the means of the posterior in constrained space, (P,).
     """
     noises = [s for s in layout.in_order if s.latent.is_noise]
     if not noises or data.y is None or model.likelihood.squared_error_scale is None or found.no_mode is not None:
@@ -126,7 +112,7 @@ def with_noise(
 
 
 def _residual(model: BayesianModel, layout: FlatLayout, point: torch.Tensor, data: Data) -> float:
-    """The largest distance of a target from the network at a point in constrained space, over the first rows."""
+    """The largest distance of a target from the network's output over the first rows, at a point in constrained space."""
     x, y = next(data.epoch(_ROWS))
     values = {name: point[s.slice].reshape(s.latent.shape) for name, s in layout.segments.items()}
     with torch.no_grad():

@@ -1,8 +1,8 @@
-"""A mode that says the same for every row: whether a fit ended there, what led it there, and other ways to begin.
+"""A mode that predicts the same for every row: how it is recognised, what caused it, and other starts.
 
-A prior whose sd times √fan_in is far below one shrinks what a layer hands on; after a few layers nothing is left that the data
-could pull at, and all weights at zero are a mode. There may be a higher one, which a search finds that begins where the data
-weigh more: log p(θ) + T · log p(y | θ) with T = 10, and from there with T = 1.
+A prior whose sd times √fan_in is far below one shrinks a layer's output; after a few layers nothing is left for the data to
+act on, and all weights at zero are a mode. There may be a higher one. It is found by a start with more weight on the data:
+log p(θ) + T · log p(y | θ) with T = 10, and from there with T = 1.
 """
 
 from __future__ import annotations
@@ -35,13 +35,7 @@ _WEIGHT = 10  # T
 
 
 def says_the_same(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
-    """True where the output is the same for all of the first rows, though inputs and targets differ.
-
-    Args:
-        log_joint: The objective.
-        u: A point, (P,).
-        data: The rows.
-    """
+    """True where at the point `u`, (P,), the outputs of the first rows are equal, though inputs and targets differ."""
     x, y = next(data.epoch(_ROWS))
     x, y = x[:_ROWS], y[:_ROWS]
     if len(x) < 2 or bool((x == x[:1]).all()) or bool((y == y[:1]).all()):
@@ -52,17 +46,11 @@ def says_the_same(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
 
 
 def escaped(searched: Searched, history: History) -> tuple[Solution, int | None]:
-    """The best of a search that ended where all rows are alike and of two that begin elsewhere; how many these are.
+    """The best of a search that ended with equal outputs and of two that start elsewhere, and how many these are.
 
-    They begin where the first one did and at a fresh start, each after steps in which the data weigh more.
-
-    Args:
-        searched: What the first search found, and how.
-        history: Where it is noted.
-
-    Returns:
-        The best of them, and how many others there were: none where the mode is known to be the only one. None in its place
-        where rows are not alike, or where a mode is not what was searched for.
+    They start where the first one did and at a fresh draw, each after steps with more weight on the data; `history` notes them.
+    Returned are the best and the number of the others: none where the mode is known to be unique. None in its place where
+    outputs are not equal, or where the search was not for a mode.
     """
     problem, solver, start, own = searched
     options, data = problem.options, problem.data
@@ -97,15 +85,9 @@ def escaped(searched: Searched, history: History) -> tuple[Solution, int | None]
 
 
 def with_word(certificate: Certificate, model: BayesianModel, tried: int) -> Certificate:
-    """The certificate of a point that says the same for every row, with the prior at the root of it.
+    """The certificate of a point that predicts the same for every row, with `alike`: the prior that causes it.
 
-    Args:
-        certificate: Of the point.
-        model: The model.
-        tried: Other starts that were tried and led no higher.
-
-    Returns:
-        The certificate with `alike`.
+    `tried` is the number of other starts that led no higher.
     """
     found = Alike(tried, _WEIGHT)
     if (narrow := narrowest(model)) is not None:
@@ -116,13 +98,13 @@ def with_word(certificate: Certificate, model: BayesianModel, tried: int) -> Cer
 
 
 def narrowest(model: BayesianModel) -> tuple[str, float] | None:
-    """The weight whose prior shrinks most what its layer hands on, sd · √fan_in, and by how much; None where none shrinks."""
+    """The weight whose prior shrinks its layer's output most, by sd · √fan_in, and that factor; None where none shrinks."""
     drawn = {name: latent for name, latent in model.latents.items() if latent.prior.proper and not latent.parents}
     values = together(prior_predictive.in_blocks(drawn, model.like, 16, 0))
     gains = {
         name: float(v.double().square().mean().sqrt()) * math.sqrt(v[0].numel() / len(v[0]))
         for name, v in values.items()
-        if v.dim() > 2  # a weight, beside its draws
+        if v.dim() > 2  # two axes or more, besides that of the draws
     }
     name = min(gains, key=gains.__getitem__, default=None)
     return None if name is None or gains[name] >= 1 else (name, gains[name])

@@ -1,4 +1,4 @@
-"""What methods that climb an ELBO share: the settings of the search, and whether it has stopped rising."""
+"""Whether the ELBO of a variational fit has stopped rising."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ from bayesreg.solvers.rising import trend
 
 
 def rise(elbos: torch.Tensor) -> Certificate:
-    """Whether an ELBO has stopped rising, by its `trend`.
+    """Whether an ELBO, one estimate a step in nats, has stopped rising, by its `trend`.
 
-    Args:
-        elbos: One estimate a step, in nats, (num_steps,).
-
-    Returns:
-        The certificate; passed when the rise is below 1 nat or 2.5 standard errors.
+    The certificate is passed when the rise is below 1 nat or 2.5 standard errors.
     """
     found = trend(elbos)
     values = Elbo(len(elbos), found)

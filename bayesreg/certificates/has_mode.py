@@ -8,9 +8,6 @@ from bayesreg.model.model import BayesianModel
 def check_has_mode(model: BayesianModel) -> None:
     """Refuse a model that has no mode.
 
-    Args:
-        model: The model.
-
     Raises:
         ValueError: If a prior's scale is unknown, or a density has a pole.
     """
@@ -25,7 +22,7 @@ def check_has_mode(model: BayesianModel) -> None:
     for name, latent in model.latents.items():
         if latent.parents and not latent.prior.smooth:
             raise ValueError(
-                f"a mode on a kink must have a known scale, but that of {name}, {latent.prior}, hangs on the unknown noise; "
+                f"a mode on a kink must have a known scale, but that of {name}, {latent.prior}, depends on the unknown noise; "
                 "fix noise_scale to a number, take Normal in its place, or a posterior method such as MeanField."
             )
         if not latent.prior.bounded and not latent.is_noise:

@@ -1,4 +1,4 @@
-"""Whether the exact solution of a linear problem is one, by its own conditions."""
+"""Certifies the exact solution of a linear problem by the problem's own optimality conditions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from bayesreg.solvers.base import Solution
 def certify_linear(solution: Solution, space: str = "constrained") -> Certificate | None:
     """The certificate of a solved linear problem: its duality gap against the tolerance of every mode.
 
-    Args:
-        solution: What the solver gave.
-        space: The space of the mode.
-
-    Returns:
-        The certificate; None where no gap is known, and the mode must be judged in another way.
+    None where no gap is known, so that the mode must be judged in another way.
     """
     if solution.gap is None or solution.value is None:
         return None

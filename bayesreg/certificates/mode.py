@@ -1,9 +1,9 @@
-"""Whether a mode is a mode, judged in nats: how much of the log-joint a Newton step would still gain.
+"""Whether a candidate is a mode, judged in nats: how much of the log-joint a Newton step would still gain.
 
     gain ≈ ½ gᵀ H⁻¹ g,   g the gradient of the log-joint, H minus its second derivative (or Gauss–Newton's)
 
-A number that depends neither on the units of anything nor on a constant. The posterior's typical draw lies P/2 nats below
-its mode, so that a gain of a hundredth of that does not matter.
+This number depends on no units and no constant. A typical draw of the posterior lies P/2 nats below its mode, so a gain of a
+hundredth of that does not matter.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def certify(
 ) -> Certificate:
     """Judge a candidate for a mode on all rows.
 
-    Where a penalty has a kink, the proximal gradient step over its length stands for the gradient; it is zero at a kink
-    that holds the mode. A piecewise linear network has modes where its pieces meet and no vanishing gradient there: what
-    a further search gains is the judge then. A tolerance of 1 % of P/2 is more than all that few rows can say about very many
-    unknowns; what is left must then also be below 1 % of what the search climbed, so that a start never passes.
+    Where a penalty has a kink, the proximal gradient step divided by its length replaces the gradient; it is zero at a kink
+    that is the mode. A piecewise linear network has modes where its pieces meet, with no vanishing gradient: there the gain of
+    a further search decides. With few rows and very many unknowns, 1 % of P/2 may exceed all that the data can contribute; so
+    the gain must also be below 1 % of what the search climbed, and a start never passes.
 
     Args:
         log_joint: The objective.
@@ -56,12 +56,12 @@ def certify(
         jacobian: As for MAP.
         probe: A further search from the candidate; called for a piecewise linear network only.
         restarts: The log-joint that each restart reached, the best one's included.
-        gap: An upper bound of the nats that are left to gain, from duality. Where it is below the tolerance it is a proof,
-            and no curvature is formed.
-        held: Scale-invariant tensors, whose rows' lengths no data hold and a prior pulls to zero: they are taken as they are,
-            and all else is judged, see `scale_free.HeldLogJoint`.
-        trend: How what training followed ended; told where that is another objective than this one, as dropout and batch
-            normalisation by mini-batches make it, and no certificate of a mode.
+        gap: An upper bound of the nats that are left to gain, from duality. Where it is below the tolerance it is a proof, and
+            no curvature is formed.
+        held: Scale-invariant tensors: the data do not determine their rows' lengths and a prior pulls these to zero. They are
+            held fixed and all else is judged, see `scale_free.HeldLogJoint`.
+        trend: Trend of the training objective, reported where that differs from this one (dropout, batch normalisation by
+            mini-batches) and no mode can be certified.
 
     Returns:
         The certificate; its `point` has the numbers.
@@ -70,19 +70,19 @@ def certify(
     seen = _Seen(Point(enough, "unconstrained" if jacobian else "constrained"))
     try:
         found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, seen)
-    except Exception as error:  # a fit that is done is never lost: the network may lack whatever is asked of it here
+    except Exception as error:  # a finished fit is never lost: the network may not support what is needed here
         found = Certificate(Finding.NOT_JUDGED, point=seen.point, failure=why_not_judged(log_joint, error))
     return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
 
 
 @dataclasses.dataclass
 class _Seen:
-    """What has been measured so far, which is kept whatever fails next."""
+    """What has been measured so far, kept whatever fails next."""
 
     point: Point
 
     def verdict(self, finding: Finding) -> Certificate:
-        """The certificate by what has been measured."""
+        """The certificate from what has been measured."""
         return Certificate(finding, point=self.point)
 
 
@@ -131,7 +131,7 @@ class _Candidate:
     climbed: float
 
     def is_short(self, gain: float) -> bool:
-        """True where what is left is a good part of all that there was, though it is little for so many unknowns."""
+        """True where the gain left is a large part of the whole climb, though small for so many unknowns."""
         few = 0.005 * min(len(self.u), self.data.num_data)
         return gain > max(few, 0.01 * (self.climbed + gain)) or self.is_below
 
@@ -185,9 +185,9 @@ def _unusable(found: NoMode, seen: _Seen) -> Certificate:
 
 
 def _judge_unlike(at: _Candidate, trend: Trend | None, seen: _Seen) -> Certificate:
-    """Where training followed another objective than that of evaluation, whose curvature would say nothing about the search."""
+    """The case where training followed another objective than evaluation's, whose curvature says nothing about the search."""
     if (no_mode := _unbounded(at.log_joint, at.u, at.data, False)) is not None:
-        return _unusable(dataclasses.replace(no_mode, arrived=True), seen)  # no curvature is formed that could mean something
+        return _unusable(dataclasses.replace(no_mode, arrived=True), seen)  # a curvature would mean nothing here
     # where an unknown's scale is unknown too, its log-prior goes through the same graph
     followed = Followed.LOG_JOINT if at.log_joint.linked else Followed.LOG_LIKELIHOOD
     training = Training(at.log_joint.model.behaviour.differing, trend, followed)
@@ -195,7 +195,7 @@ def _judge_unlike(at: _Candidate, trend: Trend | None, seen: _Seen) -> Certifica
 
 
 def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, seen: _Seen) -> Certificate:
-    """Where the curvature is negative somewhere: a saddle, also where one climb from it gains little: it may lead on."""
+    """The case of negative curvature: a saddle, even where one climb from it gains little, since it may lead on."""
     if curvature.gain <= enough and curvature.direction is not None:
         rise = climb(at.log_joint, at.u, curvature.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value
         seen.point = dataclasses.replace(seen.point, along_curvature=max(0.0, rise))
@@ -203,7 +203,7 @@ def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, seen: _Se
 
 
 def _leaves(at: _Candidate, curvature: Curvature, seen: _Seen) -> bool:
-    """True where a piecewise linear network rises along a direction of negative curvature beside the candidate."""
+    """True where a piecewise linear network rises along a direction of negative curvature near the candidate."""
     beside, found = neighbouring(at.log_joint, at.u, at.data, curvature.metric, jacobian=at.jacobian)
     if not is_negative(found, max(1e-6, at.log_joint.model.behaviour.curvature_error(at.u.dtype))):
         return False
@@ -217,15 +217,9 @@ def _leaves(at: _Candidate, curvature: Curvature, seen: _Seen) -> bool:
 
 
 def with_restarts(certificate: Certificate, restarts: Sequence[float], tolerance: float) -> Certificate:
-    """The same certificate with a word on how many restarts reached as much as the best one.
+    """The certificate of the best restart, with how many of all restarts came within `tolerance` nats of it.
 
-    Args:
-        certificate: Of the best restart.
-        restarts: The log-joint that each reached, in nats; what is not finite counts as a restart that failed.
-        tolerance: Nats by which a restart may stay below the best and still agree with it.
-
-    Returns:
-        The certificate, with `restarts`.
+    `restarts` are the log-joints reached; one that is not finite counts as failed.
 
     Raises:
         ValueError: If there is no restart.
@@ -249,7 +243,7 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
     model = log_joint.model
     if (found := _no_noise(log_joint, u, data, rising)) is not None:
         return found
-    # not only while it rises: beside rows of such a weight, what the others bend by is lost in rounding
+    # not only while it rises: rounding of such a weight's rows hides the curvature of the others
     if model.likelihood.heteroscedastic and _least_noise(log_joint, u, data) < 1e-6:
         return NoMode(Cause.ROWS_WITHOUT_NOISE, arrived=True)
     improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
@@ -268,7 +262,7 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
 
 
 def why_not_judged(log_joint: LogJoint, error: Exception) -> Failure:
-    """What the network lacked that was asked of it."""
+    """Which transforms a check needed that the network does not support."""
     return Failure(first_line(error), module=type(log_joint.model.module).__name__)
 
 
@@ -292,7 +286,7 @@ def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) ->
 
 
 def _least_noise(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
-    """The smallest noise sd that the network says of a row, over the target's sd."""
+    """The smallest noise sd that the network predicts for a row, over the target's sd."""
     model, values = log_joint.model, log_joint.layout.unflatten(u)
     with torch.no_grad():
         outputs, targets = zip(*((model.forward(values, x), y) for x, y in data.epoch()), strict=True)

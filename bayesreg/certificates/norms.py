@@ -1,4 +1,4 @@
-"""What a certificate says of lengths that no prediction depends on."""
+"""Adds to a certificate the norms of tensors whose scale no prediction depends on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,9 @@ from bayesreg.objective.directions import Rows
 def with_norms(
     certificate: Certificate, rows: Sequence[Rows], start: torch.Tensor, u: torch.Tensor, unit_norm: bool
 ) -> Certificate:
-    """The same certificate with what became of the lengths that no prediction depends on.
+    """The certificate with `lengths`: the norms of the scale-invariant tensors at the start and at the end of the fit.
 
-    Args:
-        certificate: Of the fit.
-        rows: The scale-invariant tensors.
-        start: Where the fit began, (P,).
-        u: Where it ended, (P,).
-        unit_norm: Whether the rows were held at length one.
-
-    Returns:
-        The certificate with `lengths`, where there are such tensors.
+    `unit_norm` says that each row was held at length one.
     """
     if not rows:
         return certificate

@@ -1,10 +1,10 @@
-"""What is measured at a candidate for a mode: how far the first-order conditions are from zero, and how the log-joint bends.
+"""Measures a candidate for a mode: the first-order conditions, and the curvature of the log-joint.
 
     gain       ½ gᵀH⁻¹g, what a Newton step would still add, in nats
     violation  maxᵢ √Hᵢᵢ |uᵢ − proxᵢ(uᵢ − gᵢ/Hᵢᵢ)|, in posterior sds; |gᵢ|/√Hᵢᵢ where nothing has a kink
     smallest   the smallest eigenvalue of H; below zero at a saddle
 
-None of the first two depends on units. H is minus the log-joint's second derivative, or Gauss–Newton's matrix.
+Neither of the first two depends on units. H is minus the log-joint's second derivative, or Gauss–Newton's matrix.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above,
 LOOPED_CURVATURE = 200  # the same where its columns cannot be found side by side
 WORK = 2**31  # rows × unknowns × products
 MATRIX = 2**31  # the same for the matrix itself, which takes P products: cheaper ones, side by side
-PRODUCTS = 100  # for the smallest eigenvalue; twice as many where they are cheap
+PRODUCTS = 100  # products for the smallest eigenvalue; twice as many where they are cheap
 SMALL = 64  # free unknowns whose matrix is formed column by column
 
 
 @dataclasses.dataclass(frozen=True)
 class Curvature:
-    """How the log-joint bends at a point, over the unknowns that no kink holds.
+    """The curvature of the log-joint at a point, over the unknowns that are not held at a kink.
 
     Attributes:
         gain: What a Newton step would add, in nats.
-        source: What it was found from.
-        smallest: The smallest eigenvalue; None where every unknown is held. Where the matrix was not formed, Lanczos's upper
-            bound of it.
+        source: The matrix and the rows it comes from.
+        smallest: The smallest eigenvalue; None where every unknown is held; Lanczos's upper bound where the matrix was not
+            formed.
         largest: The largest, or a lower bound of it.
-        direction: In the whole space, (P,), the one in which the matrix is smallest; None where it cannot be negative.
-        saddle: True where the matrix is negative in that direction, beyond rounding.
+        direction: The eigenvector of the smallest eigenvalue, (P,); None where that cannot be negative.
+        saddle: True where that eigenvalue is negative beyond rounding.
         metric: A positive diagonal, the Gauss–Newton matrix's and the prior's, (P,): one over the square of an sd.
     """
 
@@ -75,22 +75,12 @@ def measure(
     """The curvature at a point, and the violation of the first-order conditions there.
 
     Up to `FULL_CURVATURE` unknowns the matrix is formed. Above, Lanczos finds the smallest eigenvalue, also with every unknown
-    in its own sd, where a negative one shows sooner, and conjugate gradients the gain: on all rows while rows × unknowns allow.
-    Otherwise on a sample of them: then a negative eigenvalue is taken anew over all rows in the direction that was found, and
-    the gain is the diagonal's.
+    scaled by its own sd, where a negative one shows sooner, and conjugate gradients find the gain: on all rows while rows ×
+    unknowns allow. Otherwise both use a sample of rows: a negative eigenvalue is then recomputed over all rows in the direction
+    found, and the gain is that of the diagonal.
 
-    Args:
-        log_joint: The objective.
-        u: Where, (P,).
-        gradient: Of the log-joint, (P,).
-        data: All rows.
-        jacobian: As for MAP.
-        kinks: True for a piecewise linear network, whose curvature is Gauss–Newton's: the Hessian of one piece says nothing
-            about the next.
-        slack: Nats that do not matter.
-
-    Returns:
-        The curvature and the violation.
+    `kinks` says that the network is piecewise linear; then the curvature is Gauss–Newton's, since the Hessian of one piece says
+    nothing about the next. A gain of `slack` nats does not matter.
     """
     products, rows = _budget(len(u), data.num_data)
     seen = sample(data, rows)
@@ -117,7 +107,7 @@ def measure(
     whole = len(seen.x) >= data.num_data if seen.x is not None else False
     rounding = _rounding(log_joint, u)
     low, high, v, saddle = _lowest(product, at, products, rounding)
-    if not whole and saddle and not kinks:  # few rows bend more than all of them: it is no saddle before these say so
+    if not whole and saddle and not kinks:  # a sample may curve more than all rows: only these decide that it is a saddle
         spread = _spread(v, free)
         low = float(spread @ hessian_product(log_joint, u, data, spread, jacobian=jacobian))
         saddle = low < -rounding * high if behaviour.approximately else low < 0
@@ -135,7 +125,7 @@ def measure(
 def _lowest(
     product: Product, metric: torch.Tensor, num_products: int, rounding: float
 ) -> tuple[float, float, torch.Tensor, bool]:
-    """The lowest vᵀHv/vᵀv found, the largest eigenvalue, v, and whether it is negative beyond rounding."""
+    """The smallest vᵀHv/vᵀv found, the largest eigenvalue, v, and whether it is negative beyond rounding."""
     if len(metric) <= min(SMALL, num_products):
         found = smallest_end(product, metric, num_products)
         return found.smallest, found.largest, found.direction, is_negative(found, rounding)
@@ -156,26 +146,17 @@ def is_negative(found: Ends, rounding: float) -> bool:
 
 
 def _rounding(log_joint: LogJoint, u: torch.Tensor) -> float:
-    """The part of the largest eigenvalue that a smallest one may be off."""
+    """Relative to the largest eigenvalue, the error that a smallest one may have."""
     return max(1e-6, log_joint.model.behaviour.curvature_error(u.dtype))
 
 
 def neighbouring(
     log_joint: LogJoint, u: torch.Tensor, data: Data, metric: torch.Tensor, *, jacobian: bool
 ) -> tuple[torch.Tensor, Ends]:
-    """The Hessian's smallest eigenvalue a thousandth of an sd beside a point, on a piece of a piecewise linear network.
+    """The Hessian's extreme eigenvalues a thousandth of an sd away from a point, on one piece of a piecewise linear network.
 
-    At a point where units are dead by symmetry (all weights zero) every derivative vanishes; beside it they do not.
-
-    Args:
-        log_joint: The objective.
-        u: The point, (P,).
-        data: All rows.
-        metric: One over the square of each unknown's sd, (P,).
-        jacobian: As for MAP.
-
-    Returns:
-        The point beside it, (P,), and the ends there.
+    Where units are dead by symmetry (all weights zero) every derivative vanishes; next to it they do not. `metric` is 1/sd² of
+    each unknown, (P,). Returned are the neighbouring point, (P,), and the eigenvalues there.
     """
     noise = torch.randn(len(u), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(u)
     for group in log_joint.nonsmooth:  # a weight that is exactly zero stays so
@@ -189,18 +170,9 @@ def neighbouring(
 def climb(
     log_joint: LogJoint, u: torch.Tensor, direction: torch.Tensor, data: Data, metric: torch.Tensor, *, jacobian: bool
 ) -> float:
-    """How far the log-joint rises along a line, in nats: both ways, by steps that double for as long as it rises.
+    """The log-joint reached along a line through `u`, in nats, at least its value there: both ways, by steps that double.
 
-    Args:
-        log_joint: The objective.
-        u: Where the line begins, (P,).
-        direction: (P,).
-        data: All rows.
-        metric: One over the square of each unknown's sd, (P,).
-        jacobian: As for MAP.
-
-    Returns:
-        The value reached, in nats, at least that at `u`.
+    `metric` is 1/sd² of each unknown, (P,).
     """
     first = 1e-2 / float((direction.square() * metric).sum()) ** 0.5
     start = best = value_of(log_joint, u, data, jacobian=jacobian)
@@ -226,16 +198,7 @@ def value_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool
 
 
 def smallest_end(product: Product, like: torch.Tensor, num_products: int) -> Ends:
-    """`ends`, from the matrix itself where it has no more columns than products would be needed.
-
-    Args:
-        product: v ↦ H v.
-        like: A vector of the space, (n,).
-        num_products: At most about so many.
-
-    Returns:
-        The ends.
-    """
+    """`ends` of v ↦ H v by at most `num_products`, or from the whole matrix where that has no more columns."""
     if len(like) > min(SMALL, num_products):
         return ends(product, like, num_products)
     matrix = torch.stack([product(v) for v in torch.eye(len(like), dtype=like.dtype, device=like.device)]).double()
@@ -267,7 +230,7 @@ def _whole(
             return Curvature(gain, source, low, high, direction, False, metric)
         direction = _spread(torch.linalg.eigh(matrix)[1][:, 0].to(u), free)
     matrix = gauss_newton(log_joint, u, data, jacobian=jacobian).nan_to_num(0.0)[free][:, free].double()
-    # a direction without curvature is one that neither data nor prior speak about; its gradient is rounding
+    # neither data nor prior determine a direction without curvature; its gradient is rounding
     values, vectors = torch.linalg.eigh(matrix)
     held = values > 1e-12 * values[-1]
     gain = 0.5 * float(((vectors.mT @ g)[held].square() / values[held]).sum())
@@ -284,7 +247,7 @@ def _budget(unknowns: int, rows: int) -> tuple[int, int]:
 
 
 def _free(log_joint: LogJoint, u: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    """Unknowns that no kink holds: where one holds a mode the residual is exactly zero, and the unknown cannot move."""
+    """The unknowns that are not held at a kink: at a kink that is the mode the residual is exactly zero."""
     free = torch.ones_like(residual, dtype=torch.bool)
     for group in log_joint.nonsmooth:
         free[group.slice] = (residual[group.slice] != 0) | (group.elementwise & (u[group.slice] != 0))

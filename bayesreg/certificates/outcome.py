@@ -1,4 +1,4 @@
-"""What a check of a fit can come to."""
+"""The possible verdicts on a fit."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class Finding(enum.StrEnum):
     ELBO_LEVEL = "elbo level"  # the ELBO stopped rising
     ELBO_MAXIMAL = "elbo maximal"  # it stopped rising, and its gradient vanishes
     EXACT = "exact"  # a closed form, with digits enough
-    CHECK_PASSED = "check passed"  # of a method that brings a check of its own
+    CHECK_PASSED = "check passed"  # by the method's own check
     NOT_CONVERGED = "not converged"  # a Newton step or a further search still gains
-    CLIMB_UNFINISHED = "climb unfinished"  # it gains little for so many unknowns, but a good part of what was climbed
+    CLIMB_UNFINISHED = "climb unfinished"  # the gain left is small for so many unknowns, but large beside the whole climb
     GAP_OPEN = "gap open"  # a linear problem whose duality gap is above the tolerance
     BELOW_START = "below start"
     NOT_MOVED = "not moved"
     NOT_FINITE = "not finite"  # the log-joint or its gradient is not a number
     SADDLE = "saddle"
     UNBOUNDED = "unbounded"  # the search ran to where the density has no maximum
-    NEARLY_UNBOUNDED = "nearly unbounded"  # it is on its way there, or nothing but the prior holds it
-    NOISE_VANISHING = "noise vanishing"  # a later look: the learned noise is on its way to zero
-    OTHER_OBJECTIVE = "other objective"  # training followed another one than is evaluated
-    NOT_JUDGED = "not judged"  # the network lacks what a check asks of it
+    NEARLY_UNBOUNDED = "nearly unbounded"  # the search is going there, or only the prior bounds it
+    NOISE_VANISHING = "noise vanishing"  # a later check: the learned noise runs to zero
+    OTHER_OBJECTIVE = "other objective"  # training followed another objective than evaluation's
+    NOT_JUDGED = "not judged"  # the network does not support what the check needs
     STOPPED_EARLY = "stopped early"  # at the best point on held-out rows
     FAILED = "failed"  # the last good point of a search that could not go on
     TOO_FEW_STEPS = "too few steps"
     ELBO_RISING = "elbo rising"
     ELBO_SLOPE = "elbo slope"  # a step along its gradient still gains
     FEW_DIGITS = "few digits"  # too few digits of a closed form hold
-    ROUNDED = "rounded"  # the module's type moves a closed form
-    COVARIANCE_LOOSE = "covariance loose"  # a later look: too few digits of the covariance about a mode hold
+    ROUNDED = "rounded"  # rounding to the module's type changes a closed form
+    COVARIANCE_LOOSE = "covariance loose"  # a later check: too few digits of the covariance about a mode hold
     CHECK_FAILED = "check failed"
 
     @property

@@ -1,4 +1,4 @@
-"""The certificate of what a solver found, by what it followed."""
+"""The certificate of a solver's solution, by the objective that it followed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,8 @@ def judged(
 ) -> Certificate:
     """Whether a solution is a mode, and what else is to be said of it.
 
-    Args:
-        problem: What was solved.
-        start: Where the search began, (P,).
-        found: Where it ended.
-        restarts: The log-joint that each of several starts reached, the best one's included; None for one start.
-        tried: Other starts that were tried from a point that predicts the same for every row; None where it was no such point.
-
-    Returns:
-        The certificate.
+    `restarts` are the log-joints that several starts reached, None for one start. `tried` is the number of other starts from a
+    point that predicts the same for every row, None where it was no such point.
     """
     jacobian, data = problem.options.jacobian, problem.data
     if found.exact:

@@ -1,4 +1,4 @@
-"""The numbers behind a verdict, by what was looked at; None where a number was not asked for."""
+"""The numbers behind a verdict, one class for each kind of check; None where a number was not computed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Source:
     Attributes:
         matrix: "Hessian", "Gauss–Newton matrix", and how it was differentiated where that is not exact; empty where kinks hold
             every unknown, so that none was needed.
-        rows: How many it was summed over.
-        num_data: Of how many.
+        rows: Rows it was summed over.
+        num_data: Rows in all.
 
     >>> print(Source("Hessian", 442, 442), Source("Hessian", 32, 100_000), Source("", 0, 442), sep="; ")
     Hessian, all 442 rows; Hessian, 32 of 100,000 rows; none needed: kinks hold every unknown
@@ -40,18 +40,18 @@ class Point:
 
     Attributes:
         tolerance: What may be left to gain: 1 % of P/2.
-        space: Of the mode, "constrained" or "unconstrained".
-        log_joint: There.
+        space: Space of the mode, "constrained" or "unconstrained".
+        log_joint: The log-joint at the point.
         duality_gap: An upper bound of what is left to gain.
-        climbed: Since the start.
+        climbed: Rise of the log-joint since the start.
         nats_to_gain: What is left: ½ gᵀH⁻¹g, or the duality gap.
         violation: The largest of the first-order conditions, in posterior sds.
         nonsmooth: Whether a penalty has a kink, so that these are the KKT conditions and not the gradient.
         source: The curvature that was used.
         smallest_eigenvalue: Of minus the second derivative, over the unknowns that no kink holds, in nats over the square of an
             unknown's unit: below zero at a saddle; for many unknowns Lanczos's upper bound of it.
-        along_curvature: What a straight line in a direction of negative curvature gains.
-        by_further_search: What more steps gain in a piecewise linear network.
+        along_curvature: Gain along a straight line in a direction of negative curvature.
+        by_further_search: Gain of more steps in a piecewise linear network.
     """
 
     tolerance: float
@@ -80,15 +80,15 @@ class Cause(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class NoMode:
-    """Why there is no mode that could be used.
+    """Why there is no usable mode.
 
     Attributes:
-        cause: Of what kind.
-        arrived: True where the search has run into it, and nothing can be built on the point; on the way there, or where the
-            prior holds it, a curvature still means something.
+        cause: The kind of reason.
+        arrived: True where the search reached it, so that nothing can be built on the point; before that, or where the prior
+            bounds the density, the curvature still means something.
         name: The noise, or the tensor with a flat prior.
-        target: What all targets are.
-        weights: How many well-determined weights use up the rows.
+        target: The one value of all targets.
+        weights: Number of well-determined weights, which use up the rows.
         num_data: N.
     """
 
@@ -101,7 +101,7 @@ class NoMode:
 
 
 class Followed(enum.StrEnum):
-    """What a trend is the trend of."""
+    """The quantity that a trend describes."""
 
     LOG_JOINT = "batches' log joint"
     LOG_LIKELIHOOD = "batches' log-likelihood"
@@ -112,9 +112,9 @@ class Training:
     """How training differed from evaluation.
 
     Attributes:
-        layers: What made it differ, "dropout"; none where the network does so by itself.
-        trend: How what it followed ended; None where steps were too few to tell.
-        followed: What that was.
+        layers: The layers that made it differ, "dropout"; none where the network's own code does.
+        trend: Trend of the objective at the end; None for too few steps.
+        followed: The quantity of the trend.
     """
 
     layers: tuple[str, ...]
@@ -124,15 +124,15 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Elbo:
-    """How an ELBO ended.
+    """The end of an ELBO's search.
 
     Attributes:
-        num_steps: Of the search.
-        trend: How it ended; None where steps are too few to tell.
+        num_steps: Steps of the search.
+        trend: Its trend at the end; None for too few steps.
         nats_to_gain: What a natural-gradient step would still add.
         error: Its Monte Carlo error.
-        tolerance: What does not matter of it.
-        of_batches: True where batch normalisation by mini-batches made it another ELBO than that of all rows.
+        tolerance: The gain that does not matter.
+        of_batches: True where batch normalisation by mini-batches makes it differ from the ELBO of all rows.
     """
 
     num_steps: int
@@ -150,7 +150,7 @@ class ClosedForm:
     Attributes:
         condition: The condition number κ.
         digits: Decimal digits that hold.
-        rounding: What rounding to the module's type moves the posterior by, in sds.
+        rounding: Shift of the posterior by rounding to the module's type, in sds.
         dtype: That type, "float32".
     """
 
@@ -162,10 +162,10 @@ class ClosedForm:
 
 @dataclasses.dataclass(frozen=True)
 class Covariance:
-    """What is known of a covariance about a mode.
+    """The accuracy of a covariance about a mode.
 
     Attributes:
-        curvature: What it was made from, "Hessian".
+        curvature: The matrix it comes from, "Hessian".
         condition: The condition number κ.
         digits: Decimal digits that hold.
         free: Unknowns whose sum over classes no prediction and no prior depends on, in words; empty for none.
@@ -179,11 +179,11 @@ class Covariance:
 
 @dataclasses.dataclass(frozen=True)
 class Restarts:
-    """How many starts reached as much as the best one.
+    """How many starts reached the best one's log-joint.
 
     Attributes:
-        count: Of them.
-        agree: How many.
+        count: Number of starts.
+        agree: How many agree with the best.
         spread: From the best to the worst that is finite, in nats.
         tolerance: Nats by which one may stay below the best and still agree with it.
     """
@@ -205,7 +205,7 @@ class Length:
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """What became of lengths that no prediction depends on.
+    """Norms of weights whose scale no prediction depends on.
 
     Attributes:
         tensors: One each.
@@ -221,11 +221,11 @@ class Alike:
     """A point that predicts the same for every row.
 
     Attributes:
-        other_starts: How many were tried and led no higher.
-        weight: How much more the data weighed in these at first.
-        name: The tensor whose prior shrinks most what its layer hands on; empty where none shrinks.
+        other_starts: Number of other starts, none of which led higher.
+        weight: Factor on the log-likelihood in their first steps.
+        name: The tensor whose prior shrinks its layer's output most; empty where none shrinks.
         prior: That prior.
-        gain: What its layer makes of the size of its input.
+        gain: Size of its layer's output over that of its input.
     """
 
     other_starts: int
@@ -237,12 +237,12 @@ class Alike:
 
 @dataclasses.dataclass(frozen=True)
 class VanishingNoise:
-    """A learned noise on its way to zero.
+    """A learned noise scale that runs to zero.
 
     Attributes:
-        name: Of it.
-        ratio: What it is of the target's sd, or of its size where all targets are one number.
-        target: That number; None where they vary.
+        name: Name of the noise scale.
+        ratio: Its ratio to the target's sd, or to the target's size where all targets are equal.
+        target: The one value of all targets; None where they vary.
     """
 
     name: str
@@ -252,11 +252,11 @@ class VanishingNoise:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """What somebody else's code said.
+    """An error in other code.
 
     Attributes:
-        said: Its words.
-        step: Steps done before, of a search that could not go on.
+        said: The error's message.
+        step: Steps before the error, of a search that stopped.
         module: The network that could not be judged.
     """
 
@@ -267,11 +267,11 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class OwnCheck:
-    """A check that a method brings itself.
+    """A method's own check.
 
     Attributes:
         said: Its sentence.
-        numbers: Those behind it, by name.
+        numbers: The numbers behind it, by name.
     """
 
     said: str

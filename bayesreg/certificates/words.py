@@ -1,11 +1,11 @@
-"""A certificate in words: its sentence, and the names of its numbers. The one place that has them.
+"""A certificate in words: its sentence, and the names of its numbers. No other file words a certificate.
 
-The verdict comes first; then whatever else was found, in the order in which it is looked at: restarts, lengths, rows that are
-all alike, a covariance, a noise that vanishes.
+The verdict comes first, then everything else that was found: restarts, norms, equal predictions, the covariance, a noise that
+runs to zero.
 """
 
 # pyright: reportReturnType=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
-# a verdict has the numbers that it speaks of: whoever came to it has put them there
+# each verdict is made together with the numbers that its sentence needs
 from __future__ import annotations
 
 import dataclasses
@@ -23,12 +23,12 @@ _NOISE = "fix the noise scale, give it a prior that keeps it from zero (LogNorma
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """A setting that a sentence tells a person to change.
+    """A setting that a sentence tells the reader to change.
 
     Attributes:
         argument: Its name in Python, "num_steps".
-        value: What to set it to, where that is said.
-        python: How Python says that; the argument's own name when empty.
+        value: The value to set it to, where there is one.
+        python: How it is written in Python; the argument's own name when empty.
     """
 
     argument: str
@@ -40,7 +40,7 @@ Spelling = Callable[[Advice], str]
 
 
 def in_python(advice: Advice) -> str:
-    """Advice to who writes Python."""
+    """Advice for Python users."""
     return advice.python or advice.argument
 
 
@@ -49,15 +49,7 @@ _MEAN_FIELD = Advice("method", "mean-field", "MeanField")
 
 
 def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
-    """What a certificate says.
-
-    Args:
-        certificate: The values.
-        spell: How advice about a setting is worded where the person is.
-
-    Returns:
-        The verdict, and what is to be done when it was not passed.
-    """
+    """The verdict of a certificate, with advice when it was not passed; `spell` words a setting in Python or as an option."""
     c = certificate
     verdict = next(o for o in reversed((*c.overruled, c.finding)) if o not in ADDED)
     parts = [ADDED[o](c) for o in (*c.overruled, c.finding) if o in ADDED]
@@ -71,7 +63,7 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
     if c.covariance is not None:
         parts.append(_covariance(c.covariance))
     if c.elbo is not None and c.elbo.of_batches:
-        parts.append("Batch normalisation by mini-batches makes this another ELBO than that of all rows.")
+        parts.append("Batch normalisation by mini-batches makes this ELBO differ from that of all rows.")
     if c.noise is not None:
         parts.append(_vanishing(c.noise))
     return " ".join(part for part in parts if part)
@@ -178,7 +170,7 @@ def _no_mode(found: NoMode, spell: Spelling) -> str:
         case Cause.ROWS_USED_UP:
             return (
                 f"the noise collapsed: {found.weights:,.0f} well-determined weights use up the N = {found.num_data:,} rows, so "
-                f"that nothing is left to judge it by and the density is all but unbounded; {_NOISE}, {tighter}, shrink the "
+                f"that none are left to estimate it and the density is nearly unbounded; {_NOISE}, {tighter}, shrink the "
                 f"network, or take a posterior method such as {spell(_MEAN_FIELD)}"
             )
         case Cause.SEPARATED:
@@ -195,7 +187,7 @@ def _unusable(c: Certificate, spell: Spelling) -> str:
 def _other_objective(c: Certificate, spell: Spelling) -> str:
     trained = c.training
     why = " and ".join(trained.layers) or "the network itself"
-    said = f"Not certified: in training, {why} made another objective than is evaluated; judge this fit by held-out rows."
+    said = f"Not certified: in training, {why} made the objective differ from evaluation; judge this fit by held-out rows."
     if trained.trend is None:
         return said
     change = f"changed by {trained.trend.rise:+.1f} nats (Monte Carlo error {trained.trend.error:.1f})"
@@ -276,13 +268,13 @@ VERDICTS: dict[Finding, Callable[[Certificate, Spelling], str]] = {
     Finding.CHECK_FAILED: lambda c, spell: c.check.said,
 }
 
-# what a later look sets before the verdict that it overrules, which is told as well
+# a later verdict, told before the earlier one that it overrules
 ADDED: dict[Finding, Callable[[Certificate], str]] = {
     Finding.COVARIANCE_LOOSE: lambda c: (
         f"Not certified: of the covariance about {c.covariance.digits} digits hold; standardise the inputs, or drop collinear "
         "ones."
     ),
-    Finding.NOISE_VANISHING: lambda c: "",  # said at the end, with its numbers
+    Finding.NOISE_VANISHING: lambda c: "",  # told at the end, with its numbers
 }
 
 
@@ -347,14 +339,7 @@ def _vanishing(found: VanishingNoise) -> str:
 
 
 def numbers(certificate: Certificate) -> dict[str, float | str]:
-    """A certificate's numbers under names that say what they are, for the report, its JSON and a curious person.
-
-    Args:
-        certificate: The values.
-
-    Returns:
-        Those that are known, in nats where nothing else is said.
-    """
+    """A certificate's known numbers under plain names, for reports and their JSON; in nats unless said otherwise."""
     c = certificate
     found: dict[str, float | str | None] = {}
     if c.point is not None:

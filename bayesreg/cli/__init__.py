@@ -1,10 +1,10 @@
-"""`bayesreg` on the command line; `start` is where it begins, and loads the rest."""
+"""The command `bayesreg`; it begins in `start`, which loads the rest."""
 
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """The command line's own objects, loaded when they are asked for: `--version` must not wait for PyTorch.
+    """Load the command line's own objects on first use: `--version` must not wait for PyTorch.
 
     Raises:
         AttributeError: If there is none of that name.

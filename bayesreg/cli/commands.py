@@ -1,7 +1,7 @@
-"""`bayesreg` on the command line: a file goes in, a report comes out.
+"""The options and commands of `bayesreg`: a file goes in, a report comes out.
 
-What a person may have got wrong is looked for before the first fit, and told in one line. PyTorch and everything else
-that is heavy is imported inside the command that needs it.
+Everything that a person may have got wrong is checked before the first fit and reported in one line. PyTorch and other heavy
+packages are imported inside the command that needs them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DATA, _MODEL, _FITS, _REPORT = "Data", "Model", "Fits", "Report"
 
 
 def _option(help: str, panel: str, *names: str, metavar: str | None = None, show_default: bool = False) -> Any:
-    text = help.replace("[", r"\[")  # a section [priors] is no markup
+    text = help.replace("[", r"\[")  # a section name such as [priors] is no markup
     return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, show_default=show_default)
 
 
@@ -112,7 +112,7 @@ NumSamples = Annotated[
         "Draws from each posterior for its predictions; as many as their comparison needs if not given.", _REPORT, metavar="S"
     ),
 ]
-Out = Annotated[Path, _option("The report; its numbers go beside it as .json.", _REPORT, metavar="HTML", show_default=True)]
+Out = Annotated[Path, _option("The report; its numbers go next to it as .json.", _REPORT, metavar="HTML", show_default=True)]
 Force = Annotated[bool, _option("Replace a report that is there.", _REPORT, "--force")]
 SomePrior = Annotated[
     str, typer.Argument(metavar="PRIOR", help="Normal, Laplace, ElasticNet or Flat, for example 'Normal(0.5)'.")
@@ -277,7 +277,7 @@ def equivalents(
 
 
 def _job() -> ModuleType:
-    """What does the work, which takes seconds to load."""
+    """Import the module that does the work, which takes seconds."""
     from bayesreg.cli import job as _cli_job
 
     loaded()

@@ -1,4 +1,4 @@
-"""What `bayesreg report` and `bayesreg demo` do: one network, several fits, one report."""
+"""The work of `bayesreg report` and `bayesreg demo`: one network, several fits, one report."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Fit:
     """One fit of a job.
 
     Attributes:
-        model: What is assumed.
-        method: How it is concluded.
+        model: The model.
+        method: The method.
     """
 
     model: br.BayesianModel
@@ -46,16 +46,11 @@ class Fit:
 
 
 class _Begun(Exception):
-    """A rehearsed fit has taken its first step."""
+    """Raised by a rehearsed fit at its first step."""
 
 
 def run(table: Table, fits: Mapping[str, Fit], settings: Settings) -> None:
-    """Fit, compare, report; say on stdout what was done.
-
-    Args:
-        table: The data.
-        fits: Name to fit, all of one likelihood kind.
-        settings: How.
+    """Fit, compare and report; print what was done. All fits are of one likelihood kind.
 
     Raises:
         ValueError: If a fit is refused, fails, or the report cannot be written.
@@ -107,7 +102,7 @@ def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings
 
 
 def _each(fits: Mapping[str, Fit], do: Callable[[str, Fit], Any], missing: dict[str, str]) -> dict[str, Any]:
-    """What `do` gives for each fit; those that it refuses are told on stderr and go to `missing`, unless none is left.
+    """The result of `do` for each fit; one that is refused goes to stderr and to `missing`, unless none is left.
 
     Raises:
         ValueError: If none is left, for the reason of the first.
@@ -129,7 +124,7 @@ def _each(fits: Mapping[str, Fit], do: Callable[[str, Fit], Any], missing: dict[
 
 
 def _held_out(table: Table, settings: Settings) -> list[int]:
-    """The file's numbers of the rows held out: the split hangs on the targets and the seed alone."""
+    """The file's row numbers of the held-out rows: the split depends on the targets and the seed only."""
     rows = np.arange(1, len(table.y) + 1) if table.rows is None else table.rows
     numbers = replace(table, X=rows[:, None]).train_test_split(settings.test_fraction, settings.seed).X_test
     return [int(number) for number in numbers[:, 0]]
@@ -137,10 +132,10 @@ def _held_out(table: Table, settings: Settings) -> list[int]:
 
 @contextlib.contextmanager
 def _threads(fits: Mapping[str, Fit], split: Split) -> Iterator[None]:
-    """One thread for small fits, unless the environment says how many, and as many as before afterwards.
+    """One thread for small fits, unless the environment sets a number; the previous number is restored.
 
-    Two threads hand each other matrices so small that waiting for the other one costs more than the product: on a
-    machine that is busy with something else, forty times more.
+    With matrices so small, two threads spend more time waiting for each other than on the product: on a busy machine, forty
+    times more.
     """
     before = torch.get_num_threads()
     work = min(len(split.y_train), FULL_BATCH_ROWS) * max(fit.model.num_parameters for fit in fits.values())
@@ -167,9 +162,9 @@ def _check_memory(fits: Mapping[str, Fit], split: Split, num_samples: int) -> No
 
 
 def _rehearse(name: str, fit: Fit, split: Split, seed: int) -> br.AbstractPosterior | None:
-    """Let a fit refuse what it will refuse before anybody waits: it is stopped at its first step.
+    """Let a fit raise its refusals before the long work starts: it is stopped at its first step.
 
-    One that takes no steps (a closed form) is not stopped, and its answer is kept.
+    A fit without steps (a closed form) is not stopped, and its answer is kept.
     """
 
     def stop(step: int, total: int, objective: float) -> None:
@@ -193,7 +188,7 @@ def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.Abstr
             return br.fit(fit.model, split.X_train, split.y_train, method=fit.method, seed=seed, progress=update)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    except ArithmeticError as error:  # of Python's own numbers, which do not run to infinity as tensors do
+    except ArithmeticError as error:  # Python's own numbers raise where tensors become infinite
         must = "every number of the fit must stay within what floating point holds"
         raise ValueError(
             f"{name}: {must}, but {error} came; take scales of --prior and --likelihood nearer to one, or another unit."
@@ -201,13 +196,7 @@ def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.Abstr
 
 
 def say_data(screen: Console, table: Table, split: Split | None = None) -> None:
-    """What the data are, and what was done to the columns.
-
-    Args:
-        screen: Where to print.
-        table: The data.
-        split: How they were divided, where they were.
-    """
+    """Print the size of the data, and what was done to the columns; `split` is how the rows were divided, if they were."""
     parts = "" if split is None else f", {len(split.y_train):,} to fit and {len(split.y_test):,} held out"
     what = "regression" if table.classes is None else f"{len(table.classes)} classes"
     inputs = f"{table.X.shape[1]:,} input{'s' if table.X.shape[1] != 1 else ''}"
@@ -216,12 +205,7 @@ def say_data(screen: Console, table: Table, split: Split | None = None) -> None:
 
 
 def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:
-    """What is assumed about every tensor, each table once.
-
-    Args:
-        screen: Where to print.
-        models: Name of a fit to its model.
-    """
+    """Print what is assumed about every tensor, each distinct table once, for models by the name of their fit."""
     tables: dict[str, list[str]] = {}
     for name, shown in models.items():
         tables.setdefault(str(shown.prior_table()), []).append(name)
@@ -244,7 +228,7 @@ def _say_fit(screen: Console, name: str, posterior: br.AbstractPosterior, target
 
 
 def _say_comparison(screen: Console, comparison: Comparison) -> None:
-    """The comparison with one column a posterior: it has more metrics than a terminal has room for columns."""
+    """Print the comparison with one column a posterior: a terminal is too narrow for one column a metric."""
     head, *rows = comparison.table()
     say(screen, "", "On the held-out rows:")
     step = max(1, (screen.width - 17) // 15)

@@ -1,4 +1,4 @@
-"""What the command line shows: text and tables that survive a narrow terminal and a pipe, and errors of one line.
+"""Output of the command line: text and tables for a narrow terminal or a pipe, and errors of one line.
 
 Nothing from a file is read as markup, and no control character from it reaches the terminal.
 """
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from bayesreg.certificates import Advice
 
-_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException, which Typer does not name: it carries its own Click, or did not
+_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException, which Typer does not export: some versions bring their own Click
 _WHOLE = 13  # characters: a shorter cell is not broken
 _UNBROKEN = 1000  # columns; a pipe has no edge to break lines at
-_SIZES = range(20, 10_001)  # columns that COLUMNS may say; with fewer nothing would be readable, with more no line end
-_LONGEST = 300  # characters of a word in a message, of which the middle is left out: a number of 400 digits, a cell, a path
-_TWICE = (  # where a message has both words, or another than the argument's
+_SIZES = range(20, 10_001)  # allowed range of COLUMNS: fewer are unreadable, more break no lines
+_LONGEST = 300  # longest word in a message; the middle of a longer one (a number of 400 digits, a cell, a path) is left out
+_TWICE = (  # words that occur together in a message, or differ from the argument's name
     ("leave kind=None", "leave --kind out"),
     ("drop_missing=True or --drop-missing", "--drop-missing"),
     ("force=True (--force)", "--force"),
@@ -42,7 +42,7 @@ _TWICE = (  # where a message has both words, or another than the argument's
     ("take layers.MLP(..., batchnorm=True), add nn.BatchNorm1d, or", "add --batchnorm, or"),
     ("add nn.Dropout(0.05) or one of bayesreg.layers, or", "add --dropout 0.05, or"),
 )
-# Python's words for what has an option of its own here, with the value that an error shows, if any
+# arguments in Python with an option of their own here, with the value in the message, if any
 _PYTHON = re.compile(
     r"(?<![\w'\".-])(?P<word>drop_columns|drop_missing|max_levels|kind|test_fraction|num_steps|batch_size|learning_rate|num_samples"
     r"|seed|method)(?P<value>=(?:\[[^]]*\]|'[^']*'|[\w.-]*\w))?(?![\w'\"])(?=[=,;:.)]| |$)"
@@ -50,7 +50,7 @@ _PYTHON = re.compile(
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands. What can be foreseen to go wrong is told in one line, with exit code 2, or 130 after Ctrl-C."""
+    """The commands. Foreseeable errors take one line, with exit code 2, or 130 after Ctrl-C."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command's name."""
@@ -68,7 +68,7 @@ class Commands(typer.core.TyperGroup):
 
 @contextlib.contextmanager
 def _terminal() -> Iterator[None]:
-    """Forget for a while what the environment says about the terminal's size where it can be none."""
+    """Ignore for a while a terminal size in the environment that is impossible."""
     said = {name: os.environ[name] for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH") if name in os.environ}
     wrong = {name: text for name, text in said.items() if not (text.isdecimal() and len(text) < 9 and int(text) in _SIZES)}
     for name in wrong:
@@ -84,7 +84,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # whoever read the output has gone: Typer ends quietly
+        raise  # the reader of the pipe has closed it: Typer ends quietly
     except KeyboardInterrupt:
         _complain(STOPPED)
         raise typer.Exit(130) from None
@@ -109,11 +109,7 @@ def _complain(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Say on stderr, in one line, what went otherwise than asked for.
-
-    Args:
-        message: One sentence.
-    """
+    """Say on stderr, in one line, what did not go as asked."""
     _complain(f"Warning: {message}")
 
 
@@ -122,13 +118,7 @@ def _full_stop(sentence: str) -> str:
 
 
 def in_options(message: str) -> str:
-    """A message of the Python interface in the words of the command line.
-
-    Args:
-        message: For example of an error.
-
-    Returns:
-        The same with options in place of arguments.
+    """A message of the Python interface with options in place of arguments.
 
     >>> in_options("leave it out by drop_columns=['id'], or raise max_levels")
     "leave it out by --drop 'id', or raise --max-levels"
@@ -146,7 +136,7 @@ def in_options(message: str) -> str:
 
 
 def _methods() -> dict[str, str]:
-    """The option that asks for a method, by its class's name; nothing while PyTorch is not loaded, for no method has spoken."""
+    """The option that asks for a method, by its class's name; nothing before PyTorch is loaded."""
     loaded = sys.modules.get("bayesreg.inference.base")
     return {} if loaded is None else {cls.__name__: f"--method {name}" for name, cls in loaded.methods().items()}
 
@@ -173,13 +163,7 @@ def _as_option(word: str, value: str | None) -> str:
 
 
 def printable(text: str) -> str:
-    r"""The text with its control characters spelt out, so that a file's cell cannot steer the terminal.
-
-    Args:
-        text: Any, line breaks included.
-
-    Returns:
-        Text in which only line breaks are left unprintable.
+    r"""The text with control characters escaped, line breaks excepted, so that a file's cell cannot steer the terminal.
 
     >>> printable("a\x1b[31mb")
     'a\\x1b[31mb'
@@ -188,13 +172,10 @@ def printable(text: str) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A place to print text on, as it is: no markup, no emoji, no colour but what is asked for.
+    """A console that prints text as it is: no markup, no emoji, no colour unless asked for.
 
-    Args:
-        stderr: Where messages and progress go.
-
-    Returns:
-        The console; as wide as the terminal, or without an edge where the output is no terminal.
+    It is as wide as the terminal, and of unlimited width where the output is no terminal. With `stderr`, for messages and
+    progress.
     """
     from rich.console import Console
 
@@ -205,14 +186,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(screen: Console, *lines: str, style: str | None = None, indent: int = 0) -> None:
-    """Print lines.
-
-    Args:
-        screen: Where.
-        *lines: What, one paragraph each.
-        style: How, where there are colours.
-        indent: Blanks before each line, those that continue a paragraph included.
-    """
+    """Print paragraphs, in a style where there are colours, with `indent` blanks before each line."""
     room = max(20, screen.width - indent)
     for line in lines:
         parts = textwrap.wrap(printable(line), room, break_long_words=False, break_on_hyphens=False) or [""]
@@ -225,12 +199,8 @@ def columns(
 ) -> None:
     """Print a table whose cells break at the terminal's edge.
 
-    Args:
-        screen: Where.
-        heads: One head a column; none are shown when all are empty.
-        rows: Cells.
-        numbers: All columns but the first are numbers.
-        style: How the last column is shown, where there are colours.
+    There is one head a column; none are shown when all are empty. With `numbers`, all columns but the first are numbers.
+    `style` is that of the last column, where there are colours.
     """
     from rich.align import Align
     from rich.box import SIMPLE_HEAD
@@ -255,7 +225,7 @@ def columns(
 
 
 def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | list[None]:
-    """Columns as wide as their cells or, where there is no room for that, narrower by breaking cells between words.
+    """Widths of columns: those of their cells or, where there is no room, narrower by breaking cells between words.
 
     >>> _widths([["a", "one two three four"]], 80), _widths([["a", "one two three four"]], 10)
     ([1, 18], [1, 7])
@@ -275,10 +245,9 @@ def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | list[None]
 
 @contextlib.contextmanager
 def progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
-    """A bar on stderr while a fit runs, if that is a terminal; it is gone afterwards.
+    """A bar on stderr while a fit runs, if that is a terminal; it is removed afterwards.
 
-    Args:
-        name: Of the fit.
+    Yields the function that `fit` calls with (step, number of steps, objective).
 
     Yields:
         What `fit` calls with (step, of how many, objective).

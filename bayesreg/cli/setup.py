@@ -1,4 +1,4 @@
-"""What a person asked `bayesreg` to do, as objects, or one sentence about what is wrong with it, before anybody waits."""
+"""Turns the options of `bayesreg` into objects, or into one sentence about what is wrong, before any long work."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from bayesreg.model.spec import PriorSpec
 from bayesreg.solvers.batches import FULL_BATCH_ROWS
 from bayesreg.storage.files import probe
 
-_ROOM = 4 * 10**6  # bytes, more than a page or its numbers take
+_ROOM = 4 * 10**6  # bytes; more than a page or its numbers need
 _BYTES_A_WEIGHT = 16  # a weight, its gradient and Adam's two averages of it
-MAX_LAYERS = 100  # one behind the other; without short cuts around them no gradient comes through more
+MAX_LAYERS = 100  # in sequence; without skip connections no gradient passes more
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,7 @@ class Network:
         return tuple(width for width in self.hidden if width)
 
     def check_memory(self, rows: int, inputs: int, outputs: int) -> None:
-        """Refuse a network before it is made whose fit would not go into memory.
-
-        Args:
-            rows: N.
-            inputs: D.
-            outputs: K.
+        """Refuse, before it is made, a network whose fit to N rows would not fit into memory.
 
         Raises:
             ValueError: If so.
@@ -84,16 +79,7 @@ class Network:
             raise ValueError(f"the network must fit into {MAX_MEMORY:.1e} bytes, but {came}; take a smaller --hidden.")
 
     def build(self, inputs: int, outputs: int, seed: int) -> nn.Sequential:
-        """The module, with seeded weights; torch's global random state is left as it was.
-
-        Args:
-            inputs: D.
-            outputs: K.
-            seed: Of the first weights.
-
-        Returns:
-            The module.
-        """
+        """The module, with weights from the seed; torch's global random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return MLP(inputs, self.widths, outputs, self.activation, self.batchnorm, self.dropout)
@@ -104,11 +90,11 @@ DEMO = Network((20,))
 
 @dataclass(frozen=True)
 class Settings:
-    """How a job is done.
+    """Settings of one run.
 
     Attributes:
-        out: Where the report goes.
-        force: Replace one that is there.
+        out: Path of the report.
+        force: Replace an existing one.
         test_fraction: Share of the rows held out.
         seed: Of the split, the first weights, the fits and the draws.
         num_samples: Draws from each posterior for its predictions; None for as many as their comparison needs.
@@ -122,10 +108,7 @@ class Settings:
 
 
 def check(settings: Settings) -> None:
-    """Refuse what is wrong whatever the data are.
-
-    Args:
-        settings: How the job is to be done.
+    """Refuse settings that are wrong whatever the data are.
 
     Raises:
         ValueError: If the report cannot be written where it is to go, or a number is out of its range.
@@ -138,7 +121,7 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--num-samples must be a whole number >= 1, but {settings.num_samples} came; pass for example 1000.")
     out = settings.out
     if out.suffix != ".html":
-        raise ValueError(f"--out must end in .html, but {str(out)!r} came; the numbers go beside it as .json.")
+        raise ValueError(f"--out must end in .html, but {str(out)!r} came; the numbers go next to it as .json.")
     try:
         str(out).encode()
     except UnicodeEncodeError:
@@ -149,7 +132,7 @@ def check(settings: Settings) -> None:
 
 
 def _check_figures() -> None:
-    """Load Matplotlib, which reads the person's own settings: a wrong one would be found at the report, after all fits.
+    """Load Matplotlib, which reads the user's own settings: a wrong one would otherwise show at the report, after all fits.
 
     Raises:
         ValueError: If it does not load.
@@ -162,14 +145,7 @@ def _check_figures() -> None:
 
 
 def rules(texts: Sequence[str], file: Path | None = None) -> RulesFile:
-    """Rules from `--prior` texts and a `--priors` file.
-
-    Args:
-        texts: PATTERN=PRIOR each.
-        file: A TOML file, whose rules come first.
-
-    Returns:
-        The rules of both.
+    """Rules from `--prior` texts, PATTERN=PRIOR each, and a `--priors` file, a TOML file whose rules come first.
 
     Raises:
         ValueError: If a text is not of that form, names no prior, or repeats a pattern, or they are too many; or the file is
@@ -198,14 +174,9 @@ def rules(texts: Sequence[str], file: Path | None = None) -> RulesFile:
 
 
 def methods(names: Sequence[str], settings: Mapping[str, float | None] | None = None) -> dict[str, AbstractMethod]:
-    """Methods by name, with the settings that they take.
+    """Methods by name, in the order given, with the settings that they take.
 
-    Args:
-        names: What the methods are called.
-        settings: num_steps, batch_size, learning_rate, for those that take them; None where nothing was said.
-
-    Returns:
-        Name to method, in the order given.
+    The settings are num_steps, batch_size and learning_rate; None where nothing was given.
 
     Raises:
         ValueError: If a name is unknown or repeated, or a setting is out of its range or taken by none.
@@ -248,7 +219,7 @@ def read(
 
 
 def _check_units(table: Table) -> None:
-    """Refuse data whose squares are no numbers: in other units they are.
+    """Refuse data whose squares overflow or underflow: other units help.
 
     Raises:
         ValueError: If so.
@@ -263,17 +234,9 @@ def _check_units(table: Table) -> None:
 
 
 def model(table: Table, network: Network, rules: RulesFile, likelihood: str | None, seed: int) -> br.BayesianModel:
-    """The model of a table: the network's last layer and the likelihood follow the target.
+    """The model for a table, not fitted: the network's last layer and the likelihood follow the target.
 
-    Args:
-        table: The data.
-        network: What kind of network.
-        rules: Over tensors and outputs.
-        likelihood: Its text, or None for what suits the target.
-        seed: Of the first weights.
-
-    Returns:
-        The model, not fitted.
+    `likelihood` is its text, or None for what suits the target; the seed is that of the first weights.
 
     Raises:
         ValueError: If the likelihood does not suit the target, or a rule matches nothing.

@@ -1,4 +1,4 @@
-"""Where the command `bayesreg` starts: nothing heavy is loaded here, so that Ctrl-C is one line from the first moment on."""
+"""Entry point of the command `bayesreg`. Nothing heavy is loaded here, so that Ctrl-C gives one line from the start."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ def main() -> None:
 
         run()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: the interpreter's end is nobody's to interrupt in words
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: an interrupt now needs no message

@@ -1,4 +1,4 @@
-"""From whatever a person has (arrays, data frames, tensors, data sets) to tensors; each refusal is one sentence."""
+"""Arrays, data frames, tensors and data sets as checked tensors; each refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -18,14 +18,9 @@ _PLAIN += (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def as_tensor(name: str, values: Any) -> torch.Tensor:
-    """Any array of numbers as a tensor, checked: NumPy, torch, pandas, nested lists.
+    """Any array of numbers as a checked tensor on the device it was on: NumPy, torch, pandas, nested lists.
 
-    Args:
-        name: What it is called in an error.
-        values: The array.
-
-    Returns:
-        A tensor of the same numbers, on the device it was on.
+    `name` is what an error calls it.
 
     Raises:
         ValueError: If it is not an array of real numbers, is empty, or holds NaN, infinite, missing or masked entries.
@@ -46,14 +41,7 @@ def as_tensor(name: str, values: Any) -> torch.Tensor:
 
 
 def as_inputs(X: Any, num_rows: int | None = None) -> torch.Tensor:
-    """Inputs as a checked tensor, (N, ...) with at least one axis beside the rows'.
-
-    Args:
-        X: Anything array-like.
-        num_rows: N, where the targets tell it.
-
-    Returns:
-        (N, D) or more axes.
+    """Inputs as a checked tensor, (N, ...) with at least one axis besides the rows'; `num_rows` is N, if the targets give it.
 
     Raises:
         ValueError: If it is no array of rows, or several arrays.
@@ -71,13 +59,7 @@ def as_inputs(X: Any, num_rows: int | None = None) -> torch.Tensor:
 
 
 def as_targets(y: Any) -> torch.Tensor:
-    """Targets as a checked tensor, (N,) or (N, K).
-
-    Args:
-        y: Anything array-like.
-
-    Returns:
-        (N,), also for one column, or (N, K).
+    """Targets as a checked tensor, (N,) also for one column, or (N, K).
 
     Raises:
         ValueError: If it is no array of rows, or has more axes.
@@ -127,15 +109,9 @@ def names_of(values: Any) -> tuple[str, ...] | None:
 
 
 def order_by_name(what: str, came: tuple[str, ...] | None, fitted: tuple[str, ...] | None) -> list[int] | None:
-    """Where each column of the fit stands among those that came.
+    """Numbers of the columns in the order of the fit, or None where the order is right as it is.
 
-    Args:
-        what: "X" or "y", for the error.
-        came: Their names; None for an array, which goes by position.
-        fitted: Those of the fit; None where an array was fitted.
-
-    Returns:
-        Numbers of columns, or None where the order is right as it is.
+    `came` and `fitted` are names, None for an array, which goes by position; `what` is "X" or "y", for the error.
 
     Raises:
         ValueError: If a name is missing, unknown or there twice.
@@ -165,7 +141,7 @@ def _rows_in(y: Any) -> int | None:
 
 
 def _arrays_among(X: Any, num_rows: int | None) -> int:
-    """How many arrays of rows X is, 0 where it is one."""
+    """How many arrays of rows X holds, 0 where it is one array."""
     if isinstance(X, Mapping) and len(X) > 1:
         return len(X)
     if not isinstance(X, (list, tuple)) or len(X) < 2 or len(X) == num_rows:
@@ -175,7 +151,7 @@ def _arrays_among(X: Any, num_rows: int | None) -> int:
     shapes = [np.shape(v) for v in X]
     if any(not shape for shape in shapes):
         return 0
-    if num_rows is None:  # rows may come as a list of arrays, but then they are alike
+    if num_rows is None:  # rows may come as a list of arrays, but then all have one shape
         return len(X) if len(set(shapes)) > 1 and len({shape[0] for shape in shapes}) == 1 else 0
     return len(X) if all(shape[0] == num_rows for shape in shapes) else 0
 
@@ -200,7 +176,7 @@ def _dense(name: str, values: torch.Tensor) -> torch.Tensor:
         if found:
             raise ValueError(f"{name} must be a dense tensor of numbers, but {what} came; pass {instead}.")
     values = values.detach()
-    if values.is_inference():  # autograd takes none
+    if values.is_inference():  # autograd does not support it
         with torch.inference_mode(False):
             values = values.clone()
     if values.dtype in _PLAIN or values.is_complex():

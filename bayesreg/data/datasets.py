@@ -1,6 +1,6 @@
-"""A person's own file, or a data set at hand, as arrays that a network can be fitted on.
+"""A user's file, or a bundled data set, as arrays for a network.
 
-What was done to the columns is said in `Table.encoding`, for the report; what only a guess could read is refused.
+`Table.encoding` says what was done to the columns, for the report; what could only be guessed is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Arrays to fit on, with the names and the sentences that say where they came from.
+    """Arrays to fit on, with their names and sentences on where they came from.
 
     Attributes:
         X: Inputs, (N, D), float64, in the file's own units.
@@ -307,7 +307,7 @@ def _select(frame: pd.DataFrame, target: str, drop_columns: Sequence[str]) -> pd
         raise ValueError(f"every column must have a name, but {came}; name it, or pass drop_columns={unnamed}.")
     if len(left) < 2 or len(frame) == 0:
         came = f"{counted(len(frame), 'row')} of {some(map(repr, left))} came"
-        raise ValueError(f"a feature beside the target, and rows of data, must be left, but {came}; add some.")
+        raise ValueError(f"a feature besides the target, and rows of data, must remain, but {came}; add some.")
     return frame.drop(columns=drop)
 
 
@@ -348,5 +348,5 @@ def _read_numbers(file: Path, size: int | None = None) -> np.ndarray:
             raise ValueError(f"other than different whole numbers from 0 to {size - 1}")
         return values.ravel().astype(np.int64)
     except (OSError, ValueError) as error:
-        must = f"{file.name} must stand in the folder and hold numbers"
+        must = f"{file.name} must be in the folder and hold numbers"
         raise ValueError(f"{must}, but this came: {error}; check the folder, the split and the file.") from error

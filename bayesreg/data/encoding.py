@@ -1,4 +1,4 @@
-"""What a column of a file becomes: a column of numbers, columns of zeros and ones, or class indices; or why it cannot."""
+"""How a column of a file is encoded: as numbers, as columns of zeros and ones, or as class indices; or why it cannot be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bayesreg._text import counted, some
 if TYPE_CHECKING:
     import pandas as pd
 
-_USABLE = {"integer", "floating", "mixed-integer-float", "decimal", "boolean", "string"}  # as pandas calls contents
+_USABLE = {"integer", "floating", "mixed-integer-float", "decimal", "boolean", "string"}  # as pandas names contents
 _NUMBER = re.compile(r"(?a)[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?\d[\d.]*(,[\d.,]+)?")
 _DATE = re.compile(
@@ -72,7 +72,7 @@ def _levels(column: pd.Series) -> tuple[np.ndarray, list[str]]:
 
 
 def encode_feature(column: pd.Series, max_levels: int) -> tuple[np.ndarray, list[str], str]:
-    """An input's columns, their names, and a sentence where something was done to it.
+    """An input's encoded columns, their names, and a sentence where it was changed.
 
     Raises:
         ValueError: If it has too many levels, or cannot be read.
@@ -132,7 +132,7 @@ def encode_target(column: pd.Series, kind: str | None, max_levels: int) -> tuple
 
 
 def _check_mixed(column: pd.Series, codes: np.ndarray, levels: list[str], kind: str | None) -> None:
-    """Refuse a target of numbers with a few other marks among them: to read it as classes would be a guess.
+    """Refuse a numeric target with a few other entries: to read these as classes would be a guess.
 
     Raises:
         ValueError: If more than half of the rows hold a number.

@@ -1,4 +1,4 @@
-"""Data sets and loaders: their pairs, all of their rows, and a pass in order."""
+"""Data sets and loaders: their pairs (x, y), all of their rows, and a pass in order."""
 
 from __future__ import annotations
 
@@ -38,19 +38,12 @@ def unpack(batch: Any) -> tuple[Any, Any]:
 
 
 def rows_of(X: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor] | DataLoader:
-    """What came as `X` and `y`: two checked tensors of one length, or a loader.
+    """The data that came as `X` and `y`: two checked tensors of one length, or a loader.
 
-    A map-style `Dataset` is read into memory.
-
-    Args:
-        X: Array-like, `Dataset` or `DataLoader`.
-        y: Array-like; None when `X` is a data set or loader.
-
-    Returns:
-        The pair, or the loader.
+    A map-style `Dataset` is read into memory; `y` is None for a data set or loader.
 
     Raises:
-        ValueError: If the lengths differ, or `y` is missing or one too many.
+        ValueError: If the lengths differ, or `y` is missing or not allowed.
     """
     if isinstance(X, (DataLoader, Dataset)) and y is not None:
         raise ValueError("y must be None when X is a Dataset or DataLoader, which brings its own targets.")
@@ -65,17 +58,10 @@ def rows_of(X: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor] | DataLoader:
 
 
 def all_rows(X: Any, y: Any) -> tuple[Any, Any]:
-    """Held-out inputs and targets, those of a loader or data set read into memory; arrays are given back as they are.
-
-    Args:
-        X: Inputs, or a `Dataset` or `DataLoader` of pairs.
-        y: Targets; None for a data set or loader.
-
-    Returns:
-        Inputs and targets.
+    """Held-out inputs and targets; a loader or data set is read into memory, arrays are returned as they are.
 
     Raises:
-        ValueError: If `y` is missing or one too many.
+        ValueError: If `y` is missing or not allowed.
     """
     if not isinstance(X, (DataLoader, Dataset)):
         if y is None:
@@ -89,7 +75,7 @@ def all_rows(X: Any, y: Any) -> tuple[Any, Any]:
 
 
 def all_inputs(X: DataLoader | Dataset) -> torch.Tensor:
-    """The inputs of a loader or data set, whose items are pairs (x, y) or x alone, in the data set's own order.
+    """The inputs of a loader or data set, whose items are pairs (x, y) or x alone, in the data set's order.
 
     Raises:
         ValueError: If it gives none, or rows of several shapes.
@@ -100,7 +86,7 @@ def all_inputs(X: DataLoader | Dataset) -> torch.Tensor:
 
 
 def reading(batches: Any) -> Iterator[Any]:
-    """A loader's batches; rows that cannot be put into one batch are refused in words.
+    """A loader's batches; rows of several shapes are refused with a clear message.
 
     Raises:
         ValueError: If so.
@@ -127,7 +113,7 @@ def refuse_empty() -> NoReturn:
 
 
 def batches_of(loader: DataLoader) -> Any:
-    """What says which rows of a map-style data set each batch has; None where nobody does, because its items are batches."""
+    """The sampler of a map-style data set's batches; None where there is none, because its items are batches."""
     if loader.batch_sampler is None and isinstance(loader.sampler, BatchSampler):  # a data set that takes lists of numbers
         return loader.sampler
     return loader.batch_sampler
@@ -151,7 +137,7 @@ def in_order(loader: DataLoader, data: Any = None) -> DataLoader:
 
 
 def _once(loader: DataLoader) -> Iterator[Any]:
-    """One pass over a loader that leaves torch's random state as it was; a shuffled one in the data set's order."""
+    """One pass over a loader, in the data set's order where it is shuffled; torch's random state is restored."""
     if isinstance(getattr(batches_of(loader), "sampler", None), RandomSampler):
         loader = in_order(loader)
     with torch.random.fork_rng(devices=[]):  # a loader draws a number even where nothing is random
@@ -175,14 +161,14 @@ def _columns(data: Dataset, targets: bool = True) -> tuple[Any, ...]:
         ValueError: If it has no length, or no rows.
     """
     if isinstance(data, IterableDataset):
-        raise ValueError("an IterableDataset must come inside a DataLoader, with num_data=N said beside it.")
+        raise ValueError("an IterableDataset must come inside a DataLoader, with num_data=N passed to fit.")
     if isinstance(data, TensorDataset) and (len(data.tensors) == 2 or not targets):
         return data.tensors
     try:
         number = len(data)  # pyright: ignore[reportArgumentType]
     except (TypeError, NotImplementedError):
         raise ValueError(
-            "a Dataset must have a length, but this one has no __len__; put it into a DataLoader, with num_data=N beside it."
+            "a Dataset must have a length, but this one has no __len__; put it into a DataLoader, and pass num_data=N to fit."
         ) from None
     if number == 0:
         raise ValueError("a Dataset must have rows, but this one is empty; check how it was split.")

@@ -44,7 +44,7 @@ class Moments:
         return self.mean, torch.where(sd <= 4e-16 * self.count**0.5 * self.mean.abs(), 0.0, sd)
 
     def standardizing(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
-        """What is subtracted and divided by, in this shape, and the numbers of the constant columns, which keep their scale."""
+        """Mean and scale for standardisation, in this shape, and the numbers of the constant columns, whose scale is kept."""
         mean, sd = self.finish()
         constant = sd == 0
         scale = torch.where(constant, 1.0, sd).reshape(shape)

@@ -1,4 +1,4 @@
-"""The rows of a fit: their standardisation, whole passes over them, and batches without end.
+"""The rows of a fit: their standardisation, whole passes over them, and an endless stream of batches.
 
 x → (x − mean)/sd,  y → (y − mean)/sd,   statistics of the training rows only, sd with denominator N;
 log p(y) = log p(standardised y) − log sd(y):  a density carries its Jacobian.
@@ -20,7 +20,7 @@ from bayesreg.data.arrays import names_of as names_of
 from bayesreg.data.arrays import order_by_name as order_by_name
 from bayesreg.data.arrays import pair_of as pair_of
 
-# what arrives is one face: a caller need not know which of its files does what
+# re-exported: callers import from this file only
 from bayesreg.data.loaders import all_inputs as all_inputs
 from bayesreg.data.loaders import all_rows as all_rows
 from bayesreg.data.loaders import reading
@@ -31,7 +31,7 @@ from bayesreg.data.streams import Stream
 from bayesreg.data.streams import plan_of as plan_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-_GATHERED = 8192  # rows that are put into a new order at once
+_GATHERED = 8192  # rows that are permuted at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +71,7 @@ class Standardization:
         return Standardization(x_mean, x_scale, y_mean, y_scale, self.constant)
 
     def keeping(self, columns: tuple[int, ...]) -> Standardization:
-        """The same with these input columns as they are.
-
-        Args:
-            columns: Numbers of columns (channels).
-
-        Returns:
-            Another one.
-        """
+        """The same with these input columns (channels), by number, not standardised."""
         if not columns:
             return self
         mean, scale, kept = self.x_mean.clone(), self.x_scale.clone(), list(columns)
@@ -88,14 +81,9 @@ class Standardization:
 
     @classmethod
     def of(cls, batches: Iterable[Batch], target: bool) -> Standardization:
-        """Statistics over batches, in one pass and in float64 (Chan, Golub and LeVeque 1983).
+        """Statistics over batches of raw pairs, in one pass and in float64 on the CPU (Chan, Golub and LeVeque 1983).
 
-        Args:
-            batches: Pairs of raw inputs and targets.
-            target: Whether the target is standardised too.
-
-        Returns:
-            The statistics, float64 on the CPU.
+        `target` says whether the target is standardised too.
 
         Raises:
             ValueError: If the target is constant.
@@ -125,13 +113,13 @@ class Data:
     """Training rows, prepared: checked, standardised, in the model's dtype and on its device.
 
     Attributes:
-        num_data: N, the number of rows the posterior is about.
+        num_data: N, the number of training rows.
         x: Inputs (N, ...) when all rows are in memory, else None.
         y: Targets (N,) or (N, K) when all rows are in memory, else None.
-        stream: The person's loader and what a pass of it gives, when rows are streamed; else None.
-        prepare: What turns a streamed raw batch into a prepared one.
-        coupled: Whether an output depends on other rows too (batch normalisation by the rows at hand), so that a pass must see
-            all of them: they are one block then, and no part of them stands for the rest.
+        stream: The user's loader and what a pass of it gives, when rows are streamed; else None.
+        prepare: Prepares a streamed raw batch.
+        coupled: Whether an output depends on other rows too (batch normalisation by the rows at hand), so that all of them must
+            go through in one block; no sample can represent them.
     """
 
     num_data: int
@@ -143,7 +131,7 @@ class Data:
 
     @property
     def loader(self) -> DataLoader | None:
-        """The person's loader when rows are streamed, else None."""
+        """The user's loader when rows are streamed, else None."""
         return None if self.stream is None else self.stream.loader
 
     @property
@@ -152,13 +140,7 @@ class Data:
         return [self.stream.note] if self.stream is not None and self.stream.note else []
 
     def full(self, why: str) -> Batch:
-        """All rows at once.
-
-        Args:
-            why: What needs them, for the error.
-
-        Returns:
-            Prepared inputs and targets.
+        """All prepared rows at once; `why` says what needs them, for the error.
 
         Raises:
             ValueError: If the rows are streamed by a loader.
@@ -171,15 +153,7 @@ class Data:
         return self.x, self.y
 
     def batches(self, batch_size: int | None, generator: torch.Generator) -> Batches:
-        """Batches without end, see `Batches`.
-
-        Args:
-            batch_size: Rows a batch; None for all rows, or for the loader's own batches.
-            generator: Where the permutations come from.
-
-        Returns:
-            An iterator over prepared inputs and targets.
-        """
+        """Prepared batches without end, see `Batches`; a batch_size of None means all rows, or the loader's own batches."""
         return Batches(self, batch_size, generator)
 
     def _stream(self, once: bool = False) -> Iterator[Batch]:
@@ -193,48 +167,28 @@ class Data:
         stream.passed(rows, once)
 
     def rows_a_batch(self, x: torch.Tensor) -> float:
-        """What a batch's rows are divided by so that each row counts alike over an epoch: their mean number.
+        """The divisor of a batch's sum with which each row counts alike over an epoch: the mean number of rows in a batch.
 
-        A loader's last batch may be short; by its own length its rows would count for more than the others. Where a pass has
-        R rows for N, each weighs N/R: N times the mean over the batches of what they are divided to.
-
-        Args:
-            x: The batch's inputs.
-
-        Returns:
-            B in memory; R over the number of batches for a loader.
+        A loader's last batch may be short; divided by its own length, its rows would count for more than the others. Where a
+        pass has R rows for N, each weighs N/R: N times the mean over batches of the divided sums. It is B in memory, and R over
+        the number of batches for a loader.
         """
         return len(x) if self.stream is None else self.stream.rows / self.stream.batches
 
     def steps_an_epoch(self, batch_size: int | None) -> int:
-        """Batches an epoch, 0 where every step sees all rows.
-
-        Args:
-            batch_size: Rows a batch, or None.
-
-        Returns:
-            A whole number.
-        """
+        """Batches an epoch, 0 where every step sees all rows."""
         if self.stream is not None:
             return self.stream.batches
         return self.num_data // batch_size if batch_size else 0
 
     def least_batch(self, batch_size: int | None) -> int:
-        """Rows in the smallest batch of an epoch.
-
-        Args:
-            batch_size: Rows a batch, or None.
-
-        Returns:
-            A whole number.
-        """
+        """Rows in the smallest batch of an epoch."""
         return self.stream.least if self.stream is not None else batch_size or self.num_data
 
     def epoch(self, batch_size: int = 8192) -> Iterator[Batch]:
-        """Every one of the N rows once, also where a loader's sampler draws them at random.
+        """Every one of the N rows once, prepared, also where a loader's sampler draws them at random.
 
-        Args:
-            batch_size: Rows a block when all rows are in memory; all of them where they are coupled.
+        In memory a block has so many rows, or all of them where rows are coupled.
 
         Yields:
             Prepared inputs and targets.
@@ -252,7 +206,7 @@ class Data:
 class Batches:
     """Batches without end: every epoch is a fresh permutation, and a last short batch is dropped.
 
-    It can say where it stands, and another one can go on from there with the same rows in the same order.
+    Its state can be saved and restored, and continues with the same rows in the same order.
 
     Args:
         data: The rows.
@@ -272,7 +226,7 @@ class Batches:
         self._generator = torch.default_generator if self.streamed else generator
         self.epoch, self.position = 1, 0
         self._begun: torch.Tensor | None = None  # the generator's state when the epoch began
-        self._own = getattr(data.loader, "generator", None)  # a loader may have been given one
+        self._own = getattr(data.loader, "generator", None)  # a generator of the loader's own
         self._own_begun: torch.Tensor | None = None
         self._rest: Iterator[Batch] | None = None
 
@@ -304,11 +258,11 @@ class Batches:
             yield from zip(x[block].split(size), y[block].split(size), strict=True)
 
     def state(self) -> dict[str, Any]:
-        """Where it stands, for a checkpoint."""
+        """Its position, for a checkpoint."""
         return {"epoch": self.epoch, "position": self.position, "begun": self._begun, "own begun": self._own_begun}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken; the generator ends where the next batch finds it."""
+        """Continue from a saved `state`; the generator ends where the next batch needs it."""
         self.epoch, self.position, self._begun = state["epoch"], state["position"], state["begun"]
         if self._begun is None or self.whole:
             return

@@ -1,10 +1,10 @@
-"""What one pass over a person's loader gives: how many rows, in how many batches, each how often, and so what a row weighs.
+"""What one pass over a user's loader gives: how many rows, in how many batches, how often each, and so the weight of a row.
 
     Σ over the N rows  ≈  N/R · Σ over the R rows of a pass,      and for a batch of a pass in m batches  N · m/R · its sum
 
 N, R and m are decided here and nowhere else, before a search begins. A map-style data set is not read for that: its sampler
-says which rows it will give. What has no sampler (an `IterableDataset`, a collate function of one's own) is counted in one pass
-over the data, which the standardisation makes in any case.
+says which rows it will give. A loader without a sampler (an `IterableDataset`, a custom collate function) is counted in one
+pass over the data, which the standardisation makes in any case.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from bayesreg import _check
 from bayesreg.data.arrays import as_targets
 from bayesreg.data.loaders import batches_of, in_order, reading, refuse_empty, unpack
 
-_PASSES = 50  # at most so many of a random sampler are looked at
-_EXPECTED = 10  # of each row in them, so that an uneven one shows
-_CHANCE = 1e-9  # that an even sampler is refused
-_ENDLESS = 10  # times N: more rows than that are no pass
+_PASSES = 50  # most passes of a random sampler that are examined
+_EXPECTED = 10  # expected draws of each row in them, so that an uneven sampler shows
+_CHANCE = 1e-9  # probability that an even sampler is refused
+_ENDLESS = 10  # times N: a pass with more rows is taken to be endless
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Stream:
     """A loader, and what a pass of it gives.
 
     Attributes:
-        loader: What training goes over.
-        whole: What gives each of the N rows once: the loader itself, unless it draws rows at random or repeats them.
+        loader: The loader of the training steps.
+        whole: A loader that gives each of the N rows once: the same one, unless it draws rows at random or repeats them.
         num_data: N.
         rows: R, rows in a pass of `loader`.
         batches: m, batches in it.
@@ -59,11 +59,7 @@ class Stream:
     note: str = ""
 
     def passed(self, rows: int, once: bool) -> None:
-        """Refuse a pass that gave another number of rows than the first.
-
-        Args:
-            rows: What it gave.
-            once: Whether it was one of `whole`.
+        """Refuse a pass with another number of rows than the first; `once` says whether it was one of `whole`.
 
         Raises:
             ValueError: If so.
@@ -85,7 +81,7 @@ class Census:
     """Counts the batches of a pass as they go by.
 
     Args:
-        limit: Rows beyond which this is no pass any more; None for no limit.
+        limit: Rows beyond which the pass is taken to be endless; None for no limit.
 
     Attributes:
         rows: So far.
@@ -124,16 +120,16 @@ class Plan:
     """What is known of a loader before a row is read.
 
     Attributes:
-        loader: What training goes over.
-        whole: What gives each row once.
-        said: N as it was said by `num_data`; None where it was not.
-        expected: Rows that a pass of `whole` must give; None where nobody knows.
-        counts: Whether they must be counted.
+        loader: The loader of the training steps.
+        whole: A loader that gives each row once.
+        said: N as given by `num_data`; None where it was not.
+        expected: Rows that a pass of `whole` must give; None where unknown.
+        counts: Whether rows must be counted in a pass.
         rows: R, where known.
         batches: m, where known.
         least: Rows in the smallest batch, where known.
         note: See `Stream`.
-        own: Whether a collate function of one's own may make more, or fewer, rows of an item than one.
+        own: Whether a custom collate function may make more or fewer rows than items.
     """
 
     loader: DataLoader
@@ -148,15 +144,12 @@ class Plan:
     own: bool = False
 
     def census(self) -> Census:
-        """What counts a pass of `whole`."""
+        """The counter for a pass of `whole`."""
         number = self.said or (None if self.own else self.expected)
         return Census(None if number is None else _ENDLESS * number)
 
     def settled(self, census: Census) -> Stream:
-        """The stream, once a pass was counted where it must be.
-
-        Args:
-            census: What counted a pass of `whole`, or nothing.
+        """The stream, after the pass that counted `whole` where one was needed.
 
         Raises:
             ValueError: If N contradicts what was seen.
@@ -181,14 +174,7 @@ class Plan:
 
 
 def plan_of(loader: DataLoader, num_data: int | None) -> Plan:
-    """Find out what a loader gives, as far as that can be said without reading a row.
-
-    Args:
-        loader: The person's.
-        num_data: N as it was said; None where it was not.
-
-    Returns:
-        The plan.
+    """Determine what a loader gives, as far as possible without reading a row; `num_data` is N where it was given.
 
     Raises:
         ValueError: If N is not known or contradicts the loader, or rows are left out or drawn unevenly.
@@ -254,7 +240,7 @@ def _known(loader: DataLoader, said: int | None, length: int) -> Plan | None:
 
 
 def _walked(loader: DataLoader, said: int | None, length: int) -> Plan:
-    """The plan from the numbers of the rows that a sampler gives, without reading these."""
+    """The plan from the row numbers that a sampler gives, without reading the rows."""
     name, batches = _name(loader), batches_of(loader)
     if type(batches) is BatchSampler and batches.drop_last and (left := (_length(batches.sampler) or 0) % batches.batch_size):
         _refuse_left_out(left)
@@ -315,7 +301,7 @@ def _batches(loader: DataLoader, length: int) -> Iterator[Any]:
 
 
 def _is_uneven(seen: Counter, length: int) -> bool:
-    """Whether rows came more unlike each other than by chance, by Pearson's test."""
+    """Whether rows came more unevenly than by chance, by Pearson's test."""
     from scipy.special import chdtrc
 
     mean = seen.total() / length
@@ -341,7 +327,7 @@ def _drawn(sampler: Any, rows: int, length: int) -> str:
 
 
 def _refuse_unknown() -> NoReturn:
-    """Refuse it.
+    """Refuse a loader whose number of rows is not known.
 
     Raises:
         ValueError: Always.
@@ -353,7 +339,7 @@ def _refuse_unknown() -> NoReturn:
 
 
 def _refuse_left_out(left: int) -> NoReturn:
-    """Refuse it.
+    """Refuse a loader that leaves rows out.
 
     Raises:
         ValueError: Always.
@@ -365,7 +351,7 @@ def _refuse_left_out(left: int) -> NoReturn:
 
 
 def _refuse_uneven(what: str) -> NoReturn:
-    """Refuse it.
+    """Refuse a loader that draws rows unevenly.
 
     Raises:
         ValueError: Always.

@@ -1,4 +1,4 @@
-"""Ways from a model and data to a posterior. Each is one file; the class tree is the registry."""
+"""Methods that fit a posterior to a model and data. Each is one file; the class tree is the registry."""
 
 from typing import Any
 
@@ -35,5 +35,5 @@ _catalog.load_files(__name__, __path__)
 
 
 def __getattr__(name: str) -> Any:
-    """A method from a file that is not named above."""
+    """A method from a file that is not imported above."""
     return _catalog.named(__name__, AbstractMethod, name)

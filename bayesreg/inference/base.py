@@ -1,4 +1,4 @@
-"""`fit`: a model, data and a method in; a posterior out; and nothing else changed."""
+"""`fit` turns a model, data and a method into a posterior, and changes nothing else; the base class of methods."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MISSED_ROWS, _MISSED_DRAWS = 500, 20
 
 
 class ConvergenceWarning(UserWarning):
-    """A fit came back whose certificate is not passed; the message is its sentence, which says what to do."""
+    """Warns that a fit's certificate is not passed; the message is its sentence, which says what to do."""
 
 
 class AbstractMethod(abc.ABC):
@@ -42,13 +42,13 @@ class AbstractMethod(abc.ABC):
     A subclass is one file: its settings as keyword arguments with defaults, and `run`.
 
     Attributes:
-        name: What strings and the CLI call it.
+        name: Its name in strings and on the command line.
         when: When to use it, one sentence.
     """
 
     name: ClassVar[str]
     when: ClassVar[str]
-    checkpoint: Any = None  # a path, while the method runs the open file
+    checkpoint: Any = None  # a path; the open file while the method runs
     checkpoint_every: int | None = None
     checkpoint_key: str | None = None
 
@@ -57,10 +57,10 @@ class AbstractMethod(abc.ABC):
         """The fit itself.
 
         Args:
-            model: Bound to the data.
+            model: The model, bound to the data.
             data: Prepared rows.
-            seed: Recorded with the answer; torch's generator already stands there.
-            report: To be called now and then with (step, of how many, objective).
+            seed: Recorded with the answer; torch's generator is already seeded with it.
+            report: Call it now and then with (step, number of steps, objective).
 
         Returns:
             The posterior.
@@ -73,7 +73,7 @@ class AbstractMethod(abc.ABC):
         return _fitted(model, X, y, self, seed, num_data, None, True)
 
     def eager(self) -> Self:
-        """The same method, and those that it holds, compiling nothing: for a call that ends after a few steps."""
+        """The same method, and the methods inside it, without compiling: for a call that ends after a few steps."""
         made = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, AbstractMethod):
@@ -100,23 +100,23 @@ def fit(
 ) -> AbstractPosterior:
     """Fit a model's posterior, or its mode, to data.
 
-    The person's module, the random state, and Pyro's parameter store are what they were, also when it fails.
+    The user's module, the random state and Pyro's parameter store are left as they were, also when it fails.
 
-    In threads fits wait for each other, since each seeds torch's global generator and puts it back; predictions do not.
+    In threads fits wait for each other, since each seeds torch's global generator and restores it; predictions do not.
 
     Args:
-        model: What is assumed.
+        model: The model: network, priors and likelihood.
         X: Inputs (N, ...): NumPy array, tensor, data frame, whose columns' names are kept and matched at prediction; or a
             `Dataset` or `DataLoader` of pairs.
         y: Targets (N,) or (N, K); None for a data set or loader.
         method: A method, or its name: "map", "exact", "laplace", "mean-field".
         seed: Same seed, same machine, same answer.
-        num_data: N, needed only for a loader whose data set has no length. What a pass of a loader gives is counted before the
-            search, without reading a row where its sampler says it, and must be N rows, or rows drawn alike from N.
+        num_data: N, needed only for a loader whose data set has no length. The rows in a pass are counted before the search,
+            from the sampler where possible; they must be all N rows, or rows drawn evenly from N.
         device: Where to fit; the module's device when None.
-        progress: True for a bar on stderr when that is a terminal, False for none, or a function that is called with
-            (step, of how many, objective in nats).
-        **settings: None is taken: a method's settings are its own, method=inference.MAP(num_steps=2000).
+        progress: True for a bar on stderr when that is a terminal, False for none, or a function that is called with (step,
+            number of steps, objective in nats).
+        **settings: None is accepted: settings go to the method itself, method=inference.MAP(num_steps=2000).
 
     Returns:
         The posterior.
@@ -141,7 +141,7 @@ def fit(
 
 
 def _refuse_settings(settings: Mapping[str, Any], method: AbstractMethod) -> NoReturn:
-    """Say whose settings these are.
+    """Refuse settings given to `fit`, and say which method takes them.
 
     Raises:
         ValueError: Always.
@@ -171,7 +171,7 @@ def _fitted(
     device: torch.device | str | None,
     progress: bool | ProgressCallback,
 ) -> AbstractPosterior:
-    """`fit`, called straight by what a person calls, so that a warning points at the person's line.
+    """The body of `fit`, called directly by public functions, so that a warning points at the user's line.
 
     Raises:
         ValueError: As `fit` does.
@@ -200,14 +200,9 @@ def _fitted(
 
 
 def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...] | None:
-    """By how much the predicted mean misses the training targets, output by output, in the data's own units.
+    """RMSE of the predicted mean on a few hundred training rows, for each output, in the data's own units.
 
-    Args:
-        posterior: The answer.
-        data: Its rows; a few hundred at even distances are taken.
-
-    Returns:
-        The errors; None where no noise scale is learned, rows are streamed, or nothing can be predicted.
+    None where no noise scale is learned, rows are streamed, or nothing can be predicted.
     """
     model, s = posterior.model, posterior.model.standardization
     learned = model.likelihood.heteroscedastic or any(latent.is_noise for latent in model.latents.values())
@@ -220,13 +215,13 @@ def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...]
     try:
         predicted = posterior.predict(x, num_samples=_MISSED_DRAWS, seed=0)
         missed = (predicted.target(y) - predicted.mean).double().reshape(len(rows), -1)
-    except (ValueError, RuntimeError):  # whatever is wrong is told where a person predicts: here it would lose the fit
+    except (ValueError, RuntimeError):  # predicting reports the error; raised here it would lose the fit
         return None
     return tuple(missed.square().mean(0).sqrt().tolist())
 
 
 def _keeping(method: AbstractMethod, stack: contextlib.ExitStack) -> AbstractMethod:
-    """The same method, and those that it holds, with the files of their checkpoints open until the stack closes."""
+    """The same method, and the methods inside it, with their checkpoint files open until the stack closes."""
     made = copy.copy(method)
     for name, value in vars(method).items():
         if isinstance(value, AbstractMethod):
@@ -249,13 +244,13 @@ def resolve(method: AbstractMethod | str) -> AbstractMethod:
 
 
 def methods() -> dict[str, Any]:
-    """Every method's class, by name and in its order: which file is read first is nobody's business."""
+    """Every method's class by name, sorted, whichever file is imported first."""
     return {cls.name: cls for cls in sorted(concrete(AbstractMethod), key=lambda cls: cls.name)}
 
 
 @functools.cache
 def _start_libraries() -> None:
-    """The first derivative reads torch's compiler, the first product opens its threads: seconds that are no fit's."""
+    """Import torch's compiler and start its threads now: these seconds belong to no fit's time."""
     import scipy.optimize  # noqa: F401
 
     with torch.inference_mode(False), torch.enable_grad():
@@ -266,16 +261,10 @@ def _start_libraries() -> None:
 
 @contextlib.contextmanager
 def isolated(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators seeded inside, and as they were outside; gradients are recorded inside in any case.
+    """Seed torch's generators inside the block and restore them after it; gradients are recorded inside in any case.
 
-    A clock that is started inside counts nothing of what torch does at its first start.
-
-    Args:
-        seed: The seed inside.
-        device: Its generator is kept too when it is an accelerator.
-
-    Yields:
-        Nothing.
+    The generator of `device` is restored too. Torch's own start-up time falls before the block, so that a clock inside does not
+    count it.
     """
     _start_libraries()
     with seeded(device, seed), torch.inference_mode(False), torch.enable_grad():
@@ -284,11 +273,9 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reporter(progress: bool | ProgressCallback, title: str) -> Iterator[ProgressCallback]:
-    """What a search tells its progress to: the person's function, a bar on stderr, or nobody.
+    """The function that a search reports (step, number of steps, objective) to: the user's, a bar on stderr, or none.
 
-    Args:
-        progress: As for `fit`.
-        title: Stands before the bar.
+    `progress` is as for `fit`; `title` stands before the bar.
 
     Yields:
         A function of (step, of how many, objective).
@@ -343,18 +330,13 @@ class AbstractVariational(AbstractMethod):
         self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
 
     def schedule(self, data: Data, batch_size: int | None) -> Schedule:
-        """How long, and how fast at each step.
-
-        Args:
-            data: Prepared rows.
-            batch_size: Rows a step, None for all.
-        """
+        """How many steps, and the learning rate of each, for batches of so many rows, None for all."""
         return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
 
     def keep(
         self, log_joint: LogJoint, start: torch.Tensor, data: Data, schedule: Schedule, batch_size: int | None, seed: int
     ) -> Any:
-        """The open checkpoint, which is told whose it is; None where none was asked for."""
+        """The open checkpoint, with the fit that it belongs to; None where none was asked for."""
         if self.checkpoint is not None:
             streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
             own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}

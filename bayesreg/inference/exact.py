@@ -78,7 +78,7 @@ class Exact(AbstractMethod):
                 design = jacobian.double().reshape(-1, size)
                 residual = (y.double() - output.double().reshape(y.shape)).reshape(-1) - design @ loc0
                 into.add(design / sigma, residual / sigma)
-                offset = offset or _offset(design)  # of the first rows
+                offset = offset or _offset(design)  # on the first rows
                 count += len(residual)
             return count, offset
 
@@ -103,7 +103,7 @@ class Exact(AbstractMethod):
 
 
 def _certificate(root: Root, loc: torch.Tensor, dtype: torch.dtype) -> Certificate:
-    """What the condition number and the module's type leave of the closed form."""
+    """The certificate, from the condition number and the rounding of the module's type."""
     cast = root.cast_error(loc, dtype)
     finding = Finding.FEW_DIGITS if root.error > TRUSTED else Finding.ROUNDED if cast > 0.05 else Finding.EXACT
     form = ClosedForm(root.condition, root.digits, cast, str(dtype).removeprefix("torch."))
@@ -111,14 +111,14 @@ def _certificate(root: Root, loc: torch.Tensor, dtype: torch.dtype) -> Certifica
 
 
 def _offset(design: torch.Tensor) -> float:
-    """How many times its spread the mean of a column of the design is, at most; columns that are constants apart."""
+    """The largest mean of a column of the design, in units of its sd; constant columns are left out."""
     mean, spread = design.mean(0).abs(), design.std(0, correction=0)
-    offset = mean / spread.maximum(EPS * mean)  # a spread below rounding is none
+    offset = mean / spread.maximum(EPS * mean)  # an sd below rounding counts as zero
     return max(offset[(spread > EPS * mean) | (mean > 1e8)].tolist(), default=0.0)
 
 
 def _undetermined(log_joint: LogJoint, root: Root, offset: float) -> str:
-    """What to say where double precision does not hold the posterior, or nothing holds a direction of it."""
+    """The error where double precision does not hold the posterior, or neither data nor prior determine a direction of it."""
     where = entries(log_joint.layout, root.weakest)
     if offset > 1e6:
         return (
@@ -156,7 +156,7 @@ def _check_conjugate(model: BayesianModel) -> None:
 
 
 def _prior_moments(log_joint: LogJoint) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of each entry, (P,), and a root of the precision, (P,) or (q, P), float64; a flat prior has precision zero."""
+    """Mean of each entry, (P,), and a root of the precision, (P,) or (q, P), float64; zero precision for a flat prior."""
     loc, blocks = torch.zeros(log_joint.layout.size, dtype=torch.float64), []
     for segment in log_joint.layout.in_order:
         prior, shape = segment.latent.prior, segment.latent.shape

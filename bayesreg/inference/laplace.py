@@ -32,21 +32,22 @@ from bayesreg.posteriors.gaussian import Gaussian
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.progress import ProgressCallback
 
-_GOOD = 1e-9  # a relative error of the standard deviations below which nobody asks for more
+_GOOD = 1e-9  # relative error of the standard deviations that is small enough
 
 
 class LaplaceApproximation(AbstractMethod):
     """A Gaussian around the mode of the unconstrained density, with a full covariance.
 
-    Predictions are made by the network linearised at the mode, without which the Gaussian's draws leave the region
-    where a network's curvature is known.
+    Predictions use the network linearised at the mode: draws of the Gaussian leave the region where the curvature describes the
+    network itself.
 
-    Softmax does not see a number that is added to all classes: where the last layer's prior is flat there, this number is held
-    at zero, and `std` is that of the differences from the classes' mean. No prediction depends on it.
+    Softmax is invariant to a number that is added to all classes. Where the last layer's prior is flat in that direction, the
+    number is held at zero, and `std` is that of the differences from the classes' mean. No prediction depends on it.
 
     Args:
         curvature: "hessian" (exact second derivatives; refused where they are not positive definite), "ggn" (Gauss–Newton,
-            never indefinite), or "auto": the Hessian where it is positive definite, else Gauss–Newton; says which.
+            never indefinite), or "auto": the Hessian where it is positive definite, else Gauss–Newton; the certificate says
+            which.
         mode: How the mode is found, a `MAP`; its defaults when None. It is taken in unconstrained space in any case.
         max_parameters: Refuse more unknowns than this: the matrix takes 8·P² bytes and P³ operations.
 
@@ -82,8 +83,8 @@ class LaplaceApproximation(AbstractMethod):
         another = model.behaviour.why_not(EVIDENCE)
         if model.behaviour.normalising:
             mode.history.of_statistics.append(
-                f"{model.behaviour.normalises_by}: curvature and predictions are those of the network whose statistics "
-                "stand at the running averages that the mode's training left; at another objective's mode there is no evidence."
+                f"{model.behaviour.normalises_by}: curvature and predictions use the running averages from the mode's "
+                "training; at the mode of another objective there is no evidence."
             )
         elif another:
             mode.history.notes.append(f"there is no evidence: {another}.")
@@ -129,17 +130,13 @@ class LaplaceApproximation(AbstractMethod):
 
 
 def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: str = "auto") -> tuple[Precision, str]:
-    """The precision at the mode of the unconstrained density, and the name of what it was made from.
+    """The precision at the mode of the unconstrained density, (P,), and the name of the matrix it comes from.
 
-    Args:
-        log_joint: The objective, best in float64.
-        u: The mode, (P,).
-        data: Prepared rows.
-        curvature: As for `LaplaceApproximation`.
+    The objective is best in float64.
 
     Raises:
         ValueError: If the Hessian was asked for and is not positive definite.
-        Undetermined: If a direction is free.
+        Undetermined: If neither data nor prior determine a direction.
     """
     if curvature != "ggn" and _is_gauss_newton(log_joint, data):
         return _gauss_newton(log_joint, u, data), "Hessian"
@@ -160,7 +157,7 @@ def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: st
 
 
 def _is_gauss_newton(log_joint: LogJoint, data: Data) -> bool:
-    """Whether the Gauss–Newton matrix is the Hessian: a network linear in its weights, and nothing unknown beside it."""
+    """Whether the Gauss–Newton matrix is the Hessian: the network is linear in its weights, and nothing else is unknown."""
     model = log_joint.model
     if model.outputs or model.likelihood.latents or not model.likelihood.log_concave or data.x is None:
         return False
@@ -168,10 +165,10 @@ def _is_gauss_newton(log_joint: LogJoint, data: Data) -> bool:
 
 
 def _gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision:
-    """The precision by Gauss–Newton: from the matrix, and from the rows of its root where the matrix loses digits.
+    """The precision by Gauss–Newton: from the matrix, or from the rows of its root where the matrix loses digits.
 
     Raises:
-        Undetermined: If it leaves a direction free.
+        Undetermined: If it does not determine a direction.
     """
     matrix = gauss_newton(log_joint, u, data, jacobian=True).double()
     found = from_matrix(matrix, log_joint, u, data)
@@ -188,7 +185,7 @@ def _gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision
 
 
 def _certificate(mode: Certificate, precision: Precision, taken: str) -> Certificate:
-    """The mode's certificate, and what can be said of the covariance about it."""
+    """The mode's certificate, with the accuracy of the covariance about it."""
     root = precision.root
     found = mode if root.error <= TRUSTED else mode.overrule(Finding.COVARIANCE_LOOSE)
     return dataclasses.replace(found, covariance=Covariance(taken, root.condition, root.digits, precision.names))

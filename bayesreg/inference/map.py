@@ -35,7 +35,7 @@ from bayesreg.solvers.restarts import best_of_many, check_restarts
 class MAP(AbstractMethod):
     """The most probable point: SVI with a Delta guide (`pyro.infer.autoguide.AutoDelta`), same objective, same mode.
 
-    `optimizer="auto"` says what it took, and why, in `history.notes`:
+    `optimizer="auto"` says which optimizer it chose, and why, in `history.notes`:
 
     | the model and its data | optimizer |
     |---|---|
@@ -53,31 +53,31 @@ class MAP(AbstractMethod):
         num_steps: Steps at most for "lbfgs" and "fista" (2,000 when None), exactly for the others (5,000, or 30 epochs of
             mini-batches).
         learning_rate: Adam's first rate; 0.01 when None.
-        batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
-            brings its own batches.
-        jacobian: False for the mode in constrained space, as Pyro's AutoDelta; True for the mode of the unconstrained
-            density, which a Laplace approximation needs. They differ for positive unknowns only.
+        batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader brings
+            its own batches.
+        jacobian: False for the mode in constrained space, as Pyro's AutoDelta; True for the mode of the unconstrained density,
+            which a Laplace approximation needs. They differ for positive unknowns only.
         compile: True to compile the whole step, optimizer included; False not to; "auto" where it pays: for 50,000 steps or
             more of a small model. Compiling takes some ten seconds.
         schedule: "cosine", the rate falling to zero along half a cosine, or "constant".
         num_cycles: More than one starts the cosine anew: warm restarts.
         clip_norm: Largest norm of the gradient of the log-joint divided by N; None for no bound.
         validation_fraction: Part of the rows that is held out; the point with their best log-density is returned, and the
-            search stops when `patience` looks in a row have found no better one (there are a hundred in a fit). Such a point
+            search stops when `patience` checks in a row have found no better one (there are a hundred in a fit). Such a point
             is no mode, and its certificate says so.
-        patience: Looks; 10 when None.
+        patience: Checks; 10 when None.
         num_restarts: Starts: the module's own weights, and others as its layers draw them anew, whose fits run side by side as
             one. The best is kept, and how far the others came is in the certificate.
-        checkpoint: A file where a running fit keeps its state. If it is there when the fit starts, the fit goes on from it, to
-            the same answer as without the interruption; it is deleted once there is a posterior. One fit at a time runs on it.
-            A fit with other data, settings or code does not take it up; a loader is read once for that.
+        checkpoint: A file where a running fit keeps its state. If it exists when the fit starts, the fit continues from it, to
+            the same answer as without the interruption; it is deleted once there is a posterior. One fit at a time may use it.
+            A fit with other data, settings or code refuses it; a loader is read once for that check.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
-        checkpoint_key: A text that names a loader's data, in place of reading it: other data must have another.
-        scale_invariant: What is done with weights that a BatchNorm follows. It divides their length away again, f(x; c·v) =
-            f(x; v) for each output unit v and every c > 0, so that a Gaussian prior on them does not restrict the function: it
-            only pulls v to zero, and the shorter v, the further a step turns it (van Laarhoven 2017; Hoffer et al. 2018).
-            "free" lets that be and tells in the certificate what became of the lengths; "unit-norm" holds each output unit at
-            norm 1, where such a prior is a constant; for "adam", and "prox-adam" without a kink on them.
+        checkpoint_key: A text that names a loader's data, in place of reading it: other data need another text.
+        scale_invariant: How to treat weights that a BatchNorm follows. It cancels their length, f(x; c·v) = f(x; v) for each
+            output unit v and every c > 0, so that a Gaussian prior on them does not restrict the function: it only shrinks v,
+            and the shorter v, the further a step turns it (van Laarhoven 2017; Hoffer et al. 2018). "free" leaves them so, and
+            the certificate reports the lengths; "unit-norm" holds each output unit at norm 1, where such a prior is a constant;
+            for "adam", and "prox-adam" without a kink on them.
 
     Raises:
         ValueError: If an argument is out of its range, or an optimizer is asked for where it does not fit.

@@ -1,4 +1,4 @@
-"""Monte Carlo batch normalisation: a mode, and the noise that mini-batches put on batch normalisation as its posterior."""
+"""Monte Carlo batch normalisation: a mode, with the randomness of mini-batch statistics as its posterior."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BATCH_SIZE = 32
 class MCBatchNorm(AbstractMethod):
     """Fit the mode in mini-batches; each draw then predicts by the statistics of one random training batch.
 
-    A network trained in mini-batches has seen each row normalised by the mean and variance of the rows that happened to come
-    with it. That noise on every layer's scale and shift is, at prediction, an approximate posterior: with fewer rows in a batch
-    it is wider, and with all rows it is none, and the draws are the mode. The weights are one point in every draw.
+    In mini-batch training each row is normalised by the mean and variance of a random batch. This randomness of every layer's
+    scale and shift is, at prediction, an approximate posterior: the fewer rows in a batch, the wider; with all rows it
+    vanishes, and the draws are the mode. The weights are the same point in every draw.
 
     Args:
         batch_size: B, rows a training step and rows whose statistics a draw takes; 32 when None, or what `mode` says. All rows
-            where there are fewer. This is the knob that says how uncertain the answer is.
+            where there are fewer. This number sets how uncertain the answer is.
         mode: How the mode is found, a `MAP`, under any prior; its defaults when None.
         num_draws: How many draws of statistics are stored with the posterior.
 
@@ -87,7 +87,7 @@ class MCBatchNorm(AbstractMethod):
         search = self.mode.but(batch_size=size)
 
         def rescued(failure: FitError) -> AbstractPosterior:
-            mode: Any = failure.posterior  # that of the search
+            mode: Any = failure.posterior  # the time of the search
             return with_statistics(mode, x, batch_size=size, num_draws=self.num_draws, seed=seed)
 
         with rescuing(rescued):

@@ -1,12 +1,12 @@
-"""Dropout as variational inference: the ELBO of a point times noise, W = M ∘ z(ε).
+"""Dropout as variational inference: the ELBO of a point times a random mask, W = M ∘ z(ε).
 
     ELBO = N/B Σ_batch E_z log p(yᵢ | f(xᵢ; M, z))  −  Σ_weights E_z[−log p(M ∘ z)]  +  Σ_layers H(z)      in nats
 
-A point has no density, so that the KL of masks to a prior is known up to a constant only, the same for every M and rate (Hron,
+A masked point has no density, so the KL to a prior is known only up to a constant, the same for every M and rate (Hron,
 Matthews and Ghahramani 2018); the constant is left out. A normal z (GaussianDropout) spreads a whole column along one line: its
-KL there is E_z[−log p] − H(z) − log‖M_column‖, whose last term is no constant, but none of dropout as it is trained; it is left
-out too, so that the sum is an expected penalty and no bound. Where σ is learned for each weight (VariationalDropout) the KL is
-whole.
+KL there is E_z[−log p] − H(z) − log‖M_column‖. The last term is no constant, but it is no part of dropout as trained and is
+left out too; the sum is then an expected penalty and no bound. Where σ is learned for each weight (VariationalDropout) the KL
+is complete.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from bayesreg.solvers.stepper import EagerAdam, checked_compile
 class MCDropout(AbstractVariational):
     """Fit a network with dropout layers by its ELBO; the posterior samples masks as training did.
 
-    Any network will do that has layers of `bayesreg.layers` or torch's own dropout layers. The weights M are at the mode of the
+    The network needs layers of `bayesreg.layers` or torch's own dropout layers. The weights M are at the mode of the
     ELBO, whose KL is, layer by layer:
 
     | layer | KL to the declared prior, up to a constant (GaussianDropout: and − Σ log‖M_column‖) | source |
@@ -56,7 +56,7 @@ class MCDropout(AbstractVariational):
     | VariationalDropout | Σ k₁ − k₁ sigmoid(k₂ + k₃ log α) + ½ log(1 + 1/α), to 1/|w| | Molchanov et al. 2017 |
 
     For Normal(τ) the first line is Σ w²/(2τ²(1−p)): weight decay, see `equivalents.dropout_decay`. With rate 0 the ELBO is the
-    log-joint and its mode the MAP. Weights that no noise multiplies are at their mode under their prior.
+    log-joint and its mode the MAP. Weights that no mask multiplies are at their mode under their prior.
 
     Args:
         num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
@@ -64,7 +64,7 @@ class MCDropout(AbstractVariational):
         batch_size: Rows a step; as for `MeanField`.
         warmup: Share of the steps over which the KL's weight rises from 0 to 1; sparse networks want about 0.3.
         compile: As for `MAP`.
-        checkpoint: A file where a running fit keeps its state, to go on from it to the same answer; as for `MAP`.
+        checkpoint: A file where a running fit keeps its state, to continue from it to the same answer; as for `MAP`.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
         checkpoint_key: A text that names a loader's data, in place of reading it.
 
@@ -137,7 +137,7 @@ class MCDropout(AbstractVariational):
         def rescued(failure: FitError) -> Noisy:
             stepper.restore(failure.state)
             phi, record = stepper.parameter.detach(), stopped(self.name, seed, history, failure)
-            failure.posterior = Dirac(model, record, bound.split(phi)[0].clone())  # where the network does not run any more
+            failure.posterior = Dirac(model, record, bound.split(phi)[0].clone())  # where the network cannot run any more
             return bound.posterior(phi, record)
 
         with rescuing(rescued):
@@ -167,14 +167,14 @@ class MCDropout(AbstractVariational):
         seed: int = 0,
         progress: bool | ProgressCallback = True,
     ) -> list[Noisy]:
-        """Fit one network to several sets of equally many rows at once, as cross-validation asks: each step is vmapped.
+        """Fit one network to several sets of equally many rows at once, as for cross-validation: each step is vmapped.
 
-        Batch normalisation has running statistics of each set.
+        Batch normalisation has running statistics for each set.
 
         Args:
-            models: One a set, alike but for the weights from which they start.
+            models: One for each set, alike except in their initial weights.
             sets: Pairs (X, y).
-            seed: Of all fits.
+            seed: Seed of all fits.
             progress: As for `fit`.
 
         Returns:
@@ -208,7 +208,7 @@ class MCDropout(AbstractVariational):
 
 
 class DropoutBound:
-    """The ELBO of one model as a function of (M, what its layers learn), divided by −N.
+    """The ELBO of one model as a function of (M, numbers that its layers learn), divided by −N.
 
     Args:
         log_joint: The model's flat log-joint.
@@ -222,7 +222,7 @@ class DropoutBound:
         self.log_joint, self.data, self.num_data = log_joint, data, data.num_data
         model = log_joint.model
         self.network = NoisyNetwork(model)
-        self.module = self.network.module.train()  # batch normalisation trains; noise is given, and so not drawn
+        self.module = self.network.module.train()  # batch normalisation trains; masks are given, not drawn
         if not self.network.layers:
             raise ValueError(
                 "MCDropout needs a network with dropout, but it has no dropout layer; add nn.Dropout(0.05) or one of "
@@ -238,19 +238,19 @@ class DropoutBound:
     def _check(self, x: torch.Tensor) -> None:
         model, network = self.log_joint.model, self.network
         if model.outputs:
-            raise ValueError("MCDropout knows priors on weights, but a prior on outputs came; leave `outputs` out.")
+            raise ValueError("MCDropout needs priors on weights only, but a prior on outputs came; leave `outputs` out.")
         for name, latent in model.latents.items():
             if latent.parents:
                 raise ValueError(
-                    f"the mode over weights and their scale runs to scale zero, but the scale of {name} is unknown; fix it, or "
-                    "take method='mean-field'."
+                    f"MCDropout needs fixed scales, since a mode over weights and their scale runs to scale zero, but that of "
+                    f"{name} is unknown; fix it, or take method='mean-field'."
                 )
             if name in network.weights:
                 segment = self.log_joint.layout.segments[name]
                 if segment.transform is not None:
                     raise ValueError(
-                        f"a weight under dropout must be free to be 0, but the prior of {name}, {latent.prior}, lives on a "
-                        "part of the real line; take a prior on all of it."
+                        f"a weight under dropout must be allowed to be 0, but the prior of {name}, {latent.prior}, has only "
+                        "part of the real line as its support; take a prior on all of it."
                     )
                 network.layers[network.weights[name]].check(latent.prior, model.weights()[name])
         noise = x.new_zeros(network.row_size(len(x)), dtype=model.like.dtype)
@@ -259,12 +259,12 @@ class DropoutBound:
         check_draws(model.module, lambda: model.forward(values, x, copied(self.module), buffers), own)
 
     def notes(self) -> list[str]:
-        """What the ELBO is made of, one sentence each."""
+        """The parts of the ELBO, one sentence each."""
         said = [
             f"{name or 'the network'}: {self.network.layers[name].text}, on {', '.join(site.weights) or 'no weight directly'}."
             for name, site in self.network.sites.items()
         ]
-        said.append("the KL of a point times noise is known up to a constant, which is left out of the ELBO.")
+        said.append("the KL of a point times a random mask is known up to a constant, which is left out of the ELBO.")
         left_out = dict.fromkeys(self.network.layers[name].left_out for name in self.network.sites)
         return said + list(filter(None, left_out))
 
@@ -300,18 +300,10 @@ class DropoutBound:
         weight: float = 1.0,
         statistics: Mapping[str, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Minus the ELBO estimated from one batch and one noise, divided by N.
+        """Minus the ELBO divided by N, from one batch and one ε, (`network.row_size(B)`,), as a scalar with gradient.
 
-        Args:
-            phi: (P + V,), see `flatten`.
-            x: Prepared inputs (B, ...).
-            y: Prepared targets.
-            noise: ε, (`network.row_size(B)`,).
-            weight: Of the KL.
-            statistics: Buffers in place of the module's own, which batch normalisation then writes.
-
-        Returns:
-            The loss, a scalar with gradient; and the same with the KL's weight at 1, detached where it can be.
+        `phi` is as for `flatten`; `weight` is that of the KL; `statistics` replace the module's buffers, and batch
+        normalisation writes them. Also returned is the same with the KL's weight at 1, detached where possible.
         """
         model = self.log_joint.model
         u, learned = self.split(phi)
@@ -336,7 +328,7 @@ class DropoutBound:
         return total
 
     def _with(self, name: str, learned: dict[str, torch.Tensor]) -> Any:
-        """The layer with other learned numbers: a shallow copy, so that they may be traced."""
+        """A shallow copy of the layer with other learned numbers, so that they may be traced."""
         layer = self.network.layers[name]
         if not layer.learned:
             return layer
@@ -345,7 +337,7 @@ class DropoutBound:
         return made
 
     def posterior(self, phi: torch.Tensor, record: FitRecord) -> Noisy:
-        """The answer; what the layers learned, and batch normalisation's statistics, go into its model's buffers."""
+        """The posterior; learned numbers and batch normalisation's statistics go into its model's buffers."""
         u, learned = self.split(phi)
         with torch.no_grad():
             for name, value in learned.items():
@@ -356,9 +348,9 @@ class DropoutBound:
 def _together(
     method: MCDropout, bounds: Sequence[DropoutBound], seed: int, report: ProgressCallback
 ) -> tuple[list[torch.Tensor], list[History]]:
-    """All fits step by step: (P + V,) and the history of each, the ELBO at every step in it.
+    """All fits step by step: (P + V,) and the history of each, with the ELBO of every step.
 
-    What batch normalisation has seen of each set is in the bound's own module afterwards.
+    Each bound's own module afterwards holds batch normalisation's statistics of its set.
 
     Raises:
         ValueError: As `fit_each` does.
@@ -374,7 +366,7 @@ def _together(
     x, y = (torch.stack([getattr(bound.data, name) for bound in bounds]) for name in ("x", "y"))
     start = torch.stack([bound.start() for bound in bounds])
     count, size, num_data = len(bounds), first.log_joint.layout.size, rows.pop()
-    # the unknowns of all, then what the layers learn: an error finds its names
+    # the unknowns of all, then what the layers learn, so that an error finds the names
     parameter = torch.nn.Parameter(torch.cat([start[:, :size].reshape(-1), start[:, size:].reshape(-1)]))
     parameter.grad = torch.zeros_like(parameter)
     batch_size = resolve_batch(method.batch_size, first.data, first.log_joint)
@@ -398,7 +390,7 @@ def _together(
     index, history = torch.arange(num_data, device=x.device), History("elbo")
     stepper = EagerAdam(parameter, backward, buffers=list(statistics.values.values()))
 
-    def rescued(failure: FitError) -> Noisy:  # of the first set: an error has room for one
+    def rescued(failure: FitError) -> Noisy:  # of the first set: an error carries one posterior
         stepper.restore(failure.state)
         statistics.write(0, first.module)
         return first.posterior(members(parameter.detach())[0], stopped(method.name, seed, history, failure))

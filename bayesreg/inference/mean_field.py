@@ -37,18 +37,18 @@ class MeanField(AbstractVariational):
     """Bayes by backprop: maximise ELBO = E_q[log p(y | θ)] − KL(q ‖ p) over independent normals.
 
     On a linear-Gaussian model the optimum has the exact mean and sd² = 1/diag(precision): it is too narrow wherever the
-    posterior is correlated, and says nothing about directions.
+    posterior is correlated, and has no correlations.
 
     Args:
         num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
-        num_particles: Draws a step, averaged, in antithetic pairs; more draws, less noise in the answer.
+        num_particles: Draws a step, averaged, in antithetic pairs; more draws, smaller Monte Carlo error.
         initial_scale: Standard deviation of every unknown at the start.
         compile: True to compile the whole step, optimizer included; False not to; "auto" where it pays: for 50,000 steps or
             more of a small model.
-        checkpoint: A file where a running fit keeps its state, to go on from it to the same answer; as for `MAP`.
+        checkpoint: A file where a running fit keeps its state, to continue from it to the same answer; as for `MAP`.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
         checkpoint_key: A text that names a loader's data, in place of reading it.
 
@@ -106,7 +106,7 @@ class MeanField(AbstractVariational):
                 return one_draw_step(guide, copy, log_joint, x, y)
             loss = negative_elbo(guide, pure, data, x, y, self.num_particles) * (1 / num_data)
             loss.backward()
-            if normalised:  # of one draw: those of all come out of a pass that writes nothing
+            if normalised:  # of one draw: the pass of all draws writes no statistics
                 with torch.no_grad():
                     model.forward(log_joint.layout.unflatten(guide.rsample()), x, copy.module)
             return loss.detach()
@@ -158,7 +158,7 @@ class MeanField(AbstractVariational):
 def _judged(elbos: torch.Tensor, guide: MeanFieldGuide, log_joint: LogJoint, data: Data, batches: Iterator) -> Certificate:
     try:
         return certify(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.01 * len(guide.phi))
-    except Exception as error:  # a fit that is done is never lost
+    except Exception as error:  # a finished fit is never lost
         return dataclasses.replace(rise(elbos), finding=Finding.NOT_JUDGED, failure=why_not_judged(log_joint, error))
 
 
@@ -172,7 +172,7 @@ def _of_priors(model: BayesianModel) -> list[str]:
 
 
 def _of_statistics(model: BayesianModel) -> list[str]:
-    """Which statistics a prediction takes, where the network has any."""
+    """Which statistics of normalisation layers a prediction uses, in words."""
     if model.behaviour.coupling:
         return [
             "batch normalisation: each step's draw is normalised by its batch, as in training; predictions take the running "
@@ -187,27 +187,17 @@ def _of_statistics(model: BayesianModel) -> list[str]:
 
 
 def _of_layers(model: BayesianModel) -> list[str]:
-    """What becomes of layers that differ in training, one sentence each."""
-    return ["dropout stands in evaluation mode; method='mc-dropout' fits it."] if model.behaviour.draw else []
+    """How layers that differ in training are treated, one sentence each."""
+    return ["dropout is in evaluation mode; method='mc-dropout' fits it."] if model.behaviour.draw else []
 
 
 def one_draw_step(
     guide: MeanFieldGuide, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient of minus the one-draw ELBO divided by N, as `guide.elbo` gives it, at less cost.
+    """Minus the one-draw ELBO divided by N, detached; its gradient, that of `guide.elbo`, is added to `guide.phi.grad`.
 
-    The draw is written into the training copy's buffer, and the network's gradient is read out of its own; what the guide adds
-    is in closed form, or goes through a graph of a few operations.
-
-    Args:
-        guide: Whose `phi.grad` is added to.
-        copy: A training copy of the same model.
-        log_joint: The model's flat log-joint.
-        x: Prepared inputs (B, ...).
-        y: Prepared targets.
-
-    Returns:
-        Minus the ELBO estimate divided by N, a detached scalar.
+    It costs less than `guide.elbo`. The draw is written into the buffer of `copy`, a training copy of the model, and the
+    network's gradient is read from that copy; the guide's part is in closed form, or goes through a graph of a few operations.
     """
     if not log_joint.closed_divergence:
         return _by_graph(guide, copy, log_joint, x, y)
@@ -220,7 +210,7 @@ def one_draw_step(
     loss = copy.likelihood_loss(x, y)
     loss.backward()
     with torch.no_grad():
-        divergence = guide.divergence(log_joint, loc, scale, log_scale, loc)  # at no draw: every part is in closed form
+        divergence = guide.divergence(log_joint, loc, scale, log_scale, loc)  # no draw needed: every part is in closed form
         by_scale = gradient * noise
         for group in log_joint.groups:
             where = group.slice
@@ -232,12 +222,12 @@ def one_draw_step(
                 gradient[s.slice].sub_(each)
         into_loc, into_scale = guide.phi.grad.chunk(2)  # pyright: ignore[reportOptionalMemberAccess]
         into_loc.add_(gradient)
-        into_scale.add_(by_scale.mul_(scale).sub_(each))  # the entropy's part is −1/N
+        into_scale.add_(by_scale.mul_(scale).sub_(each))  # the entropy contributes −1/N
         return loss.detach() + divergence * each
 
 
 def _by_graph(guide: MeanFieldGuide, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The same where autograd must find the guide's part."""
+    """The same where autograd must differentiate the guide's part."""
     loc, log_scale = guide.phi.chunk(2)
     scale = log_scale.exp()
     u = torch.addcmul(loc, scale, torch.randn_like(loc))
@@ -262,21 +252,10 @@ def negative_elbo(
 def nats_to_gain(
     guide: MeanFieldGuide, log_joint: LogJoint, data: Data, batches: Iterator, repeats: int = 30, num_particles: int = 8
 ) -> tuple[float, float]:
-    """What a natural-gradient step would still add to the ELBO, ½ gᵀF⁻¹g, and its Monte Carlo error, in nats.
+    """The gain in nats of a natural-gradient step, ½ gᵀF⁻¹g, which may be negative by chance, and its Monte Carlo error.
 
-    F is the guide's Fisher information, 1/scale² for a mean and 2 for a log-sd. The gradient is a mean over repeats; the
-    square of its noise is subtracted.
-
-    Args:
-        guide: The fitted guide.
-        log_joint: The model's flat log-joint.
-        data: The rows.
-        batches: Where batches come from.
-        repeats: Gradients that are averaged.
-        num_particles: Draws a gradient.
-
-    Returns:
-        Nats (negative by chance), and a standard error.
+    F is the guide's Fisher information, 1/scale² for a mean and 2 for a log-sd. The gradient is a mean over repeats, each from
+    `num_particles` draws; the square of its Monte Carlo error is subtracted.
     """
     gradients = []
     for _ in range(repeats):
@@ -292,17 +271,10 @@ def nats_to_gain(
 
 
 def certify(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) -> Certificate:
-    """Whether the ELBO is at its top: it has stopped rising, and its gradient vanishes within Monte Carlo error.
+    """Whether the ELBO is at its maximum: it has stopped rising, and its gradient vanishes within Monte Carlo error.
 
-    Args:
-        elbos: One estimate a step, in nats, (num_steps,).
-        gain: What a natural-gradient step would still add, in nats.
-        gain_error: Its Monte Carlo error.
-        enough: The gain that does not matter, in nats.
-
-    Returns:
-        The certificate. It is passed when the mean over the last tenth of the steps is above that over steps 70–80 % by
-        less than 1 nat or 2.5 standard errors, and the gain is below `enough` plus 3 standard errors.
+    It passes when the mean of `elbos` over the last tenth of the steps is above that over steps 70–80 % by less than 1 nat or
+    2.5 standard errors, and the gain of a natural-gradient step is below `enough` nats plus 3 standard errors.
     """
     found = rise(elbos)
     if found.elbo is None or found.elbo.trend is None:  # too few steps to tell

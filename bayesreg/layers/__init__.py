@@ -1,4 +1,4 @@
-"""Layers that a network is built from: dropout in all its variants, each a variational posterior with its KL; and `MLP`.
+"""Layers for networks: dropout in all its variants, each a variational posterior with its KL; and `MLP`.
 
 W = M ∘ z(ε)   by units: Dropout, ChannelDropout, GaussianDropout, ConcreteDropout   by weights: DropConnect, VariationalDropout
 """

@@ -2,9 +2,9 @@
 
     W = M ∘ z(ε),  ε ~ N(0, 1)        a draw of the weights is a draw of ε; the layer never decides how ε is drawn
 
-With ε in its buffer `noise` a layer is deterministic, so that one draw serves all rows, draws can be vmapped, and the rest of
-the network (batch normalisation) may stand in evaluation mode. Without it, a layer behaves as torch's own: fresh noise for each
-row in training mode, none in evaluation mode.
+With ε in its buffer `noise` a layer is deterministic: one draw serves all rows, draws can be vmapped, and the rest of the
+network (batch normalisation) can be in evaluation mode. Without it, a layer behaves as torch's own: a fresh mask for each row
+in training mode, none in evaluation mode.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from bayesreg.priors import AbstractPrior
 from bayesreg.priors.base import AbstractElementwisePrior
 from bayesreg.priors.values import HALF_LOG_2PI
 
-# where an expectation under a normal has no closed form: the trapezoidal rule over ±6 sds, which takes a peak a tenth as wide
-# as the normal to 10⁻³ nats, where as many nodes of Gauss–Hermite are forty times worse
+# normal expectations without a closed form: the trapezoidal rule over ±6 sds integrates a peak a tenth as wide as the normal
+# to 10⁻³ nats, forty times better than Gauss–Hermite with as many nodes
 _NODES = 64
 
 
 class AbstractNoise(nn.Module, abc.ABC):
-    """A layer whose weights, or the weights that its output meets, have a noise with mean 1.
+    """A layer that multiplies its weights, or the units that they act on, by random factors z with mean 1.
 
     Attributes:
-        noise: ε of one draw for all rows, in the shape that `draw_shape` says; None outside of a draw. It is a buffer that is
+        noise: ε of one draw for all rows, in the shape of `draw_shape`; None outside of a draw. It is a buffer that is
             not saved, so that `torch.func.functional_call(net, {"1.noise": ε}, (x,))` sets it.
-        row_noise: ε of a batch, one for each row, in the shape that `row_shape` says behind the batch's axis.
-        learned: Names of the buffers that `inference.MCDropout` learns beside the weights.
-        left_out: A sentence about what, beside a constant, the KL leaves out; empty for nothing.
-        rate: Share that is dropped; None where the noise is no matter of a rate.
+        row_noise: ε of a batch, one for each row, in the shape of `row_shape` after the batch axis.
+        learned: Names of the buffers that `inference.MCDropout` learns with the weights.
+        left_out: A sentence about terms that the KL leaves out, besides a constant; empty for none.
+        rate: Share that is dropped; None where there is no rate.
     """
 
     learned: ClassVar[tuple[str, ...]] = ()
@@ -61,7 +61,7 @@ class AbstractNoise(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def row_shape(self, row: torch.Size, out: torch.Size) -> torch.Size | None:
-        """Shape of one row's ε in training; None where the rows of a batch share one draw. Arguments as for `draw_shape`."""
+        """Shape of one row's ε in training; None where all rows of a batch share one draw. Arguments as for `draw_shape`."""
 
     @abc.abstractmethod
     def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -73,11 +73,11 @@ class AbstractNoise(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def expected(self, x: torch.Tensor) -> torch.Tensor:
-        """The output at the noise's mean."""
+        """The output with z at its mean."""
 
     @abc.abstractmethod
     def sampled(self, x: torch.Tensor) -> torch.Tensor:
-        """The output for fresh noise from torch's generator, as in training: by rows, or where they share a draw, one."""
+        """The output with fresh masks from torch's generator, as in training: one for each row, or one where rows share it."""
 
     @abc.abstractmethod
     def spread(self, weight: torch.Tensor) -> torch.Tensor:
@@ -89,18 +89,18 @@ class AbstractNoise(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def expected_energy(self, prior: AbstractPrior, weight: torch.Tensor) -> torch.Tensor:
-        """E_z[−log p(M ∘ z)], a scalar in nats, for the prior of a weight under this noise.
+        """E_z[−log p(M ∘ z)], a scalar in nats, for the prior of a weight M under this layer's z.
 
         Args:
             prior: One with independent entries.
             weight: M.
 
         Raises:
-            ValueError: If there is none such, or it is infinite.
+            ValueError: If the expectation does not exist, or is infinite.
         """
 
     def check(self, prior: AbstractPrior, weight: torch.Tensor) -> None:
-        """Refuse a prior to which the KL is not defined.
+        """Refuse a prior for which the KL is not defined.
 
         Raises:
             ValueError: If its entries are not independent, or its density at 0, where dropped weights are, is not finite.
@@ -113,13 +113,13 @@ class AbstractNoise(nn.Module, abc.ABC):
             )
 
     def entropy(self, num_units: int) -> Any:
-        """H(z) in nats of so many independent units, where it depends on something learned; else what it is, or 0."""
+        """H(z) in nats of so many independent units, where it depends on learned numbers; else its constant value, or 0."""
         return 0.0
 
     @property
     @abc.abstractmethod
     def text(self) -> str:
-        """The noise as a person reads it."""
+        """The distribution of z in words."""
 
     @property
     def uses_prior(self) -> bool:
@@ -128,31 +128,19 @@ class AbstractNoise(nn.Module, abc.ABC):
 
     @property
     def setting(self) -> str:
-        """What a person has set of it, by which two networks are told apart; nothing that was learned."""
+        """The settings of the layer, which distinguish two networks; nothing that was learned."""
         return self.extra_repr()
 
     @abc.abstractmethod
     def without(self) -> nn.Module:
-        """A plain module in its place, without noise."""
+        """A plain module in its place, without masks."""
 
     def pruned(self, weight: torch.Tensor, log_alpha: float) -> torch.Tensor | None:
-        """The weight with real zeros where its noise outweighs it; None where no entry has a noise of its own.
-
-        Args:
-            weight: M.
-            log_alpha: Log of the noise's variance over M², above which an entry is set to 0.
-        """
+        """The weight with exact zeros where log var(z) is above `log_alpha`; None where entries have no z of their own."""
         return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The output: for the noise that is set, for fresh noise in training mode, or without.
-
-        Args:
-            x: (B, ...).
-
-        Returns:
-            (B, ...).
-        """
+        """The output (B, ...): for the ε that is set, with fresh masks in training mode, or without any."""
         if self.row_noise is not None:
             return self.perturbed_by_row(x, self.row_noise)
         if self.noise is not None:
@@ -161,7 +149,7 @@ class AbstractNoise(nn.Module, abc.ABC):
 
 
 class AbstractUnitNoise(AbstractNoise):
-    """Variant 2: noise on the units that a layer passes on, so that a weight's whole column has one z.
+    """Variant 2: z multiplies the units that a layer passes on, so that a weight's whole column shares one z.
 
     Attributes:
         signed: Whether z can be negative, so that it does not pass through a ReLU.
@@ -206,7 +194,7 @@ class AbstractUnitNoise(AbstractNoise):
 
 
 class AbstractWeightNoise(AbstractNoise):
-    """Variant 1: noise on each entry of a weight; it wraps the layer that has the weight.
+    """Variant 1: z multiplies each entry of a weight; the layer wraps the one that has the weight.
 
     Args:
         layer: A Linear or a convolution.
@@ -238,7 +226,7 @@ class AbstractWeightNoise(AbstractNoise):
         return self.layer.weight.shape
 
     def perturbed(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The layer with W; its bias has no noise."""
+        """The output with the weight W; the bias is not multiplied."""
         return self.with_weight(x, self.weight_of(noise, self.layer.weight), self.layer.bias)
 
     @abc.abstractmethod
@@ -246,7 +234,7 @@ class AbstractWeightNoise(AbstractNoise):
         """W for one draw's ε and M."""
 
     def expected(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer itself."""
+        """The output of the wrapped layer."""
         return self.layer(x)
 
     def with_weight(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -291,15 +279,8 @@ def independent(prior: AbstractPrior, weight: torch.Tensor) -> AbstractElementwi
 def two_points(prior: AbstractPrior, weight: torch.Tensor, rate: Any) -> torch.Tensor:
     """E[−log p(w z)] for z = 0 with probability `rate`, else 1/(1 − rate): what an inverted Bernoulli dropout makes of a prior.
 
-    For Normal(τ) and rate p it is Σ w²/(2τ²(1 − p)) plus the normaliser: dropout strengthens the decay of torch's own weight.
-
-    Args:
-        prior: One with independent entries, finite at 0.
-        weight: M.
-        rate: A number or a scalar tensor.
-
-    Returns:
-        Scalar, in nats.
+    For Normal(τ) and rate p it is Σ w²/(2τ²(1 − p)) plus the normaliser: dropout strengthens weight decay. A scalar in nats;
+    the prior must have independent entries and be finite at 0, and the rate is a number or a scalar tensor.
 
     Raises:
         ValueError: If the entries are not independent.
@@ -319,15 +300,7 @@ def two_points(prior: AbstractPrior, weight: torch.Tensor, rate: Any) -> torch.T
 
 
 def normal_energy(prior: AbstractPrior, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """E[−log p(w)] for independent w ~ N(loc, scale²), in closed form or by quadrature.
-
-    Args:
-        prior: One with independent entries.
-        loc: M.
-        scale: In its shape.
-
-    Returns:
-        Scalar, in nats.
+    """E[−log p(w)] for independent w ~ N(loc, scale²), a scalar in nats, in closed form or by quadrature.
 
     Raises:
         ValueError: If the entries are not independent.

@@ -1,4 +1,4 @@
-"""Private copies of modules: without the wrappers that say how a module is run, and also where torch's own copy gives up."""
+"""Private copies of modules: without wrappers such as torch.compile, and also where torch's own deepcopy fails."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def bare(module: nn.Module) -> nn.Module:
-    """The module without wrappers: what `torch.compile` and `DataParallel` run is the same function with longer names.
+    """The module without wrappers: `torch.compile` and `DataParallel` run the same function under longer names.
 
-    Args:
-        module: Any module.
-
-    Returns:
-        The module itself where there is no wrapper inside; else what is wrapped, or a copy with such layers in place of theirs.
+    It is the module itself where there is no wrapper inside; else the wrapped one, or a copy with wrappers inside replaced.
 
     Raises:
         ValueError: If the module, or one inside, is scripted or traced: its weights cannot be replaced.
@@ -48,7 +44,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     inside = module
     while inside is not None:
         module = inside
-        # by name: to import the compiler only to ask takes seconds
+        # by name: importing the compiler for this check takes seconds
         inside = module._modules.get("_orig_mod") if type(module).__name__ == "OptimizedModule" else None
         inside = module.module if isinstance(module, _PARALLEL) else inside
     return module
@@ -57,14 +53,8 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 def copied(module: M, shared: Iterable[torch.Tensor] = ()) -> M:
     """A deep copy, also of a module that holds tensors with a history, as the hooks of old weight normalisations leave them.
 
-    Such a tensor was computed from parameters, and is again at the next pass; the copy holds its numbers.
-
-    Args:
-        module: Any module.
-        shared: Tensors of it that are not copied.
-
-    Returns:
-        The copy.
+    Such a tensor was computed from parameters, and is recomputed at the next pass; the copy holds its numbers. Tensors in
+    `shared` are not copied.
     """
     known: dict[int, Any] = {id(tensor): tensor for tensor in shared}
     for owner in module.modules():
@@ -78,14 +68,8 @@ def copied(module: M, shared: Iterable[torch.Tensor] = ()) -> M:
 def evaluated(module: M) -> M:
     """A copy in evaluation mode.
 
-    Recurrent layers without dropout are the same in both modes, and stay in that of training: cuDNN has a backward pass of
-    them in no other.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        The copy.
+    Recurrent layers without dropout are the same in both modes, and stay in training mode: cuDNN supports their backward pass
+    in no other.
     """
     made = copied(module).eval()
     for layer in made.modules():
@@ -101,5 +85,5 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 def _numbers(tensor: torch.Tensor) -> torch.Tensor:
     try:
         return tensor.detach().clone()
-    except RuntimeError:  # a hook ran under vmap, and what it left is no tensor any more
+    except RuntimeError:  # a hook ran under vmap and left a dead tensor behind
         return torch.empty(0)

@@ -26,7 +26,7 @@ _SELU_FLOOR = -1.7580993408473766  # what SELU tends to at −∞
 
 
 class _AbstractStep:
-    """What layers with z ∈ {0, 1/(1 − rate)} share, for units and for weights alike."""
+    """The common part of layers with z ∈ {0, 1/(1 − rate)}, for units and for weights alike."""
 
     rate: float
     quantile: float
@@ -57,7 +57,7 @@ class _AbstractStep:
 
 
 class AbstractDropout(_AbstractStep, AbstractUnitNoise):
-    """z ∈ {0, 1/(1 − rate)} on what a layer puts out.
+    """Dropout of a layer's outputs, z ∈ {0, 1/(1 − rate)}.
 
     Args:
         rate: Share that is dropped.
@@ -135,9 +135,9 @@ class AlphaDropout(AbstractDropout):
 class GaussianDropout(AbstractUnitNoise):
     """Units times z ~ N(1, α), α = rate/(1 − rate): the mean and variance of dropout at this rate.
 
-    As a posterior: each column of a weight is M_column z, a normal on one line. Its KL to a prior along that line is
-    E_z[−log p(W)] − ½ log 2πeα − log‖M_column‖ a column; `inference.MCDropout` takes the first term, the penalty of Gaussian
-    dropout as it is trained. What it leaves out depends on M: no KL up to a constant, but for weights of fixed length.
+    As a posterior: each column of a weight is M_column z, a normal on one line. Its KL to a prior along that line is E_z[−log
+    p(W)] − ½ log 2πeα − log‖M_column‖ a column; `inference.MCDropout` uses the first term only, the penalty of Gaussian dropout
+    as it is trained. The terms left out depend on M, so this is the KL up to a constant only for weights of fixed length.
 
     Args:
         rate: In [0, 1).
@@ -187,8 +187,8 @@ class GaussianDropout(AbstractUnitNoise):
 class ConcreteDropout(AbstractUnitNoise):
     """Dropout whose rate p is learned with the weights, the step relaxed: z = sigmoid((logit Φ(ε) − logit p)/t)/(1 − p).
 
-    The ELBO decides the rate: the data against −E log p(W) − H(z), both of the step. The relaxed z is taken in training and in
-    draws alike, and a posterior's mean and sd are those of its draws: `relaxed_moments`.
+    The ELBO determines the rate: the data against −E log p(W) − H(z), both with the unrelaxed step. The relaxed z is taken in
+    training and in draws alike, and a posterior's mean and sd are those of its draws: `relaxed_moments`.
 
     Args:
         rate: Where the rate starts, in (0, 1).
@@ -257,17 +257,10 @@ class ConcreteDropout(AbstractUnitNoise):
 
 
 def relaxed_moments(logit_rate: float, temperature: float) -> tuple[float, float]:
-    """Mean and sd of z = sigmoid((logit U − logit p)/t)/(1 − p), U uniform: the step of rate p, relaxed.
+    """E[z] and sd(z) of z = sigmoid((logit U − logit p)/t)/(1 − p), U uniform: the step of rate p, relaxed at temperature t.
 
     By the trapezoidal rule in a logistic variable, to about fourteen digits: in logit U where the sigmoid is the wider of the
     two, and by parts, E g(Y) = ∫ g'(y) P(Y > y) dy, where it is nearly a step.
-
-    Args:
-        logit_rate: Logit of p.
-        temperature: t.
-
-    Returns:
-        E[z] and sd(z).
 
     >>> mean, sd = relaxed_moments(0.0, 1.0)  # p = ½, t = 1: z = 2U
     >>> round(mean, 12), round(sd, 12) == round(2 / 12**0.5, 12)
@@ -309,7 +302,7 @@ class DropConnect(_AbstractStep, AbstractWeightNoise):
         self._set(rate)
 
     def row_shape(self, row: torch.Size, out: torch.Size) -> None:
-        """Rows share a draw: a weight for each would be B times the work."""
+        """None: rows share a draw, since a weight for each row would be B times the work."""
         return
 
     def weight_of(self, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -331,7 +324,7 @@ class DropConnect(_AbstractStep, AbstractWeightNoise):
 
 
 def of_torch(layer: nn.Module) -> Any:
-    """Torch's own dropout layer as one of these, None where it is no dropout.
+    """Torch's own dropout layer as one of these, None where it is no dropout layer.
 
     Raises:
         ValueError: If it is a dropout of another kind.
@@ -345,7 +338,6 @@ def of_torch(layer: nn.Module) -> Any:
         return AlphaDropout(rate, channels=kind is nn.FeatureAlphaDropout)
     if isinstance(layer, nn.modules.dropout._DropoutNd):
         raise ValueError(
-            f"a dropout layer must be one whose noise is known, but {kind.__name__} came; take "
-            "nn.Dropout or one of bayesreg.layers."
+            f"a dropout layer must be of a known kind, but {kind.__name__} came; take nn.Dropout or one of bayesreg.layers."
         )
     return None

@@ -1,4 +1,4 @@
-"""How many inputs one unit of a layer sums over, for every layer of torch: what `fan_in=True` divides a scale's square by.
+"""The number of inputs that one unit of a layer sums over, for torch's layers: `fan_in=True` divides a scale by its root.
 
 y = Σᵢ wᵢ xᵢ over fan_in inputs of unit variance:  Var y = 1  where  Var w = 1/fan_in
 """
@@ -19,15 +19,9 @@ STORED = "fan-in: all axes but the first"
 
 
 def fan_ins(module: nn.Module) -> dict[int, float]:
-    """Inputs of a unit for every parameter that has them, by the parameter's id.
+    """Inputs of a unit, a number > 0, for every parameter that has them, by the parameter's id; vectors are left out.
 
-    A tensor that stands at several places (an embedding tied to the last layer) is given the most inputs that it has there.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        id(parameter) to a number > 0; vectors are left out, which are no sums.
+    A tensor that is used at several places (an embedding tied to the last layer) gets the largest number among them.
 
     >>> layer = nn.ConvTranspose2d(64, 1, 3)
     >>> fan_ins(layer)[id(layer.weight)]  # 64 channels × 9 taps
@@ -42,12 +36,12 @@ def fan_ins(module: nn.Module) -> dict[int, float]:
 
 
 def _inputs(owner: nn.Module, leaf: str, shape: tuple[int, ...]) -> float:
-    """The inputs that one unit sums over, of a weight of this shape.
+    """The inputs that one unit sums over, for a weight of this shape.
 
-    A transposed convolution is counted in the interior, on average over the positions of a stride: each output meets
-    prod(kernel)/prod(stride) taps. A row of an embedding (or of a bag, whose size is the data's) is picked: one input. The
-    gates of a recurrent layer sum over inputs and over hidden states, each counted for its own weight. A module that is not
-    torch's is taken to store outputs first.
+    A transposed convolution is counted in the interior, on average over the positions of a stride: each output uses
+    prod(kernel)/prod(stride) taps. A row of an embedding (or of a bag, whose size depends on the data) is selected: one input.
+    The gates of a recurrent layer sum over inputs and over hidden states, each counted for its own weight. A module that is not
+    torch's is assumed to store outputs first.
     """
     if isinstance(owner, _BY_ENTRY) or "bias" in leaf:  # attention's bias_k and bias_v have three axes
         return 1.0
@@ -57,7 +51,7 @@ def _inputs(owner: nn.Module, leaf: str, shape: tuple[int, ...]) -> float:
 
 
 def _places(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter, tuple[int, ...]]]:
-    """Layer, name, parameter, and the shape of the weight that it makes; of weight_norm's lengths, that of the directions."""
+    """Layer, name, parameter, and the shape of its weight; for the lengths of weight_norm, that of the directions."""
     modules = dict(module.named_modules(remove_duplicate=False))
     for prefix, owner in modules.items():
         own = dict(owner.named_parameters(recurse=False, remove_duplicate=False))
@@ -73,7 +67,7 @@ def _places(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter, t
 
 
 def stored_note(owner: nn.Module) -> str:
-    """What is assumed about a weight in a layer of unknown kind, where only its author knows which axis is the inputs'."""
+    """The assumption about a weight in a layer of unknown kind, where only its author knows which axis is the inputs'."""
     unknown = (nn.Module.__module__, nn.Sequential.__module__)
     known = any(cls.__module__.startswith("torch.nn.") and cls.__module__ not in unknown for cls in type(owner).__mro__)
     return "" if known else STORED

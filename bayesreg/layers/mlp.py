@@ -25,22 +25,24 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 class MLP(nn.Sequential):
     """Linear → BatchNorm → activation → dropout for each hidden layer, and a linear layer at the end.
 
-    A linear layer straight before a batch normalisation has no bias: the batch's mean takes it away again, so that the data
-    would say nothing about it, and its posterior would be its prior. The BatchNorm's own shift b is in its place.
+    A linear layer directly before a batch normalisation has no bias: subtracting the batch mean would cancel it, the data would
+    say nothing about it, and its posterior would be its prior. The BatchNorm's own shift b replaces it.
 
-    In training a BatchNorm takes mean and variance of the batch and moves its running averages; in evaluation these stand in
-    their place, and only the scale a and the shift b, which are learned, are the same in both. See `behaviour.batchnorm`.
+    In training a BatchNorm uses mean and variance of the batch and updates its running averages; in evaluation it uses these.
+    Only the learned scale a and shift b are the same in both. See `behaviour.batchnorm`.
 
     Args:
         inputs: D, the number of columns.
         hidden: Widths of the hidden layers; () for a linear model.
-        outputs: K; for a network that says the noise of each row too, 2K.
-        activation: A name ("relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"), or what makes a layer (`nn.Mish`).
+        outputs: K; for a network that also predicts the noise of each row, 2K.
+        activation: A name ("relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"), or a function that makes a layer
+            (`nn.Mish`).
         batchnorm: Normalise before each activation.
-        dropout: Rate of the units dropped after each activation, none at 0; or what makes a layer (`layers.ConcreteDropout`).
+        dropout: Rate of the units dropped after each activation, none at 0; or a function that makes a layer
+            (`layers.ConcreteDropout`).
 
     Raises:
-        ValueError: If a width is none, or an activation or rate is unknown.
+        ValueError: If a width is no whole number >= 1, an activation is unknown, or a rate is out of its range.
 
     References:
         Ioffe and Szegedy (2015), Batch normalization: accelerating deep network training by reducing internal covariate shift.

@@ -1,4 +1,4 @@
-"""Where noise stands in a network: torch's own dropout layers recognised, shapes of ε, and which weights a noise multiplies."""
+"""Dropout layers in a network: torch's own replaced by this package's, shapes of ε, and which weights a mask multiplies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeigh
 from bayesreg.layers.copying import copied
 from bayesreg.layers.dropout import of_torch
 
-_THROUGH = (nn.Flatten, nn.Identity)  # any z goes through them unchanged
-_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and a z that is never negative through these
+_THROUGH = (nn.Flatten, nn.Identity)  # these pass on any z unchanged
+_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and these a z that is never negative
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -37,7 +37,7 @@ def noisy(module: nn.Module) -> nn.Module:
         return made.train(module.training)
     found = copied(module)
     for parent in list(found.modules()):
-        for name, child in list(parent._modules.items()):  # a layer that stands at two places becomes two
+        for name, child in list(parent._modules.items()):  # a layer that is used at two places becomes two
             replacement = None if child is None else of_torch(child)
             if child is not None and replacement is not None:
                 setattr(parent, name, replacement.train(child.training))
@@ -54,12 +54,12 @@ def dotted(prefix: str, leaf: str) -> str:
 
 
 def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
-    """The layers with noise, by dotted name."""
+    """The layers that draw masks, by dotted name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}
 
 
 def noise_notes(module: nn.Module) -> dict[str, str]:
-    """What layers that wrap a weight with noise have to say about its prior, by the weight's name.
+    """Notes of layers that multiply a weight by z on its prior, by the weight's name.
 
     >>> from bayesreg.layers import VariationalDropout
     >>> noise_notes(VariationalDropout(nn.Linear(2, 1)))
@@ -70,13 +70,13 @@ def noise_notes(module: nn.Module) -> dict[str, str]:
 
 
 class Site:
-    """One layer with noise, as one row of data meets it.
+    """One dropout layer, as one row of data passes through it.
 
     Attributes:
         draw: Shape of one draw's ε.
         row: Shape of one row's ε, or None where rows share a draw.
         width: Shape of one row of its input.
-        weights: Dotted names of the weights that its noise multiplies.
+        weights: Dotted names of the weights that its z multiplies.
     """
 
     def __init__(self, layer: AbstractNoise, width: torch.Size, out: torch.Size) -> None:
@@ -90,31 +90,26 @@ class Site:
 
 
 def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site]:
-    """Where noise stands, found by one pass in evaluation mode on a copy.
+    """Dropout layers of a module from `noisy`, by dotted name in the order of the pass, and the weights that each multiplies.
 
-    Args:
-        module: What `noisy` gave.
-        call: Runs the module once on a few rows.
-
-    Returns:
-        By dotted name, in the order of the pass.
+    They are found by `call`, one pass over a few rows in evaluation mode, on a copy.
 
     Raises:
-        ValueError: If a layer with noise is met twice in one pass, or a weight is under two noises.
+        ValueError: If a dropout layer is used twice in one pass, or two masks multiply one weight.
     """
     probe = copied(module).eval()
     layers, names = noise_layers(probe), {id(layer): name for name, layer in probe.named_modules()}
     found: dict[str, Site] = {}
-    flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors that carry a unit noise; kept alive, so that ids stay theirs
+    flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors with a unit's z; kept alive: unique ids
 
     def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         name, came = names[id(layer)], inputs[0] if inputs else None
-        carried = flowing.get(id(came), (None,))[0]  # the noise that reaches this layer, and through it
+        carried = flowing.get(id(came), (None,))[0]  # the z that reaches this layer, and passes through it
         if isinstance(layer, AbstractNoise):
             if name in found:
                 raise ValueError(
-                    f"a layer with noise must be met once in a pass, but {name or type(layer).__name__} is met "
-                    "twice, and would repeat its mask; use a layer of its own at each place."
+                    f"a dropout layer must be used once in a pass, but {name or type(layer).__name__} is used "
+                    "twice, which would repeat its mask; use a layer of its own at each place."
                 )
             found[name] = Site(layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
             carried = name if isinstance(layer, AbstractUnitNoise) and layer.multiplies else None
@@ -143,29 +138,22 @@ def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str
     twice = sorted({weight for weight in every if every.count(weight) > 1})
     if twice:
         raise ValueError(
-            f"a weight must be under one noise, but {', '.join(twice)} is under two (dropout before a layer with noise of its "
-            "own, or a layer used twice); leave one of them out."
+            f"a weight must be under one mask, but {', '.join(twice)} is under two (dropout before another dropout layer, "
+            "or a layer used twice); leave one of them out."
         )
     return found
 
 
 def _passes(layer: nn.Module, noise: AbstractNoise) -> bool:
-    """True where a multiplier of the layer's input is one of its output."""
+    """True where a factor on the layer's input is the same factor on its output."""
     signed = isinstance(noise, AbstractUnitNoise) and noise.signed
     return isinstance(layer, _THROUGH) or (isinstance(layer, _HOMOGENEOUS) and not signed)
 
 
 def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
-    """The weight W that one draw's network has instead of M: single entries changed, or whole columns or channels.
+    """The weight W that replaces M, one of `site.weights`, for ε of a draw: single entries multiplied, or columns or channels.
 
-    Args:
-        layer: The layer with noise.
-        site: Where it stands.
-        noise: ε, in the draw's shape.
-        weight: M, one of `site.weights`.
-
-    Returns:
-        W; None where no weight would give the same network (a z for each pixel before a convolution).
+    None where no weight gives the same network (a z for each pixel before a convolution).
     """
     if isinstance(layer, AbstractWeightNoise):
         return layer.weight_of(noise, weight)
@@ -180,11 +168,11 @@ def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: tor
 
 @contextlib.contextmanager
 def sampling(module: nn.Module, seed: int | None = None) -> Iterator[nn.Module]:
-    """Layers with noise draw anew for each row inside, all others stand in evaluation mode; modes are as they were outside.
+    """Inside the block dropout layers draw a mask for each row, all others are in evaluation mode; modes are restored after it.
 
     Args:
         module: What `noisy` gave, run by this thread alone.
-        seed: Of draws that leave torch's global random state as it is; they come from there when None.
+        seed: Seed of draws that leave torch's global random state as it is; None draws from that state.
 
     Yields:
         The module.

@@ -1,4 +1,4 @@
-"""Data normalisation as a layer: x → (x − mean)/sd with numbers of the training rows, which no training changes."""
+"""Data normalisation as a layer: x → (x − mean)/sd with statistics of the training rows, which no training changes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Standardize(nn.Module):
 
     `BayesianModel(..., standardize=True)` does the same outside of the network and the target's too; the layer is for networks
     that must carry their own, and for inputs in the middle of one. Unlike batch normalisation it is the same function in
-    training and evaluation, and knows nothing of the batch. It computes in the type of its input: a float32 column whose mean
-    is 10⁶ sds has lost its digits before it comes here.
+    training and evaluation, and does not depend on the batch. It computes in the type of its input: a float32 column whose mean
+    is 10⁶ sds has lost its digits before.
 
     Args:
         mean: (D,), or (C, 1, ...) for inputs with a channel axis.
         scale: Same shape, > 0.
-        constant: Numbers of the columns that do not vary, for whoever reads it.
+        constant: Numbers of the columns that do not vary, for information.
 
     Raises:
         ValueError: If a scale is not above 0, or the shapes differ.
@@ -60,8 +60,8 @@ class Standardize(nn.Module):
         """The layer for these training rows, in their own floating type.
 
         Args:
-            X: (N, D), or (N, C, ...), whose statistics then are those of each channel. Training rows only: with test rows
-                among them, the test would not be one.
+            X: (N, D), or (N, C, ...), whose statistics then are those of each channel. Training rows only: with test rows among
+                them the test would be biased.
 
         Returns:
             The layer; `constant` names the columns that do not vary, which are centred and keep their scale.

@@ -1,4 +1,4 @@
-"""Sparse variational dropout: a Gaussian noise of its own for every weight, W = M + σ ∘ ε, α = σ²/M²."""
+"""Sparse variational dropout: a Gaussian of its own for every weight, W = M + σ ∘ ε, α = σ²/M²."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bayesreg import _check
 from bayesreg.layers.base import AbstractWeightNoise, normal_energy, normal_entropy
 from bayesreg.priors import AbstractPrior
 
-PRUNED = 3.0  # log α from which a weight is noise: its mean is below a quarter of its sd
+PRUNED = 3.0  # log α above which a weight is pruned: its mean is below a quarter of its sd
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. (2017), equation 14
 _TINY = 1e-8
 
@@ -107,7 +107,7 @@ class VariationalDropout(AbstractWeightNoise):
         return normal_entropy(0.5 * self.log_variance) if self.uses_prior else 0.0
 
     def pruned(self, weight: torch.Tensor, log_alpha: float = PRUNED) -> torch.Tensor:
-        """The weight with real zeros where its noise outweighs it.
+        """The weight with exact zeros where log α is large.
 
         Args:
             weight: M.
@@ -120,7 +120,7 @@ class VariationalDropout(AbstractWeightNoise):
 
     @property
     def text(self) -> str:
-        """The share of noise."""
+        """The share of prunable weights."""
         share = float((self.log_alpha > PRUNED).double().mean())
         return f"normal weights, {share:.1%} of them pure noise, {self.prior} prior"
 
@@ -130,15 +130,9 @@ class VariationalDropout(AbstractWeightNoise):
 
 
 def log_uniform_kl(log_alpha: torch.Tensor) -> torch.Tensor:
-    """KL(N(m, α m²) ‖ p ∝ 1/|w|) summed over entries, in nats, up to the constant that makes it 0 for α → ∞.
+    """KL(N(m, α m²) ‖ p ∝ 1/|w|), a scalar: summed over entries, in nats, up to the constant that makes it 0 for α → ∞.
 
     KL ≈ Σ k₁ − k₁ sigmoid(k₂ + k₃ log α) + ½ log(1 + 1/α), within 0.01 of the integral for every α.
-
-    Args:
-        log_alpha: Any shape.
-
-    Returns:
-        Scalar.
 
     References:
         Molchanov, Ashukha and Vetrov (2017), equation 14.

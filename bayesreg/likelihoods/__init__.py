@@ -2,8 +2,8 @@
 
     squared error = Gaussian        cross-entropy on two classes = Bernoulli        cross-entropy = Categorical
 
-A new likelihood is one class, here or in a person's own file: its Pyro distribution, and whatever of `AbstractLikelihood` has a
-better answer than what is read off that.
+A new likelihood is one class, here or in a user's file: its Pyro distribution, and those methods of `AbstractLikelihood` that
+have a better answer than the default, which is derived from that distribution.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def parse(text: str) -> AbstractLikelihood:
 
 
 def suiting(num_classes: int | None) -> AbstractLikelihood:
-    """What a target gets when nothing is said.
+    """The default likelihood of a target.
 
     Args:
-        num_classes: Of the target; None for numbers.
+        num_classes: Classes of the target; None for numbers.
 
     Returns:
         The likelihood.
@@ -67,5 +67,5 @@ _catalog.load_files(__name__, __path__)
 
 
 def __getattr__(name: str) -> Any:
-    """A likelihood from a file that is not named above."""
+    """A likelihood from a file that is not imported above."""
     return _catalog.named(__name__, AbstractLikelihood, name)

@@ -1,8 +1,8 @@
-"""What every likelihood answers: to fits, predictions, metrics, reports and the command line, which ask nothing else of it.
+"""The interface of likelihoods: all that fits, predictions, metrics, reports and the command line ask of one.
 
     F(y) = Σ_{k <= y} p(k) for whole numbers;        H = −∂² log p(y | f)/∂f∂fᵀ
 
-A new one is its `distribution` alone: what it leaves out is read off that, or refused in one sentence.
+A new one needs only its `distribution`: every other method is derived from it, or refused in one sentence.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ _WORDS = {1: "one", 2: "two", 3: "three"}
 class AbstractLikelihood(abc.ABC):
     """How the target scatters around the network's output.
 
-    A fit calls the distribution inside of torch's transforms, so it is made with validate_args=False.
+    A fit calls the distribution inside torch's transforms, so it is made with validate_args=False.
 
     Attributes:
         location_scale: True where the output is the target's location, so that the target may be standardised.
         log_concave: True where log p(y | f) is concave in f: a network that is linear in its weights then has a convex loss.
-        outputs_per_target: Numbers that the network says of each target; for several they stand in blocks, one a number.
-        network_noise: Names of the noise's numbers that the network says of each row, each with a note.
-        squared_error_scale: Name of the noise's number σ where log p = −(y − f)²/(2σ²) + a constant: least squares applies.
-        is_default: True where a target that it suits gets it when nothing is said.
+        outputs_per_target: Numbers that the network predicts for each target; several come in blocks, one block for each
+            number.
+        network_noise: Names of the noise parameters that the network predicts for each row, each with a note.
+        squared_error_scale: Name of the noise parameter σ where log p = −(y − f)²/(2σ²) + a constant: least squares applies.
+        is_default: True where it is the default for targets that it suits.
     """
 
     location_scale: ClassVar[bool] = False
@@ -53,22 +54,22 @@ class AbstractLikelihood(abc.ABC):
 
     @property
     def fixed(self) -> dict[str, float]:
-        """The noise's known numbers, in the units that the model works in; empty when there are none."""
+        """The known noise parameters, in the units that the model works in; empty when there are none."""
         return {}
 
     @property
     def heteroscedastic(self) -> bool:
-        """True where the network says each row's noise too."""
+        """True where the network also predicts each row's noise."""
         return bool(self.network_noise)
 
     @property
     def labels(self) -> AbstractLabels | None:
-        """The same object where targets are classes, with what can be asked of classes alone; else None."""
+        """The same object where targets are classes, with the methods for classes; else None."""
         return None
 
     @property
     def kind(self) -> str:
-        """What is predicted, in a word; log densities compare within a kind."""
+        """The kind of target, in a word; log densities compare within a kind."""
         return "counts" if self.discrete else "regression"
 
     @property
@@ -83,7 +84,7 @@ class AbstractLikelihood(abc.ABC):
         return bool(self.support.is_discrete)
 
     def suits(self, num_classes: int | None) -> bool:
-        """Whether a target of so many classes may have it; None for numbers."""
+        """Whether it suits a target with so many classes; None for numbers."""
         return num_classes is None
 
     def num_outputs(self, num_classes: int | None) -> int:
@@ -146,11 +147,11 @@ class AbstractLikelihood(abc.ABC):
             raise ValueError(f"{name} needs {needs}, but {came}; {advice}.")
 
     def _other_advice(self, output: torch.Tensor, width: int) -> str:
-        """What else to do about an output that does not fit a target of this width, as the end of a sentence."""
+        """Further advice about an output that does not fit a target of this width, as the end of a sentence."""
         return ""
 
     def in_units(self, output: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """The output that says about mean + scale · y what `output` says about y; for location likelihoods."""
+        """The output for mean + scale · y, given the output for y; for location likelihoods."""
         return mean + scale * output
 
     def entries(self, output: torch.Tensor, **noise: torch.Tensor) -> Any:
@@ -166,14 +167,14 @@ class AbstractLikelihood(abc.ABC):
         return rows.sum(-1) if y.dim() > 1 else rows
 
     def log_prob_sum(self, output: torch.Tensor, y: torch.Tensor, **noise: Any) -> torch.Tensor:
-        """Log-density summed over rows, in nats; known noise may be a number, and a class may say it in fewer operations."""
+        """Log-density summed over rows, in nats; known noise may be a number. A class may override it with fewer operations."""
         return self.log_prob(output, y, **{name: torch.as_tensor(value).to(output) for name, value in noise.items()}).sum()
 
     def output_curvature(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
-        """−∂² log p(y | f)/∂f∂fᵀ of each row, (N, K, K) with K = 1 for a scalar output; never indefinite.
+        """−∂² log p(y | f)/∂f∂fᵀ of each row, (N, K, K) with K = 1 for a scalar output; always positive semidefinite.
 
-        Where the second derivative can be indefinite a class gives its mean over y, the Fisher information; this default takes
-        the part of it that is not negative.
+        Where the second derivative can be indefinite a class gives its mean over y, the Fisher information; this default keeps
+        the non-negative eigenvalues.
         """
         slope = torch.func.grad(lambda f: -self.log_prob_sum(f, y, **noise))
         width = output.shape[1] if output.dim() > 1 else 1
@@ -203,14 +204,14 @@ class AbstractLikelihood(abc.ABC):
         return self.entries(output, **noise).variance
 
     def mean_label(self, output: int) -> str:
-        """What an axis says on which the mean of one output stands beside y."""
+        """The axis label for the mean of one output, next to y."""
         return "function f(x), and y" if self.location_scale else "mean of y, and y"
 
     def cdf(self, output: torch.Tensor, y: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """P(Y <= y | output), elementwise.
 
         Raises:
-            ValueError: If nobody wrote one, or the target is a class.
+            ValueError: If the class has none, or the target is a class.
         """
         entries = self.entries(output, **noise)
         if not entries.support.is_discrete:
@@ -227,7 +228,7 @@ class AbstractLikelihood(abc.ABC):
         """The smallest y with P(Y <= y | output) >= q, elementwise.
 
         Raises:
-            ValueError: If nobody wrote one, or the target is a class.
+            ValueError: If the class has none, or the target is a class.
         """
         entries = self.entries(output, **noise)
         if not entries.support.is_discrete:
@@ -246,7 +247,7 @@ class AbstractLikelihood(abc.ABC):
         return found
 
     def _lowest(self, entries: Any, most: float) -> int:
-        """The whole number from which a sum begins that ends at `most`.
+        """The whole number at which a sum up to `most` begins.
 
         Raises:
             ValueError: If there is none, or there would be too many terms.
@@ -271,7 +272,7 @@ class AbstractLabels(AbstractLikelihood):
     """A likelihood of classes 0, 1, …, whose mean is their probabilities.
 
     Attributes:
-        normaliser: What makes probabilities of the outputs, "sigmoid" or "softmax".
+        normaliser: The function from outputs to probabilities, "sigmoid" or "softmax".
         judged_by_choice: True where a row is judged by the probability of its most probable class; False where the mean is
             P(y = 1), and a row is judged by that.
     """
@@ -321,11 +322,11 @@ class AbstractLabels(AbstractLikelihood):
 
     @property
     def stated_name(self) -> str:
-        """What `stated` gives, in a word."""
+        """The name of the probability that `stated` gives."""
         return "confidence" if self.judged_by_choice else "P(y = 1)"
 
     def stated(self, mean: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The probability that a row is judged by, and whether it came true, in the mean's type."""
+        """The probability that a row is judged by, and whether the event happened, in the mean's type."""
         if not self.judged_by_choice:
             return mean, y.to(mean.dtype)
         stated, label = mean.max(-1)

@@ -27,7 +27,8 @@ class Gaussian(AbstractLikelihood):
 
     Args:
         noise_scale: The noise's sd, in the units that the model works in: a number > 0 when known, a prior of a positive
-            quantity when it is to be learned. "heteroscedastic" makes a `HeteroscedasticGaussian`, where the network says it.
+            quantity when it is to be learned. "heteroscedastic" makes a `HeteroscedasticGaussian`, where the network predicts
+            it.
 
     Raises:
         ValueError: If noise_scale is neither a number > 0, nor a prior on positive values, nor "heteroscedastic".
@@ -46,7 +47,7 @@ class Gaussian(AbstractLikelihood):
     is_default: ClassVar[bool] = True
 
     def __new__(cls, noise_scale: Any = None) -> Any:
-        """Another class where the network says the noise."""
+        """A `HeteroscedasticGaussian` where the network predicts the noise."""
         return HeteroscedasticGaussian() if isinstance(noise_scale, str) and noise_scale == _BY_ROW else super().__new__(cls)
 
     def __init__(self, noise_scale: float | Literal["heteroscedastic"] | AbstractPrior = HalfNormal(1.0)) -> None:  # noqa: B008 (frozen)

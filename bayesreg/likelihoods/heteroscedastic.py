@@ -1,4 +1,4 @@
-"""Normal noise whose size the network says, row by row."""
+"""Normal noise whose sd the network predicts for each row."""
 
 from __future__ import annotations
 

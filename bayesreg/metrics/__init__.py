@@ -1,4 +1,4 @@
-"""How good a predictive distribution is on observed data."""
+"""Measures of a predictive distribution on observed data."""
 
 from bayesreg._text import column, percent
 from bayesreg.metrics.measures import (

@@ -1,4 +1,4 @@
-"""Two posteriors on the same rows: the difference of their log densities, what it may be off by, and who makes it."""
+"""Two posteriors on the same rows: the difference of their log densities, its standard error, and whether few rows make it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from bayesreg.metrics.scores import plain
 
-_CARRIERS = 4.0  # rows: about where a single one has half of the variance of all
+_CARRIERS = 4.0  # rows: below, a single one has about half of the whole variance
 
 
 @final
@@ -22,14 +22,14 @@ class Difference:
         sum: Over all rows; zero for the best itself, negative for the others.
         sum_se: Standard error of the sum, √N · sd of the row differences, and the Monte Carlo error with it:
             √(N · variance + monte_carlo²); NaN for a single row.
-        mean: A row, sum / N.
+        mean: Mean over rows, sum / N.
         mean_se: Standard error of the mean, sum_se / N.
         median: Of the row differences.
         num_better: Rows on which this posterior's density is higher than the best's.
         num_worse: Rows on which it is lower; the rest are ties.
         heavy_tailed: True where a few rows carry the variance of the row differences. The sum is then not near normal and
             `sum_se` says little: read `median` and `share`.
-        monte_carlo: What `sum` itself may be off by, because the densities are means over draws; 0 without draws.
+        monte_carlo: Monte Carlo error of `sum`, since the densities are means over draws; 0 without draws.
     """
 
     sum: float

@@ -1,9 +1,8 @@
-"""How good a predictive distribution is on observed data: pure functions of (predictive, y), y in the data's own units.
+"""Scores of a predictive distribution on observed data: pure functions of (predictive, y), y in the data's own units.
 
-A score is proper when telling the truth is the best that one can do: the log density (`mlpd`), `crps`,
-`interval_score` and `brier` are. `coverage`, `pit`, `calibration_error` and `ece` ask whether the stated probabilities
-are true, `mean_width` how sharp they are. With K outputs a regression metric is the mean over all N·K entries; only
-`mlpd` takes the joint density of a row.
+A score is proper when its expectation is best for the true distribution: the log density (`mlpd`), `crps`, `interval_score` and
+`brier` are. `coverage`, `pit`, `calibration_error` and `ece` measure calibration, `mean_width` sharpness. With K outputs a
+regression metric is the mean over all N·K entries; only `mlpd` takes the joint density of a row.
 
 References:
     Brier (1950), Verification of forecasts expressed in terms of probability. Dawid (1984), Statistical theory: the
@@ -32,7 +31,7 @@ from bayesreg.predictive.mixture import Predictive, tails
 from bayesreg.predictive.normal_function import crps_of_normals
 
 LEVELS = (0.50, 0.80, 0.90, 0.95)
-_FEW = 40  # components whose pairs cost no more than a thousand draws
+_FEW = 40  # with so few components, all pairs cost no more than a thousand draws
 _REGRESSION = "mlpd, rmse, mae, crps, interval_score, mean_width, coverage, pit, calibration_error"
 _CLASSIFICATION = "mlpd, accuracy, brier, ece"
 

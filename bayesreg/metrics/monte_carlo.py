@@ -1,8 +1,8 @@
-"""By how much a log density that is a mean over draws is off, because the draws are finitely many.
+"""The Monte Carlo error of log densities and scores that are means over finitely many draws.
 
     ℓᵢ = log (1/S) Σₛ pᵢₛ,   wᵢₛ = pᵢₛ / mean over s,   Var ℓᵢ ≈ Var(wᵢ)/S,   E ℓᵢ − truth ≈ −Var(wᵢ)/2S
 
-A draw is one function for all rows, so rows are off together: the variance of the sum over rows is that of Σᵢ wᵢₛ.
+A draw is one function for all rows, so the rows' errors are correlated: the variance of the sum over rows is that of Σᵢ wᵢₛ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from bayesreg.predictive.mixture import Predictive, tails
 
 _BATCHES = 10
-FEW = 10.0  # draws that carry a row's density: below, the error itself is not known well
+FEW = 10.0  # effective draws behind a row's density; with fewer, the error itself is uncertain
 
 
 @final
@@ -28,10 +28,10 @@ class LogDensityError:
     Attributes:
         num_samples: S; 0 where nothing is drawn.
         spread: Standard deviation.
-        bias: How far below the truth it lies on average.
-        least: The effective number of draws behind a row's density, (Σw)²/Σw², the smallest over rows.
-        few: Rows for which that is below `FEW`: how far their density is off is a guess.
-        influence: What each pair of draws adds to the sum, (S/2,), or each draw where their number is odd.
+        bias: Mean distance below the true value.
+        least: Smallest effective number of draws behind a row's density, (Σw)²/Σw².
+        few: Rows for which that is below `FEW`: the error of their density is a guess.
+        influence: Influence of each pair of draws on the sum, (S/2,), or of each draw where their number is odd.
     """
 
     num_samples: int
@@ -47,16 +47,10 @@ class LogDensityError:
         return math.hypot(self.spread, self.bias)
 
     def against(self, other: LogDensityError) -> float:
-        """Monte Carlo error of the difference of two sums.
+        """Monte Carlo error of the difference of two sums over the same rows, in nats.
 
-        Draws of one seed may move together, so that it is less than each one's error; with other numbers of draws they are
+        Draws of one seed may be correlated, so it can be less than each one's error; with different numbers of draws they are
         taken to be independent.
-
-        Args:
-            other: Of the same rows.
-
-        Returns:
-            In nats.
         """
         if self.num_samples == other.num_samples and len(self.influence):
             own, its = self.influence, other.influence
@@ -73,11 +67,11 @@ NONE = LogDensityError(0, 0.0, 0.0, math.inf, 0, torch.zeros(0))
 def log_density_error(predictive: Predictive, y: Any) -> LogDensityError:
     """Monte Carlo error of Σᵢ log p(yᵢ | xᵢ, data).
 
-    Draws s and s + S/2 may be a pair loc ± step, which are not independent: their mean is what counts, and there are S/2 of
-    those. Where few draws carry a row, its density is taken to be distributed as a Gamma variable of the same variance, whose
-    logarithm's mean and variance are known; for many draws that is the formula above. With fewer than `FEW` the draws may have
-    missed what matters: a regression's density there is set against that of one normal with the mean and covariance of all
-    draws, and what it lacks to that counts as bias.
+    Draws s and s + S/2 may be an antithetic pair loc ± step: their mean counts as one draw, and there are S/2 of these. Where
+    few draws carry a row, its density is modelled as a Gamma variable of the same variance, whose logarithm has known mean and
+    variance; for many draws that is the formula above. With fewer than `FEW` the draws may have missed important ones: a
+    regression's density is then compared with that of one normal with the mean and covariance of all draws, and the shortfall
+    counts as bias.
 
     Args:
         predictive: The prediction for N rows.
@@ -123,12 +117,8 @@ def log_density_error(predictive: Predictive, y: Any) -> LogDensityError:
 def batch_errors(predictive: Predictive, scores: Callable[[Predictive], Mapping[str, float]]) -> dict[str, float]:
     """Monte Carlo error of any score by batch means: its spread over ten parts of the draws, over √10.
 
-    Args:
-        predictive: The prediction for N rows.
-        scores: Scores of a predictive of the same rows, by name.
-
-    Returns:
-        By name; zero where nothing is drawn, NaN where there are fewer than four draws.
+    `scores` gives the scores of a predictive of the same rows, by name. The errors are zero where nothing is drawn, NaN with
+    fewer than four draws.
     """
     count = predictive.num_samples
     if predictive.function is not None or count == 1:
@@ -146,19 +136,11 @@ def batch_errors(predictive: Predictive, scores: Callable[[Predictive], Mapping[
 def interval_errors(
     predictive: Predictive, lower: torch.Tensor, upper: torch.Tensor, y: torch.Tensor, level: float
 ) -> dict[str, float]:
-    """Monte Carlo error of the mean width and the interval score, by what a draw moves a quantile.
+    """Monte Carlo error of "interval_score" and "mean_width", from the influence of a draw on a quantile; zero without draws.
 
         q̂ − q ≈ −(F̂(q) − p)/f(q)
 
-    Args:
-        predictive: A regression's prediction for N rows.
-        lower: Lower ends of the central intervals, (N,) or (N, K).
-        upper: Upper ends.
-        y: What was observed there.
-        level: Probability inside.
-
-    Returns:
-        "interval_score" and "mean_width"; zero where nothing is drawn.
+    The ends of the central intervals, and y, are (N,) or (N, K).
     """
     count = predictive.num_samples
     if predictive.function is not None or count == 1:

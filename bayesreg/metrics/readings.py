@@ -1,4 +1,4 @@
-"""What figures and reports read off a prediction: shares with their bounds, bins, rows."""
+"""Numbers that figures and reports take from a prediction: shares with their bounds, bins, rows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,7 @@ LEVELS = tuple(i / 40 for i in range(2, 40))  # 0.05 … 0.975
 
 
 def wilson(hits: Any, count: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % interval of a share, (r + z²/2 ± z √(r(n − r)/n + z²/4)) / (n + z²).
-
-    Args:
-        hits: r, a number or an array.
-        count: n, likewise.
-
-    Returns:
-        Lower and upper end.
+    """Ends of the 95 % interval of a share r/n: (r + z²/2 ± z √(r(n − r)/n + z²/4)) / (n + z²); numbers or arrays.
 
     References:
         Wilson (1927), Probable inference, the law of succession, and statistical inference.
@@ -37,14 +30,7 @@ def wilson(hits: Any, count: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def binomial_band(count: int, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the observed share of n independent values lies 95 % of the time when the stated probability is true.
-
-    Args:
-        count: n.
-        levels: Stated probabilities.
-
-    Returns:
-        Lower and upper share of each.
+    """Ends of the 95 % range of the observed share of n independent values, for each stated probability if it is true.
 
     >>> [float(end[0]) for end in binomial_band(10, [0.5])]
     [0.2, 0.8]
@@ -55,29 +41,15 @@ def binomial_band(count: int, levels: Sequence[float]) -> tuple[np.ndarray, np.n
 
 
 def coverage_curve(predictive: Predictive, y: Any, levels: Sequence[float] = LEVELS) -> np.ndarray:
-    """Share of the targets inside the central interval of each level, over all N (or N·K) values.
-
-    Args:
-        predictive: A regression's prediction for N rows.
-        y: What was observed there.
-        levels: Nominal levels.
-
-    Returns:
-        (len(levels),).
-    """
+    """Share of the targets inside the central interval of each level, (len(levels),), over all N (or N·K) values."""
     needed = np.sort(np.abs(2 * predictive.pit(y).cpu().double().numpy().ravel() - 1))
     return np.searchsorted(needed, np.asarray(levels), side="right") / needed.size
 
 
 def stated_and_right(predictive: Predictive, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The probability that a classification states for each row, and whether that came true.
+    """The probability that a classification states for each row, and whether the event happened, both (N,).
 
-    Args:
-        predictive: A classification's prediction for N rows.
-        y: Class labels (N,).
-
-    Returns:
-        P(y = 1) and y for two classes; the predicted class's probability and whether it was right for several; both (N,).
+    For two classes these are P(y = 1) and y; for several the predicted class's probability and whether it was right.
 
     Raises:
         ValueError: If this is no classification, or y does not fit.
@@ -90,15 +62,7 @@ def stated_and_right(predictive: Predictive, y: Any) -> tuple[np.ndarray, np.nda
 
 
 def reliability_bins(predictive: Predictive, y: Any, num_bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean stated probability, observed share and number of rows of each bin that has rows.
-
-    Args:
-        predictive: A classification's prediction for N rows.
-        y: Class labels (N,).
-        num_bins: Bins (0, 1/B], …, ((B − 1)/B, 1], as for `metrics.ece`.
-
-    Returns:
-        Three arrays of one length.
+    """Mean stated probability, observed share and number of rows of each non-empty bin, as for `metrics.ece`.
 
     Raises:
         ValueError: If this is no classification, y does not fit, or num_bins is not a whole number >= 1.

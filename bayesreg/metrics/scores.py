@@ -1,4 +1,4 @@
-"""What metrics say: coverage with the uncertainty of its count, and all metrics of one predictive."""
+"""The results of metrics: coverage with the uncertainty of its count, and all metrics of one predictive."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ class Scores(Mapping[str, float]):
 
 
 def plain(number: float) -> float | None:
-    """A float for JSON, which has no word for NaN and infinity: None in their place."""
+    """A float for JSON, with None for NaN and infinity, which JSON lacks."""
     return float(number) if math.isfinite(number) else None

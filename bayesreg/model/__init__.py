@@ -1,4 +1,4 @@
-"""Forward map × priors × likelihood: the rules that declare a model, its unknowns, and the model itself."""
+"""Network × priors × likelihood: the rules that declare a model, its unknowns, and the model itself."""
 
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.prior_table import PriorRow, PriorTable

@@ -1,9 +1,9 @@
-"""Priors on what a layer puts out: −log p(activation), the other half of what can be regularised.
+"""Priors on a layer's outputs: −log p(activation) is an activity regulariser.
 
     log-joint  +=  N/B · Σ_batch log p(aᵢ),   aᵢ the named module's output at row i
 
-The penalty is averaged over the rows of a batch and weighed as the data are. It speaks about the function at the training
-inputs: given these, it multiplies the prior of the weights, and the product is not normalised.
+The penalty is averaged over the rows of a batch and weighted as the data are. It is an assumption about the function at the
+training inputs: given these, it multiplies the prior of the weights, and the product is not normalised.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Output:
     Attributes:
         name: Dotted module name, "2".
         prior: Its prior, over one row's activation.
-        source: Which rule it was, in words.
+        source: The rule that it comes from, in words.
     """
 
     name: str
@@ -52,17 +52,12 @@ class Output:
 
 
 def resolve(rules: Any, module: nn.Module) -> tuple[Output, ...]:
-    """Which module's output gets which prior.
+    """One record for each module whose output gets a prior, in the module's order.
 
-    Args:
-        rules: Pattern → prior; a pattern is a module's dotted name, a glob, or a module type. None for no rule.
-        module: The network.
-
-    Returns:
-        One record a module that a rule matches, in the module's order; the most specific rule wins, a later one a tie.
+    A pattern is a module's dotted name, a glob, or a module type. The most specific rule wins, and among equals a later one.
 
     Raises:
-        ValueError: If a rule matches no module, or a prior cannot stand on an output.
+        ValueError: If a rule matches no module, or a prior cannot be on an output.
     """
     given = checked_rules(rules or {}, "outputs", "{'2': priors.Laplace(1.0)}")
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
@@ -102,8 +97,8 @@ def _check_prior(pattern: Any, prior: Any) -> None:
         )
     if prior.certain:
         raise ValueError(
-            f"a prior on an output must be a density, but {describe(pattern)} has {prior}: an output is no unknown that could "
-            "be certain; take a narrow Normal."
+            f"a prior on an output must be a density, but {describe(pattern)} has {prior}: an output is no unknown that "
+            "could be fixed; take a narrow Normal."
         )
     open_scale = isinstance(prior, AbstractScaledPrior) and (
         prior.hyperprior is not None or prior.fan_in or prior.autoscale or prior.relative_to_noise
@@ -120,11 +115,7 @@ def _check_prior(pattern: Any, prior: Any) -> None:
 
 @contextlib.contextmanager
 def captured(module: nn.Module, outputs: tuple[Output, ...]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """What the named modules put out while the block runs; nothing is left on them afterwards.
-
-    Args:
-        module: The network.
-        outputs: Whose output is wanted.
+    """Yields the outputs of the named modules while the block runs, by name, one for each call; hooks are removed afterwards.
 
     Yields:
         Name to its outputs, one a call.
@@ -141,15 +132,7 @@ def captured(module: nn.Module, outputs: tuple[Output, ...]) -> Iterator[dict[st
 
 
 def log_prob(outputs: tuple[Output, ...], found: Mapping[str, list[torch.Tensor]], num_rows: int) -> torch.Tensor:
-    """Log-density of each row's activations, summed over layers.
-
-    Args:
-        outputs: The layers and their priors.
-        found: What `captured` saw.
-        num_rows: B.
-
-    Returns:
-        (B,), in nats.
+    """Log-density of each row's activations as `captured` found them, summed over layers, (B,), in nats.
 
     Raises:
         ValueError: If a module did not run, or its output is no tensor with one entry a row.
@@ -173,11 +156,7 @@ def log_prob(outputs: tuple[Output, ...], found: Mapping[str, list[torch.Tensor]
 
 
 def check_support(outputs: tuple[Output, ...], found: Mapping[str, list[torch.Tensor]]) -> None:
-    """Refuse activations that a prior holds for impossible: no search could begin there.
-
-    Args:
-        outputs: The layers and their priors.
-        found: What `captured` saw.
+    """Refuse activations outside the support of their prior: no search could begin there.
 
     Raises:
         ValueError: If an activation lies outside its prior's support.
@@ -186,9 +165,9 @@ def check_support(outputs: tuple[Output, ...], found: Mapping[str, list[torch.Te
         for value in found[output.name]:
             if not bool(torch.isfinite(_rows(output.prior, value)).all()):
                 raise ValueError(
-                    f"an output must lie where its prior lives, but {output.name} gave values from {float(value.min()):.3g} to "
-                    f"{float(value.max()):.3g} under {output.prior}; take a prior on the real line, for example Laplace(1.0), "
-                    "or put this one behind a layer with such outputs (ReLU)."
+                    f"an output must lie in the support of its prior, but {output.name} gave values from "
+                    f"{float(value.min()):.3g} to {float(value.max()):.3g} under {output.prior}; take a prior on the real "
+                    "line, for example Laplace(1.0), or put this one behind a layer with such outputs (ReLU)."
                 )
 
 
@@ -199,14 +178,9 @@ def _rows(prior: AbstractPrior, value: torch.Tensor) -> torch.Tensor:
 
 
 def curvature(prior: AbstractPrior, value: torch.Tensor) -> torch.Tensor:
-    """Minus the second derivative of the log-density in one row's activation, clamped to be positive semidefinite.
+    """Minus the second derivative of the log-density in each row's activation (B, A), clamped to be positive semidefinite.
 
-    Args:
-        prior: The prior.
-        value: (B, A), activations laid flat for an elementwise prior; of one row's shape otherwise.
-
-    Returns:
-        (B, A) for an elementwise prior, which is a diagonal; else (B, A, A).
+    It is a diagonal, (B, A), for an elementwise prior, whose activations come laid flat; else (B, A, A).
     """
     if isinstance(prior, AbstractElementwisePrior):
         with torch.enable_grad():

@@ -1,10 +1,10 @@
-"""What a module is beside its tensors, in plain text that can be stored and compared: its layers, their settings, their code.
+"""A description of a module apart from its tensors, in plain text that can be stored and compared: layers, settings, code.
 
     for each place of a layer:  class · settings (its attributes) · a digest of the code that its forward reaches
 
-Of torch and whatever else is installed the name of a class or function stands for its code. Of a person's own code the bytecode
-is read, of `forward` and of every function, method, closure and constant that it names, so that comments and names of local
-variables make no difference. Bytecode is that of one version of Python; between two versions code is not compared.
+For torch and other installed packages the name of a class or function represents its code. For a user's code the bytecode is
+used, of `forward` and of every function, method, closure and constant that it refers to; so comments and names of local
+variables make no difference. Bytecode depends on the Python version; between two versions code is not compared.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from bayesreg.model.model import BayesianModel
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}, optimize={sys.flags.optimize}"
 CODE = "the code of the forward of"  # how such a difference begins
-_CHANGES = "changes at each pass"  # stands for a setting that a pass through the network writes
+_CHANGES = "changes at each pass"  # replaces a setting that a pass through the network writes
 _DEEPEST = 6  # objects within objects whose attributes are read
-_LONGEST = 100  # characters of a setting that are kept as they are
+_LONGEST = 100  # longest setting that is kept unabridged
 _INTERNAL = {*vars(nn.Module()), "inplace"}
 _SET_UP = {"__init__", "__new__", "__repr__", "extra_repr", "__setstate__", "__getstate__", "__deepcopy__"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
@@ -41,15 +41,9 @@ Description = dict[str, dict[str, Any]]
 
 
 def describe(model: BayesianModel) -> Description:
-    """A bound model's network in plain text.
+    """A bound model's network in plain text, by dotted place: "class", "settings" by name, and "code", None for library code.
 
-    A pass through a copy of it tells what a pass writes into attributes (a counter, a cache) from settings.
-
-    Args:
-        model: The model; it is not changed.
-
-    Returns:
-        By dotted place: "class", "settings" by name, and "code", None for code of a library.
+    A pass through a copy separates settings from attributes that a pass writes (a counter, a cache). The model is not changed.
     """
     found = described(model.module)
     if model.row_shape is None or all(layer["code"] is None for layer in found.values()):
@@ -59,7 +53,7 @@ def describe(model: BayesianModel) -> Description:
     try:
         with torch.no_grad():
             model.forward(model.weights(), torch.zeros(2, *model.row_shape, dtype=kind, device=model.like.device), probe)
-    except Exception:  # a person's own code: whatever it raises on zeros, it says nothing about settings
+    except Exception:  # a user's code may raise anything on zeros; that says nothing about settings
         return found
     after = described(probe)
     for place, layer in found.items():
@@ -71,13 +65,7 @@ def describe(model: BayesianModel) -> Description:
 
 
 def differences(stored: Description, came: Description, python: str) -> list[str]:
-    """What differs between a module that was stored and another one, in words.
-
-    Args:
-        stored: The one.
-        came: The other.
-        python: The version of Python under which the one was described.
-    """
+    """What differs between a stored description, made under this version of Python, and another one, in words."""
     found = []
     for place in [*stored, *(place for place in came if place not in stored)]:
         said = place or "the network"
@@ -89,7 +77,7 @@ def differences(stored: Description, came: Description, python: str) -> list[str
             found.append(f"{said} was {one['class']} and is {other['class']}")
             continue
         ours, theirs = one["settings"].keys(), other["settings"].keys()
-        # what only one version of a library knows is no difference
+        # a setting that only one version of a library has is no difference
         for name in sorted(ours & theirs if one["code"] is None and other["code"] is None else ours | theirs):
             before, now = (layer["settings"].get(name, "not set") for layer in (one, other))
             if before != now and _CHANGES not in (before, now):
@@ -100,12 +88,12 @@ def differences(stored: Description, came: Description, python: str) -> list[str
 
 
 def digest(description: Description) -> str:
-    """One line for all of it."""
+    """A hash of the whole description."""
     return hashlib.sha256(repr(description).encode()).hexdigest()
 
 
 def described(module: nn.Module) -> Description:
-    """A module in plain text, as it stands; see `describe`."""
+    """A module in plain text, as it is now; see `describe`."""
     layers = dict(module.named_modules(remove_duplicate=False))
     own = {cls for layer in layers.values() for cls in type(layer).__mro__ if not _is_library(cls)}
     functions = [part for cls in own for name, part in vars(cls).items() if name not in _SET_UP]
@@ -116,7 +104,7 @@ def described(module: nn.Module) -> Description:
 def _layer(layer: nn.Module, called: list[str]) -> dict[str, Any]:
     kind = type(layer)
     hooks = {name.strip("_"): _text([hook for hook in vars(layer)[name].values() if hook is not on_a_copy]) for name in _HOOKS}
-    if kind in (MLP, nn.Sequential):  # what is built anew from a file is a Sequential
+    if kind in (MLP, nn.Sequential):  # a network rebuilt from a file is a Sequential
         return {"class": "Sequential", "settings": hooks, "code": None}
     own = [cls for cls in kind.__mro__ if not _is_library(cls)]
     settings = {name: _text(value) for name, value in vars(layer).items() if _is_setting(name, value, bool(own))}
@@ -128,7 +116,7 @@ def _layer(layer: nn.Module, called: list[str]) -> dict[str, Any]:
 
 
 def _is_setting(name: str, value: Any, own: bool) -> bool:
-    """True for an attribute that decides what a layer does; a library's private ones follow from the others."""
+    """True for an attribute that affects what a layer computes; a library's private ones follow from the others."""
     if name in _INTERNAL or _holds_parameters(value):
         return False
     return own or not (name.startswith("_") or isinstance(value, torch.Tensor))
@@ -146,7 +134,7 @@ def _text(value: Any) -> str:
 
 
 def _words(value: Any, depth: int, seen: set[int]) -> Iterator[str]:
-    """A value in words that are the same for equal values in every process."""
+    """A value as text that is the same for equal values in every process."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, torch.Size, torch.layout)):
         yield repr(value)
     elif isinstance(value, np.generic):
@@ -181,7 +169,7 @@ def hash_of(tensor: Any) -> str:
 
 
 def _is_library(thing: Any) -> bool:
-    """True for what is installed rather than a person's own."""
+    """True for code of an installed package, not of the user."""
     name = getattr(thing, "__module__", None) or "builtins"
     if name.split(".")[0] in _LIBRARIES:
         return True
@@ -190,7 +178,7 @@ def _is_library(thing: Any) -> bool:
 
 
 def _code_of(roots: list[Any], owner: type | None, seen: set[int] | None = None) -> str:
-    """A digest of functions' code and of what they reach; of a class, of all its functions."""
+    """A digest of functions' code and of the code that they refer to; of a class, of all its functions."""
     seen = set() if seen is None else seen
     text = "".join(word for root in roots for word in _reached(root, owner, seen))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -229,13 +217,13 @@ def _function(function: types.FunctionType, owner: type | None, seen: set[int]) 
 
 
 def _part(part: Any, owner: type | None, seen: set[int]) -> Iterator[str]:
-    """What a class holds under a name: code, or a constant."""
+    """A class attribute: code, or a constant."""
     is_code = isinstance(part, (types.FunctionType, staticmethod, classmethod, property, type))
     yield from _reached(part, owner, seen) if is_code else _words(part, 3, seen)
 
 
 def _named(value: Any, names: list[str], seen: set[int]) -> Iterator[str]:
-    """What a name in a function's code stands for."""
+    """The object that a name in a function's code refers to."""
     if isinstance(value, types.ModuleType):
         if not _is_library(types.SimpleNamespace(__module__=value.__name__)):
             for name in names:

@@ -1,7 +1,7 @@
 """`autoscale=True`: the scale of a linear model's prior in the units of its data, scale · sd(y)/sd(x) of each column.
 
-Statistics of the training rows decide it when the model is bound to them. A standardised model's inputs and target have sd
-one already, so that nothing changes there; a target that is a class has no sd, and one is taken.
+The statistics of the training rows determine it when the model is bound to them. A standardised model's inputs and target have
+sd one already, so nothing changes there; for a class target sd(y) is taken as one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,9 @@ from bayesreg.priors.scaled import AbstractScaledPrior
 
 
 def ratio_of(module: nn.Module, statistics: Standardization, standardize: bool, likelihood: AbstractLikelihood) -> torch.Tensor:
-    """sd(y)/sd(x) of each input column, in the units that the model works in.
+    """sd(y)/sd(x) of each input column, in the units that the model works in: (D,), or (K, D) for K targets.
 
-    Args:
-        module: The network.
-        statistics: Of the training rows.
-        standardize: Whether the model works on standardised data.
-        likelihood: What is assumed about the noise. Where the network says it, the logarithms of its scales have no unit, and
-            theirs is 1/sd(x).
-
-    Returns:
-        (D,), or (K, D) for K targets; (2K, D) where the network says the noise.
+    Where the network predicts the noise it is (2K, D): the logarithms of its scales have no unit, and their ratio is 1/sd(x).
 
     Raises:
         ValueError: If the module is not one linear layer over the input columns.
@@ -52,14 +44,7 @@ def ratio_of(module: nn.Module, statistics: Standardization, standardize: bool, 
 
 
 def adjusted(resolved: Resolved, ratio: torch.Tensor) -> Resolved:
-    """The prior of one tensor with its autoscale worked out.
-
-    Args:
-        resolved: As specified.
-        ratio: (D,) or (K, D).
-
-    Returns:
-        The same record with a scale for each column; other priors as they are.
+    """The record with autoscale applied, a scale for each column, from the ratio (D,) or (K, D); other priors are unchanged.
 
     Raises:
         ValueError: If the tensor is no weight over the input columns.

@@ -1,8 +1,8 @@
-"""What a model is before it has met data: a private copy of a module, a prior on each of its tensors, and a likelihood.
+"""A model before it has data: a private copy of a module, a prior on each of its tensors, and a likelihood.
 
     log p(θ) = Σ log p(θⱼ)        f(x; θ)        noise        all in the units that the model works in
 
-A model never changes: whatever would change it makes another one that shares what stays.
+A model never changes: a change returns a new model that shares everything else.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ Values = Mapping[str, torch.Tensor]
 
 
 class AbstractModel(abc.ABC):
-    """A module × priors × likelihood, which know nothing of data yet; see `BayesianModel`.
+    """A module × priors × likelihood without data; see `BayesianModel`.
 
     Attributes:
         spec: The rules.
-        resolved: What they came to, tensor by tensor.
+        resolved: The resolved prior of each tensor.
         likelihood: What is assumed about the noise.
-        standardize: Whether the model works on standardised data; "auto" until the data have decided it.
+        standardize: Whether the model works on standardised data; "auto" until it is bound.
         outputs: Layers whose output has a prior.
-        autoscale: sd(y)/sd(x) of each column, where a prior's scale hangs on it; once the model is bound.
+        autoscale: sd(y)/sd(x) of each column, where a prior's scale depends on it; once the model is bound.
         module: The network, a private copy.
-        behaviour: What the network does beside its forward pass; it knows once the model is bound.
+        behaviour: The network's behaviour beyond its forward pass; complete once the model is bound.
         latents: The unknowns by name.
         constants: Weights that are certain, by name.
-        places: Every place of the module where a tensor stands, to the tensor's name; tied weights stand at several.
+        places: Every place of a tensor in the module, to the tensor's name; tied weights have several.
         other_types: Floating types of the places that do not have the model's own.
     """
 
@@ -85,15 +85,15 @@ class AbstractModel(abc.ABC):
         module = bare(module)
         if next(module.parameters(), None) is None:
             raise ValueError(
-                "a model must have something to learn, but the module has no parameter; give it a layer with weights, which a "
-                "quantised one has not."
+                "a model must have something to learn, but the module has no parameter; give it a layer with weights (a "
+                "quantised layer has none)."
             )
         assumed: AbstractLikelihood = likelihood or Gaussian()
         if standardize not in (True, False, "auto"):
             raise ValueError(f"standardize must be True, False or 'auto', but {standardize!r} came; leave it out for 'auto'.")
         spec, private = PriorSpec(priors), evaluated(module)
         resolved = spec.resolve(module)
-        # every place where a tensor stands: torch's own tying of weights swaps a module that is used twice two times
+        # every place of a tensor: torch's parameter swapping meets a tied one at each of them
         names = {id(module.get_parameter(r.name)): r.name for r in resolved}
         places = {
             dotted(prefix, leaf): names[id(parameter)]
@@ -127,14 +127,14 @@ class AbstractModel(abc.ABC):
             },
         )
         if not self.latents:
-            raise ValueError("a model must have something to learn, but every parameter is fixed.")
+            raise ValueError("a model must have something to learn, but every parameter is fixed; give one of them a prior.")
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a model never changes, but {name} was to be set; take model.bind, model.to or model.with_... .")
+        raise AttributeError(f"a model must not be changed, but {name} was set; take model.bind, model.to or model.with_... .")
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(
-            f"a model never changes, but {name} was to be deleted; take model.bind, model.to or model.with_... ."
+            f"a model must not be changed, but {name} was deleted; take model.bind, model.to or model.with_... ."
         )
 
     def _changed(self, **fields: Any) -> Self:
@@ -143,7 +143,7 @@ class AbstractModel(abc.ABC):
         vars(made).update(fields)
         return made
 
-    @cached_property  # `to` forgets it, which alone changes it
+    @cached_property  # `to` clears it: nothing else changes it
     def like(self) -> torch.Tensor:
         """An empty tensor with the module's dtype and device."""
         first = next(self.module.parameters())
@@ -160,15 +160,7 @@ class AbstractModel(abc.ABC):
         return any(isinstance(r.specified, AbstractScaledPrior) and r.specified.autoscale for r in self.resolved)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same model with its module on another device, or in another floating type.
-
-        Args:
-            device: Where to; where it is when None.
-            dtype: Which type; the one it has when None.
-
-        Returns:
-            A new model; this one is unchanged.
-        """
+        """A new model with its module on another device or in another floating type; None keeps the present one."""
         device, dtype = _check.place(device, dtype)
         module = copied(self.module).to(device=device)
         if dtype is not None:  # as torch does, but complex numbers stay complex
@@ -182,14 +174,7 @@ class AbstractModel(abc.ABC):
         return moved
 
     def with_buffers(self, module: nn.Module) -> Self:
-        """The same model with the buffers of a training copy (batch normalisation's running statistics).
-
-        Args:
-            module: A module of the same structure.
-
-        Returns:
-            A new model; this one is unchanged.
-        """
+        """A new model with the buffers of a training copy (batch normalisation's running statistics)."""
         found = dict(module.named_buffers())
         if not found:
             return self
@@ -203,35 +188,19 @@ class AbstractModel(abc.ABC):
         return self._changed(module=module, behaviour=self.behaviour.over(module))
 
     def with_resolved(self, resolved: list[Resolved]) -> Self:
-        """The same model with other priors on the same tensors; this one is unchanged.
-
-        Args:
-            resolved: One for each tensor, in the order of the model's own.
-        """
+        """The same model with other priors on the same tensors, in the same order; this one is unchanged."""
         spec = PriorSpec({r.name: r.specified for r in resolved})
         return self._changed(resolved=resolved, latents=latents_of(resolved, self.likelihood), spec=spec)
 
     def with_sources(self, priors: Mapping[str, str], outputs: Mapping[str, str]) -> Self:
-        """The same model whose prior table names other rules as where its priors came from; this one is unchanged.
-
-        Args:
-            priors: Tensors to rules.
-            outputs: Layers whose output has a prior, to rules.
-        """
+        """A new model with other rules named as sources in its prior table, by tensor and by layer."""
         return self._changed(
             resolved=[dataclasses.replace(r, source=priors[r.name]) for r in self.resolved],
             outputs=tuple(dataclasses.replace(output, source=outputs[output.name]) for output in self.outputs),
         )
 
     def autoscaled(self, ratio: torch.Tensor) -> Self:
-        """The same model with its `autoscale` priors settled.
-
-        Args:
-            ratio: sd(y)/sd(x) of each column, in the units that the model works in.
-
-        Returns:
-            A new model; this one is unchanged.
-        """
+        """The same model with its `autoscale` priors applied, given sd(y)/sd(x) in its own units; this one is unchanged."""
         resolved = [adjusted(r, ratio.to(self.like)) for r in self.resolved]
         return self._changed(autoscale=ratio, resolved=resolved, latents=latents_of(resolved, self.likelihood))
 
@@ -245,13 +214,13 @@ class AbstractModel(abc.ABC):
         """The network's output at prepared inputs, with these weights.
 
         Args:
-            values: Weights by dotted name; the noise may be among them.
+            values: Weights by dotted name; noise parameters may be among them.
             x: Prepared inputs (B, ...).
             module: Another module of the same structure that only this thread runs, for a training copy.
             buffers: Buffers that differ from the module's own, by dotted name.
 
         Returns:
-            (B,) for one output a row, else (B, K), or (B, 2K) where the network says the noise too.
+            (B,) for one output a row, else (B, K), or (B, 2K) where the network also predicts the noise.
         """
         known = {**self.constants, **values}
         tensors = {place: known[name] for place, name in self.places.items()} | dict(buffers or {})
@@ -260,50 +229,31 @@ class AbstractModel(abc.ABC):
         return one_column(output).to(self.like.dtype)
 
     def to_run(self, module: nn.Module | None = None) -> nn.Module:
-        """What a pass goes through: the module given, or this thread's copy of the model's own, which itself is never run."""
+        """The module that a pass runs: the one given, or this thread's copy of the model's own, which itself is never run."""
         return own(self.module) if module is None or module is self.module else module
 
     def forward_with_activity(
         self, values: Values, x: torch.Tensor, module: nn.Module | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's output, and the log-density of each row's activations that have a prior.
+        """The output at prepared inputs, (B,) or (B, K), and the log-density of each row's activations, (B,) in nats.
 
-        Args:
-            values: Weights by dotted name.
-            x: Prepared inputs (B, ...).
-            module: Another module of the same structure, for a training copy.
-
-        Returns:
-            The output, (B,) or (B, K), and (B,) in nats.
+        Only activations with a prior count. `module` is as for `forward`.
         """
         module = self.to_run(module)
         return self.watched(lambda: self.forward(values, x, module), module, len(x))
 
     def watched(self, call: Callable[[], torch.Tensor], module: nn.Module, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same for any way of running the module once.
-
-        Args:
-            call: Runs it.
-            module: The module that it runs.
-            num_rows: B.
-
-        Returns:
-            What `call` gave, and (B,) in nats.
-        """
+        """The same for any `call` that runs `module` once on so many rows: its result, and (B,) in nats."""
         with activations.captured(module, self.outputs) as found:
             output = call()
         return output, activations.log_prob(self.outputs, found, num_rows)
 
     def noise(self, values: Values) -> dict[str, torch.Tensor]:
-        """The noise's numbers, learned or known, in the units that the model works in."""
+        """The noise parameters, learned or known, in the units that the model works in."""
         return {**self._known_noise, **{name: values[name] for name in self.likelihood.latents}}
 
     def check_activity(self, x: torch.Tensor) -> None:
-        """Refuse activations outside the support of their prior, at the module's present weights.
-
-        Args:
-            x: A few prepared rows.
-        """
+        """Refuse activations outside the support of their prior, on a few prepared rows at the module's present weights."""
         if self.outputs:
             with torch.no_grad(), activations.captured(self.to_run(), self.outputs) as found:
                 self.forward(self.weights(), x)
@@ -315,18 +265,11 @@ class AbstractModel(abc.ABC):
         return {r.name: self.module.get_parameter(r.name).detach().to(dtype) for r in self.resolved if r.name in self.latents}
 
     def log_prior(self, values: Values) -> torch.Tensor:
-        """Log p(θ), a scalar in nats.
-
-        Args:
-            values: Every unknown by name, in constrained space.
-
-        Returns:
-            Scalar.
-        """
+        """Log p(θ), a scalar in nats, at every unknown by name in constrained space."""
         return sum(self.log_prior_by_tag(values).values(), self.like.new_zeros(()))
 
     def log_prior_by_tag(self, values: Values) -> dict[str, torch.Tensor]:
-        """Log p(θ) in parts, so that a question can be asked of a group of priors: one scalar in nats for each tag.
+        """Log p(θ) in parts, one scalar in nats for each tag, so that groups of priors can be examined.
 
         Args:
             values: Every unknown by name, in constrained space.

@@ -2,7 +2,7 @@
 
     log p(y, θ | x) = N/B · Σ_batch [log p(yᵢ | f(xᵢ; θ)) + log p(aᵢ)] + log p(θ)    (a sum over the data set, in nats)
 
-aᵢ are the activations that have a prior of their own, if any. `pyro_model` is that sentence as a Pyro program;
+aᵢ are the activations that have a prior of their own, if any. `pyro_model` is the same model as a Pyro program;
 `flat.LogJoint` is the same number without Pyro's overhead.
 """
 
@@ -31,19 +31,19 @@ Values = Mapping[str, torch.Tensor]
 class BayesianModel(AbstractBoundModel):
     """A module with a prior on its weights and a likelihood on its output.
 
-    The module is copied here; the person's own is never changed, nor is the copy by any call of this package.
+    The module is copied here; neither the user's own nor the copy is changed by any call of this package.
 
     Args:
-        module: Any `torch.nn.Module` that maps x (B, ...) to an output (B,), (B, 1) or (B, K); (B, 2K) where it says the
-            noise too. Its present weights are where a fit starts. Parameters with requires_grad=False are constants.
-        priors: Rules from patterns to priors (see `PriorSpec`), one prior for all, or None for the defaults:
-            Normal(1.0, fan_in=True) on weights, Normal(1.0) on biases, flat on normalisation layers.
+        module: Any `torch.nn.Module` that maps x (B, ...) to an output (B,), (B, 1) or (B, K); (B, 2K) where it also predicts
+            the noise. Its present weights are where a fit starts. Parameters with requires_grad=False are constants.
+        priors: Rules from patterns to priors (see `PriorSpec`), one prior for all, or None for the defaults: Normal(1.0,
+            fan_in=True) on weights, Normal(1.0) on biases, flat on normalisation layers.
         likelihood: What is assumed about the noise; Gaussian with a learned noise scale when None.
-        standardize: Work on standardised x and, for a location likelihood, y, with statistics of the training rows.
-            Priors then speak about standardised data; everything that comes back is in the data's own units. "auto" does so
-            where x or y, in their own units, lie outside of what the priors can reach (see `reach`), and says so.
-        outputs: Priors on what layers put out, from a module's name, a glob or a module type to a prior over one row's
-            activation: {"2": priors.Laplace(1.0)}. See `model.activations`.
+        standardize: Work on standardised x and, for a location likelihood, y, with statistics of the training rows. Priors then
+            speak about standardised data; everything that comes back is in the data's own units. "auto" does so where x or y,
+            in their own units, are out of reach of the priors (see `reach`), and says so.
+        outputs: Priors on layers' outputs, from a module's name, a glob or a module type to a prior over one row's activation:
+            {"2": priors.Laplace(1.0)}. See `model.activations`.
 
     Raises:
         ValueError: If a rule matches nothing, a parameter is not floating-point, or an argument is of the wrong kind.
@@ -115,7 +115,7 @@ class BayesianModel(AbstractBoundModel):
         """What the priors say about y before any data are fitted: p(y | x) with weights and noise drawn from the prior.
 
         A model that standardises must know its statistics first: `model.bind(X, y)`. Priors on outputs are left out: they
-        speak about the fit. Batch normalisation that no fit has trained takes the statistics of X, for each draw its own.
+        concern the fit. Untrained batch normalisation uses the statistics of X, for each draw its own.
 
         Args:
             X: Inputs (N, ...), in the data's own units.
@@ -146,7 +146,7 @@ class BayesianModel(AbstractBoundModel):
         """The model as a Pyro program, over data in their own units.
 
         Sites: one for each unknown under its dotted name, parents first, and "y" inside the plate "data", which scales a batch
-        by N/B; the factor "outputs" stands there too when layers' outputs have priors.
+        by N/B; the factor "outputs" is there too when layers' outputs have priors.
 
         Args:
             x: Inputs (B, ...).
@@ -182,7 +182,7 @@ class BayesianModel(AbstractBoundModel):
             return pyro.sample("y", targets, obs=y)
 
     def start(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Where a fit starts: the module's own weights, scales that suit them, and the noise that the residuals show.
+        """Initial values of a fit: the module's own weights, scales that suit them, and the noise of the residuals.
 
         Args:
             x: Prepared inputs.

@@ -1,4 +1,4 @@
-"""Draws from the prior, and what they predict: the look at a model that costs no fit."""
+"""Draws from the prior, and their predictions before any fit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,9 @@ from bayesreg.predictive.mixture import Predictive
 def in_blocks(
     latents: Mapping[str, Latent], like: torch.Tensor, num_samples: int, seed: int
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Draws of every unknown, parents before children, no more at once than fit.
+    """Draws of every unknown by name, (s, *shape), parents before children, in constrained space, in blocks that fit memory.
 
-    Args:
-        latents: The unknowns.
-        like: A tensor with the dtype and device wanted.
-        num_samples: S.
-        seed: Same seed, same draws; the global random state is not touched.
+    Dtype and device are those of `like`. The global random state is not touched.
 
     Yields:
         By name, (s, *shape), in constrained space.
@@ -66,19 +62,10 @@ def predicted(
     count: int,
     max_memory: int,
 ) -> Predictive:
-    """The predictive of draws of the unknowns, of which outputs and noise alone are kept.
+    """The predictive of `count` draws of the unknowns that come in blocks; only outputs and noise are kept.
 
-    Args:
-        likelihood: What is assumed about the noise.
-        scale: The standardisation, if there is one.
-        draws: By name, in blocks.
-        forward: From one draw to its output at all rows.
-        noise: From draws to the noise's numbers.
-        count: S.
-        max_memory: Bytes that the outputs may take.
-
-    Returns:
-        The predictive.
+    `forward` maps one draw to its output at all rows, `noise` draws to the noise parameters; `scale` is the standardisation, if
+    any.
 
     Raises:
         ValueError: If the outputs do not fit.
@@ -108,22 +95,15 @@ def in_data_units(
     output: torch.Tensor,
     noise: Mapping[str, torch.Tensor],
 ) -> Predictive:
-    """Outputs and noise in the units that a model works in, as a predictive in the data's own.
+    """Outputs and noise in the model's units as a predictive in the data's own units.
 
-    Args:
-        likelihood: What is assumed about the noise.
-        scale: The standardisation, if there is one.
-        output: (S, N) or (S, N, K), or (S, N, 2K) where the network says the noise too.
-        noise: Name to one number a draw, (S,).
-
-    Returns:
-        The predictive.
+    The output is (S, N), (S, N, K), or (S, N, 2K) where the network also predicts the noise; a noise parameter is (S,).
     """
-    # (S,) → (S, 1), and (S, 1, 1) for K outputs, so that one draw's noise stands beside all its rows
+    # (S,) → (S, 1), and (S, 1, 1) for K outputs: one draw's noise holds for all its rows
     noise = {name: value.detach().reshape(-1, *[1] * (output.dim() - 1)) for name, value in noise.items()}
     if scale is not None and likelihood.location_scale:
         mean, width = scale.y_mean, scale.y_scale
-        far = bool((mean.abs() > 100 * width).any())  # then float32 would round away the scatter
+        far = bool((mean.abs() > 100 * width).any())  # float32 would round the scatter away
         output = output.double() if far else output
         output = likelihood.in_units(output, mean.to(output.dtype), width.to(output.dtype))
         noise = {name: value * width.to(value.dtype) for name, value in noise.items()}

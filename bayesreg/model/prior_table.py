@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PriorRow:
-    """One line of the prior table, all of it text a person reads.
+    """One line of the prior table, as text.
 
     Attributes:
         tensor: Dotted name.
         shape: "50 × 10".
         prior: The prior as specified.
         scale: The scale that is used after fan-in, autoscale and the like; "–" where there is none.
-        penalty: The penalty it amounts to.
+        penalty: The corresponding penalty.
         source: Which rule, or default.
-        note: What a person should know about it: an unknown scale, a flat affine weight of a normalisation layer.
+        note: A remark: an unknown scale, a flat affine weight of a normalisation layer.
     """
 
     tensor: str
@@ -41,7 +41,7 @@ class PriorTable(AbstractTextTable):
 
     Attributes:
         rows: One a tensor, in the module's order, an unknown scale under its tensor; then outputs, and the noise last.
-        notes: What holds for all of them, a sentence each: in which units the priors speak, where the data decided it.
+        notes: Remarks on all rows, a sentence each, such as the units that the priors are in.
     """
 
     rows: tuple[PriorRow, ...]

@@ -1,11 +1,11 @@
-"""`standardize="auto"`: whether the data, in their own units, lie where the priors speak.
+"""`standardize="auto"`: whether the data, in their own units, are in the range that the priors expect.
 
-A prior on a network's weights is about inputs and targets of size one. It is judged by what it predicts before any fit:
+A prior on a network's weights is meant for inputs and targets of size one. It is judged by its predictions before any fit:
 
-    y lies out of reach   where |yᵢ − median| > 3 · half the 68 % width of p(y | xᵢ), the prior predictive, for half of the rows
-    x lies out of reach   where a network's first layer puts out sums above 10, or sums that hardly vary from row to row
+    y is out of reach   where |yᵢ − median| > 3 · half the 68 % width of p(y | xᵢ), the prior predictive, for half of the rows
+    x is out of reach   where a network's first layer gives sums above 10, or sums that hardly vary from row to row
 
-A linear model has no bends that its inputs could miss, so that only its targets are asked; improper priors reach everything.
+A linear model has no nonlinear range that its inputs could miss, so only its targets count; improper priors reach everything.
 """
 
 from __future__ import annotations
@@ -23,28 +23,21 @@ from bayesreg.layers.copying import copied
 from bayesreg.model import prior_predictive
 from bayesreg.priors import AbstractScaledPrior
 
-ROWS = 256  # that are asked
-_DRAWS = 64  # from the prior,
-_FEW = 8  # and at least so many
-_NUMBERS = 2 * 10**6  # that are drawn at the most, beyond the few
-_ORDINARY = 10.0  # size up to which data are taken as they are, whatever the priors
+ROWS = 256  # rows that are tried
+_DRAWS = 64  # draws from the prior,
+_FEW = 8  # at least so many draws
+_NUMBERS = 2 * 10**6  # most numbers drawn, beyond these few draws
+_ORDINARY = 10.0  # data up to this size are never standardised by default
 _SDS = 3.0
 _SATURATED, _FLAT = 10.0, 0.03
 _SUMS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def out_of_reach(model: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str]:
-    """Why these rows lie outside of what the priors can reach, in their own units: a clause about y and one about x.
+    """Why these rows are out of the priors' reach in their own units: a clause about y and one about x, or empty texts.
 
-    Data of ordinary size cost nothing; others cost up to `_DRAWS` passes of at most `ROWS` rows. No random state is touched.
-
-    Args:
-        model: A `BayesianModel` that works in the data's own units.
-        x: Inputs, in those units, in the model's type.
-        y: Targets, likewise.
-
-    Returns:
-        Two clauses, each empty where the rows are within reach or nobody can tell.
+    The model must work in the data's own units, and x and y come in these. Data of ordinary size cost nothing; others cost up
+    to `_DRAWS` passes of at most `ROWS` rows. No random state is touched.
     """
     x, y = _some(x), _some(y)
     far_y = model.likelihood.location_scale and _size(y) > _ORDINARY
@@ -88,7 +81,7 @@ def _about_targets(drawn: torch.Tensor, y: torch.Tensor) -> str:
 
 
 class _FirstLayer:
-    """Listens, in a copy of a module, to what the first layer that does something puts out."""
+    """Records, in a copy of a module, the output of the first layer that computes something."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -113,12 +106,12 @@ class _FirstLayer:
         return hear
 
     def verdict(self, x: torch.Tensor) -> str:
-        """A clause where the inputs lie outside of what the first layer can tell apart."""
+        """A clause where the first layer cannot tell the inputs apart."""
         normalised = any(layer is not None and normalises(layer) for layer in (self.first, self.second))
         if self.first is None or not self.others or normalised or isinstance(self.first, (nn.Embedding, nn.EmbeddingBag)):
             return ""
         about = f"X is of size {_number(_size(x))}"
-        if not isinstance(self.first, _SUMS):  # recurrent layers, attention: what they put out is bounded
+        if not isinstance(self.first, _SUMS):  # recurrent layers, attention: their output is bounded
             return f"{about}, where the priors speak about inputs of size one" if _size(x) > _SATURATED else ""
         size = float(torch.stack([1.4826 * sums.double().abs().median() for sums in self._sums]).median())
         if size > _SATURATED and _size(x) > _ORDINARY:
@@ -140,7 +133,7 @@ def _some(values: torch.Tensor) -> torch.Tensor:
 
 
 def _size(values: torch.Tensor) -> float:
-    """The root mean square over columns (channels) of their sizes, each by the median: one wild row decides nothing."""
+    """The root mean square over columns (channels) of their median sizes: a single outlying row has no effect."""
     columns = values.double().reshape(len(values), *(values.shape[1:2] or (1,)), -1).transpose(0, 1).flatten(1)
     return float((1.4826 * columns.abs().median(1).values).square().mean().sqrt())
 

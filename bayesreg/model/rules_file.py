@@ -1,4 +1,4 @@
-"""Prior rules in a TOML file, so that what is assumed can be kept, reviewed and passed on by itself.
+"""Prior rules in a TOML file, so that assumptions can be kept, reviewed and shared on their own.
 
 [priors]
 "*.weight" = "Normal(scale=1.0, fan_in=True)"
@@ -26,17 +26,17 @@ from bayesreg.priors import AbstractPrior
 
 SECTIONS = ("priors", "outputs")
 MAX_BYTES = 10**6  # of a file
-MAX_RULES = 2000  # more than a network has tensors that need telling apart; each is held against each tensor
-MAX_DOTS = 100  # of a dotted key, whose reading costs its square
+MAX_RULES = 2000  # most rules; each is compared with each tensor
+MAX_DOTS = 100  # most dots in a key: reading it takes quadratic time
 
 
 @dataclasses.dataclass(frozen=True)
 class RulesFile:
-    """What such a file says.
+    """The rules of such a file.
 
     Attributes:
         priors: Rules over tensors.
-        outputs: Rules over what modules put out; as `BayesianModel(outputs=...)` takes them.
+        outputs: Rules over modules' outputs, as for `BayesianModel(outputs=...)`.
     """
 
     priors: PriorSpec
@@ -45,13 +45,6 @@ class RulesFile:
 
 def dumps(priors: Any, outputs: Any = None) -> str:
     """Rules as the text of a TOML file, the inverse of `loads`.
-
-    Args:
-        priors: A `PriorSpec`, or rules for one.
-        outputs: Rules over what modules put out; None for none.
-
-    Returns:
-        The text.
 
     Raises:
         ValueError: If a rule is a module type or a callable, which text cannot carry.
@@ -70,13 +63,7 @@ def dumps(priors: Any, outputs: Any = None) -> str:
 
 
 def loads(text: str) -> RulesFile:
-    r"""Rules from the text of a TOML file.
-
-    Args:
-        text: Sections [priors] and [outputs], pattern = prior; a prior is a text or a table with its class under `prior`.
-
-    Returns:
-        The rules.
+    r"""Rules from the text of a TOML file, sections [priors] and [outputs] with pattern = prior.
 
     Raises:
         ValueError: If the text is no TOML, or holds an unknown key, an unknown prior, a number out of its range, or more rules
@@ -92,7 +79,7 @@ def loads(text: str) -> RulesFile:
         content = tomllib.loads(text)
     except RecursionError:
         raise ValueError("a file of rules must be TOML, but brackets are nested a hundred deep in it; write priors.") from None
-    except ValueError as error:  # TOML's own, and Python's of a number with thousands of digits
+    except ValueError as error:  # TOML's error, or Python's for a number with thousands of digits
         raise ValueError(f"a file of rules must be TOML, but it cannot be read: {str(error).partition(';')[0]}.") from None
     for key, rules in content.items():
         if key not in SECTIONS:
@@ -107,18 +94,12 @@ def loads(text: str) -> RulesFile:
 
 
 def too_many(number: int) -> str:
-    """The sentence that refuses so many rules."""
-    return f"there must be at most {MAX_RULES:,} rules, but {number:,} came; say several by one glob, such as '*.weight'."
+    """The message that refuses too many rules."""
+    return f"there must be at most {MAX_RULES:,} rules, but {number:,} came; cover several by one glob, such as '*.weight'."
 
 
 def read(path: str | os.PathLike[str]) -> RulesFile:
     """Rules from a TOML file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The rules.
 
     Raises:
         ValueError: If the file is not there or no ordinary one, is no UTF-8 text, is too large, or is refused by `loads`; the
@@ -133,7 +114,7 @@ def read(path: str | os.PathLike[str]) -> RulesFile:
             )
         if about.st_size > MAX_BYTES:
             came = f"it has {about.st_size:,}"
-            raise ValueError(f"{name!r} must be a file of rules of at most {MAX_BYTES:,} bytes, but {came}; is it the data?")
+            raise ValueError(f"{name!r} must be a file of rules of at most {MAX_BYTES:,} bytes, but {came}; leave data out.")
         text = Path(path).read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{name!r} must be a text file in UTF-8, but it holds other bytes; save it anew.") from None

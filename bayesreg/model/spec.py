@@ -1,4 +1,4 @@
-"""Rules that say which tensor gets which prior, and the table that shows what they came to.
+"""Rules that say which tensor gets which prior, and the table of the resolved priors.
 
     {"*.weight": Normal(1.0, fan_in=True), "0.weight": Laplace(0.1), torch.nn.Conv2d: Normal(0.5), "@bias": Flat()}
 
@@ -6,7 +6,7 @@ From the most specific kind of rule to the least:
 
     exact name  >  callable  >  glob  >  module type  >  role (@norm > @weight, @bias)  >  default
 
-Among globs the one with more literal characters wins ("*" has none and stands just above the default), among types the
+Among globs the one with more literal characters wins ("*" has none and ranks just above the default), among types the
 more derived; a later rule wins a tie. The same pattern twice is refused.
 """
 
@@ -38,7 +38,7 @@ _EXACT, _CALLABLE, _GLOB, _TYPE, _ROLE, _DEFAULT = 5, 4, 3, 2, 1, 0
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One parameter of a module, with what the rules may ask about it.
+    """One parameter of a module, with the properties that rules may use.
 
     Attributes:
         name: Dotted name, "0.weight".
@@ -52,7 +52,7 @@ class Tensor:
 
     @property
     def role(self) -> str:
-        """What the tensor does: "@norm" in a normalisation layer, else "@bias" for fewer than two axes, else "@weight"."""
+        """The tensor's role: "@norm" in a normalisation layer, else "@bias" for fewer than two axes, else "@weight"."""
         if isinstance(self.owner, NORMALISING):
             return "@norm"
         leaf = self.name.rpartition(".")[2]
@@ -61,16 +61,16 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """What the rules came to for one tensor.
+    """The prior of one tensor after all rules.
 
     Attributes:
         name: Dotted name of the tensor.
         shape: Its shape.
         specified: The prior as written in the rule.
         prior: The prior with every scale worked out for this tensor.
-        source: Which rule it was, in words.
-        inputs: How many a unit sums over through this tensor, see `layers.fan_in`; None for a vector.
-        note: What `fan_in` takes for granted about it.
+        source: The rule that it comes from, in words.
+        inputs: Inputs that a unit sums over, see `layers.fan_in`; None for a vector.
+        note: The assumption that `fan_in` makes about it.
     """
 
     name: str
@@ -150,14 +150,7 @@ class PriorSpec:
         return resolved
 
     def table(self, module: nn.Module) -> PriorTable:
-        """What the rules come to for `module`, as a table.
-
-        Args:
-            module: Any module.
-
-        Returns:
-            The table.
-        """
+        """The resolved priors of `module` as a table."""
         resolved = self.resolve(module)
         notes = layer_notes(module, resolved)
         return PriorTable(tuple(row(r, notes.get(r.name, "")) for r in resolved))
@@ -256,20 +249,14 @@ def trainable(module: nn.Module) -> Iterator[Tensor]:
 
 
 def settled(prior: AbstractPrior, shape: torch.Size, inputs: float | None) -> AbstractPrior:
-    """The prior with every number worked out for a tensor of this shape through which a unit sums over so many inputs."""
+    """The prior with every number computed for a tensor of this shape with so many inputs to a unit."""
     return (prior.counted(inputs) if isinstance(prior, AbstractScaledPrior) else prior).resolve(shape)
 
 
 def layer_notes(module: nn.Module, resolved: Sequence[Resolved], row_shape: torch.Size | None = None) -> dict[str, str]:
-    """What the layers around a tensor have to say about its prior, by name: noise on it, a batch normalisation behind it.
+    """Notes on tensors' priors by name, from the layers around them: masks on a weight, a batch normalisation after it.
 
-    Args:
-        module: The module.
-        resolved: Its tensors with their priors; what is certain is left out.
-        row_shape: Shape of one row, where it is known.
-
-    Returns:
-        Notes.
+    `resolved` are the tensors with their priors, of which fixed ones are left out; `row_shape` is that of one row, where known.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     >>> layer_notes(net, PriorSpec().resolve(net))["0.bias"]
@@ -299,15 +286,7 @@ def row(resolved: Resolved, note: str = "") -> PriorRow:
 
 
 def checked_rules(given: Any, what: str, example: str) -> dict[Any, Any]:
-    """Rules as a dictionary.
-
-    Args:
-        given: A mapping, or pairs.
-        what: What they are called in an error.
-        example: A valid one, for an error.
-
-    Returns:
-        Pattern → prior, not yet checked one by one.
+    """Rules from a mapping or pairs as a dictionary, not yet checked one by one; `what` and `example` serve the error.
 
     Raises:
         ValueError: If it is neither, or a pattern comes twice.
@@ -384,14 +363,7 @@ def _match_text(pattern: str, tensor: Tensor) -> tuple[int, int] | None:
 
 
 def match_name(pattern: str, name: str) -> tuple[int, int] | None:
-    """How specifically a name or glob matches a dotted name, or None where it does not.
-
-    Args:
-        pattern: "0.weight", "*.weight", "*".
-        name: The dotted name.
-
-    Returns:
-        A rank; the higher one wins.
+    """How specifically a name or glob matches a dotted name, a rank of which the higher wins; None where it does not.
 
     >>> match_name("0.weight", "0.weight") > match_name("*.weight", "0.weight") > match_name("*", "0.weight")
     True
@@ -400,7 +372,7 @@ def match_name(pattern: str, name: str) -> tuple[int, int] | None:
         return (_EXACT, 0)
     globs = [pattern, pattern[2:]] if pattern.startswith("*.") else [pattern]
     if any(c in pattern for c in "*?[") and any(fnmatch.fnmatchcase(name, glob) for glob in globs):
-        literal = sum(c not in "*?[]" for c in pattern)  # "*" says nothing about a tensor: only more than the default
+        literal = sum(c not in "*?[]" for c in pattern)  # "*" is specific to no tensor: it ranks just above the default
         return (_GLOB, literal) if literal else (_DEFAULT, 1)
     return None
 

@@ -1,4 +1,4 @@
-"""How a model meets data: what fits it, in which units it works, and how many rows N it knows of."""
+"""A model bound to data: whether these fit it, the units that it works in, and the number of rows N."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from bayesreg.model import reach
 from bayesreg.model.autoscale import ratio_of
 from bayesreg.model.declared import AbstractModel
 
-BOUND = ("unit_notes", "num_data", "row_shape", "feature_names", "target_names")  # by meeting data
+BOUND = ("unit_notes", "num_data", "row_shape", "feature_names", "target_names")  # set by binding to data
 
 
 class AbstractBoundModel(AbstractModel):
-    """The part of a model that checks data, brings them into its units and keeps N; `bind` and `fit` make it know them.
+    """The part of a model that checks data, converts their units and keeps N; `bind` and `fit` set these.
 
     Attributes:
         standardization: The training statistics, once the model is bound.
-        unit_notes: What was decided about units, and why, a sentence each, once the model is bound.
+        unit_notes: The choice of units and its reason, a sentence each, once the model is bound.
         num_data: N, once the model is bound.
         row_shape: Shape of one prepared row, once the model is bound.
         feature_names: Names of the input columns, where a data frame was fitted; others are matched to them by name.
@@ -55,22 +55,14 @@ class AbstractBoundModel(AbstractModel):
     target_names: tuple[str, ...] | None = None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same model with its module on another device, or in another floating type.
-
-        Args:
-            device: Where to; where it is when None.
-            dtype: Which type; the one it has when None.
-
-        Returns:
-            A new model; this one is unchanged.
-        """
+        """A new model with its module on another device or in another floating type; None keeps the present one."""
         moved = super().to(device, dtype)
         if self.standardization is None:
             return moved
         return moved._changed(standardization=self.standardization.to(moved.like.device))
 
     def with_rows(self, num_data: int) -> Self:
-        """The same model about N rows of the same data; this one is unchanged."""
+        """The same model for N rows of the same data; this one is unchanged."""
         return self._changed(num_data=num_data)
 
     def with_names(self, features: tuple[str, ...] | None, targets: tuple[str, ...] | None) -> Self:
@@ -78,12 +70,7 @@ class AbstractBoundModel(AbstractModel):
         return self._changed(feature_names=features, target_names=targets)
 
     def with_binding(self, known: Mapping[str, Any], standardization: Standardization | None) -> Self:
-        """The same model bound to data that another of its kind has met; this one is unchanged.
-
-        Args:
-            known: The attributes that are named in `BOUND`.
-            standardization: The training statistics.
-        """
+        """The same model with the data attributes in `BOUND`, and the standardisation, of another; this one is unchanged."""
         return self._changed(**{name: known[name] for name in BOUND}, standardization=standardization)
 
     def bind(self, X: Any, y: Any = None, *, num_data: int | None = None) -> Self:
@@ -97,7 +84,7 @@ class AbstractBoundModel(AbstractModel):
         Returns:
             A new model; this one is unchanged.
         """
-        with drawing(0):  # a loader draws where its own numbers begin
+        with drawing(0):  # a loader draws the seed of its own random numbers
             return self.ingest(X, y, num_data=num_data)[0]
 
     def ingest(self, X: Any, y: Any = None, *, num_data: int | None = None) -> tuple[Self, Data]:
@@ -145,20 +132,15 @@ class AbstractBoundModel(AbstractModel):
         return bound, Data(stream.num_data, None, None, stream, prepare)
 
     def _measured(self, raw: Iterable[Any], whole: bool = False) -> tuple[Self, Any]:
-        """The model with the shape of a row and, where it needs them, statistics; these are one pass over the raw batches.
+        """The model with the shape of a row and, where needed, the statistics from one pass over the raw pairs; the first pair.
 
-        Args:
-            raw: Pairs.
-            whole: Pass over all of them in any case.
-
-        Returns:
-            The model, and the first pair.
+        `whole` asks for the pass over all of them in any case.
 
         Raises:
             ValueError: If they do not fit.
         """
         raw = iter(raw)
-        first = next(raw)  # there is one: an empty array or loader is refused before
+        first = next(raw)  # there is a first pair: empty data are refused before
         one = self._checked(*unpack(first))
         model = self._changed(row_shape=one[0].shape[1:])._decided(*one)
 
@@ -186,7 +168,7 @@ class AbstractBoundModel(AbstractModel):
         return model.autoscaled(ratio_of(model.module, statistics, bool(model.standardize), model.likelihood)), first
 
     def _decided(self, x: torch.Tensor, y: torch.Tensor) -> Self:
-        """The model with `standardize="auto"` settled by the first checked pair, and a note on what that, or a choice, means.
+        """The model with `standardize="auto"` decided by the first checked pair, and a note on that choice or its consequences.
 
         Raises:
             ValueError: If the rows fit neither module nor likelihood.
@@ -194,14 +176,14 @@ class AbstractBoundModel(AbstractModel):
         if self.standardize is True:
             return self._changed(unit_notes=())
         plain = self._changed(standardize=False, standardization=None, unit_notes=())
-        apart = 1 if self.takes_integers else -(-len(x) // reach.ROWS)  # an index out of range is told by its row
+        apart = 1 if self.takes_integers else -(-len(x) // reach.ROWS)  # so that an index out of range is reported with its row
         some = plain.prepare(x[::apart], y[::apart])
         plain._check_forward(*some)
         about_y, about_x = reach.out_of_reach(plain, *some)
         if self.standardize is False:
             note = f"standardize=False, but {about_y}; take standardize=True, or priors as wide as the targets."
             return plain._changed(unit_notes=(note,) if about_y else ())
-        if self.likelihood.location_scale and bool((y == y[:1]).all()):  # what does not vary has no sd
+        if self.likelihood.location_scale and bool((y == y[:1]).all()):  # a constant target has no sd
             note = f"all targets are equal and cannot be standardised, but {about_y}; check the target column."
             return plain._changed(unit_notes=(note,) if about_y else ())
         why = "; ".join(filter(None, (about_y, about_x)))
@@ -212,7 +194,7 @@ class AbstractBoundModel(AbstractModel):
         return plain._changed(standardize=bool(why), unit_notes=(note,) if why else ())
 
     def _met(self, x: torch.Tensor) -> Self:
-        """The model that knows how its network behaves at a few of the first rows, checked before a search."""
+        """The model after its network was tried on a few of the first rows, checked before a search."""
         model = self._changed(behaviour=self._behaviour_at(x))
         weights, rows = model.weights(), x[:8]
         scaled = lambda factor: model.forward({k: factor * w for k, w in weights.items()}, rows.clone())  # noqa: E731
@@ -248,7 +230,7 @@ class AbstractBoundModel(AbstractModel):
         if indices is not None:
             indices.check(x)
         if self.standardization is not None:
-            # in float64, and only then in the model's type: an offset of 10⁶ sds would eat a float32's digits
+            # in float64 first: an offset of 10⁶ sds would use up the digits of float32
             only_indices = self.takes_integers and (indices is None or indices.all)
             x = x if only_indices else self.standardization.x(x.double())
             y = y if y is None or not self.likelihood.location_scale else self.standardization.y(y)
@@ -292,7 +274,7 @@ class AbstractBoundModel(AbstractModel):
 
     @cached_property  # a model's copies have modules of the same kinds
     def takes_integers(self) -> bool:
-        """True where the network looks something up by its inputs (an embedding), which then are whole numbers."""
+        """True where the network uses its inputs as indices (an embedding), so that they are whole numbers."""
         return has_embedding(self.module)
 
     @cached_property  # of a bound model; `ingest` forgets it
@@ -362,7 +344,7 @@ class AbstractBoundModel(AbstractModel):
         return _check.all_finite("the network's output at its first weights", output)
 
     def _behaviour_at(self, x: torch.Tensor) -> Behaviour:
-        """The network's behaviour, to be found out on two of these rows.
+        """The network's behaviour, tried on two of these rows.
 
         Raises:
             ValueError: If its output has no gradient, it draws numbers that belong to no layer, or it computes its hidden
@@ -371,7 +353,7 @@ class AbstractBoundModel(AbstractModel):
         found = self.behaviour.met(self, x)
         if found.recomputes and self.outputs:
             raise ValueError(
-                f"a prior on outputs needs activations that stay, but {type(self.module).__name__} computes parts of itself "
-                "again in its backward pass (activation checkpointing); take the checkpoints out, or leave `outputs` out."
+                f"a prior on outputs needs activations that are kept, but {type(self.module).__name__} recomputes parts of "
+                "itself in its backward pass (activation checkpointing); remove the checkpoints, or leave `outputs` out."
             )
         return found

@@ -1,9 +1,9 @@
-"""The unknowns of a model and how they hang together: a weight's scale may be an unknown too, and that one's scale again.
+"""The unknowns of a model and their hierarchy: a weight's scale may be an unknown too, and that one's scale again.
 
     noise_scale ─┐
     w.scale.scale → w.scale → w          each conditional on its parents: p(w | w.scale) p(w.scale | w.scale.scale) …
 
-Parents stand before their children, so that the model can be drawn from top to bottom.
+Parents come before their children, so that the model can be drawn from top to bottom.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Latent:
         kind: "weight", "noise" or "scale".
         parents: Unknowns whose product, times `factor`, is the prior's scale.
         factor: A number.
-        tag: What its part of the log-prior is filed under.
+        tag: Key of its part of the log-prior.
         child: The unknown whose prior's scale this one is; empty for none.
     """
 
@@ -59,7 +59,7 @@ class Latent:
 
     @property
     def centered(self) -> bool:
-        """False where the unknown is searched over its scale, (value − origin)/scale."""
+        """False where the unknown is searched as (value − origin)/scale."""
         return not self.parents or (isinstance(self.prior, AbstractScaledPrior) and self.prior.centered)
 
     @property
@@ -75,29 +75,17 @@ class Latent:
         return product
 
     def given(self, values: Mapping[str, torch.Tensor]) -> Any:
-        """The prior conditional on the parents' values.
-
-        Args:
-            values: At least the parents, by name, in constrained space.
-
-        Returns:
-            A prior that has a log-density.
-        """
+        """The prior conditional on the parents' values, by name in constrained space."""
         return self.prior.given(self.scale(values)) if self.parents else self.prior  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def latents_of(resolved: Iterable[Resolved], likelihood: AbstractLikelihood) -> dict[str, Latent]:
-    """Every unknown by name, parents before children.
+    """Every unknown by name, parents before children; tensors with a `Fixed` prior are left out.
 
-    Args:
-        resolved: What the rules came to.
-        likelihood: Its own unknowns come last, or first where a prior's scale is relative to the noise.
-
-    Returns:
-        Name to unknown; tensors with a `Fixed` prior are none.
+    The likelihood's own unknowns come last, or first where a prior's scale is relative to the noise.
 
     Raises:
-        ValueError: If two unknowns would have one name, or a scale is relative to a noise that there is not.
+        ValueError: If two unknowns would have one name, or a scale is relative to a noise that does not exist.
     """
     weights = [r for r in resolved if not r.prior.certain]
     noises = [
@@ -128,10 +116,10 @@ def _scaled(prior: AbstractPrior | None) -> Iterator[AbstractScaledPrior]:
 def _chain(
     name: str, shape: torch.Size, prior: Any, kind: Any, likelihood: AbstractLikelihood, tag: str, child: str = ""
 ) -> Iterator[Latent]:
-    """The unknown and, before it, those that decide its scale.
+    """The unknown and, before it, those that its scale depends on.
 
     Raises:
-        ValueError: If a scale is relative to a noise that there is not.
+        ValueError: If a scale is relative to a noise that does not exist.
     """
     parents: list[str] = []
     factor = 1.0
@@ -162,7 +150,7 @@ def _chain(
 
 
 def heir(name: str, latents: Mapping[str, Latent]) -> str:
-    """The weight or the noise whose scale an unknown is, however many scales lie between; itself where it is none."""
+    """The weight or noise whose scale this unknown is, over any number of scales in between; itself where it is none."""
     while name in latents and latents[name].child:
         name = latents[name].child
     return name
@@ -170,10 +158,6 @@ def heir(name: str, latents: Mapping[str, Latent]) -> str:
 
 def check_sites(latents: Iterable[str], own: Iterable[str]) -> None:
     """Refuse a Pyro program in which a parameter would share its name with one of the program's own sites.
-
-    Args:
-        latents: Names of the unknowns.
-        own: Names of the program's own sites.
 
     Raises:
         ValueError: If there is one.
@@ -187,11 +171,7 @@ def check_sites(latents: Iterable[str], own: Iterable[str]) -> None:
 
 
 def rows_of_scales(name: str, latents: Mapping[str, Latent]) -> Iterator[PriorRow]:
-    """The prior table's lines for the unknown scales above one tensor.
-
-    Args:
-        name: The tensor's name.
-        latents: All unknowns.
+    """The prior table's lines for the unknown scales above one tensor, the nearest first.
 
     Yields:
         One line a scale, the nearest first.

@@ -1,7 +1,7 @@
 """Figures, each a `matplotlib.figure.Figure` of its own: of priors, of a fit and of its predictions.
 
 No pyplot, no window, no setting that outlives the call: a figure can be shown in a notebook, saved, or put into a report.
-Colour never speaks alone: a mark's shape, its place or a word says the same.
+Colour never carries information alone: a marker's shape, its position or a word says the same.
 """
 
 from bayesreg.plots.fits import coverage, history, parameters, pit, predictions, reliability, variance_parts

@@ -1,4 +1,4 @@
-"""Matplotlib's figure with a picture of itself, so that a notebook shows it also where pyplot was never imported."""
+"""A Matplotlib figure that a notebook can show also where pyplot was never imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bayesreg.plots.palette import styled
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that a notebook shows; pyplot, where it is in use, does so in its own way."""
+    """A figure that a notebook shows; where pyplot is in use, it shows figures in its own way."""
 
     def _repr_png_(self) -> bytes:
         from PIL import Image

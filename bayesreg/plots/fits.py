@@ -34,7 +34,7 @@ _GROUPS = 60
 
 @styled()
 def history(posterior: AbstractPosterior, *, series: int = 0) -> Figure:
-    """The objective over the steps, in nats summed over the data; a far-off start is cut away and said.
+    """The objective over the steps, in nats summed over the data; far-off first steps are cut off, with a note.
 
     Args:
         posterior: The fit.
@@ -48,12 +48,12 @@ def history(posterior: AbstractPosterior, *, series: int = 0) -> Figure:
     """
     steps, objective = np.array(posterior.history.steps), np.array(posterior.history.objective)
     if len(steps) == 0:
-        raise ValueError(f"a history must have steps, but method {posterior.method!r} recorded none; it has nothing to draw.")
+        raise ValueError(f"a history must have steps, but method {posterior.method!r} recorded none; draw another fit.")
     figure, axes = one_panel()
     axes.plot(steps, objective, color=series_color(series), linewidth=1.6, marker="o" if len(steps) < 15 else "", markersize=4)
     top, low = objective.max(), np.quantile(objective, 0.15)
     span = max(top - low, 1e-3 * abs(top), 1e-6)
-    if objective.min() < low - 3 * span:  # what the first steps gain would flatten all the rest
+    if objective.min() < low - 3 * span:  # the gain of the first steps would flatten all the rest
         axes.set_ylim(low - 0.6 * span, top + 0.15 * span)
         start = f"starts at {number(objective[0])}"
         axes.text(0.97, 0.06, start, transform=axes.transAxes, ha="right", color=MUTED, fontsize=11.5)
@@ -172,7 +172,7 @@ def reliability(predictive: Predictive, y: Any, *, num_bins: int = 10, series: i
     axes.scatter(
         stated, observed, 18 + 130 * count / count.sum(), color=series_color(series), edgecolor=PAPER, linewidth=1, zorder=3
     )
-    labels: Any = predictive.likelihood.labels  # or the bins were refused
+    labels: Any = predictive.likelihood.labels  # for other predictives the bins were refused
     chosen = labels.judged_by_choice
     percent_axes(axes, f"stated {labels.stated_name}", "observed accuracy" if chosen else "observed share of 1")
     axes.set_xlim(min(0.97 * stated.min(), 0.9) if chosen else -0.03, 1.03)
@@ -323,7 +323,7 @@ def _spread(values: torch.Tensor, most: int) -> torch.Tensor:
 def _class_rows(
     predictive: Predictive, labels: AbstractLabels, truth: torch.Tensor, most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """5 %, 95 % over draws and mean of the probability drawn; where the mark goes; which rows are wrong."""
+    """5 %, 95 % over draws and mean of the drawn probability; where the marker goes; which rows are wrong."""
     rows = _spread(labels.stated(predictive.mean.cpu(), truth)[0], most)
     part, truth = take(predictive, rows), truth[rows]
     draws = part.likelihood.mean(part.output, **part.noise).cpu().double()

@@ -1,4 +1,4 @@
-"""Two weights seen from above: the level lines of loss and penalty, and the MAP where two of them touch."""
+"""Two weights: the level lines of loss and penalty, and the MAP where two of them touch."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def level_sets(
         The figure.
 
     Raises:
-        ValueError: If these are no priors of two weights, more than six, or estimate and precision do not make a bowl; or if
-            one with a pole joins the two weights or is improper.
+        ValueError: If these are no priors of two weights, more than six, or estimate and precision define no convex quadratic;
+            or if one with a pole joins the two weights or is improper.
 
     References:
         Tibshirani (1996), Regression shrinkage and selection via the lasso (figure 2).
@@ -97,7 +97,7 @@ def _window(pairs: list[tuple[AbstractPrior, torch.Tensor]], least: torch.Tensor
         inside = grid[(costs <= level) & (costs < costs.max()) & prior.bounded]  # a flat prior has no level line
         corners += [mode, least + 0.4 * (least - mode), *([inside.amin(0), inside.amax(0)] if len(inside) else [])]
     low, high = torch.stack(corners).amin(0), torch.stack(corners).amax(0)
-    middle, half = 0.5 * (low + high), 0.57 * float((high - low).max()) or 1.0  # 1: all of it is the origin
+    middle, half = 0.5 * (low + high), 0.57 * float((high - low).max()) or 1.0  # 1: everything is at the origin
     return middle - half, middle + half
 
 
@@ -128,7 +128,7 @@ def _panel(
     (left, bottom), (right, top) = (end.tolist() for end in window)
     if not same:
         marker, text = ("o", "MAP") if prior.bounded else ("s", "mean")
-        before = bool(mode[0] < least[0])  # the words stand on the side where the other point is not
+        before = bool(mode[0] < least[0])  # the label goes on the side away from the other point
         _mark(axes, mode, marker, text, (-9 if before else 9, 0), "right" if before else "left", "center")
     place = (float(least[0]) - left) / (right - left)
     across = "left" if place < 0.25 else "right" if place > 0.75 else "center"
@@ -143,7 +143,7 @@ def _panel(
 
 
 def _ray(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """Points on the way from one to the other and beyond, at even distances: one for each level line."""
+    """Points from one point towards the other and beyond, at even distances: one for each level line."""
     return torch.stack([start + fraction * (end - start) for fraction in _FRACTIONS])
 
 
@@ -156,13 +156,13 @@ def _points(
     for i in range(2):
         exact = [float(point[i]) for point in through]
         even = np.linspace(float(low[i]), float(high[i]), _POINTS)
-        near = np.abs(even[:, None] - np.array(exact)).min(1) < 0.2 * (even[1] - even[0])  # no two all but equal
+        near = np.abs(even[:, None] - np.array(exact)).min(1) < 0.2 * (even[1] - even[0])  # no two of them nearly equal
         axes.append(np.unique([*even[~near], *exact]))
     return torch.cartesian_prod(*map(torch.from_numpy, axes)), axes[0], axes[1]
 
 
 def _apart(levels: list[float]) -> list[float]:
-    """Increasing levels without those that are as good as equal."""
+    """Increasing levels, of nearly equal ones only the first."""
     found: list[float] = []
     for level in sorted(level for level in levels if math.isfinite(level)):
         if level != 0 and (not found or level > found[-1] + 1e-6 * abs(level)):
@@ -171,7 +171,7 @@ def _apart(levels: list[float]) -> list[float]:
 
 
 def _mark(axes: Axes, point: torch.Tensor, marker: str, text: str, offset: tuple[int, int], across: str, up: str) -> None:
-    """A point and its words, so many points of a letter away, with a seam of paper that keeps them off the lines."""
+    """A point and its label, at a distance in points, with a white outline that keeps it off the lines."""
     from matplotlib.patheffects import withStroke
 
     x, y = point.tolist()

@@ -30,7 +30,7 @@ STYLE: dict[str, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "text.color": INK,
-    "text.parse_math": False,  # a name with dollar signs is a name
+    "text.parse_math": False,  # a name with dollar signs is no formula
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelsize": 11.5,
@@ -48,11 +48,7 @@ STYLE: dict[str, Any] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib's own defaults and this file's style inside, the person's settings again outside; one thread at a time.
-
-    Yields:
-        Nothing.
-    """
+    """Matplotlib's defaults with this file's style inside the block, the user's settings after it; one thread at a time."""
     import matplotlib.style
 
     with settings(), matplotlib.style.context(["default", STYLE]):

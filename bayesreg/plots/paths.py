@@ -24,13 +24,13 @@ _WORDS = {"cv": "cv: best score", "1se": "1se: strongest within 1 se of it", "ev
 
 @styled()
 def path(path: Path, *, names: Sequence[str] | None = None, max_lines: int = _LINES) -> Figure:
-    """Weights, degrees of freedom with exact zeros, and held-out score ± one standard error, one under the other.
+    """Weights, degrees of freedom with exact zeros, and held-out score ± one standard error, in three panels.
 
     The strongest penalty is on the left: below is the prior's scale, above the penalty's weight. Under a group prior a line is
-    the norm of a group. Vertical lines are the scales that `best` takes.
+    the norm of a group. Vertical lines are the scales that `best` chooses.
 
     Args:
-        path: What `bayesreg.path` gave.
+        path: The result of `bayesreg.path`.
         names: Names of the lines of the first panel, for up to 12: the inputs of a linear model or of a first layer under
             GroupLasso(per="column").
         max_lines: Lines drawn; of more weights, every so-many-th.
@@ -70,7 +70,7 @@ def path(path: Path, *, names: Sequence[str] | None = None, max_lines: int = _LI
 
 
 def _lines(path: Path) -> tuple[np.ndarray, str]:
-    """(R, L), and what they are."""
+    """The lines, (R, L), and what they show."""
     found, parts, norms = path.coefficients, [], False
     for name in path.names:
         prior: Any = path.models[0].latents[name].prior
@@ -93,7 +93,7 @@ def _weights(axes: Axes, scales: np.ndarray, lines: np.ndarray, what: str, names
     low, high = axes.get_ylim()
     order, gap = np.argsort(lines[-1]), 0.085 * (high - low)
     at = lines[-1][order].astype(float)
-    for i in range(1, len(at)):  # names that would lie on each other move apart
+    for i in range(1, len(at)):  # names that would overlap move apart
         at[i] = max(at[i], at[i - 1] + gap)
     at[-1] = min(at[-1], high)
     for i in range(len(at) - 2, -1, -1):
@@ -130,7 +130,7 @@ def _score(axes: Axes, path: Path) -> None:
     top = int(score.argmax())
     axes.axhline(score[top] - error[top], color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)))
     span = max(score[top] - np.quantile(score, 0.25), 4 * error[top])
-    if score.min() < score[top] - 2.5 * span:  # what the strongest penalties lose would flatten all the rest
+    if score.min() < score[top] - 2.5 * span:  # the loss of the strongest penalties would flatten all the rest
         axes.set_ylim(score[top] - 2 * span, score[top] + error[top] + 0.15 * span)
     axes.set_ylabel("held out\n(nats a row)")
     axes.annotate("band: ± 1 se", (0.98, 0.08), xycoords="axes fraction", ha="right", color=MUTED, fontsize=11)

@@ -35,14 +35,14 @@ def priors(
     high: float | None = None,
     noise_scale: float = 1.0,
 ) -> Figure:
-    """Priors of one weight side by side: density, penalty, and what they make of one observation.
+    """Priors of one weight side by side: density, penalty, and their estimate from one observation.
 
     The third panel is the shrinkage profile: the weight was observed once, y ~ N(w, noise_scale²), and the MAP estimate is
     drawn against y. On the grey diagonal nothing is shrunk. A flat stretch is a set of observations that give exactly zero
-    (soft thresholding, and hard where the line is broken by a jump); a line below the diagonal that stays parallel to it is
-    shrunk by a constant (L1), one of a smaller slope in proportion (L2), one that returns to it leaves large weights alone.
-    A prior whose density has a pole has no mode: its penalty is counted from where the class says (for a horseshoe |w| = scale)
-    and falls to −∞, and in the third panel its posterior mean stands in, dashed. One that is improper besides has no line.
+    (soft thresholding, and hard where the line is broken by a jump); a line parallel to the diagonal is shrunk by a constant
+    (L1), one of a smaller slope in proportion (L2), and one that returns to the diagonal leaves large weights alone. A prior
+    whose density has a pole has no mode: its penalty is zero where the class says (for a horseshoe at |w| = scale) and falls to
+    −∞, and the third panel shows its posterior mean instead, dashed. One that is also improper has no line.
 
     Args:
         *priors: One to six elementwise priors, or one mapping from names to them.
@@ -73,7 +73,7 @@ def priors(
 
 
 def _grid(low: float, high: float, centres: list[float]) -> np.ndarray:
-    """Even, and finer and finer towards each centre, where a density may have a kink, a spike or a pole."""
+    """An even grid, finer and finer towards each centre, where a density may have a kink, a spike or a pole."""
     near = (high - low) * np.logspace(-9, -1, 81)
     points = [np.linspace(low, high, _POINTS), *(c + s * near for c in centres for s in (-1, 1)), centres]
     found = np.unique(np.concatenate(points))
@@ -85,7 +85,7 @@ def _energies(prior: AbstractElementwisePrior, grid: np.ndarray) -> np.ndarray:
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, series: int, count: int, label: str = "_", dashed: bool = False) -> Any:
-    """One prior's line; its few marks, never above another's, tell it from the others without colour."""
+    """One prior's line; its few markers, at other places than any other's, distinguish it without colour."""
     wanted = x[0] + (x[-1] - x[0]) * (np.arange(5) + (series + 0.5) / count) / 5
     (line,) = axes.plot(
         x,
@@ -108,7 +108,7 @@ def _has_density(prior: AbstractElementwisePrior) -> bool:
 
 
 def _densities(axes: Axes, given: Mapping[str, AbstractElementwisePrior], grid: np.ndarray) -> list[Any]:
-    """The lines, for the legend. A spike that takes less than 3 % of the width is cut where it would flatten the rest."""
+    """The density lines, for the legend. A spike narrower than 3 % of the width is cut where it would flatten the rest."""
     lacking = {name: "improper" if not p.proper else "a point mass" for name, p in given.items() if not _has_density(p)}
     values = [None if n in lacking else np.exp(p.log_constant - _energies(p, grid)) for n, p in given.items()]
     even = np.linspace(grid[0], grid[-1], _POINTS)
@@ -135,7 +135,7 @@ def _penalties(axes: Axes, given: Mapping[str, AbstractElementwisePrior], grid: 
     for i, energy in enumerate(energies):
         _line(axes, grid, energy, i, len(energies))
     highest = [e[np.isfinite(e)].max(initial=0.0) for e in energies]
-    top = min(max(highest), max(6.0, 3 * min((e for e in highest if e > 0), default=1.0)))  # a steep one leaves at the top
+    top = min(max(highest), max(6.0, 3 * min((e for e in highest if e > 0), default=1.0)))  # a steep one is cut off
     bounded = all(prior.bounded for prior in given.values())
     axes.set_ylim((-0.03 if bounded else -0.4) * (top or 1.0), 1.03 * (top or 1.0))
     axes.set_xlim(grid[0], grid[-1])
@@ -187,11 +187,11 @@ def prior_predictive(
     level: float = 0.95,
     series: int = 0,
 ) -> Figure:
-    """Functions drawn from the prior against one input, before any data: what the priors on the weights mean.
+    """Functions drawn from the prior against one input, before any data: the meaning of the priors on the weights.
 
     Thin lines are single draws; the bands hold the central 50 % and 95 % of all of them at each x. The outer band, with a
-    dotted edge, is where y itself would lie, noise and all. For classes a function is the probability of one class. A draw
-    far off the bands leaves the picture instead of flattening the rest, and the legend says how many do.
+    dotted edge, is where y itself would lie, noise included. For classes a function is the probability of one class. A draw far
+    from the bands leaves the picture instead of flattening the rest, and the legend counts these.
 
     Args:
         predictive: Drawn from the prior at the rows of x: S functions.
@@ -228,7 +228,7 @@ def prior_predictive(
             ends = torch.quantile(functions, torch.tensor([low, high], dtype=functions.dtype), dim=0).numpy()
             axes.fill_between(x, ends[0], ends[1], color=color, alpha=alpha, linewidth=0, label=f"{label} of functions")
     axes.set_ylim(*(axes.get_ylim() if numbers else (-0.03, 1.03)))
-    axes.set_autoscaley_on(len(functions) == 1)  # a wild draw leaves the picture instead of flattening the rest
+    axes.set_autoscaley_on(len(functions) == 1)  # an extreme draw leaves the picture instead of flattening the rest
     drawn = functions[every(len(functions), num_lines)].numpy()
     (bottom, top), label = axes.get_ylim(), f"{len(drawn)} draws" if len(drawn) > 1 else "one draw"
     outside = ((drawn < bottom) | (drawn > top)).any(1).sum() if len(functions) > 1 else 0

@@ -23,12 +23,6 @@ _WORST_CONDITION = 1e4
 def named(priors: Sequence[Any]) -> dict[str, AbstractPrior]:
     """Priors by the name under which they are drawn: their own text, or the key of a mapping.
 
-    Args:
-        priors: Several priors, or one mapping from names to priors.
-
-    Returns:
-        One entry a prior, in the order given.
-
     Raises:
         ValueError: If these are no priors, or more than there are colours.
 
@@ -46,18 +40,10 @@ def named(priors: Sequence[Any]) -> dict[str, AbstractPrior]:
 
 
 def settled(name: str, prior: AbstractPrior, shape: Sequence[int]) -> Any:
-    """The prior of one weight or of two, every number worked out.
-
-    Args:
-        name: How it is called.
-        prior: Any prior.
-        shape: () for one weight, (2,) for two.
-
-    Returns:
-        A prior that can be evaluated.
+    """The prior of one weight, shape (), or of two, (2,), with every number computed.
 
     Raises:
-        ValueError: If it joins several weights and there is one only, or a number of it is still open.
+        ValueError: If it joins several weights and there is one only, or a number in it is not known.
     """
     if not shape and not isinstance(prior, AbstractElementwisePrior):
         raise ValueError(
@@ -70,16 +56,10 @@ def settled(name: str, prior: AbstractPrior, shape: Sequence[int]) -> Any:
 
 
 def weight_range(priors: Sequence[AbstractElementwisePrior]) -> tuple[float, float]:
-    """Where the widest of some priors has most of its probability, rounded outwards.
+    """Ends of the range where the widest of some elementwise priors has most of its probability, rounded outwards.
 
-    From the median three times as far as the central 60 % reach on either side: 2.5 sd of a normal, four scales of a Cauchy.
-    Heavy tails therefore do not run away with it.
-
-    Args:
-        priors: Elementwise priors; improper ones and point masses have no say.
-
-    Returns:
-        Lower and upper end; ±3 when none has a say.
+    From the median three times as far as the central 60 % reach on either side: 2.5 sd of a normal, four scales of a Cauchy, so
+    that heavy tails do not dominate. Improper priors and point masses do not count; alone they give ±3.
 
     >>> from bayesreg.priors import HalfNormal, Normal
     >>> weight_range([Normal(1.0)]), weight_range([Normal(0.1), HalfNormal(1.0)])
@@ -97,7 +77,7 @@ def weight_range(priors: Sequence[AbstractElementwisePrior]) -> tuple[float, flo
         else:
             low, middle, high = np.quantile(draws, [0.2, 0.5, 0.8])
             least, most = ends(prior.support)
-            beyond = 0.0 if math.isinf(most) else 0.1 * (most - least)  # an interval's end is drawn as the step that it is
+            beyond = 0.0 if math.isinf(most) else 0.1 * (most - least)  # an interval's end is drawn as a step
             found.append((max(3 * low - 2 * middle, least - beyond), min(3 * high - 2 * middle, most + beyond)))
     if not found:
         return -3.0, 3.0
@@ -109,19 +89,13 @@ def weight_range(priors: Sequence[AbstractElementwisePrior]) -> tuple[float, flo
 def shrinkage(
     prior: AbstractElementwisePrior, observation: np.ndarray, noise_scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """What one noisy observation y ~ N(w, noise_scale²) of a weight makes of it: the MAP estimate as a function of y.
+    """Estimate of a weight from one noisy observation y ~ N(w, noise_scale²): the MAP estimate as a function of increasing y.
 
-    That is prox(y, noise_scale²). A prior without a mode has no MAP estimate; its posterior mean E[w | y] stands in, and NaN
-    where the prior is improper besides: the pole may then swallow the posterior too.
+    That is prox(y, noise_scale²). A prior without a mode has no MAP estimate; its posterior mean E[w | y] is used instead, and
+    NaN where the prior is also improper: the pole may then contain all of the posterior.
 
-    Args:
-        prior: An elementwise prior.
-        observation: Increasing observations (M,).
-        noise_scale: Sd of the noise.
-
-    Returns:
-        Observations and estimates, and whether the estimates are MAP. Where a MAP estimate jumps, three more entries say
-        where: the two ends of the jump with a NaN between them.
+    Returned are observations and estimates, and whether these are MAP. Where a MAP estimate jumps, three more entries say
+    where: the two ends of the jump with a NaN between them.
 
     >>> from bayesreg.priors import Laplace
     >>> y, estimate, is_map = shrinkage(Laplace(1.0), np.array([-3.0, 0.5, 3.0]))
@@ -139,17 +113,9 @@ def shrinkage(
 
 
 def posterior_mean(prior: AbstractElementwisePrior, observation: np.ndarray, noise_scale: float = 1.0) -> np.ndarray:
-    """E[w | y] for y ~ N(w, noise_scale²) and w from the prior, by the trapezoidal rule in log |w − mode|.
+    """E[w | y], (M,), for y ~ N(w, noise_scale²) and w from an elementwise prior, by the trapezoidal rule in log |w − mode|.
 
     In the logarithm a kink, a spike or a pole at the mode is smooth. The density must be smooth on either side of it.
-
-    Args:
-        prior: An elementwise prior.
-        observation: Observations (M,).
-        noise_scale: Sd of the noise.
-
-    Returns:
-        (M,).
 
     >>> from bayesreg.priors import Normal
     >>> posterior_mean(Normal(2.0), np.array([-1.0, 5.0])).round(9).tolist()     # y τ²/(1 + τ²)
@@ -165,21 +131,13 @@ def posterior_mean(prior: AbstractElementwisePrior, observation: np.ndarray, noi
 
 
 def map_of_two(prior: AbstractPrior, *, estimate: Sequence[float], precision: Sequence[Sequence[float]]) -> torch.Tensor:
-    """The MAP of two weights, argmin ½(w − ŵ)ᵀA(w − ŵ) + penalty(w), exact zeros and all.
+    """The MAP of two weights, (2,) in float64: argmin ½(w − ŵ)ᵀA(w − ŵ) + penalty(w), with exact zeros.
 
-    Accelerated proximal gradient steps from every local minimum of a coarse grid; the best end is taken, so that a penalty
-    that is not convex does not catch the search.
-
-    Args:
-        prior: A prior with a proximal step, of a tensor of shape (2,).
-        estimate: ŵ, where the loss is least.
-        precision: A, the curvature of the loss, symmetric and positive definite; XᵀX/σ² in linear regression.
-
-    Returns:
-        (2,) in float64.
+    `estimate` is ŵ and `precision` A, which is XᵀX/σ² in linear regression. Accelerated proximal gradient steps from every
+    local minimum of a coarse grid; the best end is taken, so that a non-convex penalty does not trap the search.
 
     Raises:
-        ValueError: If estimate or precision do not make a bowl, or the prior has no proximal step and so no mode.
+        ValueError: If estimate and precision define no convex quadratic, or the prior has no proximal step and so no mode.
 
     References:
         Beck and Teboulle (2009), A fast iterative shrinkage-thresholding algorithm for linear inverse problems.
@@ -208,18 +166,12 @@ def map_of_two(prior: AbstractPrior, *, estimate: Sequence[float], precision: Se
 def mean_of_two(
     prior: AbstractElementwisePrior, *, estimate: Sequence[float], precision: Sequence[Sequence[float]]
 ) -> torch.Tensor:
-    """The posterior mean of two weights under exp(−½(w − ŵ)ᵀA(w − ŵ)) times the prior; there is one where there is no MAP.
+    """The posterior mean of two weights, (2,) in float64, under exp(−½(w − ŵ)ᵀA(w − ŵ)) times an elementwise prior.
 
-    Args:
-        prior: An elementwise prior.
-        estimate: ŵ, where the loss is least.
-        precision: A, the curvature of the loss.
-
-    Returns:
-        (2,) in float64.
+    It exists also where there is no MAP.
 
     Raises:
-        ValueError: If estimate or precision do not make a bowl, or one that is a point beside its distance from zero.
+        ValueError: If estimate and precision define no convex quadratic, or one far narrower than its distance from zero.
 
     >>> from bayesreg.priors import Normal
     >>> mean_of_two(Normal(1.0), estimate=(2.0, 1.0), precision=((3.0, 0.0), (0.0, 1.0))).numpy().round(9).tolist()
@@ -228,7 +180,7 @@ def mean_of_two(
     least, bowl = quadratic(estimate, precision)
     reach = float(least.abs().max()) + 8 / math.sqrt(float(torch.linalg.eigvalsh(bowl)[0]))
     noise_scale = 1 / math.sqrt(float(bowl.diagonal().max()))
-    if reach > 100 * noise_scale:  # the rule's nodes, squared, would fill the memory
+    if reach > 100 * noise_scale:  # the squared number of nodes would fill the memory
         raise ValueError(
             f"estimate must lie within about 100 noise sds (1/√A) for a posterior mean, but {reach / noise_scale:.0f} came; "
             "there the prior makes no difference that one could see: draw it with less precision."
@@ -243,7 +195,7 @@ def mean_of_two(
 
 
 def own_mode(prior: AbstractPrior) -> torch.Tensor:
-    """Where the prior of two weights itself is highest, or has its pole: (2,)."""
+    """The mode of the prior of two weights itself, or its pole: (2,)."""
     mode = prior.mode if isinstance(prior, AbstractElementwisePrior) else 0.0
     return torch.full((2,), float(mode), dtype=torch.float64)
 
@@ -260,7 +212,7 @@ def penalties(prior: AbstractPrior, w: torch.Tensor) -> torch.Tensor:
 
 
 def quadratic(estimate: Any, precision: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The bowl ½(w − ŵ)ᵀA(w − ŵ) as two tensors.
+    """The quadratic ½(w − ŵ)ᵀA(w − ŵ) as two tensors.
 
     Raises:
         ValueError: If ŵ is not two finite numbers, or A not a symmetric positive definite 2 × 2 matrix.
@@ -282,7 +234,7 @@ def quadratic(estimate: Any, precision: Any) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _search(prior: AbstractPrior, least: torch.Tensor, bowl: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """From each row of `start` to the minimum that it falls into, (M, 2)."""
+    """The local minimum that each row of `start` descends to, (M, 2)."""
     step = 1 / float(torch.linalg.eigvalsh(bowl)[-1])
 
     def prox(w: torch.Tensor) -> torch.Tensor:
@@ -306,7 +258,7 @@ def _nodes(prior: AbstractElementwisePrior, reach: float, noise_scale: float) ->
     """Nodes w = mode ± eᵗ of a quadrature over the prior up to `reach`, and the logarithms of density × weight."""
     loc = float(prior.mode)
     reach += abs(loc)
-    width = min(0.1, noise_scale / (1.5 * reach))  # at the far end two thirds of the noise's sd: an error of 1e-19
+    width = min(0.1, noise_scale / (1.5 * reach))  # spacing at the far end: two thirds of the noise's sd, an error of 1e-19
     t = np.arange(math.log(1e-16 * reach), math.log(reach) + width, width)
     w = np.concatenate([loc - np.exp(t[::-1]), loc + np.exp(t)])
     density = prior.log_constant - prior.energy(torch.from_numpy(w)).numpy()

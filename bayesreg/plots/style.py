@@ -1,4 +1,4 @@
-"""What all figures share: axes, legends and bars."""
+"""Axes, legends and bars that all figures share."""
 
 from __future__ import annotations
 
@@ -30,17 +30,7 @@ def one_panel() -> tuple[Figure, Axes]:
 
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with several pairs of axes, row by row.
-
-    Args:
-        count: How many.
-        columns: In a row, at most.
-        width: Of one, in inches.
-        height: Of one, in inches; the legend's place comes on top.
-
-    Returns:
-        The figure and its axes.
-    """
+    """A figure with `count` pairs of axes, at most `columns` in a row, each of this size in inches; the legend adds height."""
     from bayesreg.plots.figure import Figure
 
     columns = min(columns, count)
@@ -55,13 +45,9 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
 
 
 def figure_legend(figure: Figure, handles: list[Any], loc: Any = "outside upper left", spare: int = 0) -> None:
-    """One legend beside all panels, in as many columns as fit; the figure grows for its rows, and no name is cut.
+    """One legend outside all panels, in as many columns as fit; the figure grows for its rows, and no name is cut.
 
-    Args:
-        figure: The figure, laid out by constraints.
-        handles: What stands for each line, with its label.
-        loc: Where, "outside" the panels.
-        spare: Rows for which the figure has room as it is.
+    The figure must use constrained layout. `spare` is the number of rows for which it has room already.
     """
     width, height = figure.get_size_inches()
     room = 72 * width - 12
@@ -77,13 +63,13 @@ def figure_legend(figure: Figure, handles: list[Any], loc: Any = "outside upper 
 
 
 def _wrapped(label: str, room: float) -> str:
-    """The label in as many lines as it takes, and whole."""
+    """The whole label, in as many lines as it needs."""
     characters = max(8, int(room / max(_width(label) / max(len(label), 1), 1)))
     return "\n".join(textwrap.wrap(label, characters)) or " "
 
 
 def _width(text: str) -> float:
-    """In points, by the font that the figure is laid out with; a page's own fonts are narrower."""
+    """Width in points, by the font of the figure's layout; a page's own fonts are narrower."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
@@ -114,7 +100,7 @@ def legend(axes: Axes) -> None:
 
 
 def series_color(series: int) -> str:
-    """The colour of a series; after the last the first comes again."""
+    """The colour of a series; after the last one they repeat."""
     return SERIES[series % len(SERIES)]
 
 
@@ -124,7 +110,7 @@ def short(name: str, most: int = 30) -> str:
 
 
 def bars(axes: Axes, low: Any, high: Any, color: str, width: float, label: str, *, alpha: float, at: Any = None) -> None:
-    """Vertical bars as one line with gaps, a tenth of what a collection takes in a file."""
+    """Vertical bars as one line with gaps, a tenth of a collection's size in the file."""
     at = np.arange(len(low)) if at is None else at
     gap = np.full(len(low), np.nan)
     x, y = np.stack([at, at, gap], 1).ravel(), np.stack([low, high, gap], 1).ravel()
@@ -132,5 +118,5 @@ def bars(axes: Axes, low: Any, high: Any, color: str, width: float, label: str, 
 
 
 def every(size: int, most: int) -> np.ndarray:
-    """Numbers of at most `most` of `size` things, at even distances, both ends among them."""
+    """At most `most` indices out of `size`, evenly spaced, both ends included."""
     return np.linspace(0, size - 1, min(size, _check.count("the most that is drawn", most))).round().astype(int)

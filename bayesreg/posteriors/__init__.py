@@ -1,4 +1,4 @@
-"""Kinds of answer: a point, a Gaussian, a guide, draws, masks; and how draws become predictions."""
+"""Kinds of posterior: a point, a Gaussian, a guide, draws, masks; and how draws become predictions."""
 
 from typing import Any
 

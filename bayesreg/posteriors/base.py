@@ -1,7 +1,7 @@
-"""The answer of a fit, one interface for all: a mode is a Dirac posterior.
+"""The interface of posteriors, one for all: a mode is a Dirac posterior.
 
 Dirac     a point                       Gaussian  N(loc, covariance) over the unconstrained vector
-Draws     what a sampler left behind    Guide     a variational family
+Draws     stored draws of a sampler     Guide     a variational family
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.solvers.history import History
 
-_DRAWS = 10_000  # behind moments that have no closed form: their Monte Carlo error is a hundredth of an sd
+_DRAWS = 10_000  # draws for moments without a closed form: their Monte Carlo error is a hundredth of an sd
 
 
 class AbstractPosterior(abc.ABC):
     """p(θ | data), in the form that a method gives it.
 
-    Weights live in the space that the model works in (standardised data when it standardises); the noise scale, like
+    Weights are in the units that the model works in (standardised data when it standardises); the noise scale, like
     every prediction, comes back in the data's own units.
 
     Args:
@@ -38,9 +38,10 @@ class AbstractPosterior(abc.ABC):
         record: What the method says about the fit.
 
     Attributes:
-        state_shapes: Shapes of the tensors in `state`, a letter for an axis, P the unknowns; None where `from_state` checks.
+        state_shapes: Shapes of the tensors in `state`, a letter for each axis, P for the unknowns; None where `from_state`
+            checks them.
         is_mode: True for one point, the mode that a regularised fit returns.
-        masks: The network with noise, where a posterior's draws are the masks of its dropout.
+        masks: The network with masks, where a posterior's draws are the masks of its dropout.
     """
 
     state_shapes: ClassVar[Mapping[str, str] | None] = None
@@ -83,7 +84,7 @@ class AbstractPosterior(abc.ABC):
 
     @property
     def fitted(self) -> AbstractPosterior:
-        """The posterior as it was fitted, before statistics of batch normalisation were taken anew."""
+        """The posterior as it was fitted, before batch normalisation's statistics were refreshed."""
         return self
 
     @property
@@ -113,7 +114,7 @@ class AbstractPosterior(abc.ABC):
 
     @property
     def num_draws(self) -> int | None:
-        """How many draws there are to mix: 1 for a mode, those that a sampler left; None where more can be made."""
+        """The number of distinct draws: 1 for a mode, the stored ones of a sampler; None where more can be made."""
         return None
 
     @property
@@ -133,7 +134,7 @@ class AbstractPosterior(abc.ABC):
 
     @property
     def batch_statistics(self) -> str | None:
-        """By which statistics batch normalisation predicts, in words; None where the network has none."""
+        """The statistics that batch normalisation uses at prediction, in words; None where the network has none."""
         found = self.record.batch_statistics
         return self.model.behaviour.predicts_by if found is None else str(found)
 
@@ -177,7 +178,7 @@ class AbstractPosterior(abc.ABC):
 
         Args:
             x: Inputs (N, ...), in the data's own units.
-            num_samples: S, the number of draws that are mixed; one is enough for a mode, and one is taken.
+            num_samples: S, the number of draws that are mixed; for a mode it is one in any case.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
 
@@ -199,15 +200,15 @@ class AbstractPosterior(abc.ABC):
         linear, layout = self._linearize_at() is not None, self.layout
         return closed_form.with_function(found, self.model, layout, normal, inputs, linear=linear, max_memory=max_memory)
 
-    # a draw's network: what it is made of, which need not be the unknowns, and a pass through it
+    # a draw's network: its parameters, which need not be the unknowns, and a pass through it
 
     @property
     def draw_module(self) -> nn.Module:
-        """The module that a draw's network is made from."""
+        """The module that each draw's network is built on."""
         return self.model.module
 
     def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """What each draw's network is made of, (S, Q)."""
+        """The parameters of each draw's network, (S, Q)."""
         return self.draw(num_samples, generator)
 
     def forward_drawn(
@@ -217,11 +218,11 @@ class AbstractPosterior(abc.ABC):
         return self.model.forward(self.layout.unflatten(made_of), x, module, buffers)
 
     def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
-        """The unknowns of each draw, (S, P), from what its network is made of."""
+        """The unknowns of each draw, (S, P), from the parameters of its network."""
         return made_of
 
     def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
-        """Draws of the unconstrained vector in blocks, (s, P) each: never more at once than fit."""
+        """Draws of the unconstrained vector in blocks, (s, P) each, that fit memory."""
         generator = torch.Generator().manual_seed(seed)
         for size in blocks(num_samples, self.layout.size):
             yield self.draw(size, generator)
@@ -237,19 +238,12 @@ class AbstractPosterior(abc.ABC):
         return self.to_data_units(named)
 
     def to_data_units(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The same values with the noise in the data's own units; with K outputs it gains their axis.
-
-        Args:
-            values: By name, in the units that the model works in, with any leading axes.
-
-        Returns:
-            By name.
-        """
+        """The same values by name with the noise in the data's own units; leading axes are free, and K outputs add theirs."""
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
         names = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
-        noise = {k for k in values if heir(k, self.model.latents) in names}  # its scale too
+        noise = {k for k in values if heir(k, self.model.latents) in names}  # and the unknown scale of its prior
         width = scale.y_scale.to(next(iter(values.values())).dtype)
         return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}
 

@@ -1,4 +1,4 @@
-"""The distribution of a function whose unknowns are normal and on which its output depends linearly: no draws needed.
+"""Predictions in closed form, without draws: the output is linear in unknowns that are normal.
 
 With u ~ N(u₀, F Fᵀ) and f(x; u) = f(x; u₀) + J(x) (u − u₀):
 
@@ -34,19 +34,10 @@ def with_function(
     linear: bool,
     max_memory: int,
 ) -> Predictive:
-    """The same predictive, read off its closed form where it has one.
+    """The predictive of draws, in the data's own units, with its closed form added where it has one within `max_memory` bytes.
 
-    Args:
-        predictive: What draws say, in the data's own units.
-        model: The model.
-        layout: Where each unknown lies in the vector.
-        normal: Mean of the unconstrained vector, and a factor of its covariance or the diagonal of one.
-        x: Prepared inputs, (N, ...).
-        linear: The draws' outputs are those of the network linearised at the mean; else that is found out.
-        max_memory: Bytes that the closed form may take.
-
-    Returns:
-        A predictive with the same draws.
+    `normal` is the mean of the unconstrained vector with a factor of its covariance, or the diagonal of one. `linear` says that
+    the draws' outputs are those of the network linearised at the mean; else linearity is tested.
     """
     if not linear and not is_affine(model, layout, *normal, x):
         return predictive
@@ -59,19 +50,11 @@ def with_function(
 def normal_function(
     model: BayesianModel, layout: FlatLayout, centre: torch.Tensor, factor: torch.Tensor, x: torch.Tensor, max_memory: int
 ) -> NormalFunction | None:
-    """What a model that is linear in its unknowns says about y, in the units that it works in.
+    """The distribution of y under a model that is linear in its unknowns, in the units that it works in.
 
-    Args:
-        model: The model; its network is replaced by the linear one at `centre`.
-        layout: Where each unknown lies in the vector.
-        centre: u₀, (P,).
-        factor: F, (P, Q), or a diagonal (P,).
-        x: Prepared inputs, (N, ...).
-        max_memory: Bytes that the answer may take.
-
-    Returns:
-        The distribution; None where it has no closed form: other noise than normal, a noise that the network says or whose
-        scale hangs on another unknown, more than `MAX_PARAMETERS` unknowns, or more bytes than allowed.
+    The network is replaced by the linear one at `centre` u₀, (P,); `factor` is F, (P, Q), or a diagonal (P,). None where there
+    is no closed form: other noise than normal, a noise that the network predicts or whose scale depends on another unknown,
+    more than `MAX_PARAMETERS` unknowns, or more bytes than allowed.
     """
     noise = [s for s in layout.in_order if s.latent.is_noise]
     known = len(noise) == 1 and noise[0].stop - noise[0].start == 1 and noise[0].latent.centered
@@ -107,7 +90,7 @@ def normal_function(
 
 
 def _given(factor: torch.Tensor, entry: int | None) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """The factor of the covariance given one entry, how the mean moves with that entry's sd, and the sd."""
+    """The factor of the covariance given one entry, the shift of the mean per sd of that entry, and the sd."""
     still = factor.new_zeros(len(factor))
     if entry is None:
         return factor, still, 0.0
@@ -122,14 +105,9 @@ def _given(factor: torch.Tensor, entry: int | None) -> tuple[torch.Tensor, torch
 
 
 def is_affine(model: BayesianModel, layout: FlatLayout, centre: torch.Tensor, factor: torch.Tensor, x: torch.Tensor) -> bool:
-    """Whether a few rows' outputs are linear in the unknowns as far as draws reach: f(a) + f(b) = f(a + b − u₀) + f(u₀).
+    """Whether a few rows' outputs are linear in the unknowns over the range of draws: f(a) + f(b) = f(a + b − u₀) + f(u₀).
 
-    Args:
-        model: The model.
-        layout: Where each unknown lies in the vector.
-        centre: u₀, (P,).
-        factor: F, (P, Q), or a diagonal (P,).
-        x: Prepared inputs.
+    `centre` is u₀, (P,), and `factor` F, (P, Q), or a diagonal (P,).
     """
     noise = torch.randn(_PAIRS, 2, factor.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(factor)
     steps = noise * factor if factor.dim() == 1 else noise @ factor.mT

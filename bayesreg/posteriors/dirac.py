@@ -1,4 +1,4 @@
-"""All mass on one point: what a regularised fit returns."""
+"""A point mass: the mode that a regularised fit returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bayesreg.posteriors.record import FitRecord
 
 
 class Dirac(AbstractPosterior):
-    """All mass on one point: what a regularised fit returns.
+    """All mass on one point: the mode that a regularised fit returns.
 
     Args:
         model: The model, bound to its training data.

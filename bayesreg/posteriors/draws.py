@@ -1,4 +1,4 @@
-"""Draws that are stored as they came."""
+"""A posterior made of stored draws."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bayesreg.posteriors.record import FitRecord
 
 
 class Draws(AbstractPosterior):
-    """Draws of the unconstrained vector, as a sampler leaves them.
+    """Stored draws of the unconstrained vector, as from a sampler.
 
     Args:
         model: The model, bound to its training data.

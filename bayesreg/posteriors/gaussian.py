@@ -1,4 +1,4 @@
-"""Normal in the unconstrained vector: by a factor of its covariance, or entry by entry."""
+"""A normal distribution of the unconstrained vector: by a factor of its covariance, or entry by entry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.record import FitRecord
 
-_DRAWS = 10_000  # behind moments that have no closed form: their Monte Carlo error is a hundredth of an sd
+_DRAWS = 10_000  # draws for moments without a closed form: their Monte Carlo error is a hundredth of an sd
 
 
 class AbstractNormal(AbstractPosterior):
@@ -90,7 +90,7 @@ class Gaussian(AbstractNormal):
 
     def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws of the unknowns, (S, P), in pairs."""
-        # pairs loc ± step: the mean of a (linearised) network's output then has no Monte Carlo error at all
+        # antithetic pairs loc ± step: the mean of a linearised network's output then has no Monte Carlo error
         if num_samples % 2:
             return self.draw(num_samples, generator)
         half = self.draw(num_samples // 2, generator)
@@ -104,7 +104,7 @@ class Gaussian(AbstractNormal):
             yield self.draw_networks(num_samples, torch.Generator().manual_seed(seed))
         else:
             yield from self._draws(half, seed)
-            yield from (2 * self.loc - block for block in self._draws(half, seed))  # the same numbers once more
+            yield from (2 * self.loc - block for block in self._draws(half, seed))  # both moments from the same draws
 
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry."""

@@ -1,4 +1,4 @@
-"""The posterior that a variational method leaves: a fitted guide."""
+"""The posterior of a variational method: a fitted guide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bayesreg.storage.schema import check_tensors, refuse
 
 
 class Guide(AbstractNormal):
-    """A fitted guide, which stays a Pyro guide: `posterior.guide` goes anywhere Pyro takes one.
+    """A fitted guide, which stays a Pyro guide: `posterior.guide` can be used wherever Pyro takes one.
 
     Args:
         model: The model, bound to its training data.

@@ -1,4 +1,4 @@
-"""Guides over the flat vector, which are Pyro guides with the model's own sites, and the ELBO that reads both flat.
+"""Guides over the flat vector, which are Pyro guides with the model's own sites, and an ELBO evaluated on that vector.
 
 ELBO = E_q[log p(y | θ)] − KL(q ‖ p)   in nats, N rows;   for a Delta guide it is the log-joint: MAP is SVI.
 """
@@ -26,8 +26,8 @@ from bayesreg.priors.values import HALF_LOG_2PI
 class AbstractGuide(nn.Module, abc.ABC):
     """A variational family over u ∈ Rᴾ. Calling it is a Pyro program with one site for each unknown.
 
-    It holds its own parameters and touches Pyro's parameter store only when a person runs it inside `pyro.infer.SVI`;
-    the name there is unique to the instance, so that two guides never share parameters.
+    It holds its own parameters and uses Pyro's parameter store only inside `pyro.infer.SVI`, under a name unique to the
+    instance, so that two guides never share parameters.
 
     Args:
         layout: Where each unknown lies in the vector.
@@ -65,26 +65,16 @@ class AbstractGuide(nn.Module, abc.ABC):
     def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
         """The Pyro distribution of one unknown, in constrained space.
 
-        Args:
-            name: The unknown.
-            values: Values of the unknowns that its scale depends on, where it is searched over that scale.
+        `values` are those of the unknowns that its scale depends on, where it is searched relative to that scale.
         """
 
     def register(self) -> None:
-        """Show the parameters to Pyro, so that `pyro.infer.SVI` optimises them."""
+        """Register the parameters with Pyro, so that `pyro.infer.SVI` optimises them."""
         for name, parameter in self._parameters.items():  # what `pyro.module` does, without walking the module
             pyro.param(f"{self._key}$$${name}", parameter)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """The Pyro program; arguments are the model's and are not used.
-
-        Args:
-            *args: The model's.
-            **kwargs: The model's.
-
-        Returns:
-            The drawn values by site.
-        """
+        """The Pyro program: the drawn values by site; arguments are the model's and are not used."""
         self.register()
         values: dict[str, torch.Tensor] = {}
         for name in self.layout.segments:  # parents first
@@ -177,18 +167,10 @@ class MeanFieldGuide(AbstractGuide):
     def elbo(
         self, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: int, num_particles: int = 1
     ) -> torch.Tensor:
-        """E_q[log-likelihood] from draws minus the KL, which is in closed form wherever the prior has one.
+        """E_q[log-likelihood] from draws minus the KL, a scalar in nats; the KL is in closed form wherever the prior has one.
 
-        Args:
-            log_joint: The model's flat log-joint.
-            x: Prepared inputs (B, ...).
-            y: Prepared targets.
-            num_data: N.
-            num_particles: Draws that are averaged, in one vmapped pass. They come in pairs loc ± scale·ε, which cancels
-                every odd term of the error: on a linear model the gradient of `loc` is then exact.
-
-        Returns:
-            Scalar, in nats.
+        Draws go in one vmapped pass and come in pairs loc ± scale·ε, which cancels every odd term of the error: on a linear
+        model the gradient of `loc` is then exact.
         """
         size = self.layout.size
         noise = torch.randn(num_particles, size, dtype=self.phi.dtype, device=self.phi.device)
@@ -197,18 +179,9 @@ class MeanFieldGuide(AbstractGuide):
     def elbo_at(
         self, phi: torch.Tensor, noise: torch.Tensor, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: Any
     ) -> torch.Tensor:
-        """The same as a pure function of the parameters and of standard normal numbers.
+        """The same as a pure function of `phi`, means and log-sds (2P,), and of standard normal numbers (num_particles, P).
 
-        Args:
-            phi: Means and log-sds, (2P,).
-            noise: (num_particles, P); where there are several, the first half of them counts, with both signs.
-            log_joint: The model's flat log-joint.
-            x: Prepared inputs (B, ...).
-            y: Prepared targets.
-            num_data: N.
-
-        Returns:
-            Scalar, in nats.
+        Of several particles the first half counts, with both signs.
         """
         loc, log_scale = phi.chunk(2)
         scale = log_scale.exp()
@@ -226,18 +199,7 @@ class MeanFieldGuide(AbstractGuide):
     def divergence(
         self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor, log_scale: torch.Tensor, u: torch.Tensor
     ) -> torch.Tensor:
-        """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw.
-
-        Args:
-            log_joint: The model's flat log-joint.
-            loc: Means, (P,).
-            scale: Standard deviations, (P,).
-            log_scale: Their logarithms, (P,).
-            u: A draw, (P,).
-
-        Returns:
-            Scalar.
-        """
+        """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw `u`, (P,)."""
         entropy = log_scale.sum() + (HALF_LOG_2PI + 0.5) * len(loc)
         energy = log_joint.expected_energy(loc, scale, u)
         return energy - log_joint.log_prior_constant - entropy - log_joint.expected_log_jacobian(loc, u)
@@ -279,16 +241,9 @@ class FlatELBO(ELBO):
         self._copy: TrainingCopy | None = None
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Minus the ELBO as a scalar with gradient.
+        """Minus the ELBO as a scalar with gradient, in nats, summed over the data set.
 
-        Args:
-            model: The `pyro_model` of a `BayesianModel`.
-            guide: A guide of this file.
-            *args: x, y and num_data, as for `pyro_model`.
-            **kwargs: The same by name.
-
-        Returns:
-            Scalar, in nats, summed over the data set.
+        `model` is the `pyro_model` of a `BayesianModel`, the other arguments are as for `pyro_model`.
         """
         log_joint = self._read(model, guide)
         x, y, total = _arguments(*args, **kwargs)
@@ -312,7 +267,7 @@ class FlatELBO(ELBO):
         return loss.item()
 
     def _at_a_point(self, model: Any, guide: DeltaGuide, *args: Any, **kwargs: Any) -> float:
-        """The same for a point, by a training copy: the gradient costs what it costs a bare loop."""
+        """The same for a point, by a training copy: the gradient costs as much as in a plain training loop."""
         log_joint = self._read(model, guide)
         x, y, total = _arguments(*args, **kwargs)
         guide.register()

@@ -1,7 +1,7 @@
-"""The posterior that dropout leaves: one point M and a noise on the network, W = M ∘ z(ε).
+"""The posterior of dropout: one point M and random masks on the network, W = M ∘ z(ε).
 
-A draw is a network: one ε for all rows. What the weights' posterior is follows from it: whole columns of a weight that a unit's
-noise multiplies, or single entries.
+A draw is a network: one ε for all rows. The posterior of the weights follows from it: a unit's mask multiplies whole columns
+of a weight, a weight's mask single entries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bayesreg.predictive.mixture import Predictive
 
 
 class NoisyNetwork:
-    """A model's network with its noise as an argument.
+    """A model's network with ε of its masks as an argument.
 
     Args:
         model: The model, bound to its training data.
@@ -36,12 +36,12 @@ class NoisyNetwork:
     Attributes:
         module: A private copy in evaluation mode whose dropout layers are `bayesreg.layers`.
         layers: Those layers, by dotted name.
-        sites: Where they stand.
-        weights: Which layer's noise multiplies a weight, by the weight's name.
+        sites: Their places in the network.
+        weights: The layer whose mask multiplies a weight, by the weight's name.
         size: Entries of one draw's ε.
 
     Raises:
-        ValueError: If a layer's noise is not known, or met twice in a pass.
+        ValueError: If a layer's masks are of an unknown kind, or it is used twice in a pass.
     """
 
     def __init__(self, model: BayesianModel) -> None:
@@ -64,7 +64,7 @@ class NoisyNetwork:
         return sum(shape.numel() for shape in self._row_shapes(batch).values())
 
     def named_by_row(self, noise: torch.Tensor, batch: int) -> dict[str, torch.Tensor]:
-        """A training step's ε, (row_size,), as the layers' buffers: one for each row, or one for all where rows share it."""
+        """A training step's ε, (row_size,), as the layers' buffers: one for each row, or one for all rows that share it."""
         return _parts(noise, self._row_shapes(batch))
 
     def _row_shapes(self, batch: int) -> dict[str, torch.Size]:
@@ -73,7 +73,7 @@ class NoisyNetwork:
         }
 
     def effective(self, values: Mapping[str, torch.Tensor], noise: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The weights of one draw's network, those that differ from the point, by name."""
+        """The weights of one draw's network that differ from the point, by name."""
         found: dict[str, torch.Tensor] = {}
         parts = self.named(noise)
         for weight, name in self.weights.items():
@@ -85,7 +85,7 @@ class NoisyNetwork:
 
 
 def _parts(noise: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
-    """A vector's stretches by name, each in its shape."""
+    """Consecutive parts of a vector by name, each in its shape."""
     parts = noise.split([shape.numel() for shape in shapes.values()])
     return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
@@ -99,7 +99,7 @@ def _fill(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 
 
 class Noisy(AbstractPosterior):
-    """A point times noise, as `MCDropout` leaves it; learned rates and variances are the layers' buffers in `model.module`.
+    """A point times random masks, as `MCDropout` fits it; learned rates and variances are buffers of `model.module`.
 
     Args:
         model: The model, bound to its training data, with what was learned in its module's buffers.
@@ -113,12 +113,12 @@ class Noisy(AbstractPosterior):
         super().__init__(model, record)
         self.loc = loc.detach()
         self.network = self.masks = NoisyNetwork(model)
-        # what a layer says of itself is about these weights
+        # a layer's description of itself uses these weights
         _fill(self.network.module, {**model.constants, **self.layout.unflatten(self.loc)})
 
     @property
     def noises(self) -> dict[str, str]:
-        """What each layer's noise is, in words, by the layer's name."""
+        """The distribution of each layer's mask, in words, by the layer's name."""
         return {name: self.network.layers[name].text for name in self.network.sites}
 
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
@@ -131,7 +131,7 @@ class Noisy(AbstractPosterior):
         return u.detach()
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each weight's mean and standard deviation under its noise, both (P,)."""
+        """Each weight's mean and standard deviation under its mask, both (P,)."""
         values = self.layout.unflatten(self.loc)
         flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
         sd = torch.zeros_like(flat)
@@ -158,8 +158,8 @@ class Noisy(AbstractPosterior):
             num_samples: S, the number of draws that are mixed.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
-            masks: "draw" for one noise for all rows, so that a draw is a function; "row" for one a row, as in training: the
-                same marginal at each row, without what joins rows.
+            masks: "draw" for one mask for all rows, so that a draw is a function; "row" for one a row, as in training: the same
+                marginal at each row, without correlation between rows.
 
         Returns:
             The predictive, in the data's own units.
@@ -184,14 +184,14 @@ class Noisy(AbstractPosterior):
         return self.network.module
 
     def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Each draw's noise ε, (S, Q)."""
+        """Each draw's ε, (S, Q)."""
         return self._noise(num_samples, generator)
 
     def forward_drawn(
         self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """The output with one draw's noise."""
-        noise = self.network.named(made_of) if len(made_of) else {}  # none: the layers draw by themselves, a mask for each row
+        """The output with one draw's masks."""
+        noise = self.network.named(made_of) if len(made_of) else {}  # no ε: the layers draw a mask for each row themselves
         return self.model.forward(self.layout.unflatten(self.loc), x, module, {**noise, **(buffers or {})})
 
     def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
@@ -213,28 +213,17 @@ class Noisy(AbstractPosterior):
 
     @property
     def mode(self) -> Dirac:
-        """The point alone, without its noise: what evaluation mode shows."""
+        """The point without its masks: the network in evaluation mode."""
         return Dirac(self.model, self.record, self.loc)
 
     def sparsity(self, log_alpha: float = PRUNED) -> dict[str, float]:
-        """The share of each sparse layer's weights that are noise alone, by the weight's name.
-
-        Args:
-            log_alpha: From where on a weight is; 3 says that its mean is below a quarter of its sd.
-
-        Returns:
-            Numbers in [0, 1]; empty where no layer has a noise for each weight, as `VariationalDropout` has.
-        """
+        """The share of each sparse layer's weights with log α above `log_alpha`, by the weight's name; 3: mean below sd/4."""
         return {name: float((pruned == 0).double().mean()) for name, pruned in self._pruned(log_alpha)}
 
     def prune(self, log_alpha: float = PRUNED) -> Dirac:
-        """The point with real zeros in place of weights that are noise alone.
+        """A mode that predicts without masks: the point with exact zeros for weights with log α above `log_alpha`.
 
-        Args:
-            log_alpha: As for `sparsity`.
-
-        Returns:
-            A mode that predicts without noise; `compressed` gives it as a plain network.
+        `compressed` gives it as a plain network.
 
         Raises:
             ValueError: If no layer has a noise for each weight.
@@ -242,7 +231,7 @@ class Noisy(AbstractPosterior):
         found = list(self._pruned(log_alpha))
         if not found:
             raise ValueError(
-                "pruning needs weights whose noise is learned one by one, but no layer is a layers.VariationalDropout; wrap "
+                "pruning needs weights with a learned sd each, but no layer is a layers.VariationalDropout; wrap "
                 "the layers to be pruned in it."
             )
         u = self.loc.clone()
@@ -251,14 +240,7 @@ class Noisy(AbstractPosterior):
         return Dirac(self.model, self.record, u)
 
     def compressed(self, log_alpha: float = PRUNED) -> nn.Module:
-        """The pruned network as a plain module in evaluation mode: no noise, real zeros.
-
-        Args:
-            log_alpha: As for `sparsity`.
-
-        Returns:
-            A module of torch's own layers, for inputs in the units that the model works in.
-        """
+        """The pruned network in evaluation mode, of torch's own layers: no masks, exact zeros, inputs in the model's units."""
         module = copied(self.network.module)
         _fill(module, self.layout.unflatten(self.prune(log_alpha).loc))
         if isinstance(module, AbstractNoise):

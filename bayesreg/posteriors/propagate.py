@@ -1,8 +1,8 @@
 """Draws of weights to draws of outputs, within a bound on memory.
 
-Draws are made and used in blocks; what is stored of them is the output. Two ways through the network: a loop over draws, one
-forward pass each, which wins for many rows; or draws vmapped in chunks, which wins for few. Which one is taken follows from the
-sizes; the answer is the same.
+Draws are made and used in blocks; only their outputs are stored. There are two ways through the network: a loop over draws, one
+forward pass each, which wins for many rows; or draws vmapped in chunks, which wins for few. The choice follows from the sizes;
+the answer is the same.
 """
 
 from __future__ import annotations
@@ -39,22 +39,11 @@ def mixture(
     linearize_at: torch.Tensor | None = None,
     max_memory: int = MAX_MEMORY,
 ) -> Predictive:
-    """The predictive of draws that come in blocks, of which outputs and noise alone are kept.
+    """The predictive, in the data's own units, of draws that come in blocks; only outputs and noise are kept.
 
-    Args:
-        model: The model.
-        layout: Where each unknown lies in the vector.
-        draws: What each draw's network is made of, in blocks.
-        count: S.
-        x: Prepared inputs.
-        probe: One draw.
-        forward: As for `outputs`; that of a draw of the unknowns when None.
-        unknowns: From a block to its unknowns, (s, P), where the networks are made of something else.
-        linearize_at: Where the network is linearised, or None.
-        max_memory: Bytes that the outputs may take.
-
-    Returns:
-        The predictive, in the data's own units.
+    A draw is the parameters of its network; `unknowns` gives the unknowns (s, P) of a block where these differ. `forward` is as
+    for `outputs`, or runs a draw of the unknowns when None. `probe` is one draw. With `linearize_at` the network is linearised
+    there.
     """
     noises: list[dict[str, torch.Tensor]] = []
 
@@ -83,20 +72,11 @@ def outputs(
     linearize_at: torch.Tensor | None = None,
     max_memory: int = MAX_MEMORY,
 ) -> torch.Tensor:
-    """The network's output at every row for every draw, in the units that the model works in.
+    """The network's output at every row for every draw, (S, N) or (S, N, K), detached, in the units that the model works in.
 
-    Args:
-        behaviour: What the network stands.
-        forward: From what one draw's network is made of and inputs to outputs.
-        draws: What each draw's network is made of, in blocks (s, ...).
-        count: S, draws in all blocks.
-        x: Prepared inputs, (N, ...).
-        probe: One draw, which shows the size of an output before any is made.
-        linearize_at: If given, (P,): the output is f(x; u₀) + J(x; u₀)(u − u₀) instead of f(x; u).
-        max_memory: Bytes that the result may take.
-
-    Returns:
-        (S, N) or (S, N, K), detached.
+    `forward` maps the parameters of one draw's network, and inputs, to outputs. Draws come in blocks (s, ...), `count` in all;
+    `probe` is one draw, which shows the size of an output before any is made. With `linearize_at`, (P,), the output is f(x; u₀)
+    + J(x; u₀)(u − u₀).
 
     Raises:
         ValueError: If the result would be larger than `max_memory`, or than the machine allows.
@@ -142,7 +122,7 @@ def _fill_one_by_one(f: Forward, u: torch.Tensor, x: torch.Tensor, result: torch
 def _fill_linear(
     behaviour: Behaviour, f: Forward, u: torch.Tensor, x: torch.Tensor, centre: torch.Tensor, result: torch.Tensor
 ) -> None:
-    """By the Jacobian of a block of rows: backward passes for its outputs, and not a forward one for each draw."""
+    """By the Jacobian of a block of rows: backward passes for its outputs instead of a forward pass for each draw."""
     steps = (u - centre).mT
     for rows, base, slopes in jacobians(behaviour, f, centre, x):
         moved = (slopes.reshape(-1, len(centre)) @ steps).mT

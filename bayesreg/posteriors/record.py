@@ -1,4 +1,4 @@
-"""What a fit says about itself: how it went, whether it can be believed, and by which method it came."""
+"""The record of a fit: its history, its certificate, and the method that made it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bayesreg.storage.schema import built
 
 @dataclasses.dataclass(frozen=True)
 class Refreshed:
-    """Statistics of batch normalisation that were taken anew.
+    """Statistics of batch normalisation that were recomputed after the fit.
 
     Attributes:
-        num_rows: Of the inputs that they were taken from.
+        num_rows: Rows of the inputs that they come from.
         batch_size: Rows of one random batch for each draw; None for all of them.
         at_mode: True for one set, at the mode; False for one a draw.
 
@@ -32,7 +32,7 @@ class Refreshed:
 
     @property
     def of_a_draw(self) -> str:
-        """What one draw takes, in words."""
+        """The statistics of one draw, in words."""
         if self.at_mode:
             return f"the statistics of {self.num_rows:,} rows"
         if self.batch_size is None:
@@ -49,7 +49,7 @@ class Refreshed:
 
 @dataclasses.dataclass(frozen=True)
 class FitRecord:
-    """What a method says about its fit, whatever the answer's class.
+    """A method's record of its fit, whatever the posterior's class.
 
     Attributes:
         method: The method's name, "map".
@@ -60,8 +60,8 @@ class FitRecord:
         space: "constrained" or "unconstrained", the space in which a mode was taken; None where there is no mode.
         log_evidence: log p(y | x) in nats, in the data's own units, where the method knows it.
         batch_statistics: By which statistics batch normalisation predicts, where they are not its running averages.
-        training_rmse: By how much the predicted mean misses the training targets, output by output, from a few hundred rows;
-            only where the noise scale is learned, for which it is the first thing to compare with.
+        training_rmse: RMSE of the predicted mean on a few hundred training rows, for each output; only where the noise scale is
+            learned, to be compared with it.
     """
 
     method: str
@@ -81,6 +81,6 @@ class FitRecord:
 
 
 def stopped(method: str, seed: int, history: History, failure: FitError, space: str | None = None) -> FitRecord:
-    """The record of a fit that could not go on."""
+    """The record of a fit that stopped with an error."""
     certificate = Certificate(Finding.FAILED, failure=Failure(str(failure), failure.step))
     return FitRecord(method, seed, history, certificate, 0.0, space)

@@ -1,9 +1,9 @@
-"""Draws that carry statistics of their own for batch normalisation: a function of each draw's weights, or of a random batch.
+"""Draws with their own statistics for batch normalisation: a function of each draw's weights, or of a random batch.
 
     f_s(x) = f(x; w_s, m(w_s), v(w_s)),      m, v over all training rows, or over one random batch of them for each draw s
 
-Over all rows a draw is the network that training in full batches means by w_s. Over one batch each, at a single point, what
-varies from draw to draw is the noise that training in mini-batches had: Monte Carlo batch normalisation.
+Over all rows a draw is the network with weights w_s as full-batch training defines it. With one batch each, at a single point,
+the draws vary as the network did in mini-batch training: Monte Carlo batch normalisation.
 
 References:
     Maddox et al. (2019), A simple baseline for Bayesian uncertainty in deep learning (refreshing for each draw).
@@ -39,13 +39,13 @@ _TOGETHER = 20_000  # rows × draws that go through the network at once
 class WithStatistics(AbstractPosterior):
     """Stored draws of a posterior's networks, each with batch normalisation's statistics of its own.
 
-    What else the posterior can do (a guide's `guide`, dropout's `sparsity` and `prune`) `base` can. `sample` draws unknowns
-    anew.
+    Other methods of the posterior (a guide's `guide`, dropout's `sparsity` and `prune`) are those of `base`. `sample` draws
+    unknowns anew.
 
     Args:
-        base: The posterior that they are drawn from; unknowns, their means and their sds are its own.
+        base: The posterior that they are drawn from, with its unknowns, means and sds.
         record: Its record, which says which statistics these are.
-        made_of: What each draw's network is made of, (S, Q).
+        made_of: The parameters of each draw's network, (S, Q).
         found: Each draw's statistics, (S, V): `names` side by side.
 
     Attributes:
@@ -106,7 +106,7 @@ class WithStatistics(AbstractPosterior):
         count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
         inputs = self.model.prepare(x)
 
-        # numbers of draws, so that what they are made of is not copied once more
+        # indices of draws, so that their parameters are not copied again
         def forward(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
             return self.base.forward_drawn(self.made_of[draw], rows, own(self._module), _split(self.found[draw], self.shapes))
 
@@ -146,11 +146,11 @@ def refresh_batchnorm(
     seed: int = 0,
     max_memory: int = MAX_MEMORY,
 ) -> AbstractPosterior:
-    """The same posterior with batch normalisation's statistics taken anew over training inputs, by each draw for itself.
+    """The same posterior with batch normalisation's statistics recomputed over training inputs, for each draw.
 
     Args:
         posterior: A fit of a network with batch normalisation. A mode, or a Laplace approximation (whose network is linearised
-            at one point), takes one set over all rows.
+            at one point), gets one set over all rows.
         X: Training inputs (N, ...), as for `fit`, in the data's own units; a `Dataset` or `DataLoader` of pairs too.
         batch_size: None for the statistics of all rows; B for those of B random rows, without replacement, at each draw.
         num_draws: S, how many draws are stored with their statistics; one pass over the rows for each.
@@ -158,7 +158,7 @@ def refresh_batchnorm(
         max_memory: Bytes that the stored draws may take.
 
     Returns:
-        A new posterior of the same unknowns; `batch_statistics` says what it predicts by.
+        A new posterior of the same unknowns; `batch_statistics` says which statistics it uses.
 
     Raises:
         ValueError: If the network has no batch normalisation, X does not fit, `batch_size` is not within 2 … N, or the draws do
@@ -183,7 +183,7 @@ def refresh_batchnorm(
         raise ValueError(
             f"refreshing needs a network with batch normalisation, but {why}; predict with the posterior as it is."
         )
-    with drawing(_check.seed(seed)):  # a loader draws where its own numbers begin
+    with drawing(_check.seed(seed)):  # a loader draws the seed of its own random numbers
         x = base.model.prepare(X)
     return with_statistics(base, x, batch_size=batch_size, num_draws=num_draws, seed=seed, max_memory=max_memory)
 
@@ -224,13 +224,7 @@ def with_statistics(
 
 
 def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = MAX_MEMORY) -> None:
-    """Refuse more stored draws than fit.
-
-    Args:
-        model: Whose batch normalisation has statistics.
-        num_draws: S.
-        size: Q, numbers that a draw's network is made of beside them.
-        max_memory: Bytes.
+    """Refuse more stored draws than fit into `max_memory` bytes; `size` is Q, the numbers of a draw besides its statistics.
 
     Raises:
         ValueError: If they do not fit.
@@ -245,10 +239,10 @@ def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory
 
 
 def _recorded(base: AbstractPosterior, found: Refreshed) -> FitRecord:
-    """The fit's record with other statistics; what it notes about those before is no longer so."""
+    """The fit's record for other statistics; notes about the earlier ones are removed."""
     notes = []
     if base.history.of_statistics and isinstance(base, Gaussian):
-        notes.append("batch normalisation: the curvature is that of the running averages that the mode's training left.")
+        notes.append("batch normalisation: the curvature uses the running averages from the mode's training.")
     history = dataclasses.replace(base.history, of_statistics=notes)
     return dataclasses.replace(base.record, batch_statistics=found, history=history)
 
@@ -293,5 +287,5 @@ def _statistics_of(
 
 
 def _split(flat: torch.Tensor, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-    """Statistics side by side in the last axis, by name."""
+    """Statistics that are concatenated in the last axis, by name."""
     return dict(zip(shapes, flat.split([shape.numel() for shape in shapes.values()], -1), strict=True))

@@ -1,4 +1,4 @@
-"""A posterior from what was stored of it, checked before it is believed."""
+"""A posterior from its stored state, which is checked first."""
 
 from __future__ import annotations
 
@@ -12,16 +12,7 @@ from bayesreg.storage.schema import check_fields, check_tensors, refuse
 
 
 def restored(model: BayesianModel, kind: str, record: dict[str, Any], state: dict[str, Any]) -> AbstractPosterior:
-    """A posterior from what was stored of it.
-
-    Args:
-        model: Its model.
-        kind: Name of its class.
-        record: Its record, as `dataclasses.asdict` gave it.
-        state: As its `state` gave it.
-
-    Returns:
-        The posterior.
+    """A posterior of the class `kind` from its record and its `state` as they were stored.
 
     Raises:
         ValueError: If any of it is not what such a posterior has.

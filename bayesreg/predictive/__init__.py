@@ -1,4 +1,4 @@
-"""Draws of p(y | x, data), read exactly and not by sampling."""
+"""The predictive distribution p(y | x, data), evaluated as a mixture and not by sampling y."""
 
 from bayesreg.predictive.mixture import Predictive, tails
 from bayesreg.predictive.normal_function import NormalFunction

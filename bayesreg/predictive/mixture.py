@@ -1,9 +1,9 @@
-"""The predictive distribution p(y | x, data): a mixture with one component a draw, read exactly and not by sampling.
+"""The predictive distribution p(y | x, data): a mixture with one component a draw, evaluated exactly and not by sampling y.
 
     p(y | x, data) = (1/S) Σₛ p(y | x, θₛ)
 
-A mode is the same thing with S = 1. Where the function's values are normal the integral over θ is known, and the draws are
-there for what is joint over rows. Everything is in the data's own units.
+A mode is the case S = 1. Where the function's values are normal the integral over θ is known, and draws serve only for what is
+joint over rows. Everything is in the data's own units.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Predictive:
                      aleatoric       epistemic
 
     Args:
-        likelihood: What is assumed about the noise; it says how a component is made from an output.
-        output: What the forward map gave for each draw, in the data's own units: (S, N) or (S, N, K). For `Bernoulli`
+        likelihood: What is assumed about the noise; it makes a component from an output.
+        output: The network's output for each draw, in the data's own units: (S, N) or (S, N, K). For `Bernoulli`
             and `Categorical` these are logits; for `HeteroscedasticGaussian` locations and log noise scales, (S, N, 2K).
         noise: The likelihood's own latents for each draw, name to a tensor that broadcasts against `output`, for
             example {"noise_scale": (S, 1)}; None when there are none.
         function: The same distribution row by row without Monte Carlo error, where the function's values are normal:
-            everything but `sample` is then read off it, and `output` are draws of the same function.
+            everything but `sample` then uses it, and `output` are draws of the same function.
 
     Attributes:
         likelihood: As given.
@@ -126,14 +126,14 @@ class Predictive:
 
     @cached_property
     def aleatoric_variance(self) -> torch.Tensor:
-        """E[Var(y | x, θ)], the noise that more data would not take away, in the shape of `mean`."""
+        """E[Var(y | x, θ)], the noise, which more data would not reduce, in the shape of `mean`."""
         if self.function is not None:
             return self.function.aleatoric_variance.to(self.output)
         return self._by_rows(lambda part: part.likelihood.variance(part.output, **part.noise).mean(0))
 
     @cached_property
     def epistemic_variance(self) -> torch.Tensor:
-        """Var(E[y | x, θ]), what is not known about the function, in the shape of `mean`; zero for a mode."""
+        """Var(E[y | x, θ]), the uncertainty about the function, in the shape of `mean`; zero for a mode."""
         if self.function is not None:
             return self.function.epistemic_variance.to(self.output)
         # about the mean, and not E[μ²] − E[μ]²: that one cancels when the mean is large beside the spread
@@ -319,7 +319,7 @@ class Predictive:
         """Blocks of rows, each a predictive of its own that shares memory, so that temporaries stay small.
 
         Args:
-            width: Entries that the computation holds for each row and output when that is more than S.
+            width: Entries that the computation needs for each row and output, where more than S.
 
         Yields:
             The rows, and their predictive.
@@ -346,7 +346,7 @@ class Predictive:
         return f"Predictive({self.kind}, S={self.num_samples}, N={self.num_rows}{outputs})"
 
     def _with(self, output: torch.Tensor, noise: dict[str, torch.Tensor], function: NormalFunction | None) -> Predictive:
-        part = object.__new__(Predictive)  # without the checks: its numbers passed them when the whole was made
+        part = object.__new__(Predictive)  # without the checks, which the whole has passed
         part.likelihood, part.output, part.noise, part.function = self.likelihood, output, noise, function
         return part
 
@@ -373,7 +373,7 @@ class Predictive:
         return self.likelihood.cdf(self.output, y, **self.noise).mean(0)
 
     def _quantiles(self, wanted: Sequence[float]) -> torch.Tensor:
-        # in double: where the density is low, single precision of the CDF would be a coarse grid of y
+        # in double: where the density is low, a float32 CDF resolves y only coarsely
         noise = {name: value.double() for name, value in self.noise.items()}
         double = self._with(self.output.double(), noise, self.function)
         if self.likelihood.discrete:
@@ -421,12 +421,6 @@ class Predictive:
 
 def tails(level: float) -> tuple[float, float]:
     """The two probabilities that bound a central interval: (1 − level)/2 and (1 + level)/2.
-
-    Args:
-        level: Probability inside, in (0, 1).
-
-    Returns:
-        Lower and upper probability.
 
     Raises:
         ValueError: If the level is not in (0, 1).

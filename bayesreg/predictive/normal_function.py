@@ -2,7 +2,7 @@
 
     p(y | x, data) = Σⱼ wⱼ N(y; locⱼ, covariance + noiseⱼ²)
 
-One component where the noise's scale is known; the nodes of a Gauss–Hermite rule over it where it is not.
+There is one component where the noise scale is known, else one for each node of a Gauss–Hermite rule over it.
 """
 
 from __future__ import annotations
@@ -71,27 +71,13 @@ class NormalFunction:
         return torch.distributions.Normal(self.loc, (self._variance + self.noise.square()).sqrt(), validate_args=False)
 
     def cdf(self, y: torch.Tensor) -> torch.Tensor:
-        """F(y), entry by entry.
-
-        Args:
-            y: (N,) or (N, K).
-
-        Returns:
-            In the shape of y.
-        """
+        """F(y), entry by entry, in the shape of y."""
         normals = self.normals
         each = 0.5 * torch.erfc((normals.loc - y) / (math.sqrt(2) * normals.scale))  # keeps its digits in the lower tail
         return (self._each * each).sum(0)
 
     def log_prob(self, y: torch.Tensor) -> torch.Tensor:
-        """Log density of each row, joint over its K outputs.
-
-        Args:
-            y: (N,) or (N, K).
-
-        Returns:
-            (N,).
-        """
+        """Log density of each row, (N,), joint over its K outputs."""
         if self.loc.dim() == 2:
             each = self.normals.log_prob(y)
         else:
@@ -100,39 +86,22 @@ class NormalFunction:
         return torch.logsumexp(each + self.weight.log()[:, None], 0)
 
     def rows(self, index: Any) -> NormalFunction:
-        """The same for some rows.
-
-        Args:
-            index: Row numbers or a slice.
-        """
+        """The same for some rows, by numbers or a slice."""
         return replace(self, loc=self.loc[:, index], covariance=self.covariance[index])
 
     def in_units(self, mean: torch.Tensor, width: torch.Tensor) -> NormalFunction:
-        """The distribution of mean + width · y.
-
-        Args:
-            mean: A number, or (K,).
-            width: A number > 0, or (K,).
-        """
+        """The distribution of mean + width · y, with numbers or (K,) tensors, width > 0."""
         mean, width = mean.to(self.loc), width.to(self.loc)
         squares = width.square() if self.loc.dim() == 2 else width[..., :, None] * width[..., None, :]
         return replace(self, loc=mean + width * self.loc, covariance=squares * self.covariance, noise=width * self.noise)
 
 
 def crps_of_normals(y: torch.Tensor, normals: torch.distributions.Normal, weight: torch.Tensor) -> torch.Tensor:
-    """Continuous ranked probability score of a mixture of normals, in closed form.
+    """Continuous ranked probability score of a mixture of normals (J, ...), in closed form, in the shape of y.
 
     With A(μ, σ) = E|N(μ, σ²)| = 2σ φ(μ/σ) + μ (2Φ(μ/σ) − 1):
 
         Σⱼ wⱼ A(y − mⱼ, sⱼ)  −  ½ Σⱼₖ wⱼ wₖ A(mⱼ − mₖ, √(sⱼ² + sₖ²))
-
-    Args:
-        y: In the shape of a component.
-        normals: Components on the first axis, (J, ...).
-        weight: (J,), with sum one.
-
-    Returns:
-        In the shape of y.
 
     References:
         Grimit, Gneiting, Berrocal and Johnson (2006), The continuous ranked probability score for circular variables and its

@@ -15,16 +15,8 @@ def root(
 ) -> torch.Tensor:
     """Entry-wise root of an increasing function between lower and upper, to `tolerance` or the last bit (Chandrupatla).
 
-    Inverse quadratic interpolation through the last three points where these lie well enough, halving where not.
-
-    Args:
-        function: Of a tensor, entry by entry.
-        lower: Where it is below zero.
-        upper: Where it is above.
-        tolerance: Of the root, in its units.
-
-    Returns:
-        In the shape of `lower`.
+    The function must be below zero at `lower` and above it at `upper`. Inverse quadratic interpolation through the last three
+    points where these suit it, bisection where not.
 
     >>> round(float(root(lambda x: x**3 - 8, torch.zeros(1), torch.full((1,), 9.0), torch.tensor([1e-6]))), 4)
     2.0

@@ -1,4 +1,4 @@
-"""What may be assumed about one tensor. Every class here is a regulariser under its Bayesian name."""
+"""Priors of one tensor. Every class here is a regulariser under its Bayesian name."""
 
 from __future__ import annotations
 
@@ -152,5 +152,5 @@ _catalog.load_files(__name__, __path__)
 
 
 def __getattr__(name: str) -> Any:
-    """A prior from a file that is not named above."""
+    """A prior from a file that is not imported above."""
     return _catalog.named(__name__, AbstractPrior, name)

@@ -1,9 +1,9 @@
-"""A prior says what is assumed about one tensor; `penalty` is the regulariser it is, `log_prob` the density.
+"""Base classes of priors on one tensor: `penalty` is the regulariser, `log_prob` the density.
 
     log p(w) = log_normaliser(shape) − penalty(w),      penalty(w) = log p(mode) − log p(w)
 
 Two kinds: under an elementwise prior the entries are independent, log p(w) = Σᵢ log_constant − energy(wᵢ); under a tensor
-prior they depend on each other. A new prior is one frozen dataclass that writes this mathematics; checks, shapes, batching
+prior they depend on each other. A new prior is one frozen dataclass with this mathematics; checks, shapes, batching
 over tensors, draws as a Pyro distribution, the text form and the registry come from here.
 """
 
@@ -31,19 +31,20 @@ class AbstractPrior(abc.ABC):
     """What is assumed about one tensor, before any data.
 
     Attributes:
-        tag: A name that several priors may share, so that a question can be asked of all of them together
-            (`model.log_prior_by_tag`); None for the tensor's own name.
+        tag: A name that several priors may share, under which `model.log_prior_by_tag` sums them; None for the tensor's own
+            name.
         regulariser: What practitioners call the penalty ("L2, ridge, weight decay").
-        support: The set on which the density lives, a torch constraint of scalars.
+        support: The support of the density, a torch constraint of scalars.
         proper: False where the density does not integrate to one; such a prior has no draws.
         smooth: True where the log-density is twice differentiable inside the support.
-        bounded: False where the density has a pole; such a prior has no mode, and its penalty no zero to start from.
+        bounded: False where the density has a pole; such a prior has no mode, and its penalty no minimum.
         convex: True where the penalty is a convex function, so that with a linear-Gaussian model a mode is the mode.
         separable_prox: True where `prox` takes a step length for each entry, a diagonal metric.
         flat: True where the penalty is zero everywhere.
-        certain: True for a point mass: the tensor is no unknown, and has the value `mode`.
-        shrinks_groups: True where the penalty is Σ ‖group‖/scale over groups `per` axis, so that `prox` shortens each group.
-        safe_in_single: True where no step of the energy leaves float32's range unless its value does: float32 is kept.
+        certain: True for a point mass: the tensor is no unknown; its value is `mode`.
+        shrinks_groups: True where the penalty is Σ ‖group‖/scale over groups `per` axis, so that `prox` shrinks each group's
+            norm.
+        safe_in_single: True where the energy overflows float32 only if its value does, so that float32 is kept.
     """
 
     tag: str | None = None
@@ -81,7 +82,7 @@ class AbstractPrior(abc.ABC):
         """
 
     def resolve(self, shape: Shape) -> AbstractPrior:
-        """The same prior with every number worked out for a tensor of this shape.
+        """The same prior with every number computed for a tensor of this shape.
 
         Args:
             shape: The tensor's shape.
@@ -95,7 +96,7 @@ class AbstractPrior(abc.ABC):
         return self
 
     def at(self, shape: Shape) -> AbstractPrior:
-        """What `resolve` gives, refused where a number is still open because data or another unknown decide it."""
+        """The result of `resolve`, refused where a number still depends on data or on another unknown."""
         return self.resolve(shape)
 
     @property
@@ -104,7 +105,7 @@ class AbstractPrior(abc.ABC):
         return 0.0
 
     def simplified(self) -> AbstractPrior:
-        """The same density as an object of its best-known class; this one where there is no other."""
+        """The same density as an object of its best-known class; this object where there is no other."""
         return self
 
     @property
@@ -114,7 +115,7 @@ class AbstractPrior(abc.ABC):
 
     @property
     def path_scale(self) -> Any:
-        """The number, as it was written, that says how strong the penalty is; None where there is none."""
+        """The scale that sets the strength of the penalty, as it was written; None where there is none."""
         return None
 
     def with_path_scale(self, scale: float) -> AbstractPrior:
@@ -222,7 +223,7 @@ class AbstractPrior(abc.ABC):
             The prior.
 
         Raises:
-            ValueError: If this kind of prior is not settled by an interval, or the numbers do not fit it.
+            ValueError: If an interval does not determine this kind of prior, or the numbers do not fit it.
         """
         raise ValueError(
             f"{cls.__name__} must be given by its own numbers, but an interval came, which does not settle them; take one of "
@@ -249,7 +250,7 @@ class AbstractPrior(abc.ABC):
 class AbstractElementwisePrior(AbstractPrior):
     """A prior under which the entries of the tensor are independent.
 
-    A subclass is a frozen dataclass whose fields are numbers, and writes only mathematics: `energy`, `log_constant`, a text,
+    A subclass is a frozen dataclass whose fields are numbers, and defines only mathematics: `energy`, `log_constant`, a text,
     and `_element` (a stock Pyro distribution of one entry) or `draw`.
     """
 
@@ -260,7 +261,7 @@ class AbstractElementwisePrior(AbstractPrior):
         """−log density of each entry up to a constant, zero at the mode; same shape as `value`."""
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
-        """The derivative of `energy` at each entry; a class may say it in one operation, for the training loop."""
+        """The derivative of `energy` at each entry; a class may define it in one operation, for the training loop."""
         with torch.enable_grad():
             value = value.detach().requires_grad_()
             return torch.autograd.grad(self.energy(value).sum(), value)[0]
@@ -271,11 +272,7 @@ class AbstractElementwisePrior(AbstractPrior):
         """The number such that log density = log_constant − energy, a float (a tensor when scales are tensors)."""
 
     def _element(self, options: dict[str, Any]) -> Any:
-        """The Pyro distribution of one entry, or None where Pyro has none and `draw` says how to draw.
-
-        Args:
-            options: Keywords for `torch.tensor`, dtype and device.
-        """
+        """The Pyro distribution of one entry, with dtype and device; None where Pyro has none and `draw` is overridden."""
         return None
 
     def _distribution(self, shape: torch.Size, options: dict[str, Any]) -> Any:
@@ -294,18 +291,11 @@ class AbstractElementwisePrior(AbstractPrior):
         return None
 
     def expected_slopes(self, loc: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The derivatives of `expected_energy` in loc and scale, where a class says them for the training loop; else None."""
+        """The derivatives of `expected_energy` in loc and scale, where a class has them for the training loop; else None."""
         return None
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
-        """The regulariser, log p(mode) − log p(value).
-
-        Args:
-            value: Tensor of the parameter's whole shape.
-
-        Returns:
-            Scalar, in nats, summed over entries; zero at the mode.
-        """
+        """The regulariser, log p(mode) − log p(value), a scalar in nats, summed over entries; zero at the mode."""
         prior: Any = self.at(value.shape)
         x = value if self.safe_in_single else wide(value)
         # NaN is neither inside a support nor outside
@@ -363,24 +353,17 @@ def fields_of(prior: AbstractPrior) -> list[dataclasses.Field[Any]]:
 
 
 def stack(priors: Sequence[AbstractElementwisePrior], shapes: Sequence[Shape], like: torch.Tensor) -> Any:
-    """One prior over many tensors laid end to end: each number becomes a vector with one entry an element.
+    """One prior over many tensors laid end to end, from resolved priors of one class: each number becomes a vector.
 
-    This is what makes the flat log-prior one expression for each class instead of one for each tensor.
-
-    Args:
-        priors: Resolved priors of one class.
-        shapes: Shape of each tensor.
-        like: A tensor with the dtype and device wanted.
-
-    Returns:
-        An instance of the same class whose `energy` takes a vector with all entries.
+    Its `energy` takes a vector with all entries. So the flat log-prior is one expression for each class instead of one for each
+    tensor. `shapes` are those of the tensors; dtype and device are those of `like`.
     """
     made = {}
     for field in dataclasses.fields(priors[0]):
         values = [getattr(prior, field.name) for prior in priors]
         same = all(value is values[0] or _same(value, values[0]) for value in values)
         plain = not isinstance(values[0], torch.Tensor)
-        if field.name == "tag" or (same and plain):  # a common number stays one: it costs less, and zero is skipped
+        if field.name == "tag" or (same and plain):  # a common number stays a number: it costs less, and zero is skipped
             made[field.name] = values[0]
         else:
             made[field.name] = torch.cat(
@@ -393,22 +376,14 @@ def stack(priors: Sequence[AbstractElementwisePrior], shapes: Sequence[Shape], l
 
 
 def stackable(prior: AbstractPrior) -> bool:
-    """True where `stack` can lay the prior end to end with others of its class: all it holds are numbers and texts."""
+    """True where `stack` can join the prior with others of its class: its fields are numbers and texts."""
     return isinstance(prior, AbstractElementwisePrior) and not any(
         isinstance(getattr(prior, field.name), (AbstractPrior, tuple)) for field in dataclasses.fields(prior)
     )
 
 
 def replaced(prior: AbstractPrior, **values: Any) -> Any:
-    """A copy of the prior with other values in its fields, tensors among them; nothing is checked.
-
-    Args:
-        prior: What is copied.
-        **values: Field to value; the other fields stay.
-
-    Returns:
-        A prior of the same class.
-    """
+    """A copy of the prior with other values in some fields, tensors among them; nothing is checked."""
     made = object.__new__(type(prior))
     for field in dataclasses.fields(prior):
         object.__setattr__(made, field.name, values.get(field.name, getattr(prior, field.name)))

@@ -1,4 +1,4 @@
-"""Densities on the line: flat, fixed, normal (L2), Laplace (L1), and the elastic net between the last two."""
+"""Densities on the real line: flat, fixed, normal (L2), Laplace (L1), and the elastic net, a product of the last two."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Flat(AbstractElementwisePrior):
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """Zero for each entry."""
-        return 0.0 * value  # not zeros: the answer must have a gradient, if a zero one
+        return 0.0 * value  # not new zeros: the result must have a gradient, though it is zero
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """Zero for each entry."""
@@ -90,7 +90,7 @@ class Fixed(AbstractElementwisePrior):
     As a regulariser: an equality constraint, an infinite penalty. The tensor is no unknown of the model at all.
 
     Args:
-        value: What every entry is.
+        value: The value of every entry.
 
     Raises:
         ValueError: If value is not finite.
@@ -172,7 +172,7 @@ class Normal(AbstractNormalTools, AbstractScaledElementwisePrior):
     convex: ClassVar[bool] = True
 
     def check(self) -> None:
-        """Refuse a scale that is no scale or a loc that is not finite."""
+        """Refuse an invalid scale or a loc that is not finite."""
         super().check()
         _check.finite("loc", self.loc)
 
@@ -183,7 +183,7 @@ class Normal(AbstractNormalTools, AbstractScaledElementwisePrior):
 
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """(w − loc)²/(2 scale²) for each entry."""
-        return 0.5 * (_centred(value, self.loc) / self.scale).square()  # a square of the scale may leave float32's range
+        return 0.5 * (_centred(value, self.loc) / self.scale).square()  # the square of the scale may leave float32's range
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """(w − loc)/scale²."""
@@ -273,7 +273,7 @@ class Laplace(AbstractLaplaceTools, AbstractScaledElementwisePrior):
     smooth: ClassVar[bool] = False
 
     def check(self) -> None:
-        """Refuse a scale that is no scale or a loc that is not finite."""
+        """Refuse an invalid scale or a loc that is not finite."""
         super().check()
         _check.finite("loc", self.loc)
 
@@ -437,14 +437,6 @@ class ElasticNet(AbstractElasticNetTools, AbstractElementwisePrior):
 
 
 def folded_mean(loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """E|w| for w ~ N(loc, scale²): scale √(2/π) exp(−loc²/2scale²) + loc erf(loc/√2 scale).
-
-    Args:
-        loc: Any shape.
-        scale: Same shape.
-
-    Returns:
-        Same shape.
-    """
+    """E|w| for w ~ N(loc, scale²): scale √(2/π) exp(−loc²/2scale²) + loc erf(loc/√2 scale), in the shape of both."""
     ratio = loc / (scale * math.sqrt(2))
     return scale * math.sqrt(2 / math.pi) * (-ratio.square()).exp() + loc * ratio.erf()

@@ -1,4 +1,4 @@
-"""Any prior as a Pyro distribution over its whole tensor, where Pyro has none of its own."""
+"""A Pyro distribution over the whole tensor for a prior, where Pyro has none of its own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class PriorDistribution(TorchDistribution):
-    """The prior's own density and draws, with the tensor as one event.
+    """A prior's density and draws, with the tensor as one event.
 
     Args:
-        prior: What is wrapped, with every number worked out.
+        prior: The prior, with every number computed.
         shape: The tensor's shape, which becomes the event shape.
         options: dtype and device of the draws.
         batch_shape: Shape of independent copies.
@@ -38,39 +38,18 @@ class PriorDistribution(TorchDistribution):
         return constraints.independent(self.prior.support, len(self.event_shape))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> PriorDistribution:
-        """Independent copies.
-
-        Args:
-            batch_shape: Their shape.
-            _instance: Not used.
-
-        Returns:
-            The distribution of all of them.
-        """
+        """Independent copies in a batch of this shape."""
         return PriorDistribution(self.prior, self.event_shape, self.options, batch_shape)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Log-density of each event, in the batch's shape.
-
-        Args:
-            value: Batch and event axes.
-
-        Returns:
-            Nats.
-        """
+        """Log-density of each event in nats, in the batch's shape."""
         batch = value.shape[: value.dim() - len(self.event_shape)]
         if not batch:
             return self.prior.log_prob(value)
         return torch.vmap(self.prior.log_prob)(value.reshape(-1, *self.event_shape)).reshape(batch)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> torch.Tensor:
-        """Draws from torch's global generator.
-
-        Args:
-            sample_shape: Leading axes.
-
-        Returns:
-            Sample, batch and event axes.
+        """Draws from torch's global generator: sample, batch and event axes.
 
         Raises:
             ValueError: If the prior is improper and has no draws.

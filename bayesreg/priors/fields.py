@@ -1,4 +1,4 @@
-"""Priors on a field: neighbours along an axis are alike (smooth), or alike but for a few jumps (total variation).
+"""Priors on a field: neighbours along an axis are alike (smooth), or alike except for a few jumps (total variation).
 
 Smooth           Σ |Δᵏ w|² / (2 scale²)        TotalVariation   Σ |Δ w| / scale        over all axes of the field
 """
@@ -23,16 +23,16 @@ from bayesreg.priors.values import HALF_LOG_2PI, log, wide
 
 @dataclass(frozen=True, repr=False)
 class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
-    """A prior on differences of neighbours. The whole tensor is one field, or each row or column is one of its own."""
+    """A prior on differences of neighbours. The whole tensor is one field, or each row or each column is one."""
 
     def check(self) -> None:
-        """Refuse a scale that is no scale, and a kind of field that there is not."""
+        """Refuse an invalid scale or an unknown kind of field."""
         super().check()
         _check.one_of("per", self.grouping, GROUPS)
 
     @property
     def grouping(self) -> str:
-        """What shares a group or a field: `per`."""
+        """The field `per`: which entries form a field."""
         return self.per  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     @property
@@ -40,13 +40,7 @@ class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
         return 1
 
     def resolve(self, shape: Shape) -> Any:
-        """The same prior with `fan_in` worked out.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            A prior whose numbers hold for this tensor.
+        """The same prior with `fan_in` applied.
 
         Raises:
             ValueError: If the tensor lacks the axis that makes the fields, or has no axis long enough for a difference.
@@ -68,7 +62,7 @@ class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
 class Smooth(AbstractFieldPrior):
     """Gaussian Markov random field on differences: log p(w) = −½ wᵀQw + ½ log|Q| − (n/2) log 2π.
 
-    Q = Σ_axes DᵀD/scale² + I/level_scale², D the differences of this order. Without a level_scale what D does not see (a level
+    Q = Σ_axes DᵀD/scale² + I/level_scale², D the differences of this order. Without a level_scale the null space of D (a level
     for order 1, a line for order 2) is free: the density is improper, |Q| the product of the eigenvalues that are not zero.
 
     As a regulariser: Tikhonov with a difference operator, the penalty of a smoothing spline, ridge on neighbours' differences.
@@ -76,8 +70,8 @@ class Smooth(AbstractFieldPrior):
     Args:
         order: 1 for differences, 2 for second differences (curvature).
         scale: Standard deviation of a difference, > 0, or a prior of it; 1 when None, see `priors.scaled`.
-        level_scale: Standard deviation of each entry were there no differences, > 0; None leaves the level free.
-        per: What is a field: the whole "tensor" (all axes), each "row" or each "column".
+        level_scale: Standard deviation of each entry in the factor I/level_scale², > 0; None leaves the level free.
+        per: What forms a field: the whole "tensor" (all axes), each "row" or each "column".
 
     Raises:
         ValueError: If order is not 1 or 2, a scale not > 0, or per none of these.
@@ -121,14 +115,7 @@ class Smooth(AbstractFieldPrior):
         super().check()
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
-        """½ wᵀQw.
-
-        Args:
-            value: Tensor of the parameter's whole shape.
-
-        Returns:
-            Scalar, in nats.
-        """
+        """½ wᵀQw, a scalar in nats."""
         prior = self.at(value.shape)
         fields = prior._fields(wide(value))
         squares = sum((fields.diff(self.order, axis) / prior.scale).square().sum() for axis in range(1, fields.dim()))
@@ -165,27 +152,13 @@ class Smooth(AbstractFieldPrior):
         return unfield(solved, value.shape, self.per).to(value)
 
     def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor]:
-        """Mean of each entry, 0, and the precision Q over the tensor laid flat.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            0, and (n, n) in float64.
-        """
+        """Mean of each entry, 0, and the precision Q, (n, n), over the tensor laid flat, in float64."""
         eye = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
         columns = torch.vmap(torch.func.grad(self.penalty))(eye)
         return 0.0, columns.reshape(math.prod(shape), -1)
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor:
-        """The differences themselves over scale, and the level's ridge.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            (q, n) in float64.
-        """
+        """The differences themselves over scale, and the level's ridge, (q, n) in float64."""
         prior, size = self.at(shape), math.prod(shape)
         fields = torch.stack([prior._fields(part) for part in torch.eye(size, dtype=torch.float64).reshape(-1, *shape)])
         rows = [fields.diff(self.order, axis).reshape(size, -1).mT / prior.scale for axis in range(2, fields.dim())]
@@ -205,7 +178,7 @@ class Smooth(AbstractFieldPrior):
         return roots / (scale * scale) + (0.0 if self.level_scale is None else self.level_scale**-2)
 
     def _along(self, fields: torch.Tensor, inner: tuple[int, ...], *, back: bool = False) -> torch.Tensor:
-        """Coordinates of (G, *field) along the eigenvectors, or back."""
+        """Coordinates of (G, *field) along the eigenvectors, or the inverse."""
         for axis, length in enumerate(inner, start=1):
             vectors = torch.as_tensor(_eigen(length, self.order)[1]).to(fields)
             fields = torch.tensordot(fields.movedim(axis, -1), vectors.mT if back else vectors, dims=1).movedim(-1, axis)
@@ -225,11 +198,12 @@ class TotalVariation(AbstractFieldPrior):
     Improper: the level is free. In one dimension it is the density of the differences, independent Laplace variables; in more
     the sum over axes (anisotropic) has a normaliser that is not known and does not depend on scale, and is left out.
 
-    As a regulariser: total variation, fused lasso. The mode is piecewise constant: differences are exactly zero but for jumps.
+    As a regulariser: total variation, fused lasso. The mode is piecewise constant: differences are exactly zero except at
+    jumps.
 
     Args:
         scale: Mean absolute difference, > 0, or a prior of it; 1 when None, see `priors.scaled`.
-        per: What is a field: the whole "tensor" (all axes), each "row" or each "column".
+        per: What forms a field: the whole "tensor" (all axes), each "row" or each "column".
 
     Raises:
         ValueError: If scale is not > 0 or per none of these.
@@ -252,14 +226,7 @@ class TotalVariation(AbstractFieldPrior):
     smooth: ClassVar[bool] = False
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
-        """Σ |Δw|/scale.
-
-        Args:
-            value: Tensor of the parameter's whole shape.
-
-        Returns:
-            Scalar, in nats.
-        """
+        """Σ |Δw|/scale, a scalar in nats."""
         prior = self.at(value.shape)
         fields = prior._fields(value)
         jumps: Any = sum(fields.diff(1, axis).abs().sum() for axis in range(1, fields.dim()))
@@ -334,7 +301,7 @@ def _differences(shape: tuple[int, ...]) -> Any:
             before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
             blocks.append(sparse.kron(sparse.kron(sparse.eye_array(before), step), sparse.eye_array(after)))
     found = sparse.vstack(blocks).tocsr()
-    found.eliminate_zeros()  # a Kronecker product may store some
+    found.eliminate_zeros()  # a Kronecker product may store explicit zeros
     return found
 
 
@@ -348,7 +315,7 @@ def _denoised(field: np.ndarray, t: float) -> np.ndarray:
     dense = matrix.toarray() if D.shape[0] <= 400 else matrix
     found = lsq_linear(dense, flat, bounds=(-1.0, 1.0), tol=1e-14, max_iter=2000, method="bvls" if D.shape[0] <= 400 else "trf")
     z = flat - matrix @ found.x
-    # an edge whose dual variable is inside its bounds holds two neighbours together
+    # an edge whose dual variable is inside its bounds joins two neighbours
     together = np.abs(found.x) < 1 - 1e-9
     edges = np.abs(D[together]).tocsr().indices.reshape(-1, 2)
     graph = csr_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(flat), len(flat)))

@@ -1,4 +1,4 @@
-"""The λ dictionary, inwards: what another tool calls its penalty, as a prior. `equivalents` is the way back."""
+"""The λ dictionary, from other tools to a prior: a tool's penalty as a prior. `equivalents` goes the other way."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _KERAS = {"crossentropy": "Keras, crossentropy", "mse": "Keras, mse"}
 
 
 class AbstractTools(abc.ABC):
-    """A prior whose penalty a Σ |w| + ½ c Σ w² other tools have too.
+    """A prior whose penalty a Σ |w| + ½ c Σ w² exists in other tools too.
 
     Its `from_...` take the number, > 0, that is written in another tool, and give the prior of each weight. `num_data` is N,
     the rows of the whole data set; `noise_scale` σ, the noise sd in the units of y; `num_outputs` K, the values in each row
     over which a mean loss runs: the outputs for a squared error and for binary labels, 1 for the classes of a categorical
-    cross-entropy. The intercept has no penalty there where nothing else is said: give the bias `Flat()`. A ValueError refuses
-    a number out of its range, and a noise scale that is missing for "mse" or given for a log loss, which holds it already.
+    cross-entropy. The tools do not penalise the intercept unless noted: give the bias `Flat()`. A ValueError refuses
+    a number out of its range, and a noise scale that is missing for "mse" or given for a log loss, which includes it already.
     """
 
     tools: ClassVar[tuple[Tool, ...]]
@@ -40,7 +40,7 @@ class AbstractTools(abc.ABC):
     def _read(
         cls, tool: str, name: str, value: Any, *, num_data: int = 1, noise_scale: float = 1.0, num_outputs: int = 1
     ) -> float:
-        """The scale that `tool` means by the number that is here called `name`."""
+        """The scale that `tool` means by its number, here called `name`."""
         (row,) = (row for row in cls.tools if row.name == tool)
         number = next((n for n in row.numbers if n.name == name.rstrip("_")), row.numbers[0])
         N, K = _check.count("num_data", num_data), _check.count("num_outputs", num_outputs)
@@ -50,7 +50,7 @@ class AbstractTools(abc.ABC):
     def _read_mean(
         cls, loss: str, tools: Mapping[str, str], name: str, value: Any, num_data: int, noise_scale: float | None, K: int
     ) -> float:
-        """The same of a number that stands beside a mean loss, whose rows of the table `tools` has by their losses' names.
+        """The same for a number that goes with a mean loss; `tools` has the rows of the table by loss.
 
         Raises:
             ValueError: If there is no such loss, or the noise scale is missing or in excess.
@@ -71,7 +71,7 @@ class AbstractTools(abc.ABC):
 
 
 class _AbstractOneTools(AbstractTools):
-    """What `Normal` and `Laplace` have in common, whose penalty has one number."""
+    """The common part of `Normal` and `Laplace`, whose penalty has one number."""
 
     scale: Any
 
@@ -139,7 +139,7 @@ class _AbstractOneTools(AbstractTools):
 
 
 class AbstractNormalTools(_AbstractOneTools):
-    """What gives `Normal` its names in other tools: L2, c = 1/scale²."""
+    """`Normal` from the penalties of other tools: L2, c = 1/scale²."""
 
     tools: ClassVar[tuple[Tool, ...]] = L2
 
@@ -245,7 +245,7 @@ class AbstractNormalTools(_AbstractOneTools):
 
 
 class AbstractLaplaceTools(_AbstractOneTools):
-    """What gives `Laplace` its names in other tools: L1, a = 1/scale."""
+    """`Laplace` from the penalties of other tools: L1, a = 1/scale."""
 
     tools: ClassVar[tuple[Tool, ...]] = L1
 
@@ -273,7 +273,7 @@ class AbstractLaplaceTools(_AbstractOneTools):
 
 
 class AbstractElasticNetTools(AbstractTools):
-    """What gives `ElasticNet` its names in other tools: a = 1/l1_scale, c = 1/l2_scale²; a ratio excludes 0 and 1."""
+    """`ElasticNet` from the penalties of other tools: a = 1/l1_scale, c = 1/l2_scale²; a ratio excludes 0 and 1."""
 
     tools: ClassVar[tuple[Tool, ...]] = BOTH
     l1_scale: Any

@@ -1,4 +1,4 @@
-"""Priors on groups of entries: all weights of an input are in or out together, or are correlated.
+"""Priors on groups of entries: groups that are zero or not as a whole, or correlated entries.
 
 GroupLasso            exact zeros for whole groups        GroupHorseshoe     the same without shrinking the large ones
 MultivariateNormal    a known covariance within a group
@@ -23,7 +23,7 @@ from bayesreg.priors.sparse import half_cauchy
 from bayesreg.priors.values import HALF_LOG_2PI, log, wide
 
 GROUPS = ("row", "column", "tensor")
-NEWTON_STEPS = 6  # of the group lasso's prox: enough for sixteen digits where steps differ by 10⁶ within a group
+NEWTON_STEPS = 6  # Newton steps of the group lasso's prox: sixteen digits where steps differ by 10⁶ within a group
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,28 +34,22 @@ class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
     """
 
     def check(self) -> None:
-        """Refuse a scale that is no scale, and a kind of group that there is not."""
+        """Refuse an invalid scale or an unknown kind of group."""
         super().check()
         _check.one_of("per", self.grouping, GROUPS)
 
     @property
     def grouping(self) -> str:
-        """What shares a group or a field: `per`."""
+        """The field `per`: which entries form a group."""
         return self.per  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     def resolve(self, shape: Shape) -> Any:
-        """The same prior with `fan_in` worked out.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            A prior whose numbers hold for this tensor.
+        """The same prior with `fan_in` applied.
 
         Raises:
             ValueError: If the tensor lacks the axis that makes the groups.
         """
-        shared_shape(shape, self.grouping)  # refuses an axis that there is not
+        shared_shape(shape, self.grouping)  # refuses an axis that the tensor lacks
         return super().resolve(shape)
 
     def _norms(self, value: torch.Tensor) -> torch.Tensor:
@@ -63,14 +57,7 @@ class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
         return torch.linalg.vector_norm(grouped(value, self.grouping), dim=1)
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
-        """The regulariser, log p(mode) − log p(value).
-
-        Args:
-            value: Tensor of the parameter's whole shape.
-
-        Returns:
-            Scalar, in nats, summed over groups.
-        """
+        """The regulariser, log p(mode) − log p(value), a scalar in nats, summed over groups."""
         prior = self.at(value.shape)
         return prior._energy(prior._norms(wide(value)), group_size(value.shape, self.grouping)).sum().to(value.dtype)
 
@@ -81,11 +68,11 @@ class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
 
     @abc.abstractmethod
     def _energy(self, norm: torch.Tensor, size: int) -> torch.Tensor:
-        """−log density of a group of `size` entries with this norm, above where it is counted from."""
+        """−log density of a group of `size` entries with this norm, relative to the reference norm."""
 
     @abc.abstractmethod
     def _log_constant(self, size: int) -> Any:
-        """The log-density of a group of `size` entries from where the energy is counted."""
+        """The log-density of a group of `size` entries at the reference norm."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -274,7 +261,7 @@ class MultivariateNormal(AbstractTensorPrior):
     def __post_init__(self) -> None:
         try:
             matrix = torch.as_tensor(self.covariance, dtype=torch.float64)
-        except (TypeError, ValueError, ArithmeticError):  # torch's words for a text, a ragged list, a number of 400 digits
+        except (TypeError, ValueError, ArithmeticError):  # what torch raises for a text, a ragged list, a number of 400 digits
             raise ValueError(
                 f"covariance must be a square matrix of numbers, but {_check.said(self.covariance)} came; pass for example "
                 "((1.0, 0.5), (0.5, 1.0))."
@@ -312,13 +299,7 @@ class MultivariateNormal(AbstractTensorPrior):
         return torch.cholesky_inverse(self._factor)
 
     def resolve(self, shape: Shape) -> MultivariateNormal:
-        """This prior.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            Itself.
+        """This prior itself.
 
         Raises:
             ValueError: If the tensor lacks the axis that makes the groups, or its groups have another size than d.
@@ -333,14 +314,7 @@ class MultivariateNormal(AbstractTensorPrior):
         return self
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
-        """½ (w_g − loc)ᵀ C⁻¹ (w_g − loc), summed over groups.
-
-        Args:
-            value: Tensor of the parameter's whole shape.
-
-        Returns:
-            Scalar, in nats.
-        """
+        """½ (w_g − loc)ᵀ C⁻¹ (w_g − loc), summed over groups, a scalar in nats."""
         self.resolve(value.shape)
         shift = grouped(wide(value), self.per) - self.loc
         return (0.5 * (shift @ self._precision.to(shift) * shift).sum()).to(value.dtype)
@@ -366,14 +340,7 @@ class MultivariateNormal(AbstractTensorPrior):
         return ungrouped((self.loc + torch.linalg.solve(matrix, shift.mT).mT)[None], value.shape, self.per)[0]
 
     def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor]:
-        """Mean of each entry, and the precision over the tensor laid flat.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            loc, and (n, n) in float64.
-        """
+        """Mean of each entry, and the precision (n, n) over the tensor laid flat, in float64."""
         self.resolve(shape)
         size = math.prod(shape)
         order = grouped(torch.arange(size).reshape(torch.Size(shape)), self.per)
@@ -383,14 +350,7 @@ class MultivariateNormal(AbstractTensorPrior):
         return self.loc, full
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor:
-        """The inverse of C's Cholesky factor, in each group.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            (n, n) in float64.
-        """
+        """The inverse of C's Cholesky factor, in each group, (n, n) in float64."""
         self.resolve(shape)
         size, d = math.prod(shape), len(self._matrix)
         root = torch.linalg.solve_triangular(self._factor, torch.eye(d, dtype=torch.float64), upper=False)

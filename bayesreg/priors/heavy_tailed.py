@@ -1,4 +1,4 @@
-"""Densities on the line with tails that are not normal: Student's t, Cauchy, and the generalised normal (the Lq bridge)."""
+"""Densities on the real line with other tails than normal: Student's t, Cauchy, and the generalised normal (the Lq bridge)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AbstractLocationPrior(AbstractScaledElementwisePrior):
         return self.loc  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     def check(self) -> None:
-        """Refuse a scale that is no scale or a loc that is not finite."""
+        """Refuse an invalid scale or a loc that is not finite."""
         super().check()
         _check.finite("loc", self._loc)
 
@@ -49,12 +49,12 @@ class StudentT(AbstractLocationPrior):
 
     z = (w − loc)/scale. It is a Normal whose variance has an inverse-gamma prior, integrated out.
 
-    As a regulariser: L2 near zero, logarithmic far out: it shrinks small weights and lets large ones be. Not convex.
+    As a regulariser: L2 near zero, logarithmic far out: it shrinks small weights and hardly the large ones. Not convex.
 
     Args:
         df: Degrees of freedom, > 0; 1 is Cauchy, ∞ is Normal.
         scale: Scale of z, > 0, or a prior of it; 1 when None, see `priors.scaled`.
-        loc: Where it is centred.
+        loc: Location of the centre.
 
     Raises:
         ValueError: If df or scale is not > 0 or loc not finite.
@@ -76,7 +76,7 @@ class StudentT(AbstractLocationPrior):
     regulariser: ClassVar[str] = "L2 near zero, logarithmic far out"
 
     def check(self) -> None:
-        """Refuse df that is not > 0, a scale that is no scale or a loc that is not finite."""
+        """Refuse df that is not > 0, an invalid scale or a loc that is not finite."""
         _check.positive("df", self.df)
         super().check()
 
@@ -183,7 +183,7 @@ class GeneralizedNormal(AbstractLocationPrior):
     Args:
         beta: The exponent q, > 0.
         scale: Scale of z, > 0, or a prior of it; 1 when None, see `priors.scaled`.
-        loc: Where it is centred.
+        loc: Location of the centre.
 
     Raises:
         ValueError: If beta or scale is not > 0 or loc not finite.
@@ -212,7 +212,7 @@ class GeneralizedNormal(AbstractLocationPrior):
         return self.beta >= 2
 
     def check(self) -> None:
-        """Refuse beta that is not > 0, a scale that is no scale or a loc that is not finite."""
+        """Refuse beta that is not > 0, an invalid scale or a loc that is not finite."""
         _check.positive("beta", self.beta)
         super().check()
 

@@ -1,4 +1,4 @@
-"""What a prior without a closed form is asked numerically: its prox, its quantiles, the scale that an interval wants."""
+"""Numerical methods for priors without a closed form: prox, quantiles, and the scale for an interval."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _HALVINGS = 70
 # Nodes of the trapezoidal rule in log(1/λ). The integrands are analytic in a strip of half-width π/4, so that the error is
 # exp(−2π · (π/4)/step) ≈ 4e-14; the range serves |w|/scale from NEAR to 1, and moves with the logarithm of what is larger.
 STEP, _FIRST, _COUNT = 0.16, -25.0, 395
-NEAR = 1e-13  # below, the density is that of the logarithmic pole: each unit of log(1/λ) adds the same
-_NEAREST, _FARTHEST, _PANEL = -45.0, 45.0, 0.25  # logarithms of the distances from a mode that quadrature sees
+NEAR = 1e-13  # below, the density is that of the logarithmic pole: each unit of log(1/λ) contributes the same
+_NEAREST, _FARTHEST, _PANEL = -45.0, 45.0, 0.25  # range of quadrature: logarithms of the distance from the mode
 _RULE = np.polynomial.legendre.leggauss(20)
 
 
@@ -47,24 +47,14 @@ def above_zero(support: Any) -> bool:
 def prox(
     energy: Function, gradient: Function, support: Any, mode: Any, value: torch.Tensor, step: float | torch.Tensor
 ) -> torch.Tensor:
-    """argmin_z step·energy(z) + ½(z − value)² of each entry, for an energy that grows away from its mode.
+    """argmin_z step·energy(z) + ½(z − value)² of each entry, for an energy that grows away from its mode; NaN for NaN.
 
-    The minimum lies between the mode and the value. A grid that is dense at both ends finds the valleys, and the sign
-    of the derivative their bottoms to the last digit; the two ends compete, since the mode may be a kink or the support end.
-
-    Args:
-        energy: Of each entry.
-        gradient: The energy's derivative.
-        support: Where the density lives.
-        mode: Of the density, a number or one for each entry.
-        value: Any shape.
-        step: The step, > 0.
-
-    Returns:
-        Same shape; NaN for NaN.
+    The minimum lies between the mode and the value. A grid that is dense at both ends finds the local minima, and bisection on
+    the sign of the derivative refines them to the last digit; the two ends are candidates too, since the mode may be a kink or
+    the end of the support. `mode` is a number or one for each entry; `step` is > 0.
     """
     low, high = ends(support)
-    z = value.detach().double()  # whose range holds the squares of any float32
+    z = value.detach().double()  # float64 holds the squares of any float32
     start = torch.as_tensor(mode, dtype=z.dtype, device=z.device).expand_as(z)
     end = z.clamp(low, high)
 
@@ -76,7 +66,7 @@ def prox(
     costs = torch.stack([cost(start + t * (end - start)) for t in at])
     padded = torch.cat([torch.full_like(costs[:1], math.inf), costs, torch.full_like(costs[:1], math.inf)])
     valleys = torch.where((costs <= padded[:-2]) & (costs <= padded[2:]), costs, math.inf)
-    # the grid does not tell which of two nearly equal valleys is the deeper: both are followed to their bottom
+    # the grid cannot decide between two nearly equal minima: both are refined
     candidates = [start, end]  # an end wins a tie: a kink's zero is exact
     for best in valleys.topk(2, dim=0, largest=False).indices:
         left, right = (start + at[(best + side).clamp(0, _GRID)] * (end - start) for side in (-1, 1))
@@ -92,19 +82,11 @@ def prox(
 
 
 def cdf(log_density: Function, support: Any, mode: float, points: torch.Tensor) -> torch.Tensor:
-    """The distribution function of a density on the line, by Gauss–Legendre quadrature.
+    """The distribution function of a density on the line at `points`, (n,) float64, to about twelve digits, by quadrature.
 
-    The variable is the logarithm of the distance from the mode, or its log-odds where the support ends: there a kink, a
-    logarithmic pole or a power law at either end is infinitely far away, and a heavy tail falls exponentially.
-
-    Args:
-        log_density: Of each entry of a float64 tensor.
-        support: Where it lives.
-        mode: Where it is highest; its one kink or pole.
-        points: Where the function is wanted, (n,), float64.
-
-    Returns:
-        (n,), to about twelve digits.
+    Gauss–Legendre in the logarithm of the distance from the mode, or its log-odds where the support ends: there a kink, a
+    logarithmic pole or a power law at either end is infinitely far away, and a heavy tail falls exponentially. The mode is the
+    density's one kink or pole.
     """
     low, high = ends(support)
     below, above = _Side(log_density, mode, -1.0, mode - low), _Side(log_density, mode, 1.0, high - mode)
@@ -112,17 +94,7 @@ def cdf(log_density: Function, support: Any, mode: float, points: torch.Tensor) 
 
 
 def quantiles(log_density: Function, support: Any, mode: float, levels: Sequence[float]) -> list[float]:
-    """Quantiles of a density on the line; see `cdf`. The density is integrated once for all of them.
-
-    Args:
-        log_density: Of each entry of a float64 tensor.
-        support: Where it lives.
-        mode: Where it is highest; its one kink or pole.
-        levels: Probabilities, strictly between 0 and 1.
-
-    Returns:
-        One quantile a level, to about ten digits.
-    """
+    """Quantiles of a density on the line at `levels` in (0, 1), to about ten digits; one quadrature as in `cdf` serves all."""
     low, high = ends(support)
     below, above = _Side(log_density, mode, -1.0, mode - low), _Side(log_density, mode, 1.0, high - mode)
     return [
@@ -184,7 +156,7 @@ def nodes_for(size: torch.Tensor) -> torch.Tensor:
 
 
 def beside_the_pole(z: torch.Tensor, found: torch.Tensor, near: float) -> torch.Tensor:
-    """The log-density where |z| may be below `near`, from that at max(|z|, near): p grows by (2/π)/√(2π) · log(near/|z|)."""
+    """The log-density for |z| below `near`, from that at max(|z|, near): p grows by (2/π)/√(2π) · log(near/|z|)."""
     below = z.abs() < near
     ratio = (torch.where(below, z.abs().clamp_min(torch.finfo(z.dtype).tiny), near) / near).log()
     at = torch.where(below, found, 0.0)

@@ -407,16 +407,7 @@ class Gamma(AbstractElementwisePrior):
 
 
 def gamma_through(lower: float, upper: float, mass: float, name: str) -> tuple[float, float]:
-    """Concentration and rate of the gamma distribution with equal tails outside an interval.
-
-    Args:
-        lower: Lower end, > 0.
-        upper: Upper end.
-        mass: Probability between them.
-        name: The prior's name, for an error.
-
-    Returns:
-        The two numbers.
+    """Concentration and rate of the gamma distribution with this mass, and equal tails, in an interval; `name` is for errors.
 
     Raises:
         ValueError: If the ends are not 0 < lower < upper or mass not between 0 and 1.

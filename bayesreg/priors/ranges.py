@@ -35,7 +35,8 @@ class InverseGamma(AbstractElementwisePrior):
         ValueError: If concentration or rate is not > 0.
 
     References:
-        Gelman (2006), Prior distributions for variance parameters in hierarchical models (and why not to take small a, b).
+        Gelman (2006), Prior distributions for variance parameters in hierarchical models (also on why small a, b are a poor
+        choice).
 
     >>> float(InverseGamma(3.0, 2.0).penalty(torch.tensor(0.5)))  # the mode is 2/(3 + 1)
     0.0
@@ -153,14 +154,7 @@ class LogNormal(AbstractElementwisePrior):
         return -log(self.scale) - HALF_LOG_2PI - self.loc + 0.5 * self.scale * self.scale
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Log-density of the whole tensor, without the detour by the mode, which a wide scale puts at e^(−scale²).
-
-        Args:
-            value: Tensor of the parameter's whole shape.
-
-        Returns:
-            Scalar, in nats, −∞ at and below zero.
-        """
+        """Log-density of the whole tensor, a scalar in nats; not via the mode, which a wide scale puts at e^(−scale²)."""
         s = wide(value)
         logs = torch.where(s > 0, s, 1.0).log()
         found = -0.5 * ((logs - self.loc) / self.scale).square() - logs - log(self.scale) - HALF_LOG_2PI
@@ -209,7 +203,7 @@ class LogNormal(AbstractElementwisePrior):
 class LogUniform(AbstractElementwisePrior):
     """Log-uniform for a positive quantity: p(s) = 1/(s log(upper/lower)) on [lower, upper]; without ends, p(s) = 1/s.
 
-    As a regulariser: log s. It says nothing about the order of magnitude. Without ends it is Jeffreys' prior of a scale:
+    As a regulariser: log s. All orders of magnitude are equally probable. Without ends it is Jeffreys' prior of a scale:
     improper, with a pole at zero; it suits a noise scale, which the data keep away from zero.
 
     Args:

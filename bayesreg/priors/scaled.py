@@ -1,4 +1,4 @@
-"""A prior's scale: a number, a number that the tensor's shape or the data adjust, or an unknown with a prior of its own.
+"""A prior's scale: a number, one adjusted to the tensor's shape or the data, or an unknown with a prior of its own.
 
     w = loc + scale · z,  z of a fixed density:   log p(w | scale) = log p₁((w − loc)/scale) − n log scale
 
@@ -20,19 +20,13 @@ from bayesreg.priors import numeric
 from bayesreg.priors.base import AbstractElementwisePrior, AbstractPrior, Shape, replaced, shown
 from bayesreg.priors.values import mass_of
 
-_MOST_INPUTS = 1e300  # of a unit; beyond, a whole number is no float
-AUTOSCALE = 2.5  # sds of the target that a change of one sd in an input may bring (Gelman et al. 2008, rstanarm)
+_MOST_INPUTS = 1e300  # most inputs of a unit; a larger whole number overflows a float
+AUTOSCALE = 2.5  # prior sd of the target's change, in sds, for one sd of an input (Gelman et al. 2008, rstanarm)
 PER = ("tensor", "row", "column", "element")
 
 
 def fan_in(shape: Shape) -> int:
-    """Number of inputs that feed one unit of a weight of this shape: all axes but the first.
-
-    Args:
-        shape: The weight's shape, (K, D) for a linear layer, (K, C, H, W) for a convolution.
-
-    Returns:
-        The product of all axes but the first.
+    """Number of inputs of one unit for a weight of this shape, (K, D) or (K, C, H, W): the product of all axes but the first.
 
     Raises:
         ValueError: If the tensor has fewer than two axes.
@@ -49,14 +43,7 @@ def fan_in(shape: Shape) -> int:
 
 
 def shared_shape(shape: Shape, per: str) -> torch.Size:
-    """Shape of what is shared within a tensor: one number for all of it, for each row, each column or each entry.
-
-    Args:
-        shape: The tensor's shape. A row is one output (axis 0), a column one input (axis 1).
-        per: "tensor", "row", "column" or "element".
-
-    Returns:
-        A shape that broadcasts against the tensor's.
+    """Shape of numbers shared within a tensor, which broadcasts against it: for all of it, each row, column or element.
 
     Raises:
         ValueError: If the tensor lacks that axis; the choices that it has are named.
@@ -81,11 +68,12 @@ class AbstractScaledPrior(AbstractPrior):
     """A prior with a field `scale` that may be more than a number. `None` stands for 1, or 2.5 with `autoscale`.
 
     Attributes:
-        fan_in: Divide the scale by √(inputs of a unit), so that a layer's output has about unit variance. A model counts the
-            inputs of torch's own layers (`layers.fan_in`); elsewhere they are all axes but the first, or this number.
-        autoscale: For a linear model: multiply the scale by sd(y)/sd(x) of each column when the model meets its data.
-        centered: How an unknown scale is searched: True in the entries themselves, False in entries over scale, which
-            decouples the two where the data say little. It is the same model either way.
+        fan_in: Divide the scale by √(inputs of a unit), so that a layer's output has about unit variance. For torch's own
+            layers the model counts the inputs (`layers.fan_in`); elsewhere it is the product of all axes but the first, or this
+            number.
+        autoscale: For a linear model: multiply the scale by sd(y)/sd(x) of each column when the model is bound to its data.
+        centered: How an unknown scale is searched: True in the entries themselves, False in entries over scale, which decouples
+            the two where the data say little. It is the same model either way.
         relative_to_noise: The scale is in units of the likelihood's `noise_scale`, also where that is unknown.
     """
 
@@ -118,12 +106,12 @@ class AbstractScaledPrior(AbstractPrior):
 
     @property
     def sharing(self) -> str:
-        """Within what an unknown scale is shared: "tensor", "row", "column" or "element"."""
+        """The part of a tensor that shares an unknown scale: "tensor", "row", "column" or "element"."""
         return "tensor"
 
     @property
     def origin(self) -> Any:
-        """The value that a change of the scale does not move."""
+        """The value that a change of the scale leaves fixed."""
         return 0.0
 
     @property
@@ -162,14 +150,14 @@ class AbstractScaledPrior(AbstractPrior):
         _check.positive("scale", scale)
 
     def factor(self, shape: Shape) -> float:
-        """What the shape multiplies the scale by: 1/√fan_in, or 1."""
+        """The factor of the shape on the scale: 1/√fan_in, or 1."""
         return 1 / math.sqrt(self._inputs(shape)) if self.fan_in else 1.0
 
     def _inputs(self, shape: Shape) -> float:
         return fan_in(shape) if self.fan_in is True else self.fan_in
 
     def counted(self, inputs: float | None) -> Self:
-        """The same prior with its `fan_in=True` as a number, where a layer knows it.
+        """The same prior with its `fan_in=True` as a number, where the layer determines it.
 
         >>> from bayesreg.priors import Normal
         >>> Normal(1.0, fan_in=True).counted(576).resolve((64, 1, 3, 3)).scale == 1 / 24
@@ -180,13 +168,7 @@ class AbstractScaledPrior(AbstractPrior):
         return dataclasses.replace(self, fan_in=inputs)
 
     def resolve(self, shape: Shape) -> Self:
-        """The same prior with `fan_in` worked out, scale / √fan_in; an unknown scale keeps it for later.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            A prior whose numbers hold for this tensor.
+        """The same prior with `fan_in` applied, scale / √fan_in; an unknown scale is adjusted later.
 
         >>> from bayesreg.priors import Normal
         >>> Normal(1.0, fan_in=True).resolve((50, 16))
@@ -200,16 +182,10 @@ class AbstractScaledPrior(AbstractPrior):
         return dataclasses.replace(self, scale=self.given_scale * factor, fan_in=False)  # pyright: ignore[reportCallIssue]
 
     def at(self, shape: Shape) -> Self:
-        """What `resolve` gives.
-
-        Args:
-            shape: The tensor's shape.
-
-        Returns:
-            A prior whose scale is a number.
+        """The result of `resolve`, whose scale must be a number.
 
         Raises:
-            ValueError: If data or another unknown decide the scale.
+            ValueError: If the scale depends on data or on another unknown.
         """
         if self.hyperprior is not None or self.relative_to_noise:
             raise ValueError(
@@ -224,7 +200,7 @@ class AbstractScaledPrior(AbstractPrior):
         return self.resolve(shape)
 
     def given(self, scale: Any) -> Self:
-        """The same prior with its scale settled.
+        """The same prior with a given scale.
 
         Args:
             scale: A number, or a tensor that broadcasts against the tensor that the prior is on.
@@ -239,15 +215,7 @@ class AbstractScaledPrior(AbstractPrior):
         return replaced(self, scale=scale, fan_in=False, autoscale=False, relative_to_noise=False)
 
     def scale_text(self, shape: Shape, name: str) -> str:
-        """The scale as the prior table shows it, after the adjustments.
-
-        Args:
-            shape: The tensor's shape.
-            name: The tensor's name, which an unknown scale is called after.
-
-        Returns:
-            "0.25", "w.scale / √10", "2.5 · sd(y)/sd(x)", "0.5 · noise_scale".
-        """
+        """The scale as the prior table shows it: "0.25", "w.scale / √10", "2.5 · sd(y)/sd(x)", "0.5 · noise_scale"."""
         if self.hyperprior is not None:
             parts = f"{name}.scale" + (f" / √{self._inputs(shape):g}" if self.fan_in else "")
         else:
@@ -260,7 +228,7 @@ class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePri
     """An elementwise prior with a scale.
 
     Attributes:
-        per: Within what an unknown scale is shared: one for the "tensor", each "row" (output), each "column" (input; this is
+        per: The part that shares an unknown scale: one for the "tensor", each "row" (output), each "column" (input; this is
             automatic relevance determination), or each "element".
     """
 
@@ -304,7 +272,7 @@ class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePri
         return cls().through(lower, upper, mass)
 
     def through(self, lower: float, upper: float, mass: float) -> Self:
-        """This prior, moved and stretched until the interval holds the mass.
+        """This prior with location and scale such that the interval holds the mass.
 
         Raises:
             ValueError: If the interval does not fit.
@@ -327,15 +295,7 @@ class AbstractScaledElementwisePrior(AbstractScaledPrior, AbstractElementwisePri
 
 
 def positive_interval(lower: Any, upper: Any, name: str) -> tuple[float, float]:
-    """Two finite numbers above zero, the second above the first.
-
-    Args:
-        lower: Lower end.
-        upper: Upper end.
-        name: The prior's name, for an error.
-
-    Returns:
-        The two numbers.
+    """Two finite numbers above zero, the second above the first; `name` is the prior's, for errors.
 
     Raises:
         ValueError: If they are not.

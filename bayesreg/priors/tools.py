@@ -1,9 +1,10 @@
-"""The λ dictionary: one table, a row a tool's penalty, read both ways.
+"""The table of the λ dictionary: one row for each tool's penalty, read in both directions.
 
     tool's loss · factor = −log p(y | w),   penalty(w) = a Σ |w| + ½ c Σ w²,   Laplace scale β = 1/a, Normal sd τ = 1/√c
 
-The factor makes the tool's loss nats: N·K for a mean log loss over N rows of K values, N·K/(2σ²) for a mean squared error,
-1/(2σ²) for a residual sum of squares. So each number of a tool is a strength times a unit, and a strength that number over it.
+The factor converts the tool's loss to nats: N·K for a mean log loss over N rows of K values, N·K/(2σ²) for a mean squared
+error, 1/(2σ²) for a residual sum of squares. So each number of a tool is a strength times a unit, and a strength is the number
+over it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Part = Literal["a", "c", "a + c", "a / (a + c)", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """What a nat is in a tool's loss: factor · σ^noise / (N^rows K^outputs)."""
+    """One nat in a tool's loss: factor · σ^noise / (N^rows K^outputs)."""
 
     factor: float = 1.0
     noise: int = 0
@@ -27,7 +28,7 @@ class Unit:
     outputs: int = 0
 
     def of(self, N: float, sigma: float, K: int) -> float:
-        """It in numbers; NaN where one that counts is not known."""
+        """Its value; NaN where a quantity that it needs is not known."""
         return self.factor * sigma**self.noise / (N**self.rows * K**self.outputs)
 
 
@@ -42,10 +43,10 @@ class Number:
     """A tool's number: (part · unit)^power.
 
     Attributes:
-        name: What the tool calls it.
-        part: The strength that it says.
-        unit: What a nat is in the tool's loss, halved where its Σ w² has no ½.
-        power: −1 where the tool takes the inverse of a strength, ½ where a root.
+        name: Its name in the tool.
+        part: The strength that it sets.
+        unit: One nat in the tool's loss, halved where its Σ w² has no ½.
+        power: −1 where the tool uses the inverse of a strength, ½ where its root.
     """
 
     name: str
@@ -54,15 +55,15 @@ class Number:
     power: float = 1.0
 
     def write(self, a: float, c: float, N: float, sigma: float, K: int) -> float:
-        """The number that says a prior's strengths."""
+        """The tool's number for a prior's strengths."""
         parts = {"a": a, "c": c, "a + c": a + c, "a / (a + c)": a / (a + c), "none": 1.0}
         return (parts[self.part] * self.unit.of(N, sigma, K)) ** self.power
 
     def read(self, called: str, value: Any, N: float, sigma: float, K: int) -> float:
-        """The scale that a number says: β of a Laplace prior, 1/a; τ of a normal one, 1/√c; of both together 1/(a + c).
+        """The scale for a tool's number: β = 1/a of a Laplace prior, τ = 1/√c of a normal one, 1/(a + c) of both together.
 
         Raises:
-            ValueError: If it is not finite and > 0; what is no penalty is told to be `Flat()`.
+            ValueError: If it is not finite and > 0; the message names `Flat()` for no penalty.
         """
         if self.power < 0 and isinstance(value, float) and value == math.inf:
             raise ValueError(f"{called} must be finite, but {value!r} came: that is no penalty; use Flat().")
@@ -80,10 +81,10 @@ class Tool:
 
     Attributes:
         name: The tool, with its loss where it matters.
-        write: What to write there, with places for the numbers.
-        formula: How they come from the prior's scale.
+        write: What to write there, with placeholders for the numbers.
+        formula: How they follow from the prior's scale.
         condition: Where it holds.
-        numbers: Them; none where the tool has no such penalty.
+        numbers: The numbers; none where the tool has no such penalty.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Any prior cut to positive values: the same penalty with a sign constraint."""
+"""Any prior truncated to positive values: the same penalty with a sign constraint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bayesreg.priors.densities import Normal
 
 @dataclass(frozen=True, repr=False)
 class Positive(AbstractElementwisePrior):
-    """Another prior cut to positive values: log p(w) = log p₀(w) − log P₀(w > 0), w > 0.
+    """Another prior truncated to positive values: log p(w) = log p₀(w) − log P₀(w > 0), w > 0.
 
     As a regulariser: the same penalty with a sign constraint; `Positive(Flat())` is non-negative least squares.
 
@@ -25,7 +25,7 @@ class Positive(AbstractElementwisePrior):
         base: An elementwise prior on the real line, whose scale is a number.
 
     Raises:
-        ValueError: If it is none, or has less than a thousandth of its mass above zero.
+        ValueError: If it is no such prior, or has less than a thousandth of its mass above zero.
 
     References:
         Lawson and Hanson (1974), Solving Least Squares Problems (non-negative least squares).
@@ -46,7 +46,7 @@ class Positive(AbstractElementwisePrior):
         super().__post_init__()
 
     def check(self) -> None:
-        """Refuse what is no elementwise prior on the real line, or lies below zero.
+        """Refuse a base that is no elementwise prior on the real line, or lies below zero.
 
         Raises:
             ValueError: If so.
@@ -68,7 +68,7 @@ class Positive(AbstractElementwisePrior):
 
     @property
     def smooth(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """True where the prior inside is smooth above zero: its kink at zero is cut away."""
+        """True where the prior inside is smooth above zero: a kink at zero is cut off."""
         return self.base.smooth or self.base.mode <= 0
 
     @property

@@ -1,4 +1,4 @@
-"""Numbers that may be tensors too, where many scales are stacked: logarithms, types, shares."""
+"""Helpers for numbers that may also be tensors, where many scales are stacked: logarithms, types, shares."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def wide(value: torch.Tensor) -> torch.Tensor:
-    """In float64, whose range holds squares and ratios of any float32."""
-    return value if value.device.type == "mps" else value.double()  # which has none
+    """The value in float64, whose range holds squares and ratios of any float32."""
+    return value if value.device.type == "mps" else value.double()  # a device without float64
 
 
 def log(value: Any) -> Any:
@@ -23,15 +23,7 @@ def log(value: Any) -> Any:
 
 
 def tensors(options: dict[str, Any], *numbers: Any) -> list[torch.Tensor]:
-    """Numbers as scalar tensors of the wanted type: Pyro would make float32 of a Python float.
-
-    Args:
-        options: Keywords for `torch.as_tensor`, dtype and device.
-        *numbers: What to convert.
-
-    Returns:
-        One scalar tensor a number.
-    """
+    """Numbers as scalar tensors of the wanted dtype and device: Pyro would make float32 of a Python float."""
     return [torch.as_tensor(number, **options) for number in numbers]
 
 

@@ -1,4 +1,4 @@
-"""One self-contained page on what was assumed, what was found and what a mode hid."""
+"""Reports: one self-contained page on the assumptions, the results and what a mode hid."""
 
 from bayesreg.reports import sections as sections
 from bayesreg.reports.base import AbstractSection as AbstractSection

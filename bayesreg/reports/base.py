@@ -1,4 +1,4 @@
-"""A section of a report: one file that owns its facts, its part of the verdict, its figures, its words and its template."""
+"""The base of a report's sections: one file has a section's facts, its part of the verdict, figures, words and template."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Card:
         topic: The question, in a word or two.
         state: "good", "neutral" or "bad".
         headline: The answer.
-        lines: What it rests on, one sentence each.
-        section: Where the report shows more: the id of a section.
-        order: Its place in the verdict; 0 for what casts doubt on all the others.
+        lines: Its evidence, one sentence each.
+        section: Id of the section that shows more.
+        order: Its place in the verdict; 0 for a card that casts doubt on all the others.
     """
 
     topic: str
@@ -62,9 +62,9 @@ class Drawn:
     """One figure of the page.
 
     Attributes:
-        title: What it is of.
-        finding: What it shows, in words.
-        label: Id of the words.
+        title: Subject of the figure.
+        finding: Its content, in words.
+        label: Id of the element with these words.
         svg: The element.
     """
 
@@ -76,14 +76,14 @@ class Drawn:
 
 @dataclass
 class Material:
-    """What a report is made from, and what its sections have said so far.
+    """The input of a report, and the facts of its sections so far.
 
     Attributes:
         posteriors: By name.
-        comparison: What `compare` found for them.
+        comparison: Their comparison, from `compare`.
         X: Test inputs, columns in the order of the fit.
         y: The targets that were scored.
-        given: What a person has said besides: "source", "feature_names", "target_name", "classes", "notes", "row_names",
+        given: Other arguments of `report`: "source", "feature_names", "target_name", "classes", "notes", "row_names",
             "rows_are", "num_samples".
         seed: Seed of all draws.
         data: The facts so far, as plain values.
@@ -110,27 +110,27 @@ class Material:
         return {name: i for i, name in enumerate(self.posteriors)}
 
     def once(self, what: Callable[[Material], T]) -> T:
-        """What several sections ask for, found once."""
+        """A value that several sections need, computed once."""
         if what not in self._found:
             self._found[what] = what(self)
         return self._found[what]
 
     def draw(self, figure: Figure, title: str, finding: str) -> Drawn:
-        """Put one figure on the page, with a number, so that ids never clash."""
+        """Put one figure on the page, numbered so that ids never clash."""
         self._figures += 1
         label = f"figure-{self._figures}"
         return Drawn(title, finding, label, inline(figure, f"f{self._figures}", label))
 
 
 class AbstractSection(abc.ABC):
-    """One section of the page; it is there because its class is.
+    """One section of the page; every subclass appears on it.
 
     Attributes:
-        id: Of the element.
-        title: In the list of sections.
-        place: Where it stands: sections are ordered by it.
-        template: Jinja text; it sees the facts as `data`, what `shown` gives, and the macros of `macros.html`.
-        words: What this section adds to the glossary.
+        id: Id of the element.
+        title: Title in the list of sections.
+        place: Sections are ordered by it.
+        template: Jinja text; it gets the facts as `data`, the values of `shown`, and the macros of `macros.html`.
+        words: This section's entries of the glossary.
     """
 
     id: ClassVar[str]
@@ -144,20 +144,20 @@ class AbstractSection(abc.ABC):
         """Plain values for the report's JSON, by keys of their own."""
 
     def cards(self, made: Material) -> Iterable[Card]:
-        """What it adds to the verdict, once all facts are known."""
+        """Its part of the verdict, once all facts are known."""
         return ()
 
     def shown(self, made: Material) -> dict[str, Any]:
-        """What its template needs besides the facts: figures, tables."""
+        """Other values for its template: figures, tables."""
         return {}
 
 
 def all_sections() -> list[AbstractSection]:
-    """Every section in its place."""
+    """Every section, in order."""
     kinds: Sequence[Any] = concrete(AbstractSection)
     return sorted((kind() for kind in kinds), key=lambda section: section.place)
 
 
 def num_outputs(predictive: Predictive) -> int:
-    """K of a regression with several outputs, else 1: class probabilities are read together."""
+    """K of a regression with several outputs, else 1: class probabilities are treated together."""
     return predictive.num_outputs if predictive.likelihood.labels is None else 1

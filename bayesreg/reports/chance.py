@@ -1,12 +1,12 @@
-"""What chance alone does to a calibrated predictive, and one level for all that a verdict says.
+"""Tests of calibration: what chance alone does to a calibrated predictive, at one level for all statements of a verdict.
 
-A calibrated predictive is one whose test set could be a draw of its own. Rows are not independent in such a draw: all of
-them share the function, so that with few training rows all errors lean to one side together. The draws of a predictive
-share it too (`Predictive.sample`), so the observed test set is ranked among them:
+A predictive is calibrated when its test set could be a draw from it. Rows are not independent in such a draw: all of them share
+the function, so that with few training rows all errors lean to one side together. The draws of a predictive share it too
+(`Predictive.sample`), so the observed test set is ranked among them:
 
     p = (1 + #{draws at least as extreme}) / (1 + R)
 
-which holds at any number of rows. A mode says that rows are independent, and its tails are the binomial's own.
+This holds for any number of rows. Under a mode rows are independent, and the tails are exact binomial ones.
 
 References:
     Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies.
@@ -24,7 +24,7 @@ import numpy as np
 from bayesreg.metrics.measures import LEVELS
 from bayesreg.predictive.mixture import Predictive
 
-# A strip of verdicts says something wrong of calibrated predictions in at most one test set of twenty, all cards together
+# All cards together say something wrong of calibrated predictions in at most one test set of twenty
 CALIBRATION, AHEAD = 0.03, 0.02
 _DRAWS, _LEAST_DRAWS, _ENTRIES = 4000, 1000, 2**22
 Key = TypeVar("Key", bound=Hashable)
@@ -33,12 +33,12 @@ Key = TypeVar("Key", bound=Hashable)
 @final
 @dataclass(frozen=True)
 class Tails:
-    """How rare an observed value is among test sets that a calibrated predictive would make.
+    """The tail probabilities of an observed value among test sets from a calibrated predictive.
 
     Attributes:
         low: Probability of a value as low, or lower.
         high: Probability of one as high, or higher.
-        output: Number of the output where that is rarest; 0 where there is one.
+        output: Number of the output with the smallest p-value; 0 where there is one output.
     """
 
     low: float
@@ -47,19 +47,19 @@ class Tails:
 
     @property
     def p(self) -> float:
-        """Probability of a value as far out on either side."""
+        """Two-sided p-value."""
         return min(1.0, 2 * min(self.low, self.high))
 
 
 @final
 @dataclass(frozen=True)
 class Shift:
-    """Where the truths lie in their predictives on average.
+    """The mean position of the targets in their predictive distributions.
 
     Attributes:
         tails: Of the mean PIT value.
         mean: That mean; above 0.5 the predictions are too low.
-        distance: From 0.5, in standard errors that hold what the rows share.
+        distance: Distance from 0.5, in standard errors that include the common error of the rows.
     """
 
     tails: Tails
@@ -68,7 +68,7 @@ class Shift:
 
 
 def adjusted(found: Mapping[Key, tuple[float, float]]) -> dict[Key, float]:
-    """Holm's adjusted p-values with weights: what is at most α there is said wrongly with probability α, all together.
+    """Holm's adjusted p-values with weights: statements with a value of at most α are all true with probability 1 − α.
 
     >>> adjusted({"a": (0.01, 1.0), "b": (0.04, 1.0)})
     {'a': 0.02, 'b': 0.04}
@@ -95,7 +95,7 @@ def binomial_tails(hits: int, count: int, share: float) -> Tails:
 
 
 def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[Shift, dict[float, Tails]]:
-    """How rare the mean of the PIT values and the coverage of each level are. Several outputs count by the rarest of them."""
+    """Tails of the mean PIT value and of the coverage at each level; of several outputs the rarest counts."""
     u = predictive.pit(y).cpu().double().numpy().reshape(predictive.num_rows, -1)
     rows = len(u)
     seen = _summaries(u[None])[0]
@@ -117,7 +117,7 @@ def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[
 
 
 def _own_error(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tails of the mean PIT value by its own scatter: too narrow intervals throw values to both ends, which is no shift."""
+    """Tails of the mean PIT value by its own scatter: too narrow intervals move values to both ends, which is no shift."""
     from scipy.stats import t
 
     if len(u) < 2:
@@ -127,15 +127,15 @@ def _own_error(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def num_draws(predictive: Predictive) -> int:
-    """R: as many draws as tell one in a few thousand apart, fewer where there are many rows; each component as often."""
+    """R: enough draws to resolve a p-value of one in a few thousand, fewer for many rows; each component equally often."""
     wanted = min(_DRAWS, max(_LEAST_DRAWS, _ENTRIES // (predictive.num_rows * predictive.num_outputs)))
     return -(-wanted // predictive.num_samples) * predictive.num_samples
 
 
 def ranked(seen: float, made: np.ndarray) -> float:
-    """P(a draw as low as what was seen, or lower).
+    """P(a draw at most as large as the observed value).
 
-    Where no draw is, a normal distribution goes on from there.
+    Beyond the draws a normal distribution extrapolates.
 
     >>> ranked(0.5, np.arange(9.0)), ranked(7.0, np.arange(9.0))
     (0.2, 0.9)
@@ -163,11 +163,11 @@ def _summaries(u: np.ndarray) -> np.ndarray:
 
 
 def _drawn(predictive: Predictive, seed: int) -> np.ndarray:
-    """The same of R test sets that the predictive makes; their PIT values are ranks among each other."""
+    """The same for R test sets drawn from the predictive; their PIT values are ranks among each other."""
     number, total = num_draws(predictive), 0.0
     for rows, part in predictive.split(number):
         y = part.sample(number, seed=seed + rows.start).cpu().double().numpy().reshape(number, part.num_rows, -1)
-        if part.likelihood.discrete:  # whole numbers that are equal have no order of their own
+        if part.likelihood.discrete:  # ties among whole numbers are broken at random
             y += np.random.default_rng(seed + rows.start).random(y.shape)
         order = y.argsort(0)
         u = np.empty_like(y)
@@ -177,6 +177,6 @@ def _drawn(predictive: Predictive, seed: int) -> np.ndarray:
 
 
 def _rarest(low: np.ndarray, high: np.ndarray) -> Tails:
-    """The output that is rarest, its tails times the number of outputs."""
+    """The output with the smallest p-value, multiplied by the number of outputs."""
     k = int(np.minimum(low, high).argmin())
     return Tails(min(1.0, len(low) * float(low[k])), min(1.0, len(low) * float(high[k])), k)

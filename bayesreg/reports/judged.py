@@ -1,4 +1,4 @@
-"""Whether stated probabilities came true, beside what chance does when several posteriors are judged together."""
+"""Whether stated probabilities came true, beyond chance, when several posteriors are judged together."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from bayesreg.reports.base import Material, num_outputs
 from bayesreg.reports.chance import CALIBRATION, Shift, Tails, adjusted, num_draws, ranked, regression_tails
 
 Judgement = Literal["overconfident", "cautious", "consistent", "too few"]
-BLIND = 0.10  # a test set that cannot tell two shares this far apart is too small to judge by
-_SURE = 0.1  # of the level: then a verdict "is" so, and does not only "look" so
+BLIND = 0.10  # a test set that cannot distinguish two shares this far apart is too small
+_SURE = 0.1  # fraction of the level below which a verdict says "is" instead of "looks"
 _EXACT_ROWS = 3000
-_WEIGHTS = {"shift": 0.4, 0.95: 0.4, 0.9: 0.2 / 3, 0.8: 0.2 / 3, 0.5: 0.2 / 3}  # what a verdict looks for first
+_WEIGHTS = {"shift": 0.4, 0.95: 0.4, 0.9: 0.2 / 3, 0.8: 0.2 / 3, 0.5: 0.2 / 3}  # share of the level for each test
 _HITS, _ECE = 0.7, 0.3
 
 
 @final
 @dataclass(frozen=True)
 class Finding:
-    """What can be said of a regression's calibration when chance is to explain all else, all posteriors together.
+    """The verdict on a regression's calibration, with all posteriors tested together.
 
     Attributes:
         judgements: By level of coverage.
-        sure: Whether the 95 % coverage would be so far out in a tenth as many test sets.
-        shift: Where the truths lie on average.
-        shifted: Whether that is more than chance does.
-        by_shift: Whether the 95 % coverage is right once all truths are moved by what they are off on average.
-        output: Number of the output where it is; None where there is one.
+        sure: Whether the 95 % coverage is significant at a tenth of the level.
+        shift: The mean position of the targets.
+        shifted: Whether it is more than chance explains.
+        by_shift: Whether the 95 % coverage is right once all targets are corrected for the shift.
+        output: Number of the output concerned; None where there is one output.
     """
 
     judgements: dict[float, Judgement]
@@ -47,23 +47,23 @@ class Finding:
 
     @property
     def judgement(self) -> Judgement:
-        """Of the 95 % intervals."""
+        """The judgement of the 95 % intervals."""
         return self.judgements[0.95]
 
     @property
     def side(self) -> Literal["low", "high"]:
-        """Where the predictions lie, seen from the truths."""
+        """Whether the predictions are too high or too low."""
         return "low" if self.shift.mean > 0.5 else "high"
 
     @property
     def uneven(self) -> list[float]:
-        """Levels that are off while 95 % is not."""
+        """Levels that are miscalibrated while 95 % is not."""
         off = [level for level, said in self.judgements.items() if said in ("overconfident", "cautious")]
         return off if self.judgement in ("consistent", "too few") else []
 
 
 def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Finding]:
-    """What is said of each posterior of a regression, at one level for all that is said."""
+    """The verdict on each posterior of a regression, at one level for all statements."""
     found = {name: regression_tails(predictive, y, seed=seed) for name, predictive in comparison.predictives.items()}
     p: dict[tuple[str, Any], tuple[float, float]] = {}
     for name, (shift, covered) in found.items():
@@ -84,7 +84,7 @@ def findings(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Find
 
 
 def _right_but_moved(predictive: Predictive, y: Any, seed: int) -> bool:
-    if not predictive.likelihood.location_scale:  # such targets cannot be moved
+    if not predictive.likelihood.location_scale:  # such targets cannot be shifted
         return False
     target = predictive.target(y)
     _, covered = regression_tails(predictive, target - (target - predictive.mean).mean(0), seed=seed)
@@ -92,7 +92,7 @@ def _right_but_moved(predictive: Predictive, y: Any, seed: int) -> bool:
 
 
 def _judgement(coverage: Coverage, tails: Tails, off: bool) -> Judgement:
-    """Of one count; "too few" when chance explains it, but would also hide a level that is wrong by ten points."""
+    """The judgement of one count; "too few" where chance explains it but would also hide a level wrong by ten points."""
     if off:
         return "overconfident" if tails.low < tails.high else "cautious"
     return "too few" if coverage.lower < coverage.level - BLIND else "consistent"
@@ -101,7 +101,7 @@ def _judgement(coverage: Coverage, tails: Tails, off: bool) -> Judgement:
 @final
 @dataclass(frozen=True)
 class Confidence:
-    """How often the predicted class was right, beside how often it was said to be.
+    """The accuracy of the predicted classes and the confidence stated for them.
 
     Attributes:
         num_data: N.
@@ -109,12 +109,12 @@ class Confidence:
         accuracy: hits / N.
         lower: Lower end of its 95 % Wilson interval; `upper` is its upper end.
         confidence: Mean stated probability of the predicted class.
-        at_most: Probability of so few hits, or fewer, in a test set that the predictive makes.
+        at_most: Probability of so few hits, or fewer, in a test set drawn from the predictive.
         at_least: Probability of so many hits, or more.
         ece: Expected calibration error, 15 bins.
-        ece_limit: What it stays below in 95 % of such test sets.
-        ece_at_least: Probability of so large a one, or larger.
-        p_hits: Holm's adjusted p-value of the hits, of all that is said together; by itself where nothing else is said.
+        ece_limit: Its 95 % quantile over such test sets.
+        ece_at_least: Probability of an ECE as large, or larger.
+        p_hits: Holm's adjusted p-value of the hits, over all statements; unadjusted where it is the only one.
         p_ece: The same of the calibration error.
     """
 
@@ -134,24 +134,24 @@ class Confidence:
 
     @property
     def judgement(self) -> Judgement:
-        """By the number of hits."""
+        """The judgement of the number of hits."""
         if self.p_hits <= CALIBRATION:
             return "overconfident" if self.at_most < self.at_least else "cautious"
         return "too few" if self.confidence - self.lower > BLIND else "consistent"
 
     @property
     def sure(self) -> bool:
-        """Whether a tenth as many test sets would be so far out."""
+        """Whether it is significant at a tenth of the level."""
         return self.p_hits <= _SURE * CALIBRATION
 
     @property
     def uneven(self) -> bool:
-        """Whether the calibration error is more than chance makes, while the number of hits is not."""
+        """Whether the calibration error is more than chance explains, while the number of hits is not."""
         return self.judgement == "consistent" and self.p_ece <= CALIBRATION
 
 
 def confidences(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Confidence]:
-    """Stated against observed accuracy of each posterior, at one level for all that is said."""
+    """Stated against observed accuracy of each posterior, at one level for all statements."""
     found = {n: confidence(p, y, comparison.scores[n]["ece"], seed=seed) for n, p in comparison.predictives.items()}
     hits = {(name, "hits"): (c.p_hits, _HITS) for name, c in found.items()}
     together = adjusted(hits | {(name, "ece"): (c.p_ece, _ECE) for name, c in found.items()})
@@ -179,12 +179,12 @@ def confidence(predictive: Predictive, y: Any, ece: float, *, seed: int = 0) -> 
 
 def _labels(predictive: Predictive) -> AbstractLabels:
     labels = predictive.likelihood.labels
-    assert labels is not None  # or its probabilities were refused
+    assert labels is not None  # otherwise its probabilities were refused
     return labels
 
 
 def _drawn_classes(predictive: Predictive, stated: np.ndarray, seed: int, num_bins: int = 15) -> tuple[np.ndarray, np.ndarray]:
-    """Hits, and the expected calibration error, of test sets that the predictive makes (Bröcker and Smith, 2007)."""
+    """Hits and expected calibration error of test sets drawn from the predictive (Bröcker and Smith, 2007)."""
     number, labels = num_draws(predictive), _labels(predictive)
     index = np.clip(np.ceil(stated * num_bins).astype(int) - 1, 0, num_bins - 1)
     hits, gaps = np.zeros(number), np.zeros((number, num_bins))
@@ -217,5 +217,5 @@ Judged = Mapping[str, Finding] | Mapping[str, Confidence]
 
 
 def judgements(made: Material) -> Judged:
-    """What is said of each posterior's calibration."""
+    """The judgement of each posterior's calibration."""
     return (findings if made.regression else confidences)(made.comparison, made.y, seed=made.seed)

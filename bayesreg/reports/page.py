@@ -1,4 +1,4 @@
-"""A report: what was assumed, what was found and what the mode hid, as one HTML file that needs nothing else."""
+"""A report as one self-contained HTML file: the assumptions, the results and what the mode hid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MACROS = '{% from "macros.html" import gallery, badge, dot, sheet with context 
 @final
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What `report` made. Shown in a notebook it is its verdict; `save` writes the whole page.
+    """The result of `report`. A notebook shows its verdict; `save` writes the whole page.
 
     Attributes:
         html: The page, self-contained: no script, no request.
@@ -46,7 +46,7 @@ class Report:
         """Write the page and, beside it, its facts: both or neither.
 
         Args:
-            path: Where to, ending in .html; the facts go to the same name ending in .json.
+            path: Path ending in .html; the facts go to the same name ending in .json.
             force: Replace existing files.
 
         Returns:
@@ -66,7 +66,7 @@ class Report:
         facts = json.dumps(self.data, indent=1, ensure_ascii=False, allow_nan=False)
         with replacing([page, beside], force=force) as files:
             for file, content in zip(files, (self.html, facts), strict=True):
-                file.write(content.encode(errors="backslashreplace"))  # half a character, as from a file name
+                file.write(content.encode(errors="backslashreplace"))  # half a character (a surrogate), as from a file name
         return page, beside
 
     def _repr_html_(self) -> str:
@@ -92,11 +92,11 @@ def report(
     row_names: Sequence[str | int] | None = None,
     missing: Mapping[str, str] | None = None,
 ) -> Report:
-    """One page that says in plain words, and shows, what several posteriors are worth on held-out rows.
+    """One page that explains and shows how good several posteriors are on held-out rows.
 
     Args:
-        posteriors: Name to posterior, of one or of several models, all of one likelihood kind; a mode among them is set
-            against the others parameter by parameter.
+        posteriors: Name to posterior, of one or of several models, all of one likelihood kind; a mode among them is compared
+            with the others parameter by parameter.
         X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
         y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
         num_samples: Draws from each posterior; None for as many as their comparison needs, see `compare`.
@@ -107,8 +107,8 @@ def report(
         feature_names: Names of the D inputs; a data frame brings its own.
         target_name: Name of the target.
         classes: Names of the classes, in label order.
-        row_names: What the rows are called where they come from; a data frame brings its index, and else they are 1 … N.
-        missing: Fits that could not be had, by name, each with the reason.
+        row_names: Names of the rows; None for a data frame's index, or 1 … N.
+        missing: Fits that failed, by name, each with the reason.
 
     Returns:
         The report; `.save("report.html")` writes it.
@@ -155,7 +155,7 @@ def report(
         made.data |= section.facts(made)
     cards = sorted((card for section in parts for card in section.cards(made)), key=lambda card: card.order)
     made.data["verdict"] = [card.to_dict() for card in cards]
-    made.data = json.loads(json.dumps(made.data, allow_nan=False))  # what is shown is what is saved
+    made.data = json.loads(json.dumps(made.data, allow_nan=False))  # saved as shown
     return Report(_render(made, parts), made.data, comparison)
 
 
@@ -168,20 +168,20 @@ def _versions() -> dict[str, str]:
 
 
 def _missing(missing: Mapping[str, str] | None, posteriors: Mapping[str, AbstractPosterior]) -> dict[str, str]:
-    """Fits that could not be had, by name, each with the reason.
+    """Fits that failed, by name, each with the reason.
 
     Raises:
         ValueError: If these are no names with reasons, or one of them is there.
     """
     for name, reason in ({} if missing is None else missing).items():
         if not isinstance(name, str) or not isinstance(reason, str) or name in posteriors:
-            came = f"{name!r}: {reason!r} came" + " beside a posterior of that name" * (name in posteriors)
-            raise ValueError(f"missing must hold names of fits that are not there, each with a reason, but {came}; correct it.")
+            came = f"{name!r}: {reason!r} came" + ", though a posterior has that name" * (name in posteriors)
+            raise ValueError(f"missing must hold names of fits that failed, each with a reason, but {came}; correct it.")
     return dict(missing or {})
 
 
 def _as_fitted(posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any, names: Any) -> tuple[Any, Any, Any]:
-    """Columns in the order of the first fit, which its weights have too, and their names where the fit alone knows them."""
+    """Columns in the order of the first fit, which its weights have too, with their names where only the fit has them."""
     model = next(iter(posteriors.values())).model
     order = order_by_name("X", names_of(X), model.feature_names)
     if order is not None:

@@ -1,4 +1,4 @@
-"""A Matplotlib figure as SVG inside a page: text stays text, colours follow the page's theme, names clash with no other."""
+"""A Matplotlib figure as SVG inside a page: text stays text, colours follow the page's theme, ids are unique."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bayesreg import plots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# CSS variable → colour in light and in dark; the light ones are those that the figures are drawn with
+# CSS variable → colour in light and in dark mode; figures are drawn with the light ones
 THEME: dict[str, tuple[str, str]] = {
     "ink": (plots.INK, "#e7ebf1"),
     "muted": (plots.MUTED, "#a3afbe"),
@@ -33,15 +33,10 @@ _VARIABLES = {light: f"var(--{name})" for name, (light, _) in THEME.items()}
 
 
 def inline(figure: Figure, prefix: str, label: str) -> str:
-    """The figure as one `<svg>` element.
+    """The figure as one `<svg>` element, the same text for figures made alike.
 
-    Args:
-        figure: Drawn with the colours of `bayesreg.plots`.
-        prefix: Stands before every id in it, so that several figures can share a page.
-        label: Id of the element that says in words what the figure shows.
-
-    Returns:
-        The element as text; equal for figures made alike.
+    It must be drawn with the colours of `bayesreg.plots`. `prefix` begins every id in it, so that several figures can share a
+    page; `label` is the id of the element that describes the figure in words.
     """
     import matplotlib
 
@@ -52,10 +47,10 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     text = stream.getvalue()
     box = re.search(r'viewBox="([^"]*)"', text)
     body = text[text.index("</metadata>") + len("</metadata>") : text.rindex("</svg>")]
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # its rules would hold for the whole page
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # its style rules would apply to the whole page
     body = _hoist(re.sub(r"<[^>]*>", _tidy, body))
     used = dict.fromkeys(re.findall(r'(?:url\(|href=")#([^")]+)', body))
-    names = {name: f"{prefix}-{i}" for i, name in enumerate(used)}  # Matplotlib's own names hang on the last digit of a place
+    names = {name: f"{prefix}-{i}" for i, name in enumerate(used)}  # Matplotlib's own depend on last digits
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{names[m[1]]}"' if m[1] in names else "", body)
     body = re.sub(r'(url\(|href=")#([^")]+)', lambda m: f"{m[1]}#{names[m[2]]}", body)
     body = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", body)
@@ -65,7 +60,7 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
 
 
 def _tidy(tag: re.Match[str]) -> str:
-    """One tag with its numbers rounded, its colours named, and without what the page says for all."""
+    """One tag with rounded numbers and named colours, without settings that the page makes for all."""
     text = re.sub(r"\s+", " ", tag[0]).replace("xlink:href", "href").replace(' "', '"')
     text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
     text = re.sub(r"font-family: [^;]*; ?", "", text)
@@ -79,7 +74,7 @@ def _rounded(found: re.Match[str]) -> str:
 
 
 def _hoist(body: str) -> str:
-    """A marker's style said once, where the marker is defined, instead of at each of its places."""
+    """A marker's style moved to its definition, instead of repeated at each of its places."""
     for name in set(re.findall(r'<use href="#([^"]+)"', body)):
         styles = set(re.findall(rf'<use href="#{name}"[^>]* style="([^"]*)"', body))
         if len(styles) == 1:

@@ -1,4 +1,4 @@
-"""Which model: many prior scales at once, the evidence, how many weights the data decide, and what a bootstrap keeps."""
+"""Model selection: many prior scales at once, the evidence, the effective number of weights, and bootstrap stability."""
 
 from bayesreg.selection.bootstrap import Stability, stability
 from bayesreg.selection.path_result import Path

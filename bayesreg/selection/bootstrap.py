@@ -1,4 +1,4 @@
-"""Which inputs a sparse fit keeps, and whether it would keep them on other rows: bootstrap refits, all at once.
+"""Which inputs a sparse fit keeps, and how often bootstrap refits keep them, all refits at once.
 
 frequency_j = (1/B) Σ_b 1[input j has a weight that is not zero in the mode under the rows' counts w_b]
 """
@@ -38,7 +38,7 @@ class Stability:
 
     Attributes:
         names: Name of each input, (D,): a data frame's columns, else "x0", "x1", ….
-        tensor: The weight that the inputs go into.
+        tensor: The weight that the inputs enter.
         kept: Whether the fit to all rows keeps the input, (D,).
         size: Euclidean norm of the input's weights in that fit, (D,), in the units that the model works in.
         frequency: Share of the bootstrap refits that keep it, (D,).
@@ -111,27 +111,27 @@ def stability(
     column of the first layer under `GroupLasso(per="column")`. A refit gives each row a count drawn as rows are drawn with
     replacement; all refits and the fit to all rows are one search. Standardisation is that of all rows.
 
-    A penalty that predicts best keeps some inputs too many. They come and go between refits, the ones that matter stay.
+    The penalty that predicts best keeps some irrelevant inputs. They vary between refits; the relevant ones stay.
 
     Args:
-        model: What is assumed, with the prior's scale as it is wanted (`path` helps to find it).
+        model: The model, with the prior's scale as wanted (`path` helps to find it).
         X: Inputs (N, D); a data frame's column names name the inputs.
         y: Targets.
-        tensor: Dotted name of the weight that the inputs go into, (K, D); when None the one weight of that shape whose prior
-            has a kink.
+        tensor: Dotted name of the weight that the inputs enter, (K, D); when None the only weight of that shape whose prior has
+            a kink.
         num_bootstraps: Number of refits.
         num_steps: Adam's steps; 2,000 when None, and none for a model that is linear in its weights.
         learning_rate: Adam's first rate.
         batch_size: Rows a step; when None as for `MAP`.
-        seed: Draws the counts.
+        seed: Seed of the counts.
         progress: As for `fit`.
 
     Returns:
         Kept inputs and frequencies; `stable(0.9)` names those that stay.
 
     Raises:
-        ValueError: If no prior on the inputs makes exact zeros, the network has batch normalisation (whose statistics of a
-            batch know no counts of rows), or the data do not fit.
+        ValueError: If no prior on the inputs makes exact zeros, the network has batch normalisation (whose batch statistics do
+            not support counts of rows), or the data do not fit.
 
     References:
         Bach (2008), Bolasso: model consistent Lasso estimation through the bootstrap. Meinshausen and Bühlmann (2010),
@@ -206,7 +206,7 @@ def _names(X: Any, rows: torch.Tensor) -> tuple[str, ...]:
 
 
 def _input_weight(model: BayesianModel, width: int) -> str:
-    """The one weight that takes the inputs and whose prior makes exact zeros.
+    """The only weight that takes the inputs and whose prior gives exact zeros.
 
     Raises:
         ValueError: If there is none, or several.
@@ -229,7 +229,7 @@ def _checked_weight(model: BayesianModel, name: str, width: int) -> str:
     """The name of a weight that takes the inputs.
 
     Raises:
-        ValueError: If it is none, or its prior makes no zeros.
+        ValueError: If it is no such weight, or its prior gives no zeros.
     """
     _check.one_of("tensor", name, model.latents)
     latent = model.latents[name]
@@ -242,7 +242,7 @@ def _checked_weight(model: BayesianModel, name: str, width: int) -> str:
 
 
 def _zeroes(prior: Any) -> bool:
-    """True where the mode under a prior has exact zeros: its prox takes a small value to zero, and not all values alike."""
+    """True where the mode under a prior has exact zeros: its prox maps a small value to zero, but not every value."""
     if prior.smooth or not prior.bounded or not prior.separable_prox:
         return False
     return not isinstance(prior, AbstractElementwisePrior) or bool(torch.as_tensor(prior.mode == 0).all())

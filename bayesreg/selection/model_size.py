@@ -1,4 +1,4 @@
-"""What a mode's curvature says about a model: how many weights the data decide, and how probable the data are under it.
+"""Model size from the curvature at a mode: the effective number of weights, and the evidence.
 
 degrees of freedom = tr[H_lik (H_lik + H_prior)⁻¹] over what is not zero;   log p(y) ≈ log p(y, u*) + P/2 log 2π − ½ log|H|
 """
@@ -16,24 +16,16 @@ from bayesreg.objective.curvature import likelihood_gauss_newton, prior_hessian
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import gradient_of
 
-_ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is said
+_ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is reported
 
 
 def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
-    """The effective number of weights at a mode, tr[H_lik (H_lik + H_prior)⁻¹]; the noise is not counted.
+    """The effective number of weights at a mode, 0 … P: tr[H_lik (H_lik + H_prior)⁻¹]; the noise is not counted.
 
-    H_lik is the Gauss–Newton matrix of the likelihood, exact for a model that is linear in its weights; where the network says
-    the noise too it is the Fisher information, and the weights that make the noise are counted. Where a penalty has a kink the
-    trace is over the weights that do not stand on it: for the lasso it is their number, for the group lasso the curvature of
-    the groups' norms is in H_prior, and for ridge it is tr[XᵀX (XᵀX + σ²/τ²)⁻¹].
-
-    Args:
-        log_joint: The objective, best in float64.
-        u: Its mode, (P,).
-        data: The rows.
-
-    Returns:
-        A number between 0 and P.
+    H_lik is the Gauss–Newton matrix of the likelihood, exact for a model that is linear in its weights. Where the network also
+    predicts the noise it is the Fisher information, and the weights for the noise are counted. Where a penalty has a kink the
+    trace is over the weights that are not at it: for the lasso it is their number, for the group lasso the curvature of the
+    groups' norms is in H_prior, and for ridge it is tr[XᵀX (XᵀX + σ²/τ²)⁻¹]. The objective is best in float64.
 
     References:
         MacKay (1992), Bayesian interpolation. Zou, Hastie and Tibshirani (2007), On the "degrees of freedom" of the lasso.
@@ -41,14 +33,14 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
     """
     active = torch.ones(len(u), dtype=torch.bool, device=u.device)
     for group in log_joint.nonsmooth:
-        centre = group.prior.mode if group.elementwise else 0.0  # a kink holds what stands on it
+        centre = group.prior.mode if group.elementwise else 0.0  # weights at a kink are held there
         active[group.slice] = u[group.slice] != centre
     for segment in log_joint.layout.in_order:
         if segment.latent.is_noise:
             active[segment.slice] = False
     likelihood = likelihood_gauss_newton(log_joint, u, data, active)
     whole = likelihood + prior_hessian(log_joint, u)[active][:, active]
-    # a direction of which neither data nor prior speak is no degree of freedom
+    # a direction that neither data nor prior determine is no degree of freedom
     values, vectors = torch.linalg.eigh(0.5 * (whole + whole.mT))
     held = values > 1e-12 * values.amax().clamp_min(0) if len(values) else values > 0
     inner = torch.einsum("pk,pq,qk->k", vectors[:, held], likelihood, vectors[:, held])
@@ -58,13 +50,8 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
 def log_evidence(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
     """The Laplace approximation of log p(y | x) in nats, in the data's own units; NaN where `u` is no mode.
 
-    Args:
-        log_joint: The objective, best in float64.
-        u: The mode of the unconstrained density, (P,).
-        data: The rows.
-
-    Returns:
-        Nats, summed over the data; NaN where a Newton step would still gain more than half a nat (or 1 % of P/2).
+    `u` is the mode of the unconstrained density; it counts as one where a Newton step would gain at most half a nat (or 1 % of
+    P/2). The objective is best in float64.
 
     Raises:
         ValueError: If the curvature is singular.
@@ -80,12 +67,7 @@ def log_evidence(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
 def no_evidence(log_joint: LogJoint, most: int) -> str:
     """Why there is no Laplace evidence of this model, one clause, or an empty text where there is one.
 
-    Args:
-        log_joint: The objective.
-        most: Unknowns up to which the matrix is formed.
-
-    Returns:
-        The clause.
+    The matrix is formed for at most `most` unknowns.
     """
     model = log_joint.model
     nonsmooth = [str(latent.prior) for latent in model.latents.values() if not latent.prior.smooth]

@@ -1,4 +1,4 @@
-"""What `path` gives: the fits of one model under many prior scales, side by side."""
+"""The result of `path`: the fits of one model under many prior scales."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Path:
         power: 2 where the penalty's weight is 1/scale² (quadratic penalties), else 1.
         modes: (R, P), unconstrained.
         log_joint: Log p(y, θ | x) at each mode, in nats, summed over the data, in their own units, (R,).
-        degrees_of_freedom: Effective number of weights, see `inference.effective`, (R,); None with more than 2,000
-            unknowns, or batch normalisation, whose fits end at no mode that one objective has.
+        degrees_of_freedom: Effective number of weights, see `selection.model_size`, (R,); None with more than 2,000
+            unknowns, or batch normalisation, whose fits end at no mode of one objective.
         held_out: Mean log predictive density of a left-out row, in nats and the data's own units, (folds, R); None without
             cross-validation.
         fold: Each row's fold, (N,), or None.
         log_evidence: Laplace's approximation of log p(y | x) in nats, (R,), NaN where a mode was not reached; or None.
-        no_evidence: Why there is none, or an empty text.
-        seed: What the rows were dealt by.
+        no_evidence: Why there is no log evidence, or an empty text.
+        seed: Seed of the folds.
         elapsed: Seconds.
     """
 
@@ -72,8 +72,8 @@ class Path:
     def lambdas(self) -> torch.Tensor:
         """The penalty's weight in nats, (R,): 1/scale for each unit of |w| or a norm, 1/scale² for each unit of ½w².
 
-        It is of the whole data set's objective, a sum. A tool that averages over rows or leaves the noise out has another
-        number for the same fit: `bayesreg.equivalents` says which.
+        It refers to the objective as a sum over the data set. A tool that averages over rows or leaves the noise out has
+        another number for the same fit: `bayesreg.equivalents` gives it.
         """
         return self.scales**-self.power
 
@@ -115,7 +115,7 @@ class Path:
         return self.held_out
 
     def best(self, rule: str = "cv") -> float:
-        """The scale to take.
+        """The scale that a rule chooses.
 
         Args:
             rule: "cv": the highest mean held-out score. "1se": the strongest penalty whose score is within one standard error
@@ -126,7 +126,7 @@ class Path:
             The scale.
 
         Raises:
-            ValueError: If the rule is unknown, or what it reads was not computed; says why.
+            ValueError: If the rule is unknown, or its criterion was not computed; says why.
 
         References:
             Breiman, Friedman, Olshen and Stone (1984), Classification and Regression Trees, section 3.4.3. MacKay (1992),
@@ -210,7 +210,7 @@ class Path:
         return pd.DataFrame({name: v.cpu().numpy() for name, v in columns.items() if v is not None})
 
     def marks(self) -> dict[str, int]:
-        """Which fit each rule of `best` takes, of those rules that there is something for."""
+        """The fit that each rule of `best` chooses, for rules whose criterion was computed."""
         found = {}
         for rule in RULES:
             known = self.log_evidence is not None and not bool(self.log_evidence.isnan().all())

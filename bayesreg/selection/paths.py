@@ -1,9 +1,9 @@
-"""All regularised fits at once: one model under many prior scales, with cross-validation and evidence to choose by.
+"""One model fitted under many prior scales at once, with cross-validation and evidence to choose among them.
 
 penalty weight λ = 1/scale (or 1/scale² for quadratic penalties):  scale → 0 shrinks all to zero, scale → ∞ is the plain fit.
 
-Every scale, and every fold of the cross-validation under every scale, is one row of a stacked vector that one search moves.
-With batch normalisation each row has running statistics of its own, and each fold a search: a batch is of its own rows alone.
+Every scale, and every fold of the cross-validation under every scale, is one row of a stacked vector in a single search.
+With batch normalisation each row has running statistics of its own, and each fold its own search, with batches from its rows.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from bayesreg.solvers.progress import ProgressCallback
 
 NUM_STEPS, LEARNING_RATE = 2000, 0.01
 AUTO_EVIDENCE, MOST_EVIDENCE, MOST_FREEDOM = 1000, 5000, 2000  # unknowns up to which P × P matrices are formed
-ACTIVATIONS = 5 * 10**7  # numbers that one step of all fits may hold; more fits are made in turns
+ACTIVATIONS = 5 * 10**7  # numbers that one step of all fits may hold; more fits are made in several searches
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """The rows that the fits of all scales see: all, or all but a fold.
+    """The training rows of the fits of all scales: all rows, or all except a fold.
 
     Attributes:
-        model: Bound to its training rows: it has their statistics.
-        data: All N rows, in its units.
+        model: The model, bound to the training rows and with their statistics.
+        data: All N rows, in the model's units.
         keep: Which of them it is trained on, (N,).
     """
 
@@ -75,31 +75,31 @@ def path(
     seed: int = 0,
     progress: bool | ProgressCallback = True,
 ) -> Path:
-    """Fit a model's mode under many prior scales at once, and say which scale to take.
+    """Fit a model's mode under many prior scales at once, to choose one of them.
 
     A model that is linear in its weights ends at its modes to about ten digits, exact zeros included; a network starts at the
     module's weights under each scale. A network with batch normalisation ends with Adam's steps and has neither an evidence nor
-    degrees of freedom; each fit keeps running statistics of its own. Cross-validation leaves out each fold in turn: priors of
-    the `standardize=True` kind and `autoscale` get the statistics of the fold's own training rows, so that nothing of the
-    left-out rows leaks into their fit, and the score is in the data's own units.
+    degrees of freedom; each fit keeps running statistics of its own. Cross-validation leaves out each fold in turn:
+    `standardize=True` and `autoscale` use the statistics of the fold's own training rows, so that the left-out rows do not leak
+    into the fit, and the score is in the data's own units.
 
     Args:
-        model: What is assumed; the scales of the matched priors are replaced.
+        model: The model; the scales of the matched priors are replaced.
         X: Inputs (N, ...), rows in memory.
         y: Targets.
         scales: Numbers > 0 for the field `scale` of the matched priors (fan_in and the like still apply; for `ElasticNet`
             l1_scale, and l2_scale² grows with it). When None 20 of them: in a linear model under penalties with a kink from
             where all weights are zero to 1,000 times that, else from 1/100 of the prior's own scale to 10 times it.
         rule: Which tensors' priors: a name, a glob, a role, a module type or a callable, as in `PriorSpec`.
-        folds: Number of folds of the cross-validation, rows dealt at random; or a fold's number for each row, (N,), where
+        folds: Number of folds of the cross-validation, rows assigned at random; or a fold's number for each row, (N,), where
             rows belong together; None for no cross-validation.
         num_steps: Adam's steps; 2,000 when None, and none for a model that is linear in its weights.
         learning_rate: Adam's first rate; 0.01 when None.
         batch_size: Rows a step; when None as for `MAP`.
-        evidence: Whether the log evidence of each scale is approximated (Laplace), which needs smooth and proper priors and a
-            P × P matrix a scale: "auto" where it can be had with up to 1,000 unknowns, True (up to 5,000, refused where it
-            cannot be had), False.
-        seed: Deals the rows to folds and batches.
+        evidence: Whether the log evidence of each scale is approximated (Laplace), which needs smooth and proper priors and a P
+            × P matrix a scale: "auto" where possible with up to 1,000 unknowns, True (up to 5,000, refused where impossible),
+            False.
+        seed: Seed of folds and batches.
         progress: As for `fit`.
 
     Returns:
@@ -165,7 +165,7 @@ def _parts(model: BayesianModel, X: Any, y: Any, folds: Any, seed: int) -> tuple
         keep = fold != k
         own, _ = bound.ingest(X[keep.to(X.device)], y[keep.to(y.device)])
         own = own.with_names(bound.feature_names, bound.target_names)
-        # the same rows in the same units are the same tensor, which all fits then share
+        # the same rows in the same units are one tensor, shared by all fits
         rows = Data(data.num_data, *own.prepare(X, y)) if bound.standardize else data
         parts.append(_Part(own, rows, keep.to(model.like.device)))
     return parts, fold
@@ -208,7 +208,7 @@ def _checked_scales(scales: Any) -> torch.Tensor:
 
 
 def _replicas(parts: Sequence[_Part], joints: Sequence[Sequence[LogJoint]]) -> Replicas:
-    """The fits of some parts under all their scales, part by part."""
+    """The fits of several parts under all their scales, part by part."""
     flat = list(itertools.chain(*joints))
     counts = [len(row) for row in joints]
     each = [part for part, count in zip(parts, counts, strict=True) for _ in range(count)]
@@ -220,7 +220,7 @@ def _replicas(parts: Sequence[_Part], joints: Sequence[Sequence[LogJoint]]) -> R
 
 
 def _only(part: _Part, which: torch.Tensor) -> _Part:
-    """A part with some of its rows, all of which count."""
+    """A part reduced to some of its rows, all for training."""
     x, y = part.data.full("a path")
     return dataclasses.replace(part, data=Data(int(which.sum()), x[which], y[which]), keep=torch.ones_like(which[which]))
 
@@ -228,7 +228,7 @@ def _only(part: _Part, which: torch.Tensor) -> _Part:
 def _convex_path(parts: list[_Part], joints: list[list[LogJoint]]) -> list[torch.Tensor]:
     """The modes of a model that is linear in its weights, (R, P) in float64 for each part.
 
-    Least squares have solvers of their own, warm from scale to scale; other likelihoods go through Newton's steps together.
+    Least squares have solvers of their own, with warm starts from scale to scale; other likelihoods take Newton steps together.
     """
     found = []
     for part, row in zip(parts, joints, strict=True):
@@ -253,9 +253,9 @@ def _descents(
     seed: int,
     report: ProgressCallback,
 ) -> tuple[list[torch.Tensor], list[list[LogJoint]]]:
-    """Modes by Adam and what follows it, (R, P) for each part, and the log-joints with each fit's running statistics.
+    """Modes by Adam and its final steps, (R, P) for each part, and the log-joints with each fit's running statistics.
 
-    Many parts go at once as long as they fit; one by one where rows with weight 0 would be in a batch's statistics.
+    Many parts go together while memory allows; one by one where rows with weight 0 would enter batch statistics.
     """
     width = sum(s.latent.shape[0] for s in joints[0][0].layout.segments.values() if len(s.latent.shape) > 1)
     rows = batch or parts[0].data.num_data
@@ -320,10 +320,10 @@ def _described(
     fold: torch.Tensor | None,
     evidence: bool | str,
 ) -> Path:
-    """What is said about the fits to all rows.
+    """Summaries of the fits to all rows.
 
     Raises:
-        ValueError: If the evidence was asked for and cannot be had.
+        ValueError: If the evidence was asked for and is impossible.
     """
     replicas = _replicas([whole], [joints])
     size = modes.shape[1]

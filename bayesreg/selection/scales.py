@@ -1,4 +1,4 @@
-"""The same model under another prior scale, and the scales that a path takes when nobody says them."""
+"""The same model under another prior scale, and the default scales of a path."""
 
 from __future__ import annotations
 
@@ -19,26 +19,19 @@ from bayesreg.priors import Normal
 from bayesreg.solvers.last_steps import finish
 
 NUM_SCALES = 20
-BELOW, ABOVE = 1e-2, 10.0  # of the prior's own scale, between which a path lies when the data do not say where it begins
-SPAN = 1e3  # from the scale at which all is zero to the widest, as in glmnet and scikit-learn
+BELOW, ABOVE = 1e-2, 10.0  # range of a path in units of the prior's own scale, when the data do not determine its start
+SPAN = 1e3  # widest scale over that at which all weights are zero, as in glmnet and scikit-learn
 
 
 def matched(model: BayesianModel, rule: Any) -> list[str]:
-    """Names of the tensors that a rule matches, refused where their priors have no scale to vary.
-
-    Args:
-        model: The model.
-        rule: A pattern, see `PriorSpec`.
-
-    Returns:
-        Dotted names.
+    """Names of the tensors that a rule of `PriorSpec` matches, refused where their priors have no scale to vary.
 
     Raises:
         ValueError: If the rule matches nothing, or a prior that it matches has no scale that is a number.
     """
     found = [r.name for r in PriorSpec({rule: Normal(1.0)}).resolve(model.module) if r.source != "default"]
     norms = [r.name for r in model.resolved if r.flat_by_default]
-    found = [name for name in found if name not in norms] or found  # a normalisation layer's, which nobody gave a prior
+    found = [name for name in found if name not in norms] or found  # a normalisation layer's tensor without a prior of its own
     for r in model.resolved:
         if r.name in found and r.specified.path_scale is None:
             raise ValueError(
@@ -55,15 +48,9 @@ def own_scale(model: BayesianModel, names: Sequence[str]) -> float:
 
 
 def with_scale(model: BayesianModel, names: Sequence[str], scale: float) -> BayesianModel:
-    """The same model with this number as the `path_scale` of some tensors' priors; fan_in and autoscale still apply.
+    """A new model with this `path_scale`, > 0, in some tensors' priors; fan_in and autoscale still apply.
 
-    Args:
-        model: The model, bound to data or not.
-        names: The tensors.
-        scale: The number, > 0.
-
-    Returns:
-        A new model; this one is unchanged.
+    The model may be bound to data or not.
     """
     return model.with_resolved([_rescaled(r, scale, model) if r.name in names else r for r in model.resolved])
 
@@ -81,19 +68,10 @@ def power(model: BayesianModel, names: Sequence[str]) -> int:
 
 
 def default_scales(model: BayesianModel, names: Sequence[str], data: Data, affine: bool) -> torch.Tensor:
-    """Scales from the strongest penalty to the weakest, in equal steps of their logarithm.
+    """Scales from the strongest penalty to the weakest, (20,) float64, in equal steps of their logarithm.
 
-    In a model that is linear in its weights, under penalties with a kink at zero, from the scale below which all weights are
-    zero to 1,000 times that. Elsewhere from 1/100 of the prior's own scale to 10 times it.
-
-    Args:
-        model: The model, bound to its data.
-        names: The tensors whose scale varies.
-        data: The rows.
-        affine: Whether the model is linear in its weights.
-
-    Returns:
-        (20,), float64, increasing.
+    In a model that is linear in its weights (`affine`), under penalties with a kink at zero, from the scale below which all
+    weights are zero to 1,000 times that. Elsewhere from 1/100 of the prior's own scale to 10 times it.
     """
     own = own_scale(model, names)
     lowest, highest = BELOW * own, ABOVE * own
@@ -105,7 +83,7 @@ def default_scales(model: BayesianModel, names: Sequence[str], data: Data, affin
 
 
 def _leaves_zero(model: BayesianModel, names: Sequence[str], data: Data) -> float | None:
-    """The scale at which the first weight leaves zero, the other unknowns at their mode; None where there is none."""
+    """The scale at which the first weight becomes non-zero, the other unknowns at their mode; None where there is none."""
     x, y = data.full("a path")
     own = own_scale(model, names)
     tight = LogJoint(with_scale(model, names, 1e-9 * own))

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, sealed, and checked before they are believed."""
+"""Files that are written completely or not at all, carry a checksum, and are checked when read."""
 
 from bayesreg.storage.sealed import seal
 

@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, under names that nobody can guess, and left alone by a second writer.
+"""Files that are written completely or not at all, under random names first, and locked against a second writer.
 
-A file is written beside its place under a random name (`.name.host-pid-random.part`), flushed to the disk, and moved. What a
-process that died has left of that kind is removed when the same place is written or asked about again.
+A file is written next to its place under a random name (`.name.host-pid-random.part`), flushed to the disk, and moved. Such
+files of a process that died are removed when the same place is written or checked again.
 """
 
 from __future__ import annotations
@@ -20,24 +20,19 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where two writers are not told apart
+except ImportError:  # not on Windows, where two writers are not distinguished
     fcntl = None
 
 PathLike = str | os.PathLike[str]
-_LONGEST = 160  # bytes of a name that its temporary file's name repeats, so that this is none too long
+_LONGEST = 160  # bytes of the name that its temporary file's name repeats, to keep that short enough
 _own: set[str] = set()  # temporary files and locks of this process, of whatever thread
 _guard = threading.Lock()
 
 
 def check_place(path: PathLike, *, force: bool) -> Path:
-    """Refuse a path where no file can be put. A link counts as a file, whatever it points to; nothing is followed.
+    """Return a path where a file can be put, or refuse it. A link counts as a file, whatever it points to, and is not followed.
 
-    Args:
-        path: Where a file is wanted.
-        force: Whether it may take an existing one's place.
-
-    Returns:
-        The path.
+    `force` allows an existing file, which will be replaced.
 
     Raises:
         ValueError: If its folder is not there, something other than a plain file stands there, or a file does and `force` is
@@ -48,7 +43,7 @@ def check_place(path: PathLike, *, force: bool) -> Path:
         is_there, kind, has_folder = _kind(target, False) is not None, _kind(target, True), target.parent.is_dir()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ValueError(f"a file must have a name that can be one, but {said} cannot ({why}); choose another.") from None
+        raise ValueError(f"a file must have a valid name, but {said} has none ({why}); choose another.") from None
     if not has_folder:
         raise ValueError(f"the folder of {said} must exist; make it first, or choose another place.")
     if not target.name or not (kind is None or stat.S_ISREG(kind)):
@@ -59,12 +54,7 @@ def check_place(path: PathLike, *, force: bool) -> Path:
 
 
 def probe(path: PathLike, *, force: bool, room: int = 0) -> None:
-    """Find out now, rather than after hours, whether a file can be written; nothing is left behind.
-
-    Args:
-        path: Where the file is wanted.
-        force: Whether it may take an existing one's place.
-        room: Bytes that will be needed.
+    """Check now, rather than after hours, that a file of `room` bytes can be written; nothing is left behind.
 
     Raises:
         ValueError: If `check_place` refuses it, the folder takes no file, or the disk has not so much room.
@@ -79,7 +69,7 @@ def probe(path: PathLike, *, force: bool, room: int = 0) -> None:
                 reserve(handle.fileno(), 0, room)
     except OSError as error:
         raise ValueError(
-            f"there must be room for {room:,} bytes beside {os.fspath(path)!r}, but there is not ({error.strerror}); make "
+            f"there must be room for {room:,} bytes next to {os.fspath(path)!r}, but there is not ({error.strerror}); make "
             "room, or choose another place."
         ) from None
     finally:
@@ -88,17 +78,10 @@ def probe(path: PathLike, *, force: bool, room: int = 0) -> None:
 
 @contextlib.contextmanager
 def replacing(paths: Sequence[PathLike], *, force: bool) -> Iterator[list[BinaryIO]]:
-    """Open files that take their places together when the block succeeds, and vanish when it fails.
+    """Open one file for each path, to write and read bytes; all take their places when the block succeeds, none when it fails.
 
-    All are written and on the disk before the first is moved; if a move fails, those before it are taken back. Modes are what
-    the process's umask leaves of 0o666. A link is replaced, not followed.
-
-    Args:
-        paths: Where the files are wanted.
-        force: Whether they may take the place of existing ones.
-
-    Yields:
-        One file for each path, open for writing and reading bytes.
+    All are written and on the disk before the first is moved; if a move fails, those before it are undone. Modes follow the
+    process's umask from 0o666. A link is replaced, not followed. `force` allows existing files.
 
     Raises:
         ValueError: If `check_place` refuses a path, or its folder takes no file.
@@ -114,7 +97,7 @@ def replacing(paths: Sequence[PathLike], *, force: bool) -> Iterator[list[Binary
             handle.flush()
             os.fsync(handle.fileno())
             handle.close()
-        for target in targets:  # another may have come meanwhile
+        for target in targets:  # another file may have appeared meanwhile
             check_place(target, force=force)
         _move([(name, target) for (_, name), target in zip(made, targets, strict=True)])
     finally:
@@ -124,13 +107,9 @@ def replacing(paths: Sequence[PathLike], *, force: bool) -> Iterator[list[Binary
 
 
 def sweep(target: Path) -> None:
-    """Remove what dead processes of this machine have left of a file that they were writing.
-
-    Args:
-        target: The file's place.
-    """
+    """Remove the temporary files of dead processes of this machine for this target."""
     start = f".{_short(target.name)}.{_host()}-"
-    with contextlib.suppress(OSError):  # a folder that may not be read: nothing can be swept
+    with contextlib.suppress(OSError):  # an unreadable folder: nothing can be removed
         for found in os.listdir(target.parent):
             pid = found.removeprefix(start).split("-")[0]
             if found.startswith(start) and found.endswith(".part") and pid.isdecimal():
@@ -142,16 +121,10 @@ def sweep(target: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: PathLike, refusal: str) -> Iterator[None]:
-    """Hold a place against every other process and thread that asks in this way; a lock goes with its process.
+    """Hold a path against every other process and thread that uses this lock, which ends with its process.
 
-    The lock is an empty file `.name.lock` beside it, gone afterwards; where the file system has no locks, nothing is held.
-
-    Args:
-        path: The place.
-        refusal: What is said to the second.
-
-    Yields:
-        Nothing.
+    The lock is an empty file `.name.lock` next to it, removed afterwards; where the file system has no locks, nothing is held.
+    `refusal` is the error for the second caller.
 
     Raises:
         ValueError: With `refusal`, if it is held; or if its folder takes no file.
@@ -189,7 +162,7 @@ def _lock(name: str, refusal: str) -> int:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.lstat(name)):
                 return handle
-        os.close(handle)  # whoever held it has just removed it
+        os.close(handle)  # its last holder has just removed it
 
 
 def _kind(path: Path, follow: bool) -> int | None:
@@ -251,8 +224,8 @@ def _create(target: Path) -> tuple[BinaryIO, str]:
 
 def _no_file(path: str, error: OSError) -> ValueError:
     return ValueError(
-        f"a file must be possible in the folder of {path!r}, but none can be made there ({error.strerror}); choose another "
-        "place, or make the folder writable."
+        f"the folder of {path!r} must be writable, but no file can be made there ({error.strerror}); choose another place, "
+        "or make the folder writable."
     )
 
 
@@ -276,7 +249,7 @@ def _short(name: str) -> str:
 
 
 def _host() -> str:
-    """This machine, so that the processes of another one on a shared disk are not taken for dead."""
+    """This machine's name, so that another machine's processes on a shared disk are not taken for dead."""
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 

@@ -1,4 +1,4 @@
-"""What a file declares, checked before it is believed: fields and their types, tensors and their shapes."""
+"""Checks of a file's content before it is used: fields and their types, tensors and their shapes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ import torch
 def plain(value: Any) -> Any:
     """A value as it is stored: builtin numbers and containers, and tensors of their own on the CPU.
 
-    Args:
-        value: Tensors, numbers, texts, None, and dicts, lists and tuples of them.
-
-    Returns:
-        An equal value without subclasses and shared memory.
+    It is equal to the value, without subclasses and shared memory.
 
     Raises:
-        ValueError: If it holds anything else, which only code could bring back.
+        ValueError: If it holds anything else, which only code could restore.
 
     >>> plain({"a": (np.float64(0.5), [True, None])})
     {'a': (0.5, [True, None])}
@@ -49,12 +45,7 @@ def plain(value: Any) -> Any:
 
 
 def check_fields(kind: type, given: Any, what: str) -> None:
-    """Refuse a dict that a dataclass could not be made from.
-
-    Args:
-        kind: The dataclass; fields that are dataclasses are dicts too.
-        given: The dict.
-        what: What it is called in errors.
+    """Refuse a dict that does not fit a dataclass; fields that are dataclasses are dicts too. `what` is its name in errors.
 
     Raises:
         ValueError: If keys are missing or too many, or a value is not of its field's type.
@@ -76,15 +67,7 @@ def check_fields(kind: type, given: Any, what: str) -> None:
 
 
 def built(kind: Any, given: Any) -> Any:
-    """What `dataclasses.asdict` and `plain` made of an object, as that object again.
-
-    Args:
-        kind: Its type, or a type hint of it.
-        given: The plain value, checked.
-
-    Returns:
-        The object.
-    """
+    """The object of type `kind` from what `dataclasses.asdict` and `plain` made of it, which is checked already."""
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
@@ -97,13 +80,10 @@ def built(kind: Any, given: Any) -> Any:
 
 
 def check_tensors(given: Any, shapes: Mapping[str, str | tuple[int, ...]], sizes: Mapping[str, int], what: str) -> None:
-    """Refuse tensors that are missing, of the wrong shape, or no finite numbers.
+    """Refuse tensors that are missing, of the wrong shape, or not finite.
 
-    Args:
-        given: Tensors by name.
-        shapes: By name: sizes, or a letter for each axis, the same letter for the same size.
-        sizes: Sizes of letters that are known.
-        what: What they belong to, for errors.
+    A shape is sizes, or a letter for each axis, the same letter for the same size; `sizes` has those that are known. `what` is
+    for errors.
 
     Raises:
         ValueError: If so.
@@ -167,7 +147,7 @@ def is_of(value: Any, hint: Any) -> bool:
 
 
 def refuse(what: str, must: str, came: str) -> NoReturn:
-    """Refuse content that is not as it was written.
+    """Refuse content that this version did not write.
 
     Raises:
         ValueError: Always.

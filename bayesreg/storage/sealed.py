@@ -1,9 +1,8 @@
-"""Tensors and plain values in a file under a seal: what comes back is what was written, or an error.
+"""Tensors and plain values in a file with a checksum: reading gives what was written, or an error.
 
 The file is what `torch.save` writes, a zip archive, and `torch.load(path, weights_only=True)` reads it anywhere. The archive's
-comment is the seal: what kind of file it is, of which format, and the SHA-256 of all bytes before it. Nothing of a file is
-parsed before the seal is checked, so that no parser meets damage; a seal is no signature, so that what a file declares is
-checked all the same.
+comment is the seal: the kind of file, its format, and the SHA-256 of all bytes before it. Nothing of a file is parsed before
+the seal is checked, so no parser meets damaged data. A seal is no signature, so the content is checked all the same.
 """
 
 from __future__ import annotations
@@ -20,21 +19,14 @@ from typing import Any, BinaryIO
 import torch
 
 _SEAL = re.compile(rb"bayesreg (posterior|checkpoint) format (\d{1,9}) sha256 ([0-9a-f]{64})")
-_TOO_LONG = 200  # bytes; no seal has so many
+_TOO_LONG = 200  # bytes; longer than any seal
 
 
 def seal(handle: BinaryIO, kind: str, version: int, content: dict[str, Any]) -> None:
-    """Write content and its seal.
-
-    Args:
-        handle: An empty file, open for reading and writing.
-        kind: "posterior" or "checkpoint".
-        version: Its format.
-        content: Tensors and plain values.
-    """
+    """Write content, tensors and plain values, and its seal to an empty file that is open for reading and writing."""
     torch.save(content, handle)
     said = f"bayesreg {kind} format {version} sha256 ".encode()
-    handle.seek(-2, os.SEEK_END)  # where the archive's comment says its length
+    handle.seek(-2, os.SEEK_END)  # where the archive stores the length of its comment
     handle.write((len(said) + 64).to_bytes(2, "little") + said)
     handle.seek(0)
     digest = hashlib.file_digest(handle, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
@@ -49,17 +41,7 @@ def unseal(
     written_by: str,
     advice: str = "take another copy of it, or fit again",
 ) -> dict[str, Any]:
-    """What `seal` wrote, on the CPU.
-
-    Args:
-        path: The file.
-        kind: What it must be.
-        version: The format that is read.
-        written_by: Who writes such files, for errors.
-        advice: What is to be done about a damaged one, for errors.
-
-    Returns:
-        The content.
+    """The content that `seal` wrote, on the CPU; `written_by` and `advice` are for errors.
 
     Raises:
         ValueError: If the file is not there, of another kind or format, or not as it was written.
@@ -83,8 +65,8 @@ def unseal(
         content = _parsed(raw)
     except ValueError:
         raise
-    except Exception as error:  # torch raises many kinds, and gives advice that is none
-        raise ValueError(f"{said}, but it is none inside ({type(error).__name__}); fit again.") from None
+    except Exception as error:  # torch raises many kinds of error, with misleading advice
+        raise ValueError(f"{said}, but its content cannot be read ({type(error).__name__}); fit again.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{said}, but it holds something else; fit again.")
     return content
@@ -115,7 +97,7 @@ def _without_seal(raw: bytes, version: int, advice: str) -> str:
     if raw[-22:-18] != b"PK\x05\x06" or raw[-2:] != b"\0\0":
         return f"it is damaged: something was cut off from it or added to it; {advice}"
     content = None
-    with contextlib.suppress(Exception):  # many kinds, for a file that is none of ours
+    with contextlib.suppress(Exception):  # many kinds of error, for a file of another program
         content = _parsed(raw)
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, int) and found != version:

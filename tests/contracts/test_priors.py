@@ -796,3 +796,9 @@ def test_an_open_scale_can_be_given():
     torch.testing.assert_close(found, sum(columns), rtol=1e-12, atol=1e-12)
     assert priors.Normal(autoscale=True).scale == 2.5
     assert priors.Normal().scale == 1.0
+
+
+@pytest.mark.slow
+def test_a_regularised_horseshoe_with_a_slab_so_wide_that_it_is_none_is_the_horseshoe():
+    wide = priors.RegularizedHorseshoe.from_interval(-1, 1, slab_scale=1e6)
+    assert wide.scale == pytest.approx(priors.Horseshoe.from_interval(-1, 1).scale, rel=1e-4)

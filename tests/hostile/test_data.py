@@ -298,7 +298,7 @@ def test_an_index_out_of_range():
         for call in (found.predict, lambda x: br.fit(model(net), x, Y, method="map", progress=False)):
             with pytest.raises(ValueError, match=rf"column 0 of X must hold whole numbers from 0 to 4, .*'0', {shown}"):
                 call(wrong)
-    with pytest.raises(ValueError, match=r"X must hold whole numbers where an embedding takes it as it comes"):
+    with pytest.raises(ValueError, match=r"X must hold whole numbers where an embedding uses it directly"):
         br.fit(model(net), LEVELS.double(), Y, method="map", progress=False)
     with pytest.raises(ValueError, match=r"column 0 of X must hold whole numbers from 0 to 4, .*'levels', but 1.5 came"):
         br.fit(model(Table().double()), MIXED + 1.5 * (LEVELS == 0), Y, method="map", progress=False)

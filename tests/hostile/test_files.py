@@ -100,8 +100,8 @@ class TestWriting:
             ("there/such", True, r"the folder of '.*there/such' must exist; make it first"),
             ("folder", True, r"folder' must be the place of a file, but a folder or device is there"),
             ("device", True, r"device' must be the place of a file, but a folder or device is there"),
-            ("x" * 300, True, r"a file must have a name that can be one, but .* cannot \(File name too long\)"),
-            ("nul\0", True, r"a file must have a name that can be one, but .* cannot \(embedded null byte\)"),
+            ("x" * 300, True, r"a file must have a valid name, but .* has none \(File name too long\)"),
+            ("nul\0", True, r"a file must have a valid name, but .* has none \(embedded null byte\)"),
         ],
     )
     def test_places_that_take_no_file(self, tmp_path, place, force, message):
@@ -116,7 +116,7 @@ class TestWriting:
         assert sorted(os.listdir(tmp_path)) == before
 
     def test_a_folder_that_takes_no_file_is_found_out_before(self):
-        with pytest.raises(ValueError, match=r"a file must be possible in the folder of '/proc/self/post.pt', but none can"):
+        with pytest.raises(ValueError, match=r"the folder of '/proc/self/post.pt' must be writable, but no file can"):
             files.probe("/proc/self/post.pt", force=False)
 
     def test_no_room_is_found_out_before(self, tmp_path):
@@ -126,7 +126,7 @@ class TestWriting:
             probe({str(tmp_path / "a")!r}, force=False, room=9_000)
             probe({str(tmp_path / "a")!r}, force=False, room=11_000)
         """
-        assert "ValueError: there must be room for 11,000 bytes beside" in alone(code).stderr
+        assert "ValueError: there must be room for 11,000 bytes next to" in alone(code).stderr
         assert not os.listdir(tmp_path)
 
     def test_a_link_is_replaced_and_not_followed(self, tmp_path):
@@ -202,7 +202,7 @@ class TestLock:
     def test_a_link_in_the_lock_s_place_is_not_followed(self, tmp_path):
         (tmp_path / ".fit.pt.lock").symlink_to(tmp_path / "elsewhere")
         with (
-            pytest.raises(ValueError, match="a file must be possible in"),
+            pytest.raises(ValueError, match="must be writable, but no file can"),
             files.locked(tmp_path / "fit.pt", ""),
         ):
             pass
@@ -854,8 +854,8 @@ class TestCheckpoints:
             ("link", r"a checkpoint must be a file of its own, but .*link is a link; give the path that it points to"),
             ("folder", r"folder' must be the place of a file, but a folder or device is there"),
             ("nowhere/fit.pt", r"a checkpoint must lie in a folder that is there, but .*nowhere is none"),
-            ("/proc/self/fit.pt", r"a file must be possible in the folder of .*, but none can be made there"),
-            ("x" * 300, r"a file must have a name that can be one, but .* cannot \(File name too long\)"),
+            ("/proc/self/fit.pt", r"the folder of .* must be writable, but no file can be made there"),
+            ("x" * 300, r"a file must have a valid name, but .* has none \(File name too long\)"),
         ],
     )
     def test_places_are_looked_at_before_the_search(self, tmp_path, place, message):
@@ -891,7 +891,7 @@ class TestCheckpoints:
         seen = []
         monkeypatch.setattr(os, "posix_fallocate", full)
         with pytest.raises(
-            ValueError, match=r"there must be room for [\d,]+ bytes beside .*fit.pt', but there is not \(No space"
+            ValueError, match=r"there must be room for [\d,]+ bytes next to .*fit.pt', but there is not \(No space"
         ):
             quiet(model, X, y, method=MAP("adam", checkpoint=tmp_path / "fit.pt"), progress=lambda *told: seen.append(told))
         assert not seen

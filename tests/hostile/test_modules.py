@@ -116,10 +116,10 @@ def test_table_of_modules_and_methods():
         [
             "# Modules and methods",
             "",
-            "Networks of every make, each fitted by each method: ✓ is a posterior that predicts; a letter is a refusal,",
-            "one sentence that begins as written below. What a network lacks (vmap, forward-mode differentiation, a second",
-            "backward pass that gives right numbers) is found out on two rows before the fit and gone round: by loops, by",
-            "differentiating twice, or by differences of gradients, which the certificate says.",
+            "Many kinds of networks, each fitted by each method: ✓ is a posterior that predicts; a letter is a refusal,",
+            "one sentence that begins as written below. Transforms that a network does not support (vmap, forward-mode, a",
+            "correct second backward pass) are found by a trial on two rows before the fit, and replaced by loops, by",
+            "differentiating twice, or by differences of gradients; the certificate says which.",
             "",
             "`pytest -m slow tests/hostile/test_modules.py` prints this file.",
             "",
@@ -522,7 +522,7 @@ def test_one_sentence(name):
 
 def test_output_priors_and_checkpoints_are_refused_together():
     x, y = rows()
-    with pytest.raises(ValueError, match=r"a prior on outputs needs activations that stay"):
+    with pytest.raises(ValueError, match=r"a prior on outputs needs activations that are kept"):
         br.fit(model_of(zoo.made("checkpointed"), outputs={"a": priors.Normal(1.0)}), x, y, method="map", progress=False)
 
 

@@ -35,8 +35,8 @@ NAMES = [
     (None, {"notes": 5}, r"notes must be a sequence of sentences, but int came; pass a list"),
     (None, {"row_names": "r" * N}, r"row_names must be a sequence of one name a row, but 'r+' came"),
     (None, {"row_names": [1, 2]}, rf"row_names must name each row, but 2 came for {N} rows"),
-    (None, {"missing": {"MAP": "why"}}, r"missing must hold names of .* beside a posterior of that name"),
-    (None, {"missing": {"laplace": 3}}, r"missing must hold names of fits that are not there, each with a reason"),
+    (None, {"missing": {"MAP": "why"}}, r"missing must hold names of .*, though a posterior has that name"),
+    (None, {"missing": {"laplace": 3}}, r"missing must hold names of fits that failed, each with a reason"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The sections of a report, a file each: what stands here is on the page."""
+"""The sections of a report, one file each; every file here appears on the page."""
 
 from bayesreg import _catalog
 

@@ -1,4 +1,4 @@
-"""Calibration in words, numbers and figures."""
+"""The report's section on calibration, in words, numbers and figures."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _regression(comparison: Comparison, name: str, y: Any, found: Finding) -> di
 
 
 def pit_finding(ends: float, found: Finding) -> str:
-    """The histogram of PIT values in words: what the verdict says of them, and how far out they are."""
+    """The histogram of PIT values in words: the verdict on them, and their share at the ends."""
     said = {"overconfident": "more than chance: too narrow", "cautious": "fewer than chance: too wide"}.get(
         found.judgements[0.9], "as chance allows"
     )
@@ -140,7 +140,7 @@ def _classification(comparison: Comparison, name: str, y: Any, found: Confidence
 
 
 def _ece(found: Confidence) -> str:
-    """A calibration error beside what chance makes of it."""
+    """A calibration error compared with its size by chance."""
     error, limit = percent(found.ece), percent(found.ece_limit, apart=found.ece)
     if found.p_ece <= CALIBRATION:
         return f"{error}, above the {limit} that chance allows"
@@ -150,7 +150,7 @@ def _ece(found: Confidence) -> str:
 
 
 def _coverage(coverage: Coverage, values: str, judgement: Judgement) -> str:
-    """One level's coverage in words, with its 95 % interval and what that allows to be said."""
+    """One level's coverage in words, with its 95 % interval and the conclusion that this allows."""
     level = percent(coverage.level)
     ends = bounds(coverage.lower, coverage.upper, coverage.level)
     found = f"{percent(coverage.rate)} of the {values} (95 % CI {ends})"
@@ -166,13 +166,13 @@ def _coverage(coverage: Coverage, values: str, judgement: Judgement) -> str:
 
 
 def _values(comparison: Comparison) -> str:
-    """What the coverage counts, in words."""
+    """The units that the coverage counts, in words."""
     count = comparison.scores[comparison.best].coverages[0].num_data
     return counted(count, "test row" if count == comparison.num_data else "test value")
 
 
 def calibration_card(comparison: Comparison, found: Judged) -> Card:
-    """The card of `found`, whichever it is."""
+    """The card for findings of either kind."""
     regression = {name: part for name, part in found.items() if isinstance(part, Finding)}
     return (
         coverage_card(comparison, regression)
@@ -182,7 +182,7 @@ def calibration_card(comparison: Comparison, found: Judged) -> Card:
 
 
 def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
-    """Whether 95 % intervals hold 95 %, and whether the truths lie to one side of what was predicted."""
+    """Whether 95 % intervals hold 95 % of the targets, and whether predictions are shifted to one side."""
     values, lines = _values(comparison), []
     judged: dict[str, Judgement] = {name: part.judgement for name, part in found.items()}
     for name, part in found.items():
@@ -204,10 +204,10 @@ def coverage_card(comparison: Comparison, found: Mapping[str, Finding]) -> Card:
 
 
 def _coverage_headline(found: Mapping[str, Finding]) -> tuple[list[str], State, list[str]]:
-    """What leans to one side, the card's state, and what is said of the intervals beside that."""
+    """The headline on shifts and intervals, and the card's state."""
     sides = {side: [n for n, part in found.items() if part.shifted and part.side == side] for side in ("low", "high")}
     shifts = [f"{listing(n)} predict{'' if len(n) > 1 else 's'} too {side} on average." for side, n in sides.items() if n]
-    left = {name: part for name, part in found.items() if not part.by_shift}  # of the others the shift has been said
+    left = {name: part for name, part in found.items() if not part.by_shift}  # for the others the shift has been stated
     judged: dict[str, Judgement] = {name: part.judgement for name, part in left.items()}
     uneven, worst = [name for name, part in left.items() if part.uneven], _worst(judged)
     state = "bad" if shifts else "neutral" if uneven and worst == "good" else worst
@@ -256,7 +256,7 @@ def _worst(judged: Mapping[str, Judgement]) -> State:
 
 
 def _calibration_headline(judged: Mapping[str, Judgement], sure: Mapping[str, bool], good: str, few: str) -> str:
-    """What stands out, "is" where chance would do so in under 1 % of test sets, "looks" where in under 5 %."""
+    """What stands out: "is" where chance would do so in under 1 % of test sets, "looks" where in under 5 %."""
     heads = []
     for judgement, word in (("overconfident", "overconfident"), ("cautious", "too cautious")):
         for certain, verbs in ((True, ("is", "are")), (False, ("looks", "look"))):

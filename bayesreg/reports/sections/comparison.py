@@ -1,4 +1,4 @@
-"""Who predicts better than whom, beside what chance does to a difference when several are compared."""
+"""The report's section on which posterior predicts better, beyond chance, when several are compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bayesreg.reports.judged import Judged, judgements
 _SAME = 0.01  # nats over all rows
 _SETS, _COMPONENTS, _ROWS = 500, 50, 2000
 READS: dict[str, str] = {
-    "mlpd": "mean log probability (density) given to what happened, in nats a row; the one score that sees everything.",
+    "mlpd": "mean log probability (density) of the observed targets, in nats a row; the one score of the whole distribution.",
     "difference": "log density summed over the rows, minus that of the best, ± its standard error, paired by row; the verdict "
     "says where it may be chance.",
     "rmse": "root mean squared error of the predicted mean, in target units; says nothing about the intervals.",
@@ -77,7 +77,7 @@ class Scores(AbstractSection):
 
 
 def comparison_table(comparison: Comparison, found: Judged) -> dict[str, Any]:
-    """The comparison as heads and cells, the best of each column marked."""
+    """The comparison as heads and cells, with the best of each column marked."""
     names = list(comparison.scores)
     heads, columns = [], []
     for metric, values, best in comparison.headline():
@@ -95,7 +95,7 @@ def comparison_table(comparison: Comparison, found: Judged) -> dict[str, Any]:
 
 
 def best_card(comparison: Comparison, y: Any, *, seed: int = 0) -> Card:
-    """Which posterior predicts best, and whether that is more than chance makes among so many."""
+    """Which posterior predicts best, and whether that is more than chance explains."""
     best, scores = comparison.best, comparison.scores
     point = {"rmse": "RMSE {} in target units", "accuracy": "accuracy {}"}
     shown = [text.format(_point(key, scores[best][key])) for key, text in point.items() if key in scores[best]]
@@ -133,7 +133,7 @@ def _point(metric: str, value: float) -> str:
 @final
 @dataclass(frozen=True)
 class Lead:
-    """The best against another one.
+    """The best posterior compared with another one.
 
     Attributes:
         kind: "same"; "clear" where chance does not explain the lead, "unclear" where it may; "few rows" where a few rows make
@@ -146,13 +146,13 @@ class Lead:
 
 
 def leads(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Lead]:
-    """The best against each of the others.
+    """The best posterior compared with each of the others.
 
-    The test is Student's on the paired differences of the rows, or the sign test where a few rows carry the difference.
+    The test is Student's t on the paired differences of the rows, or the sign test where a few rows carry the difference.
     Differences of log densities are skewed: a narrower prediction gains a little on most rows and loses much on a rare one,
-    which few rows may not hold. So a lead must besides be one that the other's own predictive would not give it: Cox's test,
-    with test sets drawn from the other. The best was chosen by looking, so any of the k(k − 1)/2 pairs might have come out on
-    top: Holm's multipliers begin there.
+    which few rows may not hold. So a lead must also be improbable if the other's predictive were true: Cox's test, with test
+    sets drawn from the other. The best was chosen from the data, so any of the k(k − 1)/2 pairs could have come out on top:
+    Holm's multipliers begin there.
 
     References:
         Cox (1961), Tests of separate families of hypotheses.
@@ -174,9 +174,9 @@ def leads(comparison: Comparison, y: Any, *, seed: int = 0) -> dict[str, Lead]:
 
 
 def _p_if_right(best: Predictive, other: Predictive, y: Any, seed: int) -> float:
-    """How often the best would lead by so much, or more, in test sets that the other predictive makes.
+    """The p-value of the lead if the other predictive were true, from test sets drawn from it.
 
-    Any statistic has its right distribution there, so a few components and rows are enough for one.
+    Any statistic has its right distribution there, so a few components and rows suffice.
     """
     rows = torch.arange(0, other.num_rows, -(-other.num_rows // _ROWS))
     best, other, y = _readings.take(best, rows), _readings.take(other, rows), other.target(y)[rows.to(other.output.device)]
@@ -194,7 +194,7 @@ def _thinned(predictive: Predictive) -> Predictive:
 
 
 def _p(d: Difference, rows: int) -> float:
-    """Two-sided."""
+    """Two-sided p-value."""
     from scipy.stats import t
 
     if d.heavy_tailed:
@@ -223,7 +223,7 @@ def _lead(name: str, best: str, d: Difference, clear: bool, in_doubt: float | No
 
 
 def _few_rows(name: str, best: str, d: Difference, clear: bool, doubt: str) -> Lead:
-    """A sum that a few rows make says little: the median row and the share of rows say more."""
+    """A sum that a few rows make says little: the median row and the share of rows are reported instead."""
     ahead = d.share < 0.5
     share, median = 1 - d.share if ahead else d.share, number(abs(d.median), 2)
     made = f"{name} is {number(abs(d.sum), 3)} nats behind in sum, but a few rows make that"

@@ -1,4 +1,4 @@
-"""Whether each fit passed its own check, and what dropout or random batches make of its predictions by themselves."""
+"""The report's section on each fit's own check, and on the uncertainty that dropout or random batches alone make."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Convergence(AbstractSection):
 </section>"""
 
     def facts(self, made: Material) -> dict[str, Any]:
-        """By posterior; of dropout and batch normalisation only where there is some."""
+        """By posterior; for dropout and batch normalisation only where there is some."""
         found = made.once(parts)
         return {
             "fits": {name: _fit(posterior) for name, posterior in made.posteriors.items()},
@@ -138,7 +138,7 @@ def _history(posterior: AbstractPosterior) -> str:
 
 
 def convergence_card(posteriors: Mapping[str, AbstractPosterior], missing: Mapping[str, str] | None = None) -> Card:
-    """Whether every fit passed its own check, and which could not be had."""
+    """Whether every fit passed its own check, and which fits failed."""
     failed = {name: p.certificate.sentence for name, p in posteriors.items() if not p.certificate.converged}
     lines = [Line("bad", f"{name}: {sentence}") for name, sentence in failed.items()]
     lines += [Line("neutral", f"{name} could not be fitted: {reason}") for name, reason in (missing or {}).items()]
@@ -155,7 +155,7 @@ def convergence_card(posteriors: Mapping[str, AbstractPosterior], missing: Mappi
 
 
 def noise_facts(posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The noise layers of each fit by dropout, and the uncertainty that they make: its weights are one point without them."""
+    """The dropout layers of each fit by dropout, and the uncertainty from their masks: otherwise the weights are one point."""
     found = {}
     for name, posterior in posteriors.items():
         fitted: Any = posterior.fitted
@@ -194,7 +194,7 @@ def place(name: str) -> str:
 
 
 def _makes(layers: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]]) -> str:
-    """The layers and what they make: one sentence."""
+    """The layers and the uncertainty from them: one sentence."""
     groups: dict[str, list[str]] = {}
     for layer in layers:
         groups.setdefault(layer["noise"], []).append(layer["layer"])
@@ -203,7 +203,7 @@ def _makes(layers: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any
 
 
 def makes(parts: Sequence[Mapping[str, Any]]) -> str:
-    """What a noise that is all of a fit's posterior makes of its predictions, as the end of a sentence.
+    """The uncertainty from masks that are the whole posterior of a fit, as the end of a sentence.
 
     >>> makes([{"epistemic_sd": 3.0, "sd": 5.0, "epistemic_share": 0.36}])
     'alone, this noise makes an epistemic sd of 3 of 5 in all (36 % of the variance)'
@@ -218,7 +218,7 @@ def makes(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _origin(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Whether a person or the data decided on that number."""
+    """Whether that number was set by the user or by the data."""
     by_hand = [place(layer["layer"]) for layer in layers if not layer["learned"]]
     if not by_hand:
         return "How strong it is was learned with the weights."
@@ -230,13 +230,13 @@ def _origin(layers: Sequence[Mapping[str, Any]]) -> str:
 def batchnorm_facts(
     posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The statistics behind each fit's predictions."""
+    """The statistics that each fit's predictions use."""
     found = {}
     for name, posterior in posteriors.items():
         statistics = posterior.batch_statistics
         if statistics is None:
             continue
-        # at one point, only the batches differ from draw to draw
+        # at one point only the batches differ between draws
         taken = posterior.record.batch_statistics
         alone = posterior.at_a_point and not posterior.is_mode
         mine = [part for part in parts if part["posterior"] == name]

@@ -1,4 +1,4 @@
-"""What was fitted: the data, the models, and the versions of what computed the numbers."""
+"""The report's section on the data, the models, and the versions of the software."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _data(X: Any, comparison: Comparison, given: Mapping[str, Any]) -> dict[str,
 
 
 def _listed(what: str, values: Any, of: str) -> list[str]:
-    """A person's list of names or sentences; one text is none, though Python would take it letter by letter.
+    """A user's list of names or sentences; a single text is refused, which Python would iterate letter by letter.
 
     Raises:
         ValueError: If it is no list.
@@ -113,7 +113,7 @@ def _listed(what: str, values: Any, of: str) -> list[str]:
 
 
 def _models(posteriors: Mapping[str, AbstractPosterior], features: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Each distinct model once, with the posteriors that it belongs to."""
+    """Each distinct model once, with its posteriors."""
     found: list[dict[str, Any]] = []
     for name, posterior in posteriors.items():
         facts = _model(posterior.model, features)

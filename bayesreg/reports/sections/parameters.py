@@ -1,4 +1,4 @@
-"""A mode against a posterior of the same model, tensor by tensor."""
+"""The report's section on a mode against a posterior of the same model, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.reports.base import AbstractSection, Drawn, Material
 
-MAX_FIGURES, ALL_FIGURES = 4, 16  # of a pair, of a report
+MAX_FIGURES, ALL_FIGURES = 4, 16  # tensors of a pair, pairs of a report
 _ENTRIES = 2**25  # draws × unknowns held at once
 
 
@@ -114,7 +114,7 @@ def _tensor(name: str, values: Sequence[torch.Tensor], prior: torch.Tensor | Non
     mode, mean, std = (part.detach().cpu().double().reshape(-1) for part in (mode, mean, std))
     draws = draws.detach().cpu().reshape(len(draws), -1)
     distance = ((mean - mode).abs() / std)[std > 0]
-    above = (draws > 0).double().mean(0)  # a central interval leaves zero out when all but a tail lies on one side of it
+    above = (draws > 0).double().mean(0)  # a central interval excludes zero when all but one tail lies on one side of it
     told = len(draws) >= 40 and not positive
     learned = None if prior is None else std / prior.cpu().double().reshape(-1)
     record: dict[str, Any] = {
@@ -150,7 +150,7 @@ def _tensor_finding(tensor: Mapping[str, Any]) -> str:
 
 
 def same_model(a: BayesianModel, b: BayesianModel) -> bool:
-    """True where two posteriors answer the same question: module, priors, likelihood, units and number of rows."""
+    """True where two posteriors have one model: module, priors, likelihood, units and number of rows."""
     return a is b or _signature(a) == _signature(b)
 
 
@@ -164,7 +164,7 @@ def _signature(model: BayesianModel) -> tuple[Any, ...]:
 
 
 def _architecture(module: torch.nn.Module) -> list[tuple[str, ...]]:
-    """Its layers; what a dropout has learned is part of the answer."""
+    """The layers without numbers that a dropout has learned, which are part of the answer."""
     layers = module.named_modules()
     return [(n, type(m).__name__, m.setting if isinstance(m, AbstractNoise) else m.extra_repr()) for n, m in layers]
 
@@ -175,7 +175,7 @@ def _has_hidden_layers(model: BayesianModel) -> bool:
 
 
 def _log_uniform(posterior: AbstractPosterior) -> set[str]:
-    """Weights whose declared prior the fit has not used: those under a noise with one of its own."""
+    """Weights whose declared prior the fit did not use: those under sparse variational dropout."""
     masks = posterior.fitted.masks
     if masks is None:
         return set()
@@ -183,12 +183,12 @@ def _log_uniform(posterior: AbstractPosterior) -> set[str]:
 
 
 def prior_std(posterior: AbstractPosterior) -> dict[str, torch.Tensor]:
-    """Prior sd of each unknown, in the units of `posterior.std`; without those whose prior has none."""
+    """Prior sd of each unknown that has one, in the units of `posterior.std`."""
     found = {}
     like = posterior.model.like
     for name, latent in posterior.model.latents.items():
         if latent.parents:
-            continue  # its sd hangs on another unknown
+            continue  # its sd depends on another unknown
         try:
             distribution = latent.prior.distribution(latent.shape, dtype=like.dtype, device=like.device)
             variance = distribution.variance if latent.prior.proper else None

@@ -1,4 +1,4 @@
-"""What was assumed: each prior table."""
+"""The report's section on the priors: each prior table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Priors(AbstractSection):
 
 
 def _tables(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, Any]]:
-    """Each distinct prior table once, with the posteriors that it belongs to."""
+    """Each distinct prior table once, with its posteriors."""
     found: list[dict[str, Any]] = []
     for name, posterior in posteriors.items():
         table = posterior.model.prior_table()
@@ -54,7 +54,7 @@ def _tables(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, Any]]
 
 
 def _remarks(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """What a note of the table is too short to say."""
+    """Explanations for which a note in the table is too short."""
     if not any(SCALE_NOTE in row["note"] for row in rows):
         return []
     return [

@@ -1,4 +1,4 @@
-"""What the page's words mean, for a reader who has not met them."""
+"""The report's glossary, for readers who are new to the words."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ GLOSSARY: dict[str, str] = {
     "Prior": "what was assumed before the data. A penalty of the loss is a prior: −log prior = penalty, in nats.",
     "Nat": "the unit of log probability with the natural logarithm. One nat more: the data were e ≈ 2.7 times as probable.",
     "Aleatoric": "the part of a prediction's variance that is noise; more data would not remove it.",
-    "Epistemic": "the part that is not knowing the function; more data near a row would shrink it. A mode has none, "
+    "Epistemic": "the part from uncertainty about the function; more data near a row would reduce it. A mode has none, "
     "by construction.",
     "Coverage": "how often intervals of a stated level held the truth. With few rows the count itself is uncertain: "
     "the 95 % CI (Wilson) says by how much.",
     "PIT": "probability integral transform, where the truth fell inside its own predictive distribution, from lowest to "
     "highest; evenly spread when the predictive is calibrated.",
-    "Chance": "what the verdict rules out before it speaks. It says something wrong of calibrated predictions, over all that "
-    "it says together, on at most one test set in twenty; an error of the function, which their rows share, is chance too.",
+    "Chance": "random variation, which a verdict must exceed. All statements together are wrong about calibrated predictions "
+    "on at most one test set in twenty. An error of the function that all rows share counts as chance too.",
     "Calibrated": "of all statements made with 80 % confidence, 80 % come true.",
     "Calibration error": "mean distance between nominal and observed coverage over 19 levels. It is never zero: calibrated "
     "predictions give about 0.3/√n by chance, with n values.",
@@ -36,7 +36,7 @@ GLOSSARY: dict[str, str] = {
 
 @final
 class Reading(AbstractSection):
-    """The glossary, with what other sections add to it."""
+    """The glossary, with the entries of other sections."""
 
     id: ClassVar[str] = "reading"
     title: ClassVar[str] = "Words"

@@ -1,4 +1,4 @@
-"""Aleatoric and epistemic parts of each prediction, and the size of a learned noise scale."""
+"""The report's section on aleatoric and epistemic variance, and on the size of a learned noise scale."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from bayesreg.reports.base import AbstractSection, Card, Drawn, Line, Material, 
 from bayesreg.reports.judged import judgements
 
 MAX_OUTPUTS, MAX_ROWS = 6, 100
-# A mode's noise scale is all of its predictive sd, so half of its error is already too little; a posterior's is only the
-# aleatoric part, and is too little at a tenth where the whole predictive sd is at a half
+# A mode's noise scale is its whole predictive sd, so half of its error is too little; a posterior's is only the
+# aleatoric part, too little at a tenth of the error where the predictive sd is at a half
 COLLAPSED, SMALL = 0.1, 0.5
 _FEW = 10
 
@@ -36,7 +36,7 @@ class Uncertainty(AbstractSection):
     place: ClassVar[float] = 7
     template: ClassVar[str] = """<section id="uncertainty">
 <h2>Aleatoric and epistemic parts</h2>
-<p>Variance of a prediction = aleatoric (noise, which stays) + epistemic (not knowing the function, which more data would shrink). A mode shows only the first.</p>
+<p>Variance of a prediction = aleatoric (noise, which stays) + epistemic (uncertainty about the function, which more data would reduce). A mode shows only the first.</p>
 {% call sheet("Parts of the variance", "Over the test rows; sds are roots of mean variances" ~ (", in target units" if regression else " of the class indicator") ~ ("; the first %d of %d outputs" % (max_outputs, data.data.num_outputs) if regression and data.data.num_outputs > max_outputs else ""), ["posterior", "predictive sd", "aleatoric sd", "epistemic sd", "epistemic share", "on the most uncertain 10 %", "largest of a row"]) %}
 {% set sds = data.uncertainty | map(attribute="sd") | column %}
 {% set aleatoric = data.uncertainty | map(attribute="aleatoric_sd") | column %}
@@ -63,7 +63,7 @@ class Uncertainty(AbstractSection):
         return {"uncertainty": made.once(parts)}
 
     def cards(self, made: Material) -> Iterable[Card]:
-        """What is not known about the function, and whether a learned noise scale has collapsed."""
+        """The uncertainty about the function, and whether a learned noise scale has collapsed."""
         noises = {name: part["finding"] for name, part in made.data["dropout"].items()}
         noises |= {name: part["noise"] for name, part in made.data["batchnorm"].items() if part["noise"]}
         yield epistemic_card(made.comparison.predictives, noises)
@@ -129,7 +129,7 @@ def epistemic_shares(predictive: Predictive) -> tuple[float, float]:
 
 
 def epistemic_card(predictives: Mapping[str, Predictive], noises: Mapping[str, str] | None = None) -> Card:
-    """How much of the predictive variance is not knowing the function: what a mode leaves out."""
+    """The share of the predictive variance from uncertainty about the function, which a mode leaves out."""
     modes = [name for name, p in predictives.items() if p.num_samples == 1]
     shares = {name: epistemic_shares(p) for name, p in predictives.items() if name not in modes}
     lines = [
@@ -153,7 +153,7 @@ def epistemic_card(predictives: Mapping[str, Predictive], noises: Mapping[str, s
 def noise_card(
     posteriors: Mapping[str, AbstractPosterior], comparison: Comparison, y: Any, found: Mapping[str, Any]
 ) -> Card | None:
-    """Whether a learned noise scale has collapsed: far below what the fit misses new targets by."""
+    """Whether a learned noise scale has collapsed: far below the error on new targets."""
     if comparison.labels is not None:
         return None
     scales = {name: noise_scale(p, comparison.predictives[name], y, found[name].shifted) for name, p in posteriors.items()}
@@ -171,11 +171,11 @@ def noise_card(
 @final
 @dataclass(frozen=True)
 class NoiseScale:
-    """A noise scale, judged.
+    """A noise scale and the verdict on it.
 
     Attributes:
-        small: Whether it is far below what new rows are missed by, a shift of all of them left aside.
-        sentence: That in words, with the cause as far as the numbers tell it.
+        small: Whether it is far below the error on new rows, a common shift excluded.
+        sentence: The verdict in words, with the cause as far as the numbers show it.
     """
 
     small: bool
@@ -183,7 +183,7 @@ class NoiseScale:
 
 
 def noise_scale(posterior: AbstractPosterior, predictive: Predictive, y: Any, shifted: bool) -> NoiseScale | None:
-    """The noise scale of the output where it is least beside the error."""
+    """The noise scale of the output where it is smallest relative to the error."""
     by_row = posterior.model.likelihood.heteroscedastic
     name = posterior.model.likelihood.squared_error_scale
     if [key for key, latent in posterior.model.latents.items() if latent.is_noise] != [name] and not by_row:
@@ -191,7 +191,7 @@ def noise_scale(posterior: AbstractPosterior, predictive: Predictive, y: Any, sh
     missed = (predictive.target(y) - predictive.mean).double().cpu().reshape(predictive.num_rows, -1)
     rmse, bias = missed.square().mean(0).sqrt(), missed.mean(0)
     error = (missed - bias).square().mean(0).sqrt() if shifted else rmse
-    if by_row:  # one number for all rows, as the error is
+    if by_row:  # one number for all rows, like the error
         noise = _root_mean(predictive.aleatoric_variance)
     else:
         noise = posterior.mean[str(name)].double().cpu().reshape(-1).expand(error.shape)
@@ -210,7 +210,7 @@ def noise_scale(posterior: AbstractPosterior, predictive: Predictive, y: Any, sh
 
 
 def _cause(posterior: AbstractPosterior, noise: float, output: int) -> str:
-    """What the training rows say: whether they are missed by as little as the scale says."""
+    """The evidence of the training rows: whether their error is as small as the noise scale."""
     missed = posterior.record.training_rmse
     if missed is None or output >= len(missed):
         return ": it is not what new rows are missed by"

@@ -1,4 +1,4 @@
-"""The rows that were predicted worst."""
+"""The report's section on the rows that were predicted worst."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_INPUTS = 6
 
 @final
 class Worst(AbstractSection):
-    """The rows that the best posterior thought least likely."""
+    """The rows with the lowest density under the best posterior."""
 
     id: ClassVar[str] = "worst"
     title: ClassVar[str] = "Worst rows"
@@ -89,7 +89,7 @@ def worst_rows(
 
 
 def inputs_of(X: Any, rows: Sequence[int], names: Sequence[str] | None) -> list[list[list[Any]]]:
-    """The inputs of some rows: all of them where there are few, else those farthest from the middle of all rows."""
+    """The inputs of some rows: all of them where there are few, else those farthest from the median of all rows."""
     values = as_tensor("X", X)
     values = values[:, None] if values.dim() == 1 else values
     if values.dim() != 2:
@@ -103,7 +103,7 @@ def inputs_of(X: Any, rows: Sequence[int], names: Sequence[str] | None) -> list[
 
 
 def row_names(X: Any, num_rows: int, given: Sequence[Any] | None = None) -> tuple[list[str | int], str]:
-    """What the rows are called where they came from.
+    """The names of the rows, and a sentence on where these come from.
 
     Raises:
         ValueError: If the names are no list, or not as many as the rows.

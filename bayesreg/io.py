@@ -363,7 +363,7 @@ def _describe(module: nn.Module) -> list[Any] | None:
 
 def _kinds() -> dict[str, type[nn.Module]]:
     """The layers that can be rebuilt, by their names in a file."""
-    own = (*concrete(layers.AbstractNoise), layers.Standardize)
+    own = (*concrete(layers.AbstractMask), layers.Standardize)
     kinds = [*(getattr(nn, name) for name in _ORDINARY), *(kind for kind in own if kind.__module__.startswith("bayesreg."))]
     return {_kind_name(kind): kind for kind in kinds}
 

@@ -36,7 +36,7 @@ import bayesreg as br
 from bayesreg import layers, likelihoods, priors
 from bayesreg.data import load_uci
 from bayesreg.inference import MCDropout
-from bayesreg.posteriors import Noisy
+from bayesreg.posteriors import Masks
 
 LEARNED = 0.0  # stands for a rate that the ELBO learns, layer by layer (concrete dropout)
 RATES = (0.001, 0.005, 0.01, 0.05, 0.1, LEARNED)  # the published grid, a smaller one for sets with little noise, and that
@@ -64,13 +64,13 @@ def model(inputs: int, choice: Choice, seed: int) -> br.BayesianModel:
     return br.BayesianModel(net, {"*.weight": priors.Normal(scale, fan_in=True)}, likelihood, standardize=True)
 
 
-def fitted(sets: list[Part], choice: Choice, steps: int) -> list[Noisy]:
+def fitted(sets: list[Part], choice: Choice, steps: int) -> list[Masks]:
     """All sets in one vmapped fit."""
     models = [model(sets[0][0].shape[1], choice, s) for s in range(len(sets))]
     return MCDropout(num_steps=steps, batch_size=128).fit_each(models, sets, seed=0, progress=False)
 
 
-def scores(posterior: Noisy, X: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+def scores(posterior: Masks, X: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """RMSE, mean log-likelihood and the coverage of 95 % intervals."""
     predicted, target = posterior.predict(X, num_samples=1000, seed=0), torch.as_tensor(y)
     low, high = predicted.interval(0.95)
@@ -106,7 +106,7 @@ def row(name: str, folder: Path, splits: int, steps: int, choices: list[Choice],
     loaded = [load_uci(folder / name, split) for split in range(splits)]
     sets = [(X, y) for X, y, _, _ in loaded]
     best = chosen(sets, choices, int(SHARE * steps)) if len(choices) > 1 else choices * splits
-    found: dict[int, Noisy] = {}
+    found: dict[int, Masks] = {}
     for choice in sorted(set(best)):
         which = [split for split in range(splits) if best[split] == choice]
         found.update(zip(which, fitted([sets[split] for split in which], choice, steps), strict=True))

@@ -14,9 +14,9 @@ import bayesreg as br
 from bayesreg import layers, likelihoods, priors
 from bayesreg.certificates import Certificate
 from bayesreg.inference import MCDropout
-from bayesreg.layers import noise_sites
+from bayesreg.layers import mask_sites
 from bayesreg.objective import FlatLayout
-from bayesreg.posteriors import FitRecord, Noisy, propagate
+from bayesreg.posteriors import FitRecord, Masks, propagate
 from bayesreg.solvers import History
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
@@ -32,7 +32,7 @@ def unfitted(net, *row, prior=None, outputs=1):
     X, y = drawn(6, *row, seed=8), drawn(6, outputs, seed=9).squeeze(1)
     model = br.BayesianModel(net.double(), prior or priors.Normal(1.0), likelihoods.Gaussian(0.5)).bind(X, y)
     record = FitRecord("mc-dropout", 0, History("elbo"), Certificate.checked(True, "Not fitted."))
-    return Noisy(model, record, FlatLayout(model).flatten(model.weights()))
+    return Masks(model, record, FlatLayout(model).flatten(model.weights()))
 
 
 def propagated(post, noise, x):
@@ -279,7 +279,7 @@ def test_torchs_own_layers_have_the_same_law(kind, seed):
     torch.manual_seed(seed)
     x = drawn(*TORCHS[kind]) + 1
     theirs = kind(0.3).train()
-    ours = layers.noisy(theirs)
+    ours = layers.with_masks(theirs)
     draws = [torch.stack([layer(x) for _ in range(4000)]) for layer in (theirs, ours)]
     error = (draws[0].var(0) * 2 / 4000).sqrt()
     close(draws[1].mean(0), draws[0].mean(0), error, 5.0)
@@ -312,19 +312,19 @@ def test_noisy_keeps_names_modes_and_the_module():
     net.train()
     net[1][0].eval()
     before = copy.deepcopy(net)
-    made = layers.noisy(net)
+    made = layers.with_masks(net)
     assert str(net) == str(before)
     assert [name for name, _ in made.named_parameters()] == [name for name, _ in net.named_parameters()]
     assert {n: m.training for n, m in made.named_modules()} == {n: m.training for n, m in net.named_modules()}
-    assert list(layers.noise_layers(made)) == ["1.0", "2"]
+    assert list(layers.mask_layers(made)) == ["1.0", "2"]
     assert made[0].weight is not net[0].weight
-    assert layers.noise_layers(layers.noisy(made)).keys() == {"1.0", "2"}
+    assert layers.mask_layers(layers.with_masks(made)).keys() == {"1.0", "2"}
 
 
 def test_torchs_layer_that_stands_at_two_places_becomes_two():
     drop = nn.Dropout(0.5)
     net = nn.Sequential(nn.Linear(3, 4), drop, nn.Linear(4, 4), drop, nn.Linear(4, 1))
-    made = layers.noisy(net)
+    made = layers.with_masks(net)
     assert made[1] is not made[3]
     assert unfitted(net, 3).network.weights == {"2.weight": "1", "4.weight": "3"}
 
@@ -416,9 +416,9 @@ def plain(*more):
             r"initial_scale must be a finite number > 0, but -1\.0 came",
         ),
         (lambda: layers.VariationalDropout(nn.Linear(1, 1), prior="flat"), r"prior must be one of 'log-uniform', 'declared'"),
-        (lambda: layers.noisy(plain(Other(0.1))), r"a dropout layer must be of a known kind, but Other came"),
-        (lambda: layers.noisy(plain(nn.Dropout(1.0))), r"rate must be the share .* but 1\.0 came"),
-        (lambda: noise_sites(Twice(), lambda net: net(torch.zeros(2, 3))), r"used once in a pass, but drop is used twice"),
+        (lambda: layers.with_masks(plain(Other(0.1))), r"a dropout layer must be of a known kind, but Other came"),
+        (lambda: layers.with_masks(plain(nn.Dropout(1.0))), r"rate must be the share .* but 1\.0 came"),
+        (lambda: mask_sites(Twice(), lambda net: net(torch.zeros(2, 3))), r"used once in a pass, but drop is used twice"),
         (lambda: unfitted(Twice(), 3), r"a dropout layer must be used once in a pass, but drop is used twice"),
         (
             lambda: unfitted(nn.Sequential(nn.Dropout(0.1), layers.DropConnect(nn.Linear(3, 1))), 3),

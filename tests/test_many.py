@@ -170,6 +170,10 @@ def test_ends_of_networks_are_modes(name):
         assert gradient_of(joints[0], v, data)[0] == pytest.approx(float(value), rel=1e-12)
         better = polish(joints[0], v, data)
         assert gradient_of(joints[0], better, data)[0] - float(value) < 1e-6
+        if name == "Normal":  # and none of the package's own steps: what a Newton step would gain, by the matrix itself
+            slope, bend = gradient_of(joints[0], v, data)[1], full_hessian(joints[0], v, data)
+            assert float(torch.linalg.eigvalsh(bend)[0]) > 0
+            assert 0 <= float(0.5 * slope @ torch.linalg.solve(bend, slope)) < 1e-6
 
 
 def test_batches_need_a_generator_and_leave_the_global_one_alone():

@@ -211,7 +211,7 @@ def test_every_layer_of_this_package_is_built_again_from_its_description():
 
     made = {layers.DropConnect: (nn.Linear(3, 2), 0.3), layers.VariationalDropout: (nn.Linear(3, 2), 0.01, "declared")}
     made |= {layers.Standardize: ([1.0], [2.0]), layers.ConcreteDropout: (0.1, 0.7), layers.AlphaDropout: (0.3, True)}
-    for cls in (*concrete(layers.AbstractNoise), layers.Standardize):
+    for cls in (*concrete(layers.AbstractMask), layers.Standardize):
         layer = cls(*made.get(cls, (0.3,)))
         again = _build(_describe(layer))
         assert (type(again), again.extra_repr()) == (cls, layer.extra_repr())
@@ -285,7 +285,7 @@ def test_sparse_dropout_prunes_what_the_data_do_not_show(seed):
     assert post.prune(-50.0).mean[name].count_nonzero() == 0
     assert post.prune(50.0).mean[name].equal(weight)
     plain = post.compressed()
-    assert not layers.noise_layers(plain)
+    assert not layers.mask_layers(plain)
     assert isinstance(plain[0], nn.Linear)
     torch.testing.assert_close(plain(torch.tensor(X))[:, 0].detach(), pruned.predict(X).mean)
     assert float(pruned.mean[name][0, 0]) == pytest.approx(2.0, abs=0.1)
@@ -297,7 +297,7 @@ def test_the_compressed_network_is_plain_and_predicts_what_the_pruned_mode_does(
     post = quick(model, num_steps=200)
     plain = post.compressed(1.0)
     assert not plain.training
-    assert not layers.noise_layers(plain)
+    assert not layers.mask_layers(plain)
     assert not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in plain.modules())
     X = rows()[0]
     torch.testing.assert_close(plain(torch.tensor(X))[:, 0].detach(), post.prune(1.0).predict(X).mean)

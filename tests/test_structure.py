@@ -303,7 +303,7 @@ def test_nobody_outside_asks_which_concrete_class_it_is(folder):
         "priors": br.priors.AbstractPrior,
         "posteriors": br.AbstractPosterior,
         "likelihoods": br.likelihoods.AbstractLikelihood,
-        "layers": br.layers.AbstractNoise,
+        "layers": br.layers.AbstractMask,
     }[folder]
     names = bases(base)
     asked = []

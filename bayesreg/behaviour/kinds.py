@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from bayesreg.behaviour.rows_at_hand import ByBatch
-from bayesreg.layers import MLP, AbstractNoise, Standardize
-from bayesreg.layers.base import AbstractUnitNoise
+from bayesreg.layers import MLP, AbstractMask, Standardize
+from bayesreg.layers.base import AbstractUnitMask
 
 # layers that support every transform (a test checks it) and are the same function in training and evaluation, except batch
 # normalisation and dropout; for other modules both are tried
@@ -73,7 +73,7 @@ def is_known(layer: nn.Module) -> bool:
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
     if isinstance(layer, nn.Embedding) and (layer.sparse or layer.max_norm is not None):
         return False
-    return (type(layer) in KNOWN or isinstance(layer, AbstractNoise)) and not hooks and "forward" not in vars(layer)
+    return (type(layer) in KNOWN or isinstance(layer, AbstractMask)) and not hooks and "forward" not in vars(layer)
 
 
 def by_the_batch(layer: nn.Module) -> bool:
@@ -110,12 +110,12 @@ def draws(layer: nn.Module) -> bool:
     >>> draws(nn.Dropout(0.1)), draws(nn.Dropout(0.0))
     (True, False)
     """
-    return isinstance(layer, AbstractNoise) or (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0)
+    return isinstance(layer, AbstractMask) or (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0)
 
 
 def passes_on(layer: nn.Module) -> bool:
     """True for a layer that in evaluation returns its input's numbers, perhaps in another shape."""
-    noise = (nn.modules.dropout._DropoutNd, AbstractUnitNoise)
+    noise = (nn.modules.dropout._DropoutNd, AbstractUnitMask)
     return isinstance(layer, (nn.Identity, nn.Flatten, nn.Unflatten, *noise))
 
 

@@ -31,7 +31,7 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched_buffers import ReplicaBuffers
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.dirac import Dirac
-from bayesreg.posteriors.masks import Noisy, NoisyNetwork
+from bayesreg.posteriors.masks import MaskedNetwork, Masks
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.compiled import make_stepper
@@ -99,7 +99,7 @@ class MCDropout(AbstractVariational):
             )
         self.compile = checked_compile(compile)
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Noisy:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Masks:
         """Fit; see `AbstractMethod.run`."""
         started = time.perf_counter()
         history = History("elbo")
@@ -134,7 +134,7 @@ class MCDropout(AbstractVariational):
         )
         constant = data.num_data * model.log_jacobian
 
-        def rescued(failure: FitError) -> Noisy:
+        def rescued(failure: FitError) -> Masks:
             stepper.restore(failure.state)
             phi, record = stepper.parameter.detach(), stopped(self.name, seed, history, failure)
             failure.posterior = Dirac(model, record, bound.split(phi)[0].clone())  # where the network cannot run any more
@@ -166,7 +166,7 @@ class MCDropout(AbstractVariational):
         *,
         seed: int = 0,
         progress: bool | ProgressCallback = True,
-    ) -> list[Noisy]:
+    ) -> list[Masks]:
         """Fit one network to several sets of equally many rows at once, as for cross-validation: each step is vmapped.
 
         Batch normalisation has running statistics for each set.
@@ -221,7 +221,7 @@ class DropoutBound:
     def __init__(self, log_joint: LogJoint, data: Data) -> None:
         self.log_joint, self.data, self.num_data = log_joint, data, data.num_data
         model = log_joint.model
-        self.network = NoisyNetwork(model)
+        self.network = MaskedNetwork(model)
         self.module = self.network.module.train()  # batch normalisation trains; masks are given, not drawn
         if not self.network.layers:
             raise ValueError(
@@ -336,13 +336,13 @@ class DropoutBound:
         made._buffers = {**layer._buffers, **{b: learned[dotted(name, b)] for b in layer.learned}}
         return made
 
-    def posterior(self, phi: torch.Tensor, record: FitRecord) -> Noisy:
+    def posterior(self, phi: torch.Tensor, record: FitRecord) -> Masks:
         """The posterior; learned numbers and batch normalisation's statistics go into its model's buffers."""
         u, learned = self.split(phi)
         with torch.no_grad():
             for name, value in learned.items():
                 self.module.get_buffer(name).copy_(value)
-        return Noisy(self.log_joint.model.with_buffers(self.module), record, u.clone())
+        return Masks(self.log_joint.model.with_buffers(self.module), record, u.clone())
 
 
 def _together(
@@ -390,7 +390,7 @@ def _together(
     index, history = torch.arange(num_data, device=x.device), History("elbo")
     stepper = EagerAdam(parameter, backward, buffers=list(statistics.values.values()))
 
-    def rescued(failure: FitError) -> Noisy:  # of the first set: an error carries one posterior
+    def rescued(failure: FitError) -> Masks:  # of the first set: an error carries one posterior
         stepper.restore(failure.state)
         statistics.write(0, first.module)
         return first.posterior(members(parameter.detach())[0], stopped(method.name, seed, history, failure))

@@ -6,7 +6,7 @@ W = M ∘ z(ε)   by units: Dropout, ChannelDropout, GaussianDropout, ConcreteDr
 from typing import Any
 
 from bayesreg import _catalog
-from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise, independent
+from bayesreg.layers.base import AbstractMask, AbstractUnitMask, AbstractWeightMask, independent
 from bayesreg.layers.base import bernoulli_entropy as bernoulli_entropy
 from bayesreg.layers.base import normal_energy as normal_energy
 from bayesreg.layers.base import normal_entropy as normal_entropy
@@ -16,17 +16,17 @@ from bayesreg.layers.dropout import AlphaDropout, ChannelDropout, ConcreteDropou
 from bayesreg.layers.dropout import relaxed_moments as relaxed_moments
 from bayesreg.layers.fan_in import fan_ins as fan_ins
 from bayesreg.layers.mlp import MLP
-from bayesreg.layers.sites import noise_layers, noisy, sampling
-from bayesreg.layers.sites import noise_sites as noise_sites
+from bayesreg.layers.sites import mask_layers, sampling, with_masks
+from bayesreg.layers.sites import mask_sites as mask_sites
 from bayesreg.layers.standardize import Standardize
 from bayesreg.layers.variational import VariationalDropout
 from bayesreg.layers.variational import log_uniform_kl as log_uniform_kl
 
 __all__ = [
     "MLP",
-    "AbstractNoise",
-    "AbstractUnitNoise",
-    "AbstractWeightNoise",
+    "AbstractMask",
+    "AbstractUnitMask",
+    "AbstractWeightMask",
     "AlphaDropout",
     "ChannelDropout",
     "ConcreteDropout",
@@ -36,9 +36,9 @@ __all__ = [
     "Standardize",
     "VariationalDropout",
     "independent",
-    "noise_layers",
-    "noisy",
+    "mask_layers",
     "sampling",
+    "with_masks",
 ]
 
 _catalog.load_files(__name__, __path__)
@@ -46,4 +46,4 @@ _catalog.load_files(__name__, __path__)
 
 def __getattr__(name: str) -> Any:
     """A layer from a file that is not named above."""
-    return _catalog.named(__name__, AbstractNoise, name)
+    return _catalog.named(__name__, AbstractMask, name)

@@ -27,7 +27,7 @@ from bayesreg.priors.values import HALF_LOG_2PI
 _NODES = 64
 
 
-class AbstractNoise(nn.Module, abc.ABC):
+class AbstractMask(nn.Module, abc.ABC):
     """A layer that multiplies its weights, or the units that they act on, by random factors z with mean 1.
 
     Attributes:
@@ -148,7 +148,7 @@ class AbstractNoise(nn.Module, abc.ABC):
         return self.sampled(x) if self.training else self.expected(x)
 
 
-class AbstractUnitNoise(AbstractNoise):
+class AbstractUnitMask(AbstractMask):
     """Variant 2: z multiplies the units that a layer passes on, so that a weight's whole column shares one z.
 
     Attributes:
@@ -193,7 +193,7 @@ class AbstractUnitNoise(AbstractNoise):
         return self.perturbed_by_row(x, torch.randn(shape, dtype=x.dtype, device=x.device))
 
 
-class AbstractWeightNoise(AbstractNoise):
+class AbstractWeightMask(AbstractMask):
     """Variant 1: z multiplies each entry of a weight; the layer wraps the one that has the weight.
 
     Args:

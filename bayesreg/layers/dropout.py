@@ -11,8 +11,8 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg.layers.base import (
-    AbstractUnitNoise,
-    AbstractWeightNoise,
+    AbstractUnitMask,
+    AbstractWeightMask,
     bernoulli_entropy,
     checked_rate,
     independent,
@@ -56,7 +56,7 @@ class _AbstractStep:
         return f"rate={self.rate:g}"
 
 
-class AbstractDropout(_AbstractStep, AbstractUnitNoise):
+class AbstractDropout(_AbstractStep, AbstractUnitMask):
     """Dropout of a layer's outputs, z ∈ {0, 1/(1 − rate)}.
 
     Args:
@@ -132,7 +132,7 @@ class AlphaDropout(AbstractDropout):
         return a * (x * kept + _SELU_FLOOR * (1 - kept)) - a * _SELU_FLOOR * self.rate
 
 
-class GaussianDropout(AbstractUnitNoise):
+class GaussianDropout(AbstractUnitMask):
     """Units times z ~ N(1, α), α = rate/(1 − rate): the mean and variance of dropout at this rate.
 
     As a posterior: each column of a weight is M_column z, a normal on one line. Its KL to a prior along that line is E_z[−log
@@ -184,7 +184,7 @@ class GaussianDropout(AbstractUnitNoise):
         return f"rate={self.rate:g}"
 
 
-class ConcreteDropout(AbstractUnitNoise):
+class ConcreteDropout(AbstractUnitMask):
     """Dropout whose rate p is learned with the weights, the step relaxed: z = sigmoid((logit Φ(ε) − logit p)/t)/(1 − p).
 
     The ELBO determines the rate: the data against −E log p(W) − H(z), both with the unrelaxed step. The relaxed z is taken in
@@ -279,7 +279,7 @@ def relaxed_moments(logit_rate: float, temperature: float) -> tuple[float, float
     return float(first) / kept, math.sqrt(max(0.0, float(second - first.square()))) / kept
 
 
-class DropConnect(_AbstractStep, AbstractWeightNoise):
+class DropConnect(_AbstractStep, AbstractWeightMask):
     """Variant 1: single weights are dropped. In training the rows of a batch share one draw.
 
     Args:

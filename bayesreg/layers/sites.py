@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bayesreg._threads import drawing
-from bayesreg.layers.base import AbstractNoise, AbstractUnitNoise, AbstractWeightNoise
+from bayesreg.layers.base import AbstractMask, AbstractUnitMask, AbstractWeightMask
 from bayesreg.layers.copying import copied
 from bayesreg.layers.dropout import of_torch
 
@@ -20,7 +20,7 @@ _HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU)  # and these a z that is never negative
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def noisy(module: nn.Module) -> nn.Module:
+def with_masks(module: nn.Module) -> nn.Module:
     """A deep copy in which torch's own dropout layers are layers of this package; names of parameters stay.
 
     Args:
@@ -53,20 +53,20 @@ def dotted(prefix: str, leaf: str) -> str:
     return f"{prefix}.{leaf}" if prefix else leaf
 
 
-def noise_layers(module: nn.Module) -> dict[str, AbstractNoise]:
+def mask_layers(module: nn.Module) -> dict[str, AbstractMask]:
     """The layers that draw masks, by dotted name."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractNoise)}
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, AbstractMask)}
 
 
-def noise_notes(module: nn.Module) -> dict[str, str]:
+def mask_notes(module: nn.Module) -> dict[str, str]:
     """Notes of layers that multiply a weight by z on its prior, by the weight's name.
 
     >>> from bayesreg.layers import VariationalDropout
-    >>> noise_notes(VariationalDropout(nn.Linear(2, 1)))
+    >>> mask_notes(VariationalDropout(nn.Linear(2, 1)))
     {'layer.weight': 'MCDropout takes the log-uniform prior 1/|w| in its place'}
     """
-    layers = noise_layers(module).items()
-    return {dotted(name, "layer.weight"): layer.note for name, layer in layers if isinstance(layer, AbstractWeightNoise)}
+    layers = mask_layers(module).items()
+    return {dotted(name, "layer.weight"): layer.note for name, layer in layers if isinstance(layer, AbstractWeightMask)}
 
 
 class Site:
@@ -79,7 +79,7 @@ class Site:
         weights: Dotted names of the weights that its z multiplies.
     """
 
-    def __init__(self, layer: AbstractNoise, width: torch.Size, out: torch.Size) -> None:
+    def __init__(self, layer: AbstractMask, width: torch.Size, out: torch.Size) -> None:
         self.width = width
         self.draw, self.row = layer.draw_shape(width, out), layer.row_shape(width, out)
         self.weights: list[str] = []
@@ -89,8 +89,8 @@ class Site:
         return self.draw if self.row is None else torch.Size([batch, *self.row])
 
 
-def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site]:
-    """Dropout layers of a module from `noisy`, by dotted name in the order of the pass, and the weights that each multiplies.
+def mask_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, Site]:
+    """Dropout layers of a module from `with_masks`, by dotted name in the order of the pass, and the weights they multiply.
 
     They are found by `call`, one pass over a few rows in evaluation mode, on a copy.
 
@@ -98,21 +98,21 @@ def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str
         ValueError: If a dropout layer is used twice in one pass, or two masks multiply one weight.
     """
     probe = copied(module).eval()
-    layers, names = noise_layers(probe), {id(layer): name for name, layer in probe.named_modules()}
+    layers, names = mask_layers(probe), {id(layer): name for name, layer in probe.named_modules()}
     found: dict[str, Site] = {}
     flowing: dict[int, tuple[str, torch.Tensor]] = {}  # tensors with a unit's z; kept alive: unique ids
 
     def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         name, came = names[id(layer)], inputs[0] if inputs else None
         carried = flowing.get(id(came), (None,))[0]  # the z that reaches this layer, and passes through it
-        if isinstance(layer, AbstractNoise):
+        if isinstance(layer, AbstractMask):
             if name in found:
                 raise ValueError(
                     f"a dropout layer must be used once in a pass, but {name or type(layer).__name__} is used "
                     "twice, which would repeat its mask; use a layer of its own at each place."
                 )
             found[name] = Site(layer, came.shape[1:], output.shape[1:])  # pyright: ignore[reportOptionalMemberAccess]
-            carried = name if isinstance(layer, AbstractUnitNoise) and layer.multiplies else None
+            carried = name if isinstance(layer, AbstractUnitMask) and layer.multiplies else None
         elif carried is not None and isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
             found[carried].weights.append(dotted(name, "weight"))
             return None
@@ -132,7 +132,7 @@ def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str
         for handle in handles:
             handle.remove()
     for name, layer in layers.items():
-        if isinstance(layer, AbstractWeightNoise) and name in found:
+        if isinstance(layer, AbstractWeightMask) and name in found:
             found[name].weights.append(dotted(name, "layer.weight"))
     every = [weight for site in found.values() for weight in site.weights]
     twice = sorted({weight for weight in every if every.count(weight) > 1})
@@ -144,18 +144,18 @@ def noise_sites(module: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str
     return found
 
 
-def _passes(layer: nn.Module, noise: AbstractNoise) -> bool:
+def _passes(layer: nn.Module, noise: AbstractMask) -> bool:
     """True where a factor on the layer's input is the same factor on its output."""
-    signed = isinstance(noise, AbstractUnitNoise) and noise.signed
+    signed = isinstance(noise, AbstractUnitMask) and noise.signed
     return isinstance(layer, _THROUGH) or (isinstance(layer, _HOMOGENEOUS) and not signed)
 
 
-def effective(layer: AbstractNoise, site: Site, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
+def effective(layer: AbstractMask, site: Site, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
     """The weight W that replaces M, one of `site.weights`, for ε of a draw: single entries multiplied, or columns or channels.
 
     None where no weight gives the same network (a z for each pixel before a convolution).
     """
-    if isinstance(layer, AbstractWeightNoise):
+    if isinstance(layer, AbstractWeightMask):
         return layer.weight_of(noise, weight)
     unit: Any = layer
     z = unit.multiplier(noise)
@@ -171,7 +171,7 @@ def sampling(module: nn.Module, seed: int | None = None) -> Iterator[nn.Module]:
     """Inside the block dropout layers draw a mask for each row, all others are in evaluation mode; modes are restored after it.
 
     Args:
-        module: What `noisy` gave, run by this thread alone.
+        module: What `with_masks` gave, run by this thread alone.
         seed: Seed of draws that leave torch's global random state as it is; None draws from that state.
 
     Yields:
@@ -179,18 +179,18 @@ def sampling(module: nn.Module, seed: int | None = None) -> Iterator[nn.Module]:
     """
     modes, source = {layer: layer.training for layer in module.modules()}, None if seed is None else drawing(seed)
 
-    def drawn(x: torch.Tensor, layer: AbstractNoise) -> torch.Tensor:
+    def drawn(x: torch.Tensor, layer: AbstractMask) -> torch.Tensor:
         with source or contextlib.nullcontext():  # a whole pass inside would cost more
             return type(layer).sampled(layer, x)
 
     try:
         module.eval()
-        for layer in noise_layers(module).values():
+        for layer in mask_layers(module).values():
             layer.training = True
             vars(layer)["sampled"] = functools.partial(drawn, layer=layer)
         yield module
     finally:
-        for layer in noise_layers(module).values():
+        for layer in mask_layers(module).values():
             vars(layer).pop("sampled", None)
         for layer, mode in modes.items():
             layer.training = mode

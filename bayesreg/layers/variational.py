@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from bayesreg import _check
-from bayesreg.layers.base import AbstractWeightNoise, normal_energy, normal_entropy
+from bayesreg.layers.base import AbstractWeightMask, normal_energy, normal_entropy
 from bayesreg.priors import AbstractPrior
 
 PRUNED = 3.0  # log α above which a weight is pruned: its mean is below a quarter of its sd
@@ -18,7 +18,7 @@ _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. (2017), equation 1
 _TINY = 1e-8
 
 
-class VariationalDropout(AbstractWeightNoise):
+class VariationalDropout(AbstractWeightMask):
     """A Linear or a convolution whose weight is N(M, σ²), σ learned; under a log-uniform prior most weights end as pure noise.
 
     Training takes the local reparameterisation: the output of each row is normal, and its own ε is drawn (Kingma et al. 2015).

@@ -24,7 +24,7 @@ from bayesreg import _check
 from bayesreg.behaviour import NORMALISING
 from bayesreg.behaviour.invariance import SCALE_NOTE, SHIFT_NOTE, scale_invariant
 from bayesreg.layers.fan_in import fan_ins, stored_note
-from bayesreg.layers.sites import dotted, noise_notes
+from bayesreg.layers.sites import dotted, mask_notes
 from bayesreg.model.prior_table import PriorRow, PriorTable, dimensions
 from bayesreg.priors import AbstractPrior, Flat, Normal, from_dict
 from bayesreg.priors.scaled import AbstractScaledPrior
@@ -263,7 +263,7 @@ def layer_notes(module: nn.Module, resolved: Sequence[Resolved], row_shape: torc
     'shift-invariant: a BatchNorm follows'
     """
     unknown = {r.name for r in resolved if not r.prior.certain}
-    found = noise_notes(module)
+    found = mask_notes(module)
     for one in scale_invariant(module, row_shape):
         found |= {name: note for name, note in ((one.weight, SCALE_NOTE), (one.bias, SHIFT_NOTE)) if name in unknown}
     return found

@@ -9,7 +9,7 @@ from bayesreg.posteriors.draws import Draws
 from bayesreg.posteriors.gaussian import AbstractNormal, Gaussian
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractGuide, DeltaGuide, FlatELBO, MeanFieldGuide
-from bayesreg.posteriors.masks import Noisy
+from bayesreg.posteriors.masks import Masks
 from bayesreg.posteriors.propagate import outputs
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
@@ -25,8 +25,8 @@ __all__ = [
     "FlatELBO",
     "Gaussian",
     "Guide",
+    "Masks",
     "MeanFieldGuide",
-    "Noisy",
     "WithStatistics",
     "outputs",
     "refresh_batchnorm",

@@ -15,9 +15,9 @@ from torch import nn
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, blocks
 from bayesreg._threads import own
-from bayesreg.layers.base import AbstractNoise
+from bayesreg.layers.base import AbstractMask
 from bayesreg.layers.copying import copied
-from bayesreg.layers.sites import dotted, effective, noise_layers, noise_sites, noisy, sampling
+from bayesreg.layers.sites import dotted, effective, mask_layers, mask_sites, sampling, with_masks
 from bayesreg.layers.variational import PRUNED
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors import propagate
@@ -27,7 +27,7 @@ from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
 
 
-class NoisyNetwork:
+class MaskedNetwork:
     """A model's network with ε of its masks as an argument.
 
     Args:
@@ -46,12 +46,12 @@ class NoisyNetwork:
 
     def __init__(self, model: BayesianModel) -> None:
         self.model = model
-        self.module = noisy(model.module).eval()
-        self.layers = noise_layers(self.module)
+        self.module = with_masks(model.module).eval()
+        self.layers = mask_layers(self.module)
         row = torch.Size(model.row_shape or ())
         kind = torch.long if model.takes_integers else model.like.dtype
         x = torch.zeros(2, *row, dtype=kind, device=model.like.device)
-        self.sites = noise_sites(self.module, lambda probe: model.forward(model.weights(), x, probe))
+        self.sites = mask_sites(self.module, lambda probe: model.forward(model.weights(), x, probe))
         self.weights = {weight: name for name, site in self.sites.items() for weight in site.weights}
         self.size = sum(site.draw.numel() for site in self.sites.values())
 
@@ -98,7 +98,7 @@ def _fill(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
                 parameter.copy_(values[name])
 
 
-class Noisy(AbstractPosterior):
+class Masks(AbstractPosterior):
     """A point times random masks, as `MCDropout` fits it; learned rates and variances are buffers of `model.module`.
 
     Args:
@@ -112,7 +112,7 @@ class Noisy(AbstractPosterior):
     def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
         super().__init__(model, record)
         self.loc = loc.detach()
-        self.network = self.masks = NoisyNetwork(model)
+        self.network = self.masks = MaskedNetwork(model)
         # a layer's description of itself uses these weights
         _fill(self.network.module, {**model.constants, **self.layout.unflatten(self.loc)})
 
@@ -243,11 +243,11 @@ class Noisy(AbstractPosterior):
         """The pruned network in evaluation mode, of torch's own layers: no masks, exact zeros, inputs in the model's units."""
         module = copied(self.network.module)
         _fill(module, self.layout.unflatten(self.prune(log_alpha).loc))
-        if isinstance(module, AbstractNoise):
+        if isinstance(module, AbstractMask):
             return module.without()
         for parent in list(module.modules()):
             for name, child in list(parent._modules.items()):
-                if isinstance(child, AbstractNoise):
+                if isinstance(child, AbstractMask):
                     setattr(parent, name, child.without())
         return module
 
@@ -264,6 +264,6 @@ class Noisy(AbstractPosterior):
         return {"loc": self.loc}
 
     @classmethod
-    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Noisy:
+    def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Masks:
         """The inverse of `state`."""
         return cls(model, record, state["loc"])

@@ -15,7 +15,7 @@ import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.behaviour import Behaviour
 from bayesreg.inference import MAP, DropoutBound, MCDropout
-from bayesreg.layers import AbstractUnitNoise, independent, noise_layers, noisy, sampling
+from bayesreg.layers import AbstractUnitMask, independent, mask_layers, sampling, with_masks
 from bayesreg.objective import LogJoint
 
 ROWS, INPUTS, WIDTH, NOISE = 60, 3, 5, 0.5
@@ -23,7 +23,7 @@ ROWS, INPUTS, WIDTH, NOISE = 60, 3, 5, 0.5
 
 @pytest.fixture(scope="module")
 def uniform():
-    class UniformNoise(AbstractUnitNoise):
+    class UniformNoise(AbstractUnitMask):
         """Units times z = 1 + a (2 Φ(ε) − 1), uniform on (1 − a, 1 + a)."""
 
         left_out = "under uniform noise log|M_column| is left out of the KL too, which is no constant: no bound."
@@ -86,7 +86,7 @@ def test_behaviour_knows_it(uniform):
     assert not found.deterministic
     assert Behaviour(network(nn.Identity())).deterministic
     assert all(reason is None for reason in found.transforms.values())
-    assert list(noise_layers(noisy(network(uniform())))) == ["2"]
+    assert list(mask_layers(with_masks(network(uniform())))) == ["2"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -156,7 +156,7 @@ def test_what_the_kl_leaves_out_is_told(posterior):
 
 def test_nothing_of_it_can_be_pruned(posterior):
     assert posterior.sparsity() == {}
-    with pytest.raises(ValueError, match="pruning needs weights whose noise is learned one by one"):
+    with pytest.raises(ValueError, match="pruning needs weights with a learned sd each"):
         posterior.prune()
 
 

@@ -21,7 +21,7 @@ KINDS = {  # method, batch normalisation, dropout, kind of the last good point
     "laplace": (LaplaceApproximation(mode=ADAM), False, False, "Dirac"),
     "mean-field": (MeanField(num_steps=200), False, False, "Guide"),
     "mean-field, batch normalisation": (MeanField(num_steps=200, batch_size=20), True, False, "Guide"),
-    "mc-dropout": (MCDropout(num_steps=200), False, True, "Noisy"),
+    "mc-dropout": (MCDropout(num_steps=200), False, True, "Masks"),
     "mc-batchnorm": (MCBatchNorm(20, ADAM, num_draws=10), True, False, "WithStatistics"),
 }
 

@@ -10,7 +10,7 @@ from bayesreg._text import bounds, listing, number, percent
 from bayesreg.behaviour.reasons import PREDICTION
 from bayesreg.metrics.measures import plain
 from bayesreg.posteriors.base import AbstractPosterior
-from bayesreg.posteriors.masks import NoisyNetwork
+from bayesreg.posteriors.masks import MaskedNetwork
 from bayesreg.reports.base import AbstractSection, Card, Line, Material
 from bayesreg.reports.sections.uncertainty import parts
 
@@ -173,7 +173,7 @@ def noise_facts(posteriors: Mapping[str, AbstractPosterior], parts: Sequence[Map
     return found
 
 
-def _layer(name: str, masks: NoisyNetwork) -> dict[str, Any]:
+def _layer(name: str, masks: MaskedNetwork) -> dict[str, Any]:
     layer: Any = masks.layers[name]
     return {
         "layer": name,

@@ -10,7 +10,7 @@ import torch
 
 from bayesreg import plots
 from bayesreg._text import number, percent
-from bayesreg.layers import AbstractNoise
+from bayesreg.layers import AbstractMask
 from bayesreg.metrics.measures import plain
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors.base import AbstractPosterior
@@ -166,7 +166,7 @@ def _signature(model: BayesianModel) -> tuple[Any, ...]:
 def _architecture(module: torch.nn.Module) -> list[tuple[str, ...]]:
     """The layers without numbers that a dropout has learned, which are part of the answer."""
     layers = module.named_modules()
-    return [(n, type(m).__name__, m.setting if isinstance(m, AbstractNoise) else m.extra_repr()) for n, m in layers]
+    return [(n, type(m).__name__, m.setting if isinstance(m, AbstractMask) else m.extra_repr()) for n, m in layers]
 
 
 def _has_hidden_layers(model: BayesianModel) -> bool:

@@ -31,6 +31,7 @@ def _kept():
         yield
 
 
+@pytest.mark.slow
 def test_without_noise_each_fit_is_the_single_one():
     """At rate zero all is determined: same start, same rows, same steps; every set has its own standardisation."""
     sets, models = [data(seed) for seed in range(3)], [model(seed) for seed in range(3)]

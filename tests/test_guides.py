@@ -108,6 +108,7 @@ def test_what_it_cannot_read_is_refused(bound):
         FlatELBO().loss(model.pyro_model, pyro.infer.autoguide.AutoDelta(model.pyro_model), X, y)
 
 
+@pytest.mark.slow
 def test_pyro_s_nuts_takes_the_program(standard_diabetes):
     """A Pyro user can take the model anywhere: NUTS on the plain program meets the closed form."""
     X, y = standard_diabetes[0][:60, :2], standard_diabetes[1][:60]

@@ -210,7 +210,7 @@ def test_laplace_is_the_posterior_by_quadrature():
         assert post.log_evidence == pytest.approx(np.log(mass) + top, abs=0.02)
 
 
-@pytest.mark.parametrize("method", ["map", "laplace", "mean-field"])
+@pytest.mark.parametrize("method", ["map", "laplace", pytest.param("mean-field", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("targets", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_method_goes_the_whole_way(method, targets, tmp_path):
     """Fit, predict, compare, report, save and load; sds follow the noise in the data."""

@@ -134,6 +134,7 @@ def test_certificate_refuses_what_is_not_a_mode(standard_diabetes):
     assert late.history.objective[-1] > early.history.objective[-1]
 
 
+@pytest.mark.slow
 def test_certificate_refuses_an_early_relu_network(standard_diabetes):
     model = br.BayesianModel(network(10, 20, 1, activation=nn.ReLU), standardize=True)
     for steps in (20, 100):
@@ -167,6 +168,7 @@ def test_laplace_is_the_lasso_with_its_zeros(standard_diabetes, b):
     assert f"{(w == 0).sum()} weights are exactly zero" in mode.history.notes[1]
 
 
+@pytest.mark.slow
 def test_laplace_mode_of_a_network_meets_the_subgradient_condition(standard_diabetes):
     X, y = standard_diabetes
     b, sigma = 0.1, 0.7

@@ -64,6 +64,7 @@ def test_kl_weighs_against_all_rows_not_a_batch(diabetes, seed):
     assert float(ratio.max()) < 1.25
 
 
+@pytest.mark.slow
 def test_too_few_steps_are_not_called_converged(diabetes):
     assert not br.fit(linear_model(), *diabetes, method=MeanField(num_steps=50)).certificate.converged
     short = br.fit(linear_model(), *diabetes, method=MeanField(num_steps=300, learning_rate=2e-3, num_particles=8))

@@ -194,6 +194,7 @@ def test_elastic_net_keeps_its_share_and_fan_in_applies(standard_diabetes):
     assert np.abs(layered.coefficients["weight"][0, 0].numpy() - ref).max() < 1e-8
 
 
+@pytest.mark.slow
 def test_evidence_of_a_network_is_that_of_laplace_at_its_modes():
     """With a learned noise too: the approximation stands at the mode of the unconstrained density."""
     rng = np.random.default_rng(0)

@@ -77,10 +77,8 @@ def test_a_proximal_step_is_the_minimum_in_adam_s_metric(name, seed):
     assert found[untouched].equal(u[untouched])
 
 
-COMPILED = [pytest.param(rules, id=name, marks=[] if name == "smooth" else [pytest.mark.slow]) for name, rules in RULES.items()]
-
-
-@pytest.mark.parametrize("rules", COMPILED)
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_compiled_steps_are_the_eager_ones(rules, monkeypatch):
     model, X, y = problem(rules)
     log_joint = LogJoint(model)

@@ -178,6 +178,7 @@ def test_guide_is_a_pyro_guide_of_the_same_posterior(centered):
     pyro.clear_param_store()
 
 
+@pytest.mark.slow
 def test_guide_draws_are_its_sites():
     """The flat draws and the Pyro program draw w from one law, also where it is scale × z."""
     model, *_ = build(priors.Normal(priors.HalfCauchy(1.0), per="column", centered=False))

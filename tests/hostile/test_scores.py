@@ -180,7 +180,7 @@ def test_a_function_known_to_seventy_noise_sds_is_scored_without_error(method, s
 @pytest.mark.parametrize("ratio", [3.0, 70.0])
 def test_draws_are_raised_until_their_error_does_not_matter_or_it_is_said(ratio, seed, monkeypatch):
     """The same posteriors by draws alone, as of a network that has no closed form."""
-    monkeypatch.setattr(GaussianPosterior, "_normal", lambda self: None)
+    monkeypatch.setattr(GaussianPosterior, "as_normal", lambda self: None)
     monkeypatch.setattr(importlib.import_module("bayesreg.comparison"), "_ENTRIES", 2**18)
     train, test, models, truth = conjugate(seed, 0.1, ratio, T=50)
     posteriors = {n: br.fit(m, *train, method="exact", progress=False) for n, m in models.items()}

@@ -104,7 +104,7 @@ def test_what_it_cannot_read_is_refused(bound):
     guide = guides(model)["delta"]
     with pytest.raises(ValueError, match=r"FlatELBO needs model.pyro_model of a BayesianModel, .* take pyro.infer.Trace_ELBO"):
         FlatELBO().loss(lambda x, y: None, guide, X, y)
-    with pytest.raises(ValueError, match=r"FlatELBO needs a guide of bayesreg.guides, but AutoDelta came"):
+    with pytest.raises(ValueError, match=r"FlatELBO needs a guide of bayesreg.posteriors, but AutoDelta came"):
         FlatELBO().loss(model.pyro_model, pyro.infer.autoguide.AutoDelta(model.pyro_model), X, y)
 
 

@@ -101,20 +101,20 @@ def test_effective_weights_are_those_of_the_draws_network():
     ):
         post, x = unfitted(net, *row), drawn(5, *row, seed=3)
         noise = post._noise(30, torch.Generator().manual_seed(1))
-        names = set(post.network.weights)
+        names = set(post.masks.weights)
         values = post.layout.unflatten(post.loc)
         expected = propagated(post, noise, x)
         for one, wanted in zip(noise, expected, strict=True):
-            changed = post.network.effective(values, one)
+            changed = post.masks.effective(values, one)
             assert changed.keys() == names
             torch.testing.assert_close(post.model.forward({**values, **changed}, x), wanted)
 
 
 def test_noise_that_can_be_negative_stops_at_a_relu():
     net = nn.Sequential(nn.Linear(4, 9), layers.GaussianDropout(0.8), nn.ReLU(), nn.Linear(9, 1))
-    assert unfitted(net, 4).network.weights == {}
+    assert unfitted(net, 4).masks.weights == {}
     net[1] = layers.Dropout(0.8)
-    assert set(unfitted(net, 4).network.weights) == {"3.weight"}
+    assert set(unfitted(net, 4).masks.weights) == {"3.weight"}
 
 
 def test_channels_of_a_convolution_are_dropped_whole():
@@ -129,7 +129,7 @@ def test_a_noise_that_no_weight_can_carry_leaves_the_weight():
     post = unfitted(
         nn.Sequential(nn.Conv1d(2, 2, 3), layers.Dropout(0.5), nn.Conv1d(2, 1, 2), nn.Flatten(), nn.Linear(5, 1)), 2, 8
     )
-    assert post.network.weights == {"2.weight": "1"}
+    assert post.masks.weights == {"2.weight": "1"}
     assert float(post.sample(50)["2.weight"].std(0).max()) == float(post.std["2.weight"].max()) == 0
     assert float(outputs_of(post, drawn(3, 2, 8), count=50).std(0).min()) > 0
 
@@ -209,7 +209,7 @@ def test_vmapped_draws_are_the_loop_over_draws():
     noise = post._noise(20, torch.Generator().manual_seed(3))
     values = post.layout.unflatten(post.loc)
     with torch.no_grad():
-        loop = torch.stack([post.model.forward(values, x, post.network.module, post.network.named(one)) for one in noise])
+        loop = torch.stack([post.model.forward(values, x, post.masks.module, post.masks.named(one)) for one in noise])
     torch.testing.assert_close(propagated(post, noise, x), loop, rtol=1e-12, atol=1e-12)
     many = drawn(300, 3)  # beyond the rows that are vmapped
     torch.testing.assert_close(propagated(post, noise, many)[:, :100], propagated(post, noise, many[:100]))
@@ -243,7 +243,7 @@ def test_a_functional_call_leaves_no_noise_behind():
     post = unfitted(wide(layers.Dropout(0.5)), 3)
     post.predict(x, num_samples=4)
     post.predict(x, num_samples=4, masks="row")
-    assert all(layer.noise is None and layer.row_noise is None for layer in post.network.layers.values())
+    assert all(layer.noise is None and layer.row_noise is None for layer in post.masks.layers.values())
 
 
 def test_outside_of_a_draw_a_layer_behaves_as_torchs_own():
@@ -326,7 +326,7 @@ def test_torchs_layer_that_stands_at_two_places_becomes_two():
     net = nn.Sequential(nn.Linear(3, 4), drop, nn.Linear(4, 4), drop, nn.Linear(4, 1))
     made = layers.with_masks(net)
     assert made[1] is not made[3]
-    assert unfitted(net, 3).network.weights == {"2.weight": "1", "4.weight": "3"}
+    assert unfitted(net, 3).masks.weights == {"2.weight": "1", "4.weight": "3"}
 
 
 def test_sampling_moves_layers_with_noise_alone_and_restores_modes():
@@ -348,7 +348,7 @@ def test_weights_that_are_constants_stay():
     net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1), nn.Dropout(0.2), nn.Linear(1, 1))
     net[4].weight.requires_grad_(False)
     post = unfitted(net, 3, prior={"2.weight": priors.Fixed(2.0), "@bias": priors.Normal(1.0)})
-    assert set(post.network.weights) == {"2.weight", "4.weight"}
+    assert set(post.masks.weights) == {"2.weight", "4.weight"}
     assert post.sample(3).keys() == post.std.keys() == post.layout.segments.keys()
     assert float(outputs_of(post, drawn(4, 3), count=30).std(0).min()) > 0
 

@@ -125,7 +125,7 @@ def test_predicting_leaves_batch_norm_and_modes_as_they_were(kind, num_rows, mon
     post = quick(model, (X, y), num_steps=30, batch_size=20)
 
     def state():
-        modules = (post.model.module, post.network.module, model.module)
+        modules = (post.model.module, post.masks.module, model.module)
         buffers = [{k: b.clone() for k, b in m.named_buffers()} for m in modules]
         return buffers, [[m.training for m in module.modules()] for module in modules]
 
@@ -148,7 +148,7 @@ def test_predicting_leaves_batch_norm_and_modes_as_they_were(kind, num_rows, mon
             post.predict(new, num_samples=8, masks=masks)
         monkeypatch.setattr(Broken, "failing", False)
         same(before, state())
-    post.network.module[0].train()  # a mode that somebody set stays too
+    post.masks.module[0].train()  # a mode that somebody set stays too
     before = state()
     post.predict(new, num_samples=4, masks="row")
     same(before, state())

@@ -19,7 +19,7 @@ from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import VanishingNoise
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.curvature import output_jacobian, prior_curvature
+from bayesreg.objective.curvature import output_jacobian, prior_curvature, unheld
 from bayesreg.objective.flat import FlatLayout, LogJoint
 from bayesreg.priors import AbstractPrior
 
@@ -49,10 +49,7 @@ def used_up(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float | None:
     if len(u) < MOST * targets or targets > _OUTPUTS or targets * len(u) > _ENTRIES:
         return None
     curvature = prior_curvature(log_joint, u).double()
-    free = torch.ones_like(curvature, dtype=torch.bool)
-    free[noises[0].slice] = False
-    for group in log_joint.nonsmooth:  # weights at a kink are held there
-        free[group.slice] &= u[group.slice] != (group.prior.mode if group.elementwise else 0.0)
+    free = unheld(log_joint, u)
     if int(free.sum()) < MOST * targets:
         return None
     curvature = curvature[free].clamp_min(1e-9 * float(curvature[free].amax().clamp_min(1e-300)))

@@ -3,7 +3,7 @@
     log p(y, θ | x) = N/B · Σ_batch [log p(yᵢ | f(xᵢ; θ)) + log p(aᵢ)] + log p(θ)    (a sum over the data set, in nats)
 
 aᵢ are the activations that have a prior of their own, if any. `pyro_model` is the same model as a Pyro program;
-`flat.LogJoint` is the same number without Pyro's overhead.
+`objective.LogJoint` is the same number without Pyro's overhead.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BayesianModel(AbstractBoundModel):
         likelihood: What is assumed about the noise; Gaussian with a learned noise scale when None.
         standardize: Work on standardised x and, for a location likelihood, y, with statistics of the training rows. Priors then
             speak about standardised data; everything that comes back is in the data's own units. "auto" does so where x or y,
-            in their own units, are out of reach of the priors (see `reach`), and says so.
+            in their own units, are out of reach of the priors (see `model.reach`), and says so.
         outputs: Priors on layers' outputs, from a module's name, a glob or a module type to a prior over one row's activation:
             {"2": priors.Laplace(1.0)}. See `model.activations`.
 

@@ -71,6 +71,17 @@ def prior_curvature(log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def unheld(log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
+    """Which unknowns can count as decided by the data, (P,): no noise, and no weight that stands at its penalty's kink."""
+    free = torch.ones_like(u, dtype=torch.bool)
+    for group in log_joint.nonsmooth:
+        free[group.slice] = u[group.slice] != (group.prior.mode if group.elementwise else 0.0)
+    for segment in log_joint.layout.in_order:
+        if segment.latent.is_noise:
+            free[segment.slice] = False
+    return free
+
+
 def full_hessian(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
     """−∂² log-joint/∂u∂uᵀ over all rows, (P, P).
 

@@ -232,7 +232,7 @@ class FlatELBO(ELBO):
 
     Raises:
         ValueError: At the first step, if the model is not the `pyro_model` of a `BayesianModel` or the guide not one of
-            `bayesreg.guides`.
+            `bayesreg.posteriors`.
     """
 
     def __init__(self, num_particles: int = 1) -> None:
@@ -296,7 +296,7 @@ class FlatELBO(ELBO):
             )
         if not isinstance(guide, AbstractGuide):
             raise ValueError(
-                f"FlatELBO needs a guide of bayesreg.guides, but {type(guide).__name__} came; "
+                f"FlatELBO needs a guide of bayesreg.posteriors, but {type(guide).__name__} came; "
                 "for a guide of Pyro's take pyro.infer.Trace_ELBO."
             )
         if self._log_joint is None or self._log_joint.model is not owner:

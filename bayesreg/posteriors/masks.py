@@ -112,19 +112,19 @@ class Masks(AbstractPosterior):
     def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor) -> None:
         super().__init__(model, record)
         self.loc = loc.detach()
-        self.network = self.masks = MaskedNetwork(model)
+        self.masks = MaskedNetwork(model)
         # a layer's description of itself uses these weights
-        _fill(self.network.module, {**model.constants, **self.layout.unflatten(self.loc)})
+        _fill(self.masks.module, {**model.constants, **self.layout.unflatten(self.loc)})
 
     @property
     def noises(self) -> dict[str, str]:
         """The distribution of each layer's mask, in words, by the layer's name."""
-        return {name: self.network.layers[name].text for name in self.network.sites}
+        return {name: self.masks.layers[name].text for name in self.masks.sites}
 
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws of the effective weights, (S, P): a draw's network is the point's network with these."""
         values = self.layout.unflatten(self.loc)
-        drawn = torch.vmap(lambda noise: self.network.effective(values, noise))(self._noise(num_samples, generator))
+        drawn = torch.vmap(lambda noise: self.masks.effective(values, noise))(self._noise(num_samples, generator))
         u = self.loc.repeat(num_samples, 1)
         for name, weights in drawn.items():
             u[:, self.layout.segments[name].slice] = weights.reshape(num_samples, -1)
@@ -135,9 +135,9 @@ class Masks(AbstractPosterior):
         values = self.layout.unflatten(self.loc)
         flat = torch.cat([values[s.latent.name].reshape(-1) for s in self.layout.in_order])
         sd = torch.zeros_like(flat)
-        probe = self.network.effective(values, flat.new_zeros(self.network.size))
+        probe = self.masks.effective(values, flat.new_zeros(self.masks.size))
         for name in probe:
-            layer = self.network.layers[self.network.weights[name]]
+            layer = self.masks.layers[self.masks.weights[name]]
             where = self.layout.segments[name].slice
             flat[where], sd[where] = layer.average(values[name]).reshape(-1), layer.spread(values[name]).reshape(-1)
         return flat.detach(), sd.detach()
@@ -172,16 +172,16 @@ class Masks(AbstractPosterior):
         self.model.behaviour.check_statistics()
         if _check.one_of("masks", masks, ("draw", "row")) == "row":
             by_row = self.loc.new_zeros(count, 0)
-            with sampling(own(self.network.module), seed):
+            with sampling(own(self.masks.module), seed):
                 return self._mixture([by_row], count, inputs, by_row[0], max_memory)
-        generator, probe = torch.Generator().manual_seed(seed), self.loc.new_zeros(self.network.size)
-        noise = (self._noise(size, generator) for size in blocks(count, self.network.size))
+        generator, probe = torch.Generator().manual_seed(seed), self.loc.new_zeros(self.masks.size)
+        noise = (self._noise(size, generator) for size in blocks(count, self.masks.size))
         return self._mixture(noise, count, inputs, probe, max_memory)
 
     @property
     def draw_module(self) -> nn.Module:
         """The network with its masks."""
-        return self.network.module
+        return self.masks.module
 
     def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Each draw's ε, (S, Q)."""
@@ -191,7 +191,7 @@ class Masks(AbstractPosterior):
         self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
         """The output with one draw's masks."""
-        noise = self.network.named(made_of) if len(made_of) else {}  # no ε: the layers draw a mask for each row themselves
+        noise = self.masks.named(made_of) if len(made_of) else {}  # no ε: the layers draw a mask for each row themselves
         return self.model.forward(self.layout.unflatten(self.loc), x, module, {**noise, **(buffers or {})})
 
     def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
@@ -199,7 +199,7 @@ class Masks(AbstractPosterior):
         return self.loc.expand(len(made_of), -1)
 
     def _through(self, noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_drawn(noise, x, own(self.network.module))
+        return self.forward_drawn(noise, x, own(self.masks.module))
 
     def _mixture(
         self, noise: Iterable[torch.Tensor], count: int, x: torch.Tensor, probe: torch.Tensor, max_memory: int
@@ -208,7 +208,7 @@ class Masks(AbstractPosterior):
         return propagate.mixture(self.model, self.layout, noise, count, x, forward=self._through, **options)
 
     def _noise(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        drawn = torch.randn(num_samples, self.network.size, generator=generator, dtype=self.loc.dtype)
+        drawn = torch.randn(num_samples, self.masks.size, generator=generator, dtype=self.loc.dtype)
         return drawn.to(self.loc.device)
 
     @property
@@ -241,7 +241,7 @@ class Masks(AbstractPosterior):
 
     def compressed(self, log_alpha: float = PRUNED) -> nn.Module:
         """The pruned network in evaluation mode, of torch's own layers: no masks, exact zeros, inputs in the model's units."""
-        module = copied(self.network.module)
+        module = copied(self.masks.module)
         _fill(module, self.layout.unflatten(self.prune(log_alpha).loc))
         if isinstance(module, AbstractMask):
             return module.without()
@@ -254,8 +254,8 @@ class Masks(AbstractPosterior):
     def _pruned(self, log_alpha: float) -> Iterator[tuple[str, torch.Tensor]]:
         """Weights that can be pruned, by name."""
         values = self.layout.unflatten(self.loc)
-        for weight, name in self.network.weights.items():
-            pruned = self.network.layers[name].pruned(values[weight], log_alpha) if weight in values else None
+        for weight, name in self.masks.weights.items():
+            pruned = self.masks.layers[name].pruned(values[weight], log_alpha) if weight in values else None
             if pruned is not None:
                 yield weight, pruned
 

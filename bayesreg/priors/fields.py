@@ -15,25 +15,14 @@ import numpy as np
 import torch
 
 from bayesreg import _check
-from bayesreg.priors.base import AbstractTensorPrior, Shape, shown
-from bayesreg.priors.groups import GROUPS
-from bayesreg.priors.scaled import AbstractScaledPrior, shared_shape
+from bayesreg.priors.base import Shape, shown
+from bayesreg.priors.groups import AbstractPartsPrior
 from bayesreg.priors.values import HALF_LOG_2PI, log, wide
 
 
 @dataclass(frozen=True, repr=False)
-class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
+class AbstractFieldPrior(AbstractPartsPrior):
     """A prior on differences of neighbours. The whole tensor is one field, or each row or each column is one."""
-
-    def check(self) -> None:
-        """Refuse an invalid scale or an unknown kind of field."""
-        super().check()
-        _check.one_of("per", self.grouping, GROUPS)
-
-    @property
-    def grouping(self) -> str:
-        """The field `per`: which entries form a field."""
-        return self.per  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     @property
     def _order(self) -> int:
@@ -45,13 +34,13 @@ class AbstractFieldPrior(AbstractScaledPrior, AbstractTensorPrior):
         Raises:
             ValueError: If the tensor lacks the axis that makes the fields, or has no axis long enough for a difference.
         """
-        shared_shape(shape, self.grouping)
+        resolved = super().resolve(shape)
         if max(field_shape(shape, self.grouping), default=0) <= self._order:
             raise ValueError(
                 f"{self} must meet a field with more than {self._order} entries along an axis, but shape {tuple(shape)} came; "
                 "give this tensor a prior of independent entries, for example Normal(1.0)."
             )
-        return super().resolve(shape)
+        return resolved
 
     def _fields(self, value: torch.Tensor) -> torch.Tensor:
         """(G, *field): one field a line."""

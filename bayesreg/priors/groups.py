@@ -27,30 +27,35 @@ NEWTON_STEPS = 6  # Newton steps of the group lasso's prox: sixteen digits where
 
 
 @dataclass(frozen=True, repr=False)
-class AbstractGroupPrior(AbstractScaledPrior, AbstractTensorPrior):
-    """A prior under which groups of entries are independent, and each depends on its Euclidean norm only.
-
-    A subclass writes `_energy` and `_log_constant` of a norm.
-    """
+class AbstractPartsPrior(AbstractScaledPrior, AbstractTensorPrior):
+    """A prior under which parts of a tensor are independent: the whole of it, or each row or each column, as `per` says."""
 
     def check(self) -> None:
-        """Refuse an invalid scale or an unknown kind of group."""
+        """Refuse an invalid scale or an unknown kind of part."""
         super().check()
         _check.one_of("per", self.grouping, GROUPS)
 
     @property
     def grouping(self) -> str:
-        """The field `per`: which entries form a group."""
+        """The field `per`: which entries form a part."""
         return self.per  # pyright: ignore[reportAttributeAccessIssue]  (each class declares it in its own order)
 
     def resolve(self, shape: Shape) -> Any:
         """The same prior with `fan_in` applied.
 
         Raises:
-            ValueError: If the tensor lacks the axis that makes the groups.
+            ValueError: If the tensor lacks the axis that makes the parts.
         """
         shared_shape(shape, self.grouping)  # refuses an axis that the tensor lacks
         return super().resolve(shape)
+
+
+@dataclass(frozen=True, repr=False)
+class AbstractGroupPrior(AbstractPartsPrior):
+    """A prior under which groups of entries are independent, and each depends on its Euclidean norm only.
+
+    A subclass writes `_energy` and `_log_constant` of a norm.
+    """
 
     def _norms(self, value: torch.Tensor) -> torch.Tensor:
         """(G,), one norm a group."""

@@ -12,7 +12,7 @@ import torch
 from bayesreg.behaviour import EVIDENCE
 from bayesreg.data.rows import Data
 from bayesreg.inference.laplace import precision_at
-from bayesreg.objective.curvature import likelihood_gauss_newton, prior_hessian
+from bayesreg.objective.curvature import likelihood_gauss_newton, prior_hessian, unheld
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.whole import gradient_of
 
@@ -31,13 +31,7 @@ def degrees_of_freedom(log_joint: LogJoint, u: torch.Tensor, data: Data) -> floa
         MacKay (1992), Bayesian interpolation. Zou, Hastie and Tibshirani (2007), On the "degrees of freedom" of the lasso.
         Vaiter, Deledalle, Peyré, Fadili and Dossal (2012), The degrees of freedom of the group lasso.
     """
-    active = torch.ones(len(u), dtype=torch.bool, device=u.device)
-    for group in log_joint.nonsmooth:
-        centre = group.prior.mode if group.elementwise else 0.0  # weights at a kink are held there
-        active[group.slice] = u[group.slice] != centre
-    for segment in log_joint.layout.in_order:
-        if segment.latent.is_noise:
-            active[segment.slice] = False
+    active = unheld(log_joint, u)
     likelihood = likelihood_gauss_newton(log_joint, u, data, active)
     whole = likelihood + prior_hessian(log_joint, u)[active][:, active]
     # a direction that neither data nor prior determine is no degree of freedom

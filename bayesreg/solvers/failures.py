@@ -28,15 +28,33 @@ class FitError(ValueError):
         self.posterior: Any = None
 
 
-@contextlib.contextmanager
-def rescuing(made: Callable[[FitError], Any]) -> Iterator[None]:
+def rescuing(made: Callable[[FitError], Any]) -> contextlib.AbstractContextManager[None]:
     """A `FitError` from inside takes with it the posterior that `made` makes of it.
 
     Args:
         made: From the error, whose `state` is the last good one, to a posterior; where it fails, that of the error stays.
 
-    Yields:
-        Nothing.
+    Returns:
+        What surrounds the search.
+    """
+    return _taking("posterior", made)
+
+
+def keeping(made: Callable[[FitError], Solution]) -> contextlib.AbstractContextManager[None]:
+    """The same inside a solver, which knows no posteriors: the error takes the last good point with it.
+
+    Args:
+        made: From the error to the point; where it fails, that of the error stays.
+
+    Returns:
+        What surrounds the search.
+    """
+    return _taking("solution", made)
+
+
+@contextlib.contextmanager
+def _taking(what: str, made: Callable[[FitError], Any]) -> Iterator[None]:
+    """A `FitError` from inside takes with it, as its attribute `what`, what `made` makes of it.
 
     Raises:
         FitError: The one that came.
@@ -45,26 +63,5 @@ def rescuing(made: Callable[[FitError], Any]) -> Iterator[None]:
         yield
     except FitError as failure:
         with contextlib.suppress(Exception):  # the network that failed may fail again
-            failure.posterior = made(failure)
-        raise
-
-
-@contextlib.contextmanager
-def keeping(made: Callable[[FitError], Solution]) -> Iterator[None]:
-    """The same inside a solver, which knows no posteriors: the error takes the last good point with it.
-
-    Args:
-        made: From the error to the point; where it fails, that of the error stays.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        FitError: The one that came.
-    """
-    try:
-        yield
-    except FitError as failure:
-        with contextlib.suppress(Exception):
-            failure.solution = made(failure)
+            setattr(failure, what, made(failure))
         raise

@@ -288,7 +288,7 @@ for n in sizes:
         method = MCDropout(num_steps=1500, learning_rate=0.02)
         fit = br.fit(network(layer, noise=0.6), *rows, method=method, seed=0)
         by_size[name].append(epistemic(fit))
-    learned.append(float(fit.network.layers["2"].rate))
+    learned.append(float(fit.masks.layers["2"].rate))
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.0), layout="constrained")

@@ -170,7 +170,7 @@ class TestEachDraw:
         post = br.refresh_batchnorm(noisy, x, num_draws=5)
         weights = noisy.layout.unflatten(noisy.loc)
         for s in range(5):
-            effective = noisy.network.effective(weights, post.made_of[s])
+            effective = noisy.masks.effective(weights, post.made_of[s])
             first = x @ effective["1.weight"].T + weights["1.bias"]
             torch.testing.assert_close(post.statistics()["2.running_mean"][s], first.mean(0), rtol=1e-9, atol=1e-12)
         both = br.refresh_batchnorm(noisy, x, batch_size=8, num_draws=5)

@@ -347,3 +347,20 @@ def test_stability_wants_a_prior_whose_kink_is_zero(standard_diabetes, prior):
         br.stability(model, *standard_diabetes, num_bootstraps=2)
     with pytest.raises(ValueError, match=r"tensor must be a weight of shape \(outputs, 10\) whose prior makes exact zeros"):
         br.stability(model, *standard_diabetes, tensor="weight", num_bootstraps=2)
+
+
+def test_a_learned_noise_is_no_degree_of_freedom(standard_diabetes):
+    X, y = standard_diabetes
+    found = br.path(
+        linear(priors.Normal(1.0), likelihood=likelihoods.Gaussian(priors.HalfNormal(1.0))),
+        X,
+        y,
+        scales=[0.2],
+        folds=None,
+        progress=False,
+    )
+    noise = float(found.posterior(0).mean["noise_scale"])
+    design = np.column_stack([X, np.ones(len(X))])
+    gram = design.T @ design / noise**2
+    trace = np.trace(gram @ np.linalg.inv(gram + np.diag(np.r_[np.full(10, 0.2**-2), 1.0])))
+    assert float(found.degrees_of_freedom[0]) == pytest.approx(trace, rel=1e-6)

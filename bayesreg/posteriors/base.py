@@ -118,6 +118,11 @@ class AbstractPosterior(abc.ABC):
         return None
 
     @property
+    def num_chains(self) -> int | None:
+        """The number of Markov chains that the stored draws are of; None where they are of none."""
+        return None
+
+    @property
     def space(self) -> str | None:
         """The space in which a mode was taken, None where there is no mode."""
         return self.record.space

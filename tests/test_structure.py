@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "bayesreg"
 ORDER = [
     *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
     *["data", "priors", "likelihoods", "layers", "behaviour", "dictionary", "predictive", "model"],
-    *["objective", "solvers", "certificates", "posteriors", "inference", "selection"],
+    *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection"],
     *["metrics", "comparison", "plots", "reports"],
     *["io", "cli", "__main__"],
 ]

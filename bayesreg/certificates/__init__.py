@@ -4,16 +4,30 @@ from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up
 from bayesreg.certificates.elbo import rise
 from bayesreg.certificates.has_mode import check_has_mode
+from bayesreg.certificates.mixing import agreement, bfmi, of_chains
 from bayesreg.certificates.mode import certify
 from bayesreg.certificates.optimality import measure
 from bayesreg.certificates.outcome import Finding, Outcome
-from bayesreg.certificates.values import Alike, Cause, Covariance, Elbo, Lengths, NoMode, Point, Restarts, Training
+from bayesreg.certificates.values import (
+    Agreement,
+    Alike,
+    Cause,
+    Covariance,
+    Elbo,
+    Lengths,
+    Mixing,
+    NoMode,
+    Point,
+    Restarts,
+    Training,
+)
 from bayesreg.certificates.words import ADDED, VERDICTS, Advice, sentence
 
 __all__ = [
     "ADDED",
     "VERDICTS",
     "Advice",
+    "Agreement",
     "Alike",
     "Cause",
     "Certificate",
@@ -21,14 +35,18 @@ __all__ = [
     "Elbo",
     "Finding",
     "Lengths",
+    "Mixing",
     "NoMode",
     "Outcome",
     "Point",
     "Restarts",
     "Training",
+    "agreement",
+    "bfmi",
     "certify",
     "check_has_mode",
     "measure",
+    "of_chains",
     "rise",
     "sentence",
     "used_up",

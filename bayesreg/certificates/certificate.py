@@ -15,6 +15,7 @@ from bayesreg.certificates.values import (
     Elbo,
     Failure,
     Lengths,
+    Mixing,
     NoMode,
     OwnCheck,
     Point,
@@ -43,6 +44,7 @@ class Certificate:
         alike: Set where the prediction is the same for every row.
         covariance: The accuracy of the covariance about a mode.
         noise: Set where a learned noise scale runs to zero.
+        mixing: How well Markov chains mixed.
     """
 
     finding: Finding
@@ -59,6 +61,7 @@ class Certificate:
     alike: Alike | None = None
     covariance: Covariance | None = None
     noise: VanishingNoise | None = None
+    mixing: Mixing | None = None
 
     @classmethod
     def checked(cls, passed: bool, said: str, numbers: Mapping[str, float | str] | None = None) -> Certificate:
@@ -84,8 +87,8 @@ class Certificate:
 
     @property
     def converged(self) -> bool:
-        """Whether the check was passed."""
-        return self.outcome is Outcome.CONVERGED
+        """Whether the check was passed; for chains, at least of their predictions."""
+        return self.outcome in {Outcome.CONVERGED, Outcome.CONVERGED_IN_FUNCTION}
 
     @property
     def nats_left(self) -> float | None:

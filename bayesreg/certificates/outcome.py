@@ -9,6 +9,7 @@ class Outcome(enum.StrEnum):
     """The verdict on a fit."""
 
     CONVERGED = "converged"  # the check was passed
+    CONVERGED_IN_FUNCTION = "converged in function space"  # predictions can be believed, single weights need not
     SADDLE = "saddle"  # a direction leads higher though the gradient vanishes
     UNBOUNDED = "unbounded"  # the density has no maximum where the search went, or the learned noise vanishes
     STOPPED_EARLY = "stopped early"  # the best point on held-out rows, which need not be a mode
@@ -48,6 +49,12 @@ class Finding(enum.StrEnum):
     ROUNDED = "rounded"  # rounding to the module's type changes a closed form
     COVARIANCE_LOOSE = "covariance loose"  # a later check: too few digits of the covariance about a mode hold
     CHECK_FAILED = "check failed"
+    MIXED = "mixed"  # chains agree, with draws enough
+    MIXED_IN_FUNCTION = "mixed in function space"  # on predictions, not on single weights, which have symmetric modes
+    NOT_MIXED = "not mixed"
+    DIVERGING = "diverging"  # steps of a sampler that left the level of the density
+    FEW_DRAWS = "few draws"  # too few to be judged
+    CUT_SHORT = "cut short"  # a sampler that was stopped
 
     @property
     def outcome(self) -> Outcome:
@@ -63,4 +70,7 @@ _KINDS = {
     Finding.STOPPED_EARLY: Outcome.STOPPED_EARLY,
     **dict.fromkeys((Finding.OTHER_OBJECTIVE, Finding.NOT_JUDGED, Finding.TOO_FEW_STEPS), Outcome.NOT_CERTIFIED),
     **dict.fromkeys((Finding.FAILED, Finding.NOT_FINITE), Outcome.FAILED),
+    Finding.MIXED: Outcome.CONVERGED,
+    Finding.MIXED_IN_FUNCTION: Outcome.CONVERGED_IN_FUNCTION,
+    **dict.fromkeys((Finding.FEW_DRAWS, Finding.CUT_SHORT), Outcome.NOT_CERTIFIED),
 }

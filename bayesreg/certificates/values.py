@@ -276,3 +276,60 @@ class OwnCheck:
 
     said: str
     numbers: dict[str, float | str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How far chains agree on some quantities, by ArviZ.
+
+    Attributes:
+        count: Quantities that were looked at.
+        rhat: The largest rank-normalised split R̂ of them.
+        ess_bulk: The smallest effective sample size, all chains together, for the middle of a distribution.
+        ess_tail: That for its 5 % and 95 % quantiles.
+    """
+
+    count: int
+    rhat: float
+    ess_bulk: float
+    ess_tail: float
+
+    @property
+    def error(self) -> float:
+        """The largest Monte Carlo error of a mean, in posterior sds."""
+        return self.ess_bulk**-0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """What is to be known of a run of Markov chains.
+
+    Attributes:
+        num_chains: C.
+        num_draws: D of each chain.
+        steps: Steps of each chain, warm-up included.
+        planned: Steps that were to be done.
+        temperature: T; 1 is the posterior.
+        weights: Agreement on the unknowns; None for too few draws.
+        function: Agreement on the network's outputs in training rows.
+        divergences: Diverging steps.
+        acceptance: Mean acceptance probability, where steps are accepted or not.
+        bfmi: The smallest Bayesian fraction of missing information of a chain, where there is an energy.
+        energy_error: Mean square of a step's energy error by dimension, where steps are not accepted or rejected.
+        within: Sd of the output within a chain, root mean square over rows, in the units that the model works in.
+        between: Sd of the chains' mean outputs.
+    """
+
+    num_chains: int
+    num_draws: int
+    steps: int
+    planned: int
+    temperature: float
+    weights: Agreement | None = None
+    function: Agreement | None = None
+    divergences: int | None = None
+    acceptance: float | None = None
+    bfmi: float | None = None
+    energy_error: float | None = None
+    within: float | None = None
+    between: float | None = None

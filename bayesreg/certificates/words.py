@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bayesreg.certificates import words_of_chains as chains
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Alike, Cause, Covariance, Lengths, NoMode, Restarts, VanishingNoise
 
@@ -66,6 +67,8 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
         parts.append("Batch normalisation by mini-batches makes this ELBO differ from that of all rows.")
     if c.noise is not None:
         parts.append(_vanishing(c.noise))
+    if c.mixing is not None:
+        parts.append(chains.tempered(c.mixing))
     return " ".join(part for part in parts if part)
 
 
@@ -235,6 +238,12 @@ VERDICTS: dict[Finding, Callable[[Certificate, Spelling], str]] = {
     Finding.ELBO_MAXIMAL: lambda c, spell: f"{_elbo_level(c)}, and its gradient vanishes within Monte Carlo error.",
     Finding.EXACT: lambda c, spell: f"Exact: {_closed_form(c)}.",
     Finding.CHECK_PASSED: lambda c, spell: c.check.said,
+    Finding.MIXED: lambda c, spell: chains.mixed(c.mixing),
+    Finding.MIXED_IN_FUNCTION: lambda c, spell: chains.mixed_in_function(c.mixing),
+    Finding.NOT_MIXED: lambda c, spell: chains.not_mixed(c.mixing, spell(Advice("num_samples"))),
+    Finding.DIVERGING: lambda c, spell: chains.diverging(c.mixing),
+    Finding.FEW_DRAWS: lambda c, spell: chains.few(c.mixing, spell(Advice("num_samples"))),
+    Finding.CUT_SHORT: lambda c, spell: chains.cut_short(c.mixing),
     Finding.NOT_CONVERGED: _not_converged,
     Finding.CLIMB_UNFINISHED: _climb_unfinished,
     Finding.GAP_OPEN: _gap_open,
@@ -372,4 +381,6 @@ def numbers(certificate: Certificate) -> dict[str, float | str]:
         found |= {"curvature": c.covariance.curvature, "condition number": c.covariance.condition}
     if c.noise is not None:
         found["noise ratio"] = c.noise.ratio
+    if c.mixing is not None:
+        found |= chains.numbers(c.mixing)
     return {name: value for name, value in found.items() if value is not None}

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 import os
-import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Never, NoReturn, Self
@@ -18,16 +18,24 @@ import torch
 
 from bayesreg import _check
 from bayesreg._catalog import concrete
-from bayesreg._threads import importing, seeded
+from bayesreg._threads import seeded
 from bayesreg.behaviour import PREDICTION
 from bayesreg.certificates.collapse import with_noise
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
+from bayesreg.objective.chains import Chains
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.of_chains import concluded
+from bayesreg.samplers.base import AbstractSampler
+from bayesreg.samplers.chain_loop import sample_chains
+from bayesreg.samplers.options import ChainOptions
+from bayesreg.samplers.starting import chain_starts, pays_for_chains
 from bayesreg.solvers.checkpoint import check_options, opened
+from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import Schedule
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, reporter
+from bayesreg.solvers.stepper import checked_compile
 
 _MISSED_ROWS, _MISSED_DRAWS = 500, 20
 
@@ -271,33 +279,6 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def reporter(progress: bool | ProgressCallback, title: str) -> Iterator[ProgressCallback]:
-    """The function that a search reports (step, number of steps, objective) to: the user's, a bar on stderr, or none.
-
-    `progress` is as for `fit`; `title` stands before the bar.
-
-    Yields:
-        A function of (step, of how many, objective).
-    """
-    if callable(progress):
-        yield progress
-        return
-    if not progress or not sys.stderr.isatty():
-        yield lambda step, total, objective: None
-        return
-    with importing():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, shown="")
-        yield lambda step, total, objective: bar.update(
-            task, completed=step, total=total, shown=f"{step}/{total}  {objective:,.1f} nats"
-        )
-
-
 class AbstractVariational(AbstractMethod):
     """A method that maximises an ELBO by Adam.
 
@@ -343,3 +324,61 @@ class AbstractVariational(AbstractMethod):
             settings = (self.name, own, schedule, batch_size, streamed)
             self.checkpoint.belong(log_joint, start, data, settings, seed, schedule.num_steps)
         return self.checkpoint
+
+
+class AbstractSampling(AbstractMethod):
+    """A method that runs Markov chains on all rows; a subclass says by which sampler.
+
+    Args:
+        options: How many chains, how long, and from where.
+        checkpoint: As for `MAP`, with checkpoint_every and checkpoint_key.
+        checkpoint_every: Steps between two states.
+        checkpoint_key: A text that names the data.
+        compile: Whether the gradient is compiled: True, False, or "auto" for runs that are long enough.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    compile: bool | str = "auto"
+
+    def __init__(
+        self,
+        options: ChainOptions,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        checkpoint_key: str | None = None,
+        compile: bool | str = "auto",
+    ) -> None:
+        check_options(checkpoint, checkpoint_every, checkpoint_key)
+        self.options, self.compile = options, checked_compile(compile)
+        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
+
+    @abc.abstractmethod
+    def sampler(self) -> AbstractSampler:
+        """How its chains move."""
+
+    def starts(self, model: BayesianModel, data: Data, seed: int, report: ProgressCallback) -> torch.Tensor:
+        """Where the chains start, (C, P), unconstrained."""
+        return chain_starts(LogJoint(model), data, self.options, seed, report)
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
+        """Fit; see `AbstractMethod.run`.
+
+        Raises:
+            ValueError: If rows are streamed.
+            FitError: If the density is not finite where a chain starts.
+        """
+        started, o, history = time.perf_counter(), self.options, History("log joint")
+        log_joint = LogJoint(model)
+        compile = self.compile is True or (self.compile == "auto" and pays_for_chains(log_joint, o.num_steps))
+        data.full("a sampler that sees all rows at each step")
+        start = self.starts(model, data, seed, report)
+        density = Chains(log_joint, data, len(start), temperature=o.temperature)
+        if self.checkpoint is not None:
+            own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
+            self.checkpoint.belong(log_joint, start, data, (self.name, own), seed, o.num_steps)
+        run = sample_chains(
+            self.sampler(), density, start, o, report=report, history=history, checkpoint=self.checkpoint, compile=compile
+        )
+        return concluded(self.name, model, density, run, o, seed, history, started)

@@ -24,7 +24,7 @@ from bayesreg import _check
 from bayesreg.behaviour import Behaviour, check_draws, together
 from bayesreg.certificates.elbo import rise
 from bayesreg.data.rows import Data
-from bayesreg.inference.base import AbstractVariational, ConvergenceWarning, isolated, reporter
+from bayesreg.inference.base import AbstractVariational, ConvergenceWarning, isolated
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dotted
 from bayesreg.model.model import BayesianModel
@@ -38,7 +38,7 @@ from bayesreg.solvers.compiled import make_stepper
 from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import run
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, reporter
 from bayesreg.solvers.stepper import EagerAdam, checked_compile
 
 

@@ -203,6 +203,10 @@ class Replicas:
             found[name] = value if s.latent.shape else value[:, 0]
         return found
 
+    def terms(self, output: torch.Tensor, noise: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Minus the log-likelihoods over all rows, (R,), from all outputs and the noise's values in constrained space."""
+        return self._terms(output, noise, self.y, self.weights)
+
     def _terms_of_output(self, output: torch.Tensor, noise: Any, y: torch.Tensor, weights: Any) -> torch.Tensor:
         """Minus the log-likelihood of one replica from its output, a scalar."""
         known = self.model.noise(noise)
@@ -355,17 +359,24 @@ def check_replicable(log_joint: LogJoint) -> None:
         ValueError: If its training step draws masks or is another one by the network's own code, an unknown's scale is unknown,
             or an output has a prior.
     """
-    model = log_joint.model
-    obstacle = model.behaviour.why_not(MANY_FITS)
-    if log_joint.linked or log_joint.layout.non_centered:
-        obstacle = obstacle or "a prior's scale is unknown or relative to an unknown noise"
-    elif model.outputs:
-        obstacle = obstacle or f"the output of {model.outputs[0].name} has a prior"
-    if obstacle:
+    if obstacle := log_joint.model.behaviour.why_not(MANY_FITS) or _joined(log_joint):
         raise ValueError(
             f"many fits at once need a fixed network and priors with known scales, but {obstacle}; fit them one by one with "
             "bayesreg.fit."
         )
+
+
+def is_replicable(log_joint: LogJoint) -> bool:
+    """True where R log-joints can be evaluated at once, in evaluation mode, by `Replicas`."""
+    return not log_joint.model.behaviour.why_not(MANY_FITS) and not _joined(log_joint)
+
+
+def _joined(log_joint: LogJoint) -> str:
+    """What keeps unknowns from being side by side, or an empty text."""
+    model = log_joint.model
+    if log_joint.linked or log_joint.layout.non_centered:
+        return "a prior's scale is unknown or relative to an unknown noise"
+    return f"the output of {model.outputs[0].name} has a prior" if model.outputs else ""
 
 
 def _expanded(value: torch.Tensor, count: int, dim: int) -> torch.Tensor:

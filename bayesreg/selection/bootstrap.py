@@ -14,7 +14,7 @@ from bayesreg import _check
 from bayesreg.behaviour import ROW_WEIGHTS
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.data.rows import rows_of
-from bayesreg.inference.base import isolated, reporter
+from bayesreg.inference.base import isolated
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.affine import is_affine
 from bayesreg.objective.flat import LogJoint
@@ -26,7 +26,7 @@ from bayesreg.solvers.batched import fit_many
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, reporter
 
 if TYPE_CHECKING:
     import pandas as pd

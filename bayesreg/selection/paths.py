@@ -21,7 +21,7 @@ import torch
 from bayesreg import _check
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.data.rows import Data, rows_of
-from bayesreg.inference.base import isolated, reporter
+from bayesreg.inference.base import isolated
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.affine import affine_problem, is_affine
 from bayesreg.objective.batched import Replicas, check_replicable
@@ -38,7 +38,7 @@ from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
 from bayesreg.solvers.last_steps import finish
 from bayesreg.solvers.linear_gaussian import solve_path
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, reporter
 
 NUM_STEPS, LEARNING_RATE = 2000, 0.01
 AUTO_EVIDENCE, MOST_EVIDENCE, MOST_FREEDOM = 1000, 5000, 2000  # unknowns up to which P × P matrices are formed

@@ -48,12 +48,14 @@ class Checkpoint:
     Attributes:
         last: The step of the last state.
         belongs_to: The fingerprint of the fit, once it is known.
+        keep: Whether the file stays though there is a posterior: of a run that was stopped and may go on.
     """
 
     def __init__(self, path: Path, every: int | None, key: str | None) -> None:
         self.path, self.every, self.key = path, every, key
         self.belongs_to = ""
         self.last = 0
+        self.keep = False
         self._warned = False
 
     def belong(self, log_joint: LogJoint, start: torch.Tensor, data: Data, settings: Any, seed: int, num_steps: int) -> None:
@@ -109,12 +111,13 @@ class Checkpoint:
         else:
             self.last = state["step"]
 
-    def load(self, device: torch.device, stepper: dict[str, Any]) -> dict[str, Any] | None:
+    def load(self, device: torch.device, stepper: dict[str, Any] | None) -> dict[str, Any] | None:
         """The state on disk, or None where there is none.
 
         Args:
             device: Where its tensors go.
-            stepper: A state of the stepper that will go on, whose tensors tell what those in the file must be.
+            stepper: A state of the stepper that will go on, whose tensors tell what those in the file must be; None where they
+                grow on the way.
 
         Returns:
             The state.
@@ -131,7 +134,8 @@ class Checkpoint:
                 "model, other settings or another seed; delete the file, or give another path."
             )
         same = found.keys() == PARTS.keys() and all(isinstance(found[name], kind) for name, kind in PARTS.items())
-        if not same or not _alike(found["stepper"], stepper) or not _finite(found["stepper"]):
+        alike = stepper is None or _alike(found["stepper"], stepper)
+        if not same or not alike or not _finite(found["stepper"]):
             raise ValueError(f"{str(self.path)!r} must hold the state of this fit, but parts are missing or odd; delete it.")
         return _moved(found, device)
 
@@ -162,8 +166,10 @@ def opened(path: str | os.PathLike[str], every: int | None, key: str | None) -> 
     taken = f"a checkpoint must be that of one fit at a time, but another fit is running on {place}; give each its own path."
     with locked(place, taken):
         sweep(place)
-        yield Checkpoint(place, every, key)
-        place.unlink(missing_ok=True)
+        found = Checkpoint(place, every, key)
+        yield found
+        if not found.keep:
+            place.unlink(missing_ok=True)
 
 
 def check_options(checkpoint: Any, checkpoint_every: Any, checkpoint_key: Any) -> None:

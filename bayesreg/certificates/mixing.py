@@ -1,0 +1,102 @@
+"""Whether Markov chains can be believed: R̂ and effective sample sizes of the unknowns and of the predictions, by ArviZ.
+
+A network's weights have symmetric modes (units may change places, signs may flip), so that chains which agree on every
+prediction need not agree on a weight. Both are judged, and which is which is said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+
+from bayesreg._threads import importing, settings
+from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.outcome import Finding
+from bayesreg.certificates.values import Agreement, Mixing
+
+MOST_RHAT = 1.05
+LEAST_ESS = 400.0  # a mean is then known to a twentieth of its sd
+_LOOKED_AT = 300  # quantities; ArviZ takes some milliseconds for each
+_FEW = 8  # draws of a chain below which nothing can be said
+_DIVERGING = 1e-3  # of all steps
+
+
+def agreement(values: torch.Tensor) -> Agreement | None:
+    """R̂ and effective sample sizes of quantities along chains, the worst of up to 300 of them.
+
+    One chain is judged by its halves. R̂ is rank-normalised and split; a quantity that never moves is left out.
+
+    Args:
+        values: (C, D, Q).
+
+    Returns:
+        The worst; None where there are too few draws, or nothing moves.
+
+    References:
+        Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Rank-normalization, folding, and localization: an improved R̂.
+    """
+    if len(values) == 1:
+        values = values[:, : values.shape[1] // 2 * 2].reshape(2, -1, values.shape[2])
+    values = values[..., values.flatten(0, 1).amax(0) > values.flatten(0, 1).amin(0)]
+    if values.shape[1] < _FEW or not values.shape[2]:
+        return None
+    count = values.shape[2]
+    if count > _LOOKED_AT:
+        which = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_LOOKED_AT].sort().values
+        values = values[..., which.to(values.device)]
+    with importing():
+        import arviz
+    with settings(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of quantities that cannot be judged, which are not finite below
+        found: Any = arviz.convert_to_dataset({"x": values.double().cpu().numpy()})
+        rhats: Any = arviz.rhat(found)
+        sizes: list[Any] = [arviz.ess(found, method=kind) for kind in ("bulk", "tail")]
+    rhat, (bulk, tail) = float(rhats["x"].max()), (float(one["x"].min()) for one in sizes)
+    return Agreement(values.shape[2], rhat, bulk, tail)
+
+
+def bfmi(energy: torch.Tensor) -> float:
+    """The smallest Bayesian fraction of missing information of chains' energies (C, D), by ArviZ (Betancourt 2016)."""
+    with importing():
+        import arviz
+    return float(min(arviz.bfmi(energy.double().cpu().numpy())))
+
+
+def of_chains(run: Mixing, unknowns: torch.Tensor, outputs: torch.Tensor | None) -> Certificate:
+    """The certificate of a run.
+
+    Args:
+        run: What is known already.
+        unknowns: (C, D, P).
+        outputs: The network's outputs at some training rows, (C, D, Q); None where they cannot be had.
+
+    Returns:
+        The certificate.
+    """
+    weights = agreement(unknowns)
+    function = None if outputs is None else agreement(outputs)
+    within = between = None
+    if outputs is not None and len(outputs) > 1 and outputs.shape[1] > 1:
+        within = float(outputs.var(1).mean().sqrt())
+        between = float(outputs.mean(1).var(0).mean().sqrt())
+    run = dataclasses.replace(run, weights=weights, function=function, within=within, between=between)
+    return Certificate(_finding(run), mixing=run)
+
+
+def _finding(run: Mixing) -> Finding:
+    if run.steps < run.planned:
+        return Finding.CUT_SHORT
+    if run.weights is None:
+        return Finding.FEW_DRAWS
+    if (run.divergences or 0) > _DIVERGING * run.num_chains * run.num_draws:
+        return Finding.DIVERGING
+    if _agree(run.weights):
+        return Finding.MIXED
+    return Finding.MIXED_IN_FUNCTION if run.function is not None and _agree(run.function) else Finding.NOT_MIXED
+
+
+def _agree(found: Agreement) -> bool:
+    return found.rhat <= MOST_RHAT and min(found.ess_bulk, found.ess_tail) >= LEAST_ESS

@@ -1,0 +1,99 @@
+"""The part of a certificate's words that is about Markov chains."""
+
+from __future__ import annotations
+
+from bayesreg.certificates.values import Agreement, Mixing
+
+
+def mixed(m: Mixing) -> str:
+    """Chains agree, with draws enough."""
+    return f"Converged: {_run(m)} agree; {_agreement(m.weights, 'unknowns')}.{_health(m)}"
+
+
+def mixed_in_function(m: Mixing) -> str:
+    """They agree on predictions only."""
+    return (
+        f"Converged in function space, not in weights: {_run(m)} agree on predictions; "
+        f"{_agreement(m.function, 'outputs in training rows')}. Single weights have symmetric or separate modes "
+        f"(R̂ {m.weights.rhat:.3g}): read predictions, not weights.{_health(m)}"  # pyright: ignore[reportOptionalMemberAccess]
+    )
+
+
+def not_mixed(m: Mixing, more: str) -> str:
+    """They do not agree."""
+    parts = [_agreement(m.weights, "unknowns")]
+    if m.function is not None:
+        parts.append(_agreement(m.function, "outputs in training rows"))
+    return f"Not converged: {_run(m)} do not agree; {'; '.join(parts)}; raise {more} or num_warmup.{_health(m)}"
+
+
+def diverging(m: Mixing) -> str:
+    """Steps left the level of the density."""
+    parts = [_agreement(m.weights, "unknowns")] if m.weights is not None else []
+    return (
+        f"Not converged: {m.divergences:,} diverging steps, so that a narrow part of the posterior is missed; raise "
+        f"target_acceptance, or give unknown scales non-centred weights. {'; '.join(parts)}{'.' if parts else ''}"
+    )
+
+
+def few(m: Mixing, more: str) -> str:
+    """Too few draws to be judged."""
+    return f"Not certified: {_run(m)} are too few draws to be judged; raise {more}."
+
+
+def cut_short(m: Mixing) -> str:
+    """A run that was stopped."""
+    return f"Not certified: stopped by the user after {m.steps:,} of {m.planned:,} steps, with {_run(m)}."
+
+
+def tempered(m: Mixing) -> str:
+    """The temperature, where it is not 1."""
+    if m.temperature == 1.0:
+        return ""
+    kind = "cold" if m.temperature < 1 else "warm"
+    return (
+        f"Temperature {m.temperature:g}: draws of the posterior density to the power 1/{m.temperature:g}, a {kind} posterior."
+    )
+
+
+def numbers(m: Mixing) -> dict[str, float | str | None]:
+    """A run's numbers under plain names."""
+    found: dict[str, float | str | None] = {"chains": float(m.num_chains), "draws of each chain": float(m.num_draws)}
+    for whose, which in (("unknowns", m.weights), ("outputs", m.function)):
+        if which is not None:
+            found |= {f"largest R̂ of {whose}": which.rhat, f"smallest bulk ESS of {whose}": which.ess_bulk}
+            found |= {f"smallest tail ESS of {whose}": which.ess_tail}
+            found[f"largest Monte Carlo error of a mean of {whose}, in sds"] = which.error
+    found |= {"diverging steps": None if m.divergences is None else float(m.divergences), "acceptance": m.acceptance}
+    found |= {"smallest BFMI": m.bfmi, "energy error by dimension": m.energy_error}
+    found |= {"sd of outputs within chains": m.within, "sd of outputs between chains": m.between}
+    return found | {"temperature": m.temperature}
+
+
+def _run(m: Mixing) -> str:
+    chains = "1 chain" if m.num_chains == 1 else f"{m.num_chains:,} chains"
+    return f"{chains} of {m.num_draws:,} draw{'s' if m.num_draws > 1 else ''}"
+
+
+def _agreement(found: Agreement | None, what: str) -> str:
+    if found is None:
+        return f"{what}: not judged"
+    return (
+        f"of {found.count:,} {what} the largest R̂ is {found.rhat:.3f}, the smallest ESS {found.ess_bulk:,.0f} (bulk) and "
+        f"{found.ess_tail:,.0f} (tail)"
+    )
+
+
+def _health(m: Mixing) -> str:
+    said = []
+    if m.divergences:
+        said.append(f"{m.divergences:,} diverging steps")
+    if m.acceptance is not None:
+        said.append(f"acceptance {m.acceptance:.2f}")
+    if m.bfmi is not None and m.bfmi < 0.3:
+        said.append(f"BFMI {m.bfmi:.2f}, below 0.3: heavy tails")
+    if m.energy_error is not None:
+        said.append(f"energy error by dimension {m.energy_error:.2g}")
+    if m.between is not None and m.within is not None:
+        said.append(f"outputs' sd {m.within:.2g} within and {m.between:.2g} between chains")
+    return f" {', '.join(said).capitalize()}." if said else ""

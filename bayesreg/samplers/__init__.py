@@ -1,0 +1,21 @@
+"""Markov chains on the log-joint: many in one batched gradient, each sampler a short file."""
+
+from bayesreg import _catalog
+from bayesreg.samplers.adaptation import DualAveraging, Moments
+from bayesreg.samplers.base import AbstractSampler, State, Told
+from bayesreg.samplers.chain_loop import Sampled, sample_chains
+from bayesreg.samplers.options import STARTS, ChainOptions
+
+__all__ = [
+    "STARTS",
+    "AbstractSampler",
+    "ChainOptions",
+    "DualAveraging",
+    "Moments",
+    "Sampled",
+    "State",
+    "Told",
+    "sample_chains",
+]
+
+_catalog.load_files(__name__, __path__)

@@ -1,0 +1,183 @@
+"""Microcanonical Langevin dynamics: a particle of constant speed whose direction turns along the gradient, and forgets.
+
+    dx = n dt,   dn = (I − n nᵀ) ∇log π/(P − 1) dt  + noise on the sphere;   the marginal of x is π
+
+A step is a minimal-norm splitting with two gradients. Its energy error is what discretisation breaks: its mean square by
+dimension sets the step size ε, and the length L after which a direction is forgotten follows from the posterior's sds, then
+from the autocorrelation of the warm-up.
+
+References:
+    Robnik, De Luca, Silverstein and Seljak (2023), Microcanonical Hamiltonian Monte Carlo. Robnik and Seljak (2024),
+    Fluctuation without dissipation: microcanonical Langevin Monte Carlo.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from bayesreg.objective.chains import Density
+from bayesreg.samplers.adaptation import Moments
+from bayesreg.samplers.base import AbstractSampler, State, Told
+from bayesreg.samplers.diagnostics import effective_sizes
+
+_OUTER = 0.1931833275037836  # of McLachlan's minimal-norm splitting B A B A B: outer, ½, 1 − 2 · outer, ½, outer
+_TRUST = 1.5  # how far off an energy error may be, in powers of e⁶, to count for the step size
+_REMEMBERED = 150  # steps over which energy errors are averaged
+_FORGET = 0.4  # L over the length of one independent draw
+_TRACED = 32  # unknowns whose autocorrelation is looked at
+_LOST = 1e4  # an energy error by dimension beyond which a particle is lost
+_TRACE = 500  # and draws of each chain
+
+
+def turned(n: torch.Tensor, gradient: torch.Tensor, step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The direction after turning along a constant gradient, and the kinetic energy that it gains.
+
+    Args:
+        n: Unit vectors, (R, P).
+        gradient: Of log π, (R, P).
+        step: (R, 1).
+
+    Returns:
+        (R, P) and (R,).
+
+    >>> n, gradient = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    >>> after, _ = turned(n, gradient, torch.tensor([[0.1]]))      # dn/dt = (I − n nᵀ) g/(P − 1): an angle θ, θ' = 3 cos θ
+    >>> torch.allclose(torch.asinh(after[:, 1] / after[:, 0]), torch.tensor([0.3]))
+    True
+    """
+    size = n.shape[1]
+    norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(torch.finfo(n.dtype).tiny)
+    towards = gradient / norm
+    delta = step * norm / (size - 1)
+    along, fade = (towards * n).sum(1, keepdim=True), (-delta).exp()
+    after = towards * ((1 - fade) * (1 + fade + along * (1 - fade))) + (2 * fade) * n
+    gained = (delta - math.log(2) + (1 + along + (1 - along) * fade.square()).log()) * (size - 1)
+    return after / torch.linalg.vector_norm(after, dim=1, keepdim=True), gained[:, 0]
+
+
+def advance(density: Density, state: State, step: torch.Tensor) -> tuple[State, torch.Tensor]:
+    """One step of the dynamics without noise, of length (R, 1), and the change of energy (R,)."""
+    u, n, value, gradient, scale = (state[name] for name in ("u", "n", "value", "gradient", "scale"))
+    n, gained = turned(n, gradient * scale, _OUTER * step)
+    u = u + (0.5 * step) * n * scale
+    _, gradient = density(u)
+    n, more = turned(n, gradient * scale, (1 - 2 * _OUTER) * step)
+    u = u + (0.5 * step) * n * scale
+    there, gradient = density(u)
+    n, most = turned(n, gradient * scale, _OUTER * step)
+    return {**state, "u": u, "n": n, "value": there, "gradient": gradient}, gained + more + most - (there - value)
+
+
+def forgetting(n: torch.Tensor, step: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """Directions (R, P) with the noise of a step (R, 1), whose memory fades over a length (R, 1)."""
+    size = n.shape[1]
+    spread = ((torch.expm1(2 * step / length)) / size).sqrt()
+    after = n + spread * torch.randn_like(n)
+    return after / torch.linalg.vector_norm(after, dim=1, keepdim=True)
+
+
+def directions(like: torch.Tensor) -> torch.Tensor:
+    """Unit vectors, uniform, (R, P)."""
+    n = torch.randn_like(like)
+    return n / torch.linalg.vector_norm(n, dim=1, keepdim=True)
+
+
+class Microcanonical(AbstractSampler):
+    """Unadjusted steps: no draw is rejected, and the bias is what the energy error says.
+
+    Args:
+        energy_variance: Mean square of a step's energy error by dimension, at the start of the warm-up and at its end.
+        preconditioned: Measure every unknown in its own sd, found in the warm-up over all chains.
+    """
+
+    def __init__(self, energy_variance: tuple[float, float] = (5e-4, 5e-4), preconditioned: bool = True) -> None:
+        self.energy_variance, self.preconditioned = energy_variance, preconditioned
+
+    def init(self, density: Density, u: torch.Tensor, num_warmup: int) -> State:
+        """See `AbstractSampler.init`."""
+        value, gradient = density(u)
+        one = u.new_ones(len(u), 1)
+        traced = min(_TRACED, u.shape[1])
+        return {
+            **{"u": u, "n": directions(u), "value": value, "gradient": gradient, "scale": torch.ones_like(u[:1])},
+            **{"step_size": 0.25 * one, "longest": 1e30 * one, "weighted": 0 * one, "weight": 0 * one},
+            "length": math.sqrt(u.shape[1]) * one,
+            **{f"moments.{name}": part for name, part in Moments.init(u[0]).items()},
+            "trace": u.new_zeros(len(u), min(_TRACE, num_warmup // 3), traced),
+        }
+
+    def step(self, density: Density, state: State) -> tuple[State, Told]:
+        """See `AbstractSampler.step`."""
+        step, length, size = state["step_size"], state["length"], state["u"].shape[1]
+        begun = {**state, "n": forgetting(state["n"], 0.5 * step, length)}
+        after, change = advance(density, begun, step)
+        after["n"] = forgetting(after["n"], 0.5 * step, length)
+        good = change.isfinite() & after["gradient"].isfinite().all(1) & (change.abs() < _LOST * size)
+        before = {**state, "n": -state["n"]}  # a lost particle goes back where it came from
+        moved = {}
+        for name in ("u", "n", "value", "gradient"):
+            fits = good[:, None] if state[name].dim() == 2 else good
+            moved[name] = torch.where(fits, after[name], before[name])
+        change = torch.where(good, change, torch.full_like(change, math.nan))
+        told = {"lp": moved["value"], "energy_error": change.square() / size, "step_size": step[:, 0]}
+        return moved, {**told, "diverging": (~good).to(step)}
+
+    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+        """See `AbstractSampler.warm_up`: a third for the step size, a third for the sds, a third for the length L."""
+        begun, ended = self.energy_variance
+        state = _tuned(before, state, told["energy_error"], begun + (ended - begun) * step / num_warmup)
+        third = num_warmup // 3
+        if third <= step < 2 * third:
+            return self._learning(state, step - third, third)
+        return self._tracing(state, step - 2 * third, num_warmup - 2 * third) if 2 * third <= step else state
+
+    def _learning(self, state: State, step: int, steps: int) -> State:
+        """Sds of the unknowns, and the length that follows from them."""
+        moments = {name: state[f"moments.{name}"] for name in ("seen", "mean", "square")}
+        if step < steps // 4:  # the way to the typical set
+            return state
+        moments = Moments.update(moments, state["u"])
+        state = {**state, **{f"moments.{name}": part for name, part in moments.items()}}
+        if step + 1 < steps:
+            return state
+        variance = Moments.variance(moments)
+        if self.preconditioned:
+            scale = variance.sqrt()[None]
+            shrunk = (scale / state["scale"]).log().mean().exp()
+            state = {**state, "scale": scale, "step_size": state["step_size"] / shrunk}
+            variance = torch.ones_like(variance)
+            state |= {"weighted": 0 * state["weighted"], "weight": 0 * state["weight"], "longest": 1e30 + 0 * state["longest"]}
+        return {**state, "length": torch.zeros_like(state["length"]) + variance.sum().sqrt()}
+
+    def _tracing(self, state: State, step: int, steps: int) -> State:
+        """The length, from the autocorrelation of a few unknowns."""
+        trace = state["trace"]
+        every = max(1, steps // max(1, trace.shape[1]))
+        place, left = divmod(step, every)
+        if left == 0 and place < trace.shape[1]:
+            which = torch.linspace(0, state["u"].shape[1] - 1, trace.shape[2]).round().long()
+            trace = trace.clone()
+            trace[:, place] = state["u"][:, which]
+        state = {**state, "trace": trace}
+        if step + 1 < steps or trace.shape[1] < 50:
+            return state
+        sizes = effective_sizes(trace)
+        independent = every * trace.shape[1] / sizes.clamp_min(1.0)  # steps for one draw, by chain
+        length = _FORGET * state["step_size"] * independent.to(trace)[:, None]
+        return {**state, "length": length.clamp(state["length"] * 0.25, state["length"] * 4)}
+
+
+def _tuned(before: State, state: State, error: torch.Tensor, wanted: float) -> State:
+    """The step size for an energy error by dimension (R,): that is proportional to ε⁶, and late errors count more."""
+    step, good = before["step_size"], error.isfinite()[:, None]
+    ratio = error.nan_to_num(0.0)[:, None] / wanted + 1e-8
+    trust = (-0.5 * (ratio.log() / (6 * _TRUST)).square()).exp() * good
+    keep = (_REMEMBERED - 1) / (_REMEMBERED + 1)
+    weighted = keep * before["weighted"] + trust * ratio / step**6
+    weight = keep * before["weight"] + trust
+    longest = torch.where(good, before["longest"], 0.8 * step)
+    fresh = torch.where(weight > 0, (weighted / weight.clamp_min(1e-30)).clamp_min(1e-30) ** (-1 / 6), step)
+    fresh = torch.minimum(torch.where(good, fresh, 0.8 * step), longest)
+    return {**state, "step_size": fresh, "longest": longest, "weighted": weighted, "weight": weight}

@@ -1,0 +1,50 @@
+"""The settings of a run of Markov chains, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from bayesreg import _check
+
+STARTS = ("weights", "prior")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainOptions:
+    """How many chains, and how long.
+
+    Attributes:
+        num_chains: C.
+        num_warmup: Steps of each chain that tune the sampler and are thrown away.
+        num_samples: D, draws that are kept of each chain.
+        thin: Steps from one draw to the next: a chain takes num_warmup + num_samples · thin.
+        temperature: T > 0: the density is that of the posterior to the power 1/T. 1 is the posterior; anything else is no
+            posterior, and certificate and report say so.
+        start: "weights", the module's own for the first chain and new ones, as its layers draw them, for the others; "prior",
+            draws of it; or a `MAP`, whose mode all chains start from.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    num_chains: int = 4
+    num_warmup: int = 1000
+    num_samples: int = 1000
+    thin: int = 1
+    temperature: float = 1.0
+    start: Any = "weights"
+
+    def __post_init__(self) -> None:
+        for name in ("num_chains", "num_samples", "thin"):
+            object.__setattr__(self, name, _check.count(name, getattr(self, name)))
+        warmup = 0 if self.num_warmup == 0 and not isinstance(self.num_warmup, bool) else self.num_warmup
+        object.__setattr__(self, "num_warmup", warmup and _check.count("num_warmup", warmup))
+        object.__setattr__(self, "temperature", _check.positive("temperature", self.temperature))
+        if isinstance(self.start, str):
+            _check.one_of("start", self.start, STARTS)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of each chain."""
+        return self.num_warmup + self.num_samples * self.thin

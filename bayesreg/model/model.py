@@ -17,7 +17,7 @@ import torch
 
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, check_draws, together
-from bayesreg.model import prior_predictive
+from bayesreg.model import prior_predictive, program
 from bayesreg.model.prior_table import PriorRow, PriorTable
 from bayesreg.model.spec import Resolved, layer_notes, row
 from bayesreg.model.units import AbstractBoundModel
@@ -146,7 +146,8 @@ class BayesianModel(AbstractBoundModel):
         """The model as a Pyro program, over data in their own units.
 
         Sites: one for each unknown under its dotted name, parents first, and "y" inside the plate "data", which scales a batch
-        by N/B; the factor "outputs" is there too when layers' outputs have priors.
+        by N/B; the factor "outputs" is there too when layers' outputs have priors. Sites may have leading axes, under
+        `Predictive(parallel=True)` and vectorised particles: the draws then go through the network at once.
 
         Args:
             x: Inputs (B, ...).
@@ -160,7 +161,7 @@ class BayesianModel(AbstractBoundModel):
         options = {"dtype": self.like.dtype, "device": self.like.device}
         values: dict[str, torch.Tensor] = {}
         for name, latent in self.latents.items():
-            values[name] = pyro.sample(name, latent.given(values).distribution(latent.shape, **options))
+            values[name] = pyro.sample(name, program.prior_of(latent, self.latents, values, options))
         if y is None:
             inputs = self.prepare(x)
             total = len(inputs)
@@ -168,8 +169,7 @@ class BayesianModel(AbstractBoundModel):
             inputs, _ = self.prepare(x, y)
             y = self._cast(self._checked(x, self.targets(y))[1])
             total = self.total(num_data)
-        output, activations = self.forward_with_activity(values, inputs)
-        targets = self.likelihood.distribution(output, **self.noise(values))
+        targets, activations = program.targets_of(self, values, inputs)
         s = self.standardization
         if s is not None and self.likelihood.location_scale:
             mean, scale = s.y_mean.to(self.like.dtype), s.y_scale.to(self.like.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY, blocks, check_draws, together
+from bayesreg._threads import own
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.unknowns import heir
@@ -22,6 +24,7 @@ from bayesreg.objective.flat import FlatLayout
 from bayesreg.posteriors import closed_form, propagate
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
+from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
 
 _DRAWS = 10_000  # draws for moments without a closed form: their Monte Carlo error is a hundredth of an sd
@@ -42,8 +45,10 @@ class AbstractPosterior(abc.ABC):
             checks them.
         is_mode: True for one point, the mode that a regularised fit returns.
         masks: The network with masks, where a posterior's draws are the masks of its dropout.
+        stats: What a sampler says of each stored draw, name to (C, D); empty where none was at work.
     """
 
+    stats: Mapping[str, torch.Tensor] = MappingProxyType({})
     state_shapes: ClassVar[Mapping[str, str] | None] = None
     is_mode: ClassVar[bool] = False
     masks: Any = None
@@ -76,6 +81,20 @@ class AbstractPosterior(abc.ABC):
         F is (P, Q), or (P,) where it is diagonal. Where the network is linear in its weights, predictions are then exact.
         """
         return None
+
+    def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
+        """Log q(u) of unconstrained draws (S, P), where it is normal and has a density: (S,), in nats; else None."""
+        normal = self.as_normal()
+        if normal is None or (normal[1].dim() == 2 and normal[1].shape[1] < len(normal[0])):
+            return None
+        loc, factor = (part.double() for part in normal)
+        if factor.dim() == 1:
+            z, log_det = (u.double() - loc) / factor, factor.abs().log().sum()
+        else:
+            root = torch.linalg.qr(factor.mT, mode="r").R  # F Fᵀ = Rᵀ R, whose diagonal may be negative
+            z = torch.linalg.solve_triangular(root.mT, (u.double() - loc).mT, upper=False).mT
+            log_det = root.diagonal().abs().log().sum()
+        return -0.5 * z.square().sum(-1) - log_det - len(loc) * HALF_LOG_2PI
 
     @property
     def at_a_point(self) -> bool:
@@ -195,7 +214,7 @@ class AbstractPosterior(abc.ABC):
         """
         seed = _check.seed(seed)
         count = 1 if self.is_mode else _check.count("num_samples", num_samples)
-        self.model.behaviour.check_statistics()
+        self.check_statistics()
         inputs = self.model.prepare(x)
         draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
         options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
@@ -225,6 +244,28 @@ class AbstractPosterior(abc.ABC):
     def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
         """The unknowns of each draw, (S, P), from the parameters of its network."""
         return made_of
+
+    def effective(self, made_of: torch.Tensor) -> torch.Tensor:
+        """What a draw shows as its unknowns, (S, P): the weights that its network works with, where masks change them."""
+        return self.unknowns_of(made_of)
+
+    def in_order(self, num_samples: int, seed: int) -> torch.Tensor:
+        """Parameters of networks, (S, Q), to be passed on: all stored draws, chain by chain, or independent new ones."""
+        count = 1 if self.is_mode else _check.count("num_samples", num_samples)
+        return self.draw_networks(count, torch.Generator().manual_seed(_check.seed(seed)))
+
+    def predict_drawn(self, made_of: torch.Tensor, x: Any, *, max_memory: int = MAX_MEMORY) -> Predictive:
+        """The predictive whose components are these draws' networks, (S, Q) as from `in_order`; x is as for `predict`."""
+        self.check_statistics()
+        inputs, module = self.model.prepare(x), self.draw_module
+        drawn = made_of.split(next(blocks(len(made_of), self.layout.size)))
+        options: dict[str, Any] = {"probe": made_of[0], "linearize_at": self._linearize_at(), "max_memory": max_memory}
+        options |= {"forward": lambda one, rows: self.forward_drawn(one, rows, own(module)), "unknowns": self.unknowns_of}
+        return propagate.mixture(self.model, self.layout, drawn, len(made_of), inputs, **options)
+
+    def check_statistics(self) -> None:
+        """Refuse a prediction by statistics that it cannot have, see `Behaviour.check_statistics`."""
+        self.model.behaviour.check_statistics()
 
     def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
         """Draws of the unconstrained vector in blocks, (s, P) each, that fit memory."""

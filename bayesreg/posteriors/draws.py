@@ -60,6 +60,10 @@ class Draws(AbstractPosterior):
         """Stored draws, see `among`."""
         return self.draws[among(len(self.draws), num_samples, generator).to(self.draws.device)]
 
+    def in_order(self, num_samples: int, seed: int) -> torch.Tensor:
+        """All of them, chain by chain, (S, P)."""
+        return self.draws
+
     def _draws(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
         return chosen(self.draws, num_samples, seed, self.layout.size)
 

@@ -96,6 +96,10 @@ class Gaussian(AbstractNormal):
         half = self.draw(num_samples // 2, generator)
         return torch.cat([half, 2 * self.loc - half])
 
+    def in_order(self, num_samples: int, seed: int) -> torch.Tensor:
+        """Independent draws, (S, P)."""
+        return self.draw(num_samples, torch.Generator().manual_seed(seed))
+
     def _draws_for_prediction(self, num_samples: int, seed: int) -> Iterator[torch.Tensor]:
         half, odd = divmod(num_samples, 2)
         if odd:

@@ -123,12 +123,7 @@ class Masks(AbstractPosterior):
 
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws of the effective weights, (S, P): a draw's network is the point's network with these."""
-        values = self.layout.unflatten(self.loc)
-        drawn = torch.vmap(lambda noise: self.masks.effective(values, noise))(self._noise(num_samples, generator))
-        u = self.loc.repeat(num_samples, 1)
-        for name, weights in drawn.items():
-            u[:, self.layout.segments[name].slice] = weights.reshape(num_samples, -1)
-        return u.detach()
+        return self.effective(self._noise(num_samples, generator))
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Each weight's mean and standard deviation under its mask, both (P,)."""
@@ -169,7 +164,7 @@ class Masks(AbstractPosterior):
         """
         seed = _check.seed(seed)
         count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
-        self.model.behaviour.check_statistics()
+        self.check_statistics()
         if _check.one_of("masks", masks, ("draw", "row")) == "row":
             by_row = self.loc.new_zeros(count, 0)
             with sampling(own(self.masks.module), seed):
@@ -197,6 +192,14 @@ class Masks(AbstractPosterior):
     def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
         """The point, for each draw."""
         return self.loc.expand(len(made_of), -1)
+
+    def effective(self, made_of: torch.Tensor) -> torch.Tensor:
+        """The point times each draw's masks."""
+        values = self.layout.unflatten(self.loc)
+        u = self.loc.repeat(len(made_of), 1)
+        for name, weights in torch.vmap(lambda noise: self.masks.effective(values, noise))(made_of).items():
+            u[:, self.layout.segments[name].slice] = weights.reshape(len(made_of), -1)
+        return u.detach()
 
     def _through(self, noise: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return self.forward_drawn(noise, x, own(self.masks.module))

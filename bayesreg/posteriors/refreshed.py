@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from bayesreg import _check
-from bayesreg._memory import MAX_MEMORY, chosen
-from bayesreg._threads import drawing, own
+from bayesreg._memory import MAX_MEMORY, among, chosen
+from bayesreg._threads import drawing
 from bayesreg.behaviour import BATCH_STATISTICS, VMAP
 from bayesreg.behaviour.batchnorm import buffer_shapes, by_batch, carry, rows_at_once, statistics, tracking, widest
 from bayesreg.model.model import BayesianModel
-from bayesreg.posteriors import propagate
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.gaussian import Gaussian
@@ -104,19 +105,41 @@ class WithStatistics(AbstractPosterior):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
-        inputs = self.model.prepare(x)
+        drawn = torch.cat(list(chosen(self.in_order(count, seed), count, seed, self.layout.size)))
+        return self.predict_drawn(drawn, x, max_memory=max_memory)
 
-        # indices of draws, so that their parameters are not copied again
-        def forward(draw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return self.base.forward_drawn(self.made_of[draw], rows, own(self._module), _split(self.found[draw], self.shapes))
+    # a network is given by the number of its draw, so that its parameters are not copied again
 
-        def unknowns(draws: torch.Tensor) -> torch.Tensor:
-            return self.base.unknowns_of(self.made_of[draws])
+    @property
+    def draw_module(self) -> nn.Module:
+        """The network that takes a draw's statistics."""
+        return self._module
 
-        index = torch.arange(self.num_draws, device=self.found.device)
-        draws = chosen(index, count, seed, self.layout.size)
-        options: dict[str, Any] = {"probe": index[0], "unknowns": unknowns, "max_memory": max_memory}
-        return propagate.mixture(self.model, self.layout, draws, count, inputs, forward=forward, **options)
+    def in_order(self, num_samples: int, seed: int) -> torch.Tensor:
+        """The numbers of all stored draws, (S,)."""
+        return torch.arange(self.num_draws, device=self.found.device)
+
+    def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Numbers of stored draws, (S,), see `among`."""
+        return among(self.num_draws, num_samples, generator).to(self.found.device)
+
+    def forward_drawn(
+        self, made_of: torch.Tensor, x: torch.Tensor, module: nn.Module, buffers: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The output of one stored draw, by its number, with its own statistics."""
+        carried = {**_split(self.found[made_of], self.shapes), **(buffers or {})}
+        return self.base.forward_drawn(self.made_of[made_of], x, module, carried)
+
+    def unknowns_of(self, made_of: torch.Tensor) -> torch.Tensor:
+        """Those of `base`."""
+        return self.base.unknowns_of(self.made_of[made_of])
+
+    def effective(self, made_of: torch.Tensor) -> torch.Tensor:
+        """Those of `base`."""
+        return self.base.effective(self.made_of[made_of])
+
+    def check_statistics(self) -> None:
+        """Each draw has its own."""
 
     def state(self) -> dict[str, Any]:
         """The base's kind and state, and the stored draws with their statistics."""

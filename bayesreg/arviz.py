@@ -48,8 +48,8 @@ def to_arviz(
 
     Groups: `posterior` (units as of `posterior.sample`), `log_prior` (nats, by unknown), `sample_stats` (what a sampler said of
     each draw; `log_q` for a normal family, the log-density of its unconstrained draws); with X also `posterior_predictive` and
-    `constant_data`; with y also `observed_data` and `log_likelihood` (nats a row, in the data's own units). All groups are of the
-    same draws. Axes have the names of layers, input columns and targets.
+    `constant_data`; with y also `observed_data` and `log_likelihood` (nats a row, in the data's own units). All are of the same
+    draws. Axes have the names of layers, input columns and targets.
 
     Args:
         posterior: What `fit` returned. A sampler's stored draws go out chain by chain, all of them, and so do stored draws with
@@ -90,8 +90,8 @@ def loo(
     """Leave-one-out cross-validation by Pareto-smoothed importance sampling, corrected where a posterior is an approximation.
 
     A sampler's draws are given to ArviZ's `loo`. Those of a normal family (Laplace, mean-field) are also weighted by
-    p(θ, y)/q(θ), so that the answer is that of the posterior and not of its approximation; ArviZ's Pareto shapes say, row by row,
-    where the two are too far apart for that.
+    p(θ, y)/q(θ), so that the answer is that of the posterior and not of its approximation; ArviZ's Pareto shapes say for each
+    row whether the two are close enough for that.
 
     Args:
         posterior: What `fit` returned.
@@ -117,24 +117,25 @@ def loo(
     _check_posterior(posterior)
     if posterior.is_mode:
         raise ValueError(
-            "leave-one-out needs the spread of a posterior, which says how a row moves the fit, but a mode came, one point that "
-            "has seen every row; take its log score on test rows, or of K folds (br.compare, br.path)."
+            "leave-one-out needs the spread of a posterior, which says how a row moves the fit, but a mode came, one point "
+            "that has seen every row; take its log score on test rows, or of K folds (br.compare, br.path)."
         )
     groups, u = _exported(posterior, X, y, num_samples, seed, max_memory)
     rows = groups["observed_data"]["y"] if "observed_data" in groups else ()
     if len(rows) != posterior.num_data:
         raise ValueError(
-            f"leave-one-out needs the {posterior.num_data:,} rows of the fit, all of them, but {len(rows):,} with targets came; "
-            "pass the X and y that were fitted (for new rows take br.compare)."
+            f"leave-one-out needs the {posterior.num_data:,} rows of the fit, all of them, but {len(rows):,} with targets "
+            "came; pass the X and y that were fitted (for new rows take br.compare)."
         )
     data = _made(posterior, groups)
     if posterior.num_chains is not None:
-        return _arviz().loo(data, pointwise=True)
+        with np.errstate(over="ignore"):  # as in `_corrected`
+            return _arviz().loo(data, pointwise=True)
     log_q = groups.get("sample_stats", {}).get("log_q")
     if log_q is None:
         raise ValueError(
-            f"leave-one-out of an approximation needs the log-density of its draws, but a posterior by {posterior.method!r} has "
-            "none; fit by laplace, mean-field or a sampler, or take br.compare on test rows."
+            f"leave-one-out of an approximation needs the log-density of its draws, but a posterior by {posterior.method!r} "
+            "has none; fit by laplace, mean-field or a sampler, or take br.compare on test rows."
         )
     log_p = groups["log_likelihood"]["y"].sum(-1) + sum(groups["log_prior"].values())
     with torch.no_grad():
@@ -154,7 +155,11 @@ def _check_posterior(posterior: Any) -> None:
 def _exported(
     posterior: AbstractPosterior, X: Any, y: Any, num_samples: int, seed: int, max_memory: int
 ) -> tuple[Groups, torch.Tensor]:
-    """The groups as arrays with leading axes (C, D), and the draws of the unconstrained vector, (S, P)."""
+    """The groups as arrays with leading axes (C, D), and the draws of the unconstrained vector, (S, P).
+
+    Raises:
+        ValueError: As for `to_arviz`.
+    """
     model, layout = posterior.model, posterior.layout
     if X is None and y is not None:
         raise ValueError("y must come with the X that it belongs to, but X is None; pass both, or neither.")
@@ -246,7 +251,7 @@ def _axes(model: BayesianModel, name: str, shape: tuple[int, ...], ends: Mapping
     owner = heir(name, model.latents)
     layer, _, leaf = owner.rpartition(".")
     full = model.latents[owner].shape
-    unit, column = ends.get(dotted(layer, "unit"), dotted(layer, "unit")), ends.get(dotted(layer, "input"), dotted(layer, "input"))
+    unit, column = (ends.get(dotted(layer, end), dotted(layer, end)) for end in ("unit", "input"))
     known = {1: [unit], 2: [unit, column]}.get(len(full), []) if leaf in ("weight", "bias") else []
     if not full and len(shape) == 1:  # the noise, in the data's own units: one number for each target
         return [("target", shape[0])]
@@ -262,16 +267,20 @@ def _ends(model: BayesianModel) -> dict[str, str]:
     if shape is None or len(shape) != 1 or model.takes_integers:
         return {}
     module, seen = copied(model.module), {}
+
+    def heard(layer: str) -> Any:
+        return lambda _, given, output: seen.update({layer: (given[0].clone(), output.clone())})
+
     for layer, child in module.named_modules():
         if isinstance(child, nn.Linear):
-            child.register_forward_hook(lambda _, given, output, layer=layer: seen.update({layer: (given[0].clone(), output.clone())}))
-    drawn = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(model.like)
+            child.register_forward_hook(heard(layer))
+    rows = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(model.like)
     with torch.no_grad():
-        result = model.forward(model.weights(), drawn.clone(), module)
+        result = model.forward(model.weights(), rows.clone(), module)
     last = "class" if model.likelihood.labels is not None else "target" if model.likelihood.outputs_per_target == 1 else ""
     found = {}
     for layer, (given, output) in seen.items():
-        if given.shape == drawn.shape and given.equal(drawn):
+        if given.shape == rows.shape and given.equal(rows):
             found[dotted(layer, "input")] = "column"
         if last and output.reshape(2, -1).equal(result.reshape(2, -1)):
             found[dotted(layer, "unit")] = last
@@ -305,14 +314,15 @@ def _made(posterior: AbstractPosterior, groups: Groups) -> Any:
         "sampling_time": posterior.elapsed,
         "seed": posterior.seed,
     }
-    prior, others = {"log_prior": groups["log_prior"]}, {group: found for group, found in groups.items() if group != "log_prior"}
+    prior = {"log_prior": groups["log_prior"]}
+    others: dict[str, Any] = {group: found for group, found in groups.items() if group not in prior}
     if _nested():
         # one table of axes for all groups, but an unknown's log-density has none of the unknown's
         bare = {name: [] for name in prior["log_prior"]}
         made = az.from_dict(others, dims=dims, coords=coords, attrs={"/": attrs})
         made["log_prior"] = az.from_dict(prior, dims=bare)["log_prior"]
         return made
-    made = az.from_dict(**others, dims=dims, coords=coords)  # pyright: ignore[reportArgumentType]
+    made = az.from_dict(**others, dims=dims, coords=coords)
     made.add_groups({"log_prior": az.dict_to_dataset(groups["log_prior"])})
     for group in made.groups():
         made[group].attrs.update(attrs)
@@ -325,22 +335,23 @@ def _corrected(data: Any, log_p: np.ndarray, log_q: np.ndarray) -> Any:
     if _nested():
         return az.loo_approximate_posterior(data, log_p.ravel(), log_q.ravel(), pointwise=True, var_name="y")
     # ArviZ's own object, so that `compare` and `plot_khat` take it, with the numbers of the corrected weights
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about the weights that are replaced here
-        found = az.loo(data, pointwise=True, reff=1.0, scale="log")
     terms = data.log_likelihood["y"].values[0]
     ratio = (log_p - log_q)[0]
-    weights, shapes = az.psislw((ratio[:, None] - terms).T, 1.0)
+    # ArviZ lets weights of its grid overflow to infinity on purpose
+    with np.errstate(over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about the weights that are replaced here
+        found = az.loo(data, pointwise=True, reff=1.0, scale="log")
+        weights, shapes = az.psislw((ratio[:, None] - terms).T, 1.0)
+        whole = az.psislw(ratio[None], 1.0)[0]
     rows = np.logaddexp.reduce(weights + terms.T, axis=1)
-    whole = az.psislw(ratio[None], 1.0)[0]
     found["elpd_loo"], found["se"] = rows.sum(), (len(rows) * rows.var()) ** 0.5
     found["p_loo"] = np.logaddexp.reduce(whole + terms.T, axis=1).sum() - rows.sum()
     found["loo_i"], found["pareto_k"] = found["loo_i"].copy(data=rows), found["pareto_k"].copy(data=shapes)
     found["warning"] = bool((shapes > found["good_k"]).any())
     if found["warning"]:
         warnings.warn(
-            f"{int((shapes > found['good_k']).sum())} of {len(rows)} rows have a Pareto shape above {found['good_k']:.2f}: there "
-            "the approximation is too far from the posterior without the row; take a sampler, or the K-fold score.",
+            f"{int((shapes > found['good_k']).sum())} of {len(rows)} rows have a Pareto shape above {found['good_k']:.2f}: "
+            "there the approximation is too far from the posterior without the row; take a sampler, or the K-fold score.",
             stacklevel=3,
         )
     return found

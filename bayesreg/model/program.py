@@ -76,9 +76,7 @@ class PriorGivenScales(TorchDistribution):
         return torch.cat(drawn).reshape(batch + self.event_shape)
 
     def _scales(self, batch: Sequence[int]) -> dict[str, torch.Tensor]:
-        return {
-            name: value.expand(*batch, *self.own[name]).reshape(-1, *self.own[name]) for name, value in self.scales.items()
-        }
+        return {name: value.expand(*batch, *self.own[name]).reshape(-1, *self.own[name]) for name, value in self.scales.items()}
 
 
 class Draws:
@@ -108,9 +106,7 @@ class Draws:
 
     def flat(self) -> dict[str, torch.Tensor]:
         """All draws on one axis, by name, (S, *shape)."""
-        return {
-            name: self.standing(name, 0).expand(*self.axes, *shape).reshape(-1, *shape) for name, shape in self.own.items()
-        }
+        return {name: self.standing(name, 0).expand(*self.axes, *shape).reshape(-1, *shape) for name, shape in self.own.items()}
 
 
 def _axes(name: str, value: torch.Tensor, own: torch.Size) -> torch.Size:

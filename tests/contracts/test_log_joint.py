@@ -142,6 +142,92 @@ def test_pyro_takes_the_model_anywhere():
     assert plate["scale"] == N / B
 
 
+def beside(model, values, *data):
+    """One trace of several draws, each site with an axis for them and one for the plate: the axes of vectorised particles."""
+    count = len(next(iter(values.values())))
+    conditioned = poutine.condition(model.pyro_model, data={k: v[:, None] for k, v in values.items()})
+    with pyro.plate("draws", count, dim=-2):
+        return poutine.trace(conditioned).get_trace(*data)
+
+
+PAIRS = [(cls(), LIKELIHOODS[0]) for cls in concrete(AbstractPrior)] + [
+    (prior, likelihood)
+    for likelihood in LIKELIHOODS
+    for prior in (
+        priors.Normal(priors.HalfCauchy(priors.HalfNormal(1.0)), per="column"),
+        priors.Laplace(priors.HalfNormal(1.0), centered=False),
+    )
+]
+
+
+@pytest.mark.parametrize(("prior", "likelihood"), PAIRS, ids=str)
+def test_draws_side_by_side_are_each_alone(prior, likelihood):
+    """The program with many draws at once: the sum of their log-joints, and for stored draws each row's own density."""
+    model, X, y = build(prior, likelihood, torch.float64, True)
+    each = [values_of(model, seed) for seed in range(3)]
+    values = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    for rows in (slice(None), slice(B)):
+        expected = sum(trace_sum(model, one, X[rows], y[rows]) for one in each)
+        together = beside(model, values, X[rows], y[rows]).log_prob_sum()
+        torch.testing.assert_close(together, expected, rtol=1e-10, atol=1e-10)
+    if not all(latent.prior.proper for latent in model.latents.values()):
+        return  # Pyro's Predictive draws from the prior, to see the sites
+    stored = pyro.infer.Predictive(model.pyro_model, values).get_vectorized_trace(X, y).nodes["y"]
+    alone = [model.log_likelihood(one, X[:1], y[:1], num_data=1) for one in each]
+    torch.testing.assert_close(stored["fn"].log_prob(stored["value"])[:, 0], torch.stack(alone), rtol=1e-10, atol=1e-10)
+
+
+def test_draws_side_by_side_of_several_outputs_and_activations():
+    model, X, y = build(priors.Normal(0.5), likelihoods.Gaussian(), torch.float64, True, 2, outputs={"0": priors.Laplace(0.7)})
+    each = [values_of(model, seed) for seed in range(3)]
+    values = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    expected = sum(trace_sum(model, one, X, y) for one in each)
+    torch.testing.assert_close(beside(model, values, X, y).log_prob_sum(), expected, rtol=1e-10, atol=1e-10)
+    drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:7])["y"]
+    assert drawn.shape == (3, 7, 2)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+def test_parallel_draws_are_the_sequential_ones_in_law(likelihood):
+    """Under known weights: the means of y by Pyro's parallel and by its sequential prediction agree, draw by draw."""
+    model, X, _ = build(priors.Normal(priors.HalfNormal(1.0)), likelihood, torch.float64, True)
+    each = [values_of(model, seed) for seed in range(2)]
+    values = {name: torch.stack([one[name] for one in each]).repeat_interleave(100, 0) for name in each[0]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:5])["y"].double().view(2, 100, 5)
+        again = pyro.infer.Predictive(model.pyro_model, values)(X[:5])["y"].double().view(2, 100, 5)
+        fresh = pyro.infer.Predictive(model.pyro_model, num_samples=4, parallel=True)(X[:5])
+    error = ((drawn.var(1) + again.var(1)) / 100).sqrt() + 1e-9
+    assert bool(((drawn.mean(1) - again.mean(1)).abs() < 5 * error).all())
+    assert fresh["0.weight"].squeeze(1).shape == (4, *model.latents["0.weight"].shape)
+    assert fresh["y"].shape == (4, 5)
+
+
+def test_vectorised_particles_have_the_gradient_of_single_ones():
+    """Trace_ELBO with all particles at once, at a point where each is the same: one number, one gradient."""
+    model, X, y = build(priors.Normal(0.5), likelihoods.Gaussian(), torch.float64, True)
+    start = values_of(model)
+    losses, gradients = [], []
+    for options in ({}, {"num_particles": 4, "vectorize_particles": True}):
+        pyro.clear_param_store()
+        guide = pyro.infer.autoguide.AutoDelta(model.pyro_model, init_loc_fn=pyro.infer.autoguide.init_to_value(values=start))
+        loss = pyro.infer.Trace_ELBO(**options).differentiable_loss(model.pyro_model, guide, X, y)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(torch.cat([p.grad.reshape(-1) for p in guide.parameters()]))
+    pyro.clear_param_store()
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-10)
+
+
+def test_draws_must_leave_an_axis_to_the_plate():
+    model, X, y = build(priors.Normal(0.5), likelihoods.Gaussian(), torch.float64, True)
+    values = {name: value.expand(2, 3, *value.shape) for name, value in values_of(model).items()}
+    with pytest.raises(ValueError, match=r"draws of 0.weight must leave the last axis before its own to the plate 'data'"):
+        poutine.condition(model.pyro_model, data=values)(X, y)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -123,7 +123,7 @@ def _axes(name: str, value: torch.Tensor, own: torch.Size) -> torch.Size:
 def prior_of(latent: Latent, latents: Mapping[str, Latent], values: Values, options: dict[str, Any]) -> Any:
     """The Pyro distribution of an unknown given those above it; a batch where they have many draws."""
     above = Draws(latents, {name: values[name] for name in latent.parents})
-    if above.single:
+    if above.single:  # so too where there are none
         return latent.given(values).distribution(latent.shape, **options)
     scales = {name: above.standing(name, 1) for name in latent.parents}
     return PriorGivenScales(latent, scales, above.own, (*above.axes, 1), options)

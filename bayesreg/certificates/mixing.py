@@ -65,13 +65,15 @@ def bfmi(energy: torch.Tensor) -> float:
     return float(min(arviz.bfmi(energy.double().cpu().numpy())))
 
 
-def of_chains(run: Mixing, unknowns: torch.Tensor, outputs: torch.Tensor | None) -> Certificate:
+def of_chains(run: Mixing, unknowns: torch.Tensor, outputs: torch.Tensor | None, *, ensemble: bool = False) -> Certificate:
     """The certificate of a run.
 
     Args:
         run: What is known already.
         unknowns: (C, D, P).
         outputs: The network's outputs at some training rows, (C, D, Q); None where they cannot be had.
+
+        ensemble: Whether the chains are members of an ensemble, which are not expected to meet.
 
     Returns:
         The certificate.
@@ -83,7 +85,8 @@ def of_chains(run: Mixing, unknowns: torch.Tensor, outputs: torch.Tensor | None)
         within = float(outputs.var(1).mean().sqrt())
         between = float(outputs.mean(1).var(0).mean().sqrt())
     run = dataclasses.replace(run, weights=weights, function=function, within=within, between=between)
-    return Certificate(_finding(run), mixing=run)
+    finding = _finding(run)
+    return Certificate(Finding.SEPARATE if ensemble and finding is Finding.NOT_MIXED else finding, mixing=run)
 
 
 def _finding(run: Mixing) -> Finding:

@@ -52,6 +52,7 @@ class Finding(enum.StrEnum):
     MIXED = "mixed"  # chains agree, with draws enough
     MIXED_IN_FUNCTION = "mixed in function space"  # on predictions, not on single weights, which have symmetric modes
     NOT_MIXED = "not mixed"
+    SEPARATE = "separate"  # members of an ensemble of chains, each in a region of its own
     DIVERGING = "diverging"  # steps of a sampler that left the level of the density
     FEW_DRAWS = "few draws"  # too few to be judged
     CUT_SHORT = "cut short"  # a sampler that was stopped
@@ -72,5 +73,5 @@ _KINDS = {
     **dict.fromkeys((Finding.FAILED, Finding.NOT_FINITE), Outcome.FAILED),
     Finding.MIXED: Outcome.CONVERGED,
     Finding.MIXED_IN_FUNCTION: Outcome.CONVERGED_IN_FUNCTION,
-    **dict.fromkeys((Finding.FEW_DRAWS, Finding.CUT_SHORT), Outcome.NOT_CERTIFIED),
+    **dict.fromkeys((Finding.FEW_DRAWS, Finding.CUT_SHORT, Finding.SEPARATE), Outcome.NOT_CERTIFIED),
 }

@@ -241,6 +241,7 @@ VERDICTS: dict[Finding, Callable[[Certificate, Spelling], str]] = {
     Finding.MIXED: lambda c, spell: chains.mixed(c.mixing),
     Finding.MIXED_IN_FUNCTION: lambda c, spell: chains.mixed_in_function(c.mixing),
     Finding.NOT_MIXED: lambda c, spell: chains.not_mixed(c.mixing, spell(Advice("num_samples"))),
+    Finding.SEPARATE: lambda c, spell: chains.separate(c.mixing),
     Finding.DIVERGING: lambda c, spell: chains.diverging(c.mixing),
     Finding.FEW_DRAWS: lambda c, spell: chains.few(c.mixing, spell(Advice("num_samples"))),
     Finding.CUT_SHORT: lambda c, spell: chains.cut_short(c.mixing),

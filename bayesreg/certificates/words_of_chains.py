@@ -27,6 +27,16 @@ def not_mixed(m: Mixing, more: str) -> str:
     return f"Not converged: {_run(m)} do not agree; {'; '.join(parts)}; raise {more} or num_warmup.{_health(m)}"
 
 
+def separate(m: Mixing) -> str:
+    """Members of an ensemble, each in a region of its own."""
+    looked = m.function or m.weights
+    return (
+        f"Not certified: each of {_run(m)} stays in a region of its own, R̂ {looked.rhat:.3g}, "  # pyright: ignore
+        "so that the answer is their mixture with equal weights; judge it by held-out rows, and by more members or num_warmup."
+        f"{_health(m)}"
+    )
+
+
 def diverging(m: Mixing) -> str:
     """Steps left the level of the density."""
     parts = [_agreement(m.weights, "unknowns")] if m.weights is not None else []

@@ -340,7 +340,7 @@ class AbstractSampling(AbstractMethod):
         ValueError: If an argument is out of its range.
     """
 
-    compile: bool | str = "auto"
+    ensemble: ClassVar[bool] = False  # whether chains are members that need not meet
 
     def __init__(
         self,
@@ -355,8 +355,8 @@ class AbstractSampling(AbstractMethod):
         self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
 
     @abc.abstractmethod
-    def sampler(self) -> AbstractSampler:
-        """How its chains move."""
+    def sampler(self, log_joint: LogJoint) -> AbstractSampler:
+        """How its chains move on this log-joint."""
 
     def starts(self, model: BayesianModel, data: Data, seed: int, report: ProgressCallback) -> torch.Tensor:
         """Where the chains start, (C, P), unconstrained."""
@@ -379,6 +379,13 @@ class AbstractSampling(AbstractMethod):
             own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
             self.checkpoint.belong(log_joint, start, data, (self.name, own), seed, o.num_steps)
         run = sample_chains(
-            self.sampler(), density, start, o, report=report, history=history, checkpoint=self.checkpoint, compile=compile
+            self.sampler(log_joint),
+            density,
+            start,
+            o,
+            report=report,
+            history=history,
+            checkpoint=self.checkpoint,
+            compile=compile,
         )
-        return concluded(self.name, model, density, run, o, seed, history, started)
+        return concluded(self, model, density, run, seed, history, started)

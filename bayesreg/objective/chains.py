@@ -68,6 +68,7 @@ class Chains:
         if not self.by_rows and is_replicable(log_joint):
             replicas = Replicas([log_joint], self.x, self.y, num_chains, jacobian=self.temperature == 1.0)
             self._evaluate: Density = self._tempered(replicas, stack_of(replicas))
+            self.constant += log_joint.log_prior_constant
         else:
             self._evaluate = self._of_log_joint
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -23,12 +24,19 @@ _ROWS = 50  # training rows whose outputs are judged
 _DRAWS = 2000  # draws, of all chains, whose outputs are judged
 
 
+class Method(Protocol):
+    """What is asked of the method that ran the chains."""
+
+    name: ClassVar[str]
+    ensemble: ClassVar[bool]
+    options: ChainOptions
+
+
 def concluded(
-    method: str,
+    method: Method,
     model: BayesianModel,
     density: Chains,
     run: Sampled,
-    options: ChainOptions,
     seed: int,
     history: History,
     started: float,
@@ -36,11 +44,10 @@ def concluded(
     """The posterior of a run.
 
     Args:
-        method: The method's name.
+        method: The method.
         model: Bound to the data.
         density: What was sampled.
         run: The draws.
-        options: The settings of the run.
         seed: The fit's.
         history: How it went.
         started: When the fit did, by `time.perf_counter`.
@@ -48,7 +55,7 @@ def concluded(
     Returns:
         `Draws`; with statistics of their own for a network with batch normalisation.
     """
-    chains, count = run.draws.shape[:2]
+    options, (chains, count) = method.options, run.draws.shape[:2]
     stats = dict(run.stats)
     if "lp" in stats:
         stats["lp"] = density.nats(stats["lp"]).to(run.draws)
@@ -71,14 +78,14 @@ def concluded(
     )
     if density.by_rows:
         history.notes.append("batch normalisation: the density takes the statistics of all rows, and so does each draw.")
-    certificate = of_chains(found, run.draws, outputs_along(density, run.draws))
-    record = FitRecord(method, seed, history, certificate, time.perf_counter() - started)
+    certificate = of_chains(found, run.draws, outputs_along(density, run.draws), ensemble=method.ensemble)
+    record = FitRecord(method.name, seed, history, certificate, time.perf_counter() - started)
     posterior = Draws(model, record, run.draws, stats=stats)
     if not density.by_rows:
         return posterior
     made = with_statistics(posterior, density.x, batch_size=None, num_draws=posterior.num_draws, seed=seed)
     made.record = FitRecord(
-        method, seed, history, certificate, time.perf_counter() - started, batch_statistics=made.record.batch_statistics
+        method.name, seed, history, certificate, time.perf_counter() - started, batch_statistics=made.record.batch_statistics
     )
     return made
 

@@ -4,13 +4,16 @@ from bayesreg import _catalog
 from bayesreg.samplers.adaptation import DualAveraging, Moments
 from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.chain_loop import Sampled, sample_chains
+from bayesreg.samplers.microcanonical import AdjustedMicrocanonical, Microcanonical
 from bayesreg.samplers.options import STARTS, ChainOptions
 
 __all__ = [
     "STARTS",
     "AbstractSampler",
+    "AdjustedMicrocanonical",
     "ChainOptions",
     "DualAveraging",
+    "Microcanonical",
     "Moments",
     "Sampled",
     "State",

@@ -18,7 +18,7 @@ import math
 import torch
 
 from bayesreg.objective.chains import Density
-from bayesreg.samplers.adaptation import Moments
+from bayesreg.samplers.adaptation import DualAveraging, Moments
 from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.diagnostics import effective_sizes
 
@@ -26,6 +26,9 @@ _OUTER = 0.1931833275037836  # of McLachlan's minimal-norm splitting B A B A B: 
 _TRUST = 1.5  # how far off an energy error may be, in powers of e⁶, to count for the step size
 _REMEMBERED = 150  # steps over which energy errors are averaged
 _FORGET = 0.4  # L over the length of one independent draw
+_SMALL = 5e-4  # energy error by dimension whose bias is below a per cent
+_COOLED = 0.9  # part of the warm-up after which the energy error is that of sampling
+_MOST = 200  # steps of a trajectory
 _TRACED = 32  # unknowns whose autocorrelation is looked at
 _LOST = 1e4  # an energy error by dimension beyond which a particle is lost
 _TRACE = 500  # and draws of each chain
@@ -88,23 +91,26 @@ class Microcanonical(AbstractSampler):
     """Unadjusted steps: no draw is rejected, and the bias is what the energy error says.
 
     Args:
-        energy_variance: Mean square of a step's energy error by dimension, at the start of the warm-up and at its end.
-        preconditioned: Measure every unknown in its own sd, found in the warm-up over all chains.
+        energy_variance: Mean square of a step's energy error by dimension, at the start of the warm-up and at its end, falling
+            by the same factor at each step.
+        scale: What each unknown is measured in, (P,), for chains that stay in regions of their own; when None, its sd over all
+            chains, which the warm-up finds together with the length L.
     """
 
-    def __init__(self, energy_variance: tuple[float, float] = (5e-4, 5e-4), preconditioned: bool = True) -> None:
-        self.energy_variance, self.preconditioned = energy_variance, preconditioned
+    def __init__(self, energy_variance: tuple[float, float] = (_SMALL, _SMALL), scale: torch.Tensor | None = None) -> None:
+        self.energy_variance, self.scale = energy_variance, scale
 
     def init(self, density: Density, u: torch.Tensor, num_warmup: int) -> State:
         """See `AbstractSampler.init`."""
-        value, gradient = density(u)
+        value, gradient = _begun(density, u)
         one = u.new_ones(len(u), 1)
         traced = min(_TRACED, u.shape[1])
         return {
-            **{"u": u, "n": directions(u), "value": value, "gradient": gradient, "scale": torch.ones_like(u[:1])},
-            **{"step_size": 0.25 * one, "longest": 1e30 * one, "weighted": 0 * one, "weight": 0 * one},
+            **{"u": u, "n": directions(u), "value": value, "gradient": gradient},
+            "scale": torch.ones_like(u[:1]) if self.scale is None else self.scale.to(u)[None],
+            **_steps(one),
             "length": math.sqrt(u.shape[1]) * one,
-            **{f"moments.{name}": part for name, part in Moments.init(u[0]).items()},
+            **_under("moments", Moments.init(u[0])),
             "trace": u.new_zeros(len(u), min(_TRACE, num_warmup // 3), traced),
         }
 
@@ -127,29 +133,27 @@ class Microcanonical(AbstractSampler):
     def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """See `AbstractSampler.warm_up`: a third for the step size, a third for the sds, a third for the length L."""
         begun, ended = self.energy_variance
-        state = _tuned(before, state, told["energy_error"], begun + (ended - begun) * step / num_warmup)
+        progress = min(1.0, step / (_COOLED * num_warmup))
+        state = _tuned(before, state, told["energy_error"], begun * (ended / begun) ** progress)
+        if self.scale is not None:
+            return state
         third = num_warmup // 3
         if third <= step < 2 * third:
             return self._learning(state, step - third, third)
         return self._tracing(state, step - 2 * third, num_warmup - 2 * third) if 2 * third <= step else state
 
     def _learning(self, state: State, step: int, steps: int) -> State:
-        """Sds of the unknowns, and the length that follows from them."""
-        moments = {name: state[f"moments.{name}"] for name in ("seen", "mean", "square")}
+        """Sds of the unknowns, in which L is √P."""
+        moments = _part("moments", state)
         if step < steps // 4:  # the way to the typical set
             return state
         moments = Moments.update(moments, state["u"])
-        state = {**state, **{f"moments.{name}": part for name, part in moments.items()}}
+        state = {**state, **_under("moments", moments)}
         if step + 1 < steps:
             return state
-        variance = Moments.variance(moments)
-        if self.preconditioned:
-            scale = variance.sqrt()[None]
-            shrunk = (scale / state["scale"]).log().mean().exp()
-            state = {**state, "scale": scale, "step_size": state["step_size"] / shrunk}
-            variance = torch.ones_like(variance)
-            state |= {"weighted": 0 * state["weighted"], "weight": 0 * state["weight"], "longest": 1e30 + 0 * state["longest"]}
-        return {**state, "length": torch.zeros_like(state["length"]) + variance.sum().sqrt()}
+        scale = Moments.variance(moments).sqrt()[None]
+        shrunk = (scale / state["scale"]).log().mean().exp()
+        return {**state, "scale": scale, **_steps(state["step_size"] / shrunk, begun=1.0)}
 
     def _tracing(self, state: State, step: int, steps: int) -> State:
         """The length, from the autocorrelation of a few unknowns."""
@@ -181,3 +185,112 @@ def _tuned(before: State, state: State, error: torch.Tensor, wanted: float) -> S
     fresh = torch.where(weight > 0, (weighted / weight.clamp_min(1e-30)).clamp_min(1e-30) ** (-1 / 6), step)
     fresh = torch.minimum(torch.where(good, fresh, 0.8 * step), longest)
     return {**state, "step_size": fresh, "longest": longest, "weighted": weighted, "weight": weight}
+
+
+class AdjustedMicrocanonical(AbstractSampler):
+    """Trajectories of the noiseless dynamics, each accepted with probability min(1, exp(−energy change)): exact.
+
+    A step moves every chain once; a chain whose trajectory is over decides, and sets out in a fresh direction. Lengths are
+    random and independent of where a chain stands, so that the draws at fixed times have the law of the density. In the first
+    two thirds of the warm-up everything is accepted, so that chains find the typical set and its sds; the step size of the last
+    third is that of a mean acceptance.
+
+    Args:
+        target_acceptance: δ.
+
+    References:
+        Robnik, Cohn-Gordon and Seljak (2025), Metropolis adjusted microcanonical Hamiltonian Monte Carlo.
+    """
+
+    def __init__(self, target_acceptance: float = 0.9) -> None:
+        self.tuning = DualAveraging(target_acceptance)
+
+    def init(self, density: Density, u: torch.Tensor, num_warmup: int) -> State:
+        """See `AbstractSampler.init`."""
+        value, gradient = _begun(density, u)
+        one, none = u.new_ones(len(u), 1), u.new_zeros(len(u))
+        return {
+            **{"u": u, "lp": value, "slope": gradient, "at": u, "n": directions(u), "value": value, "gradient": gradient},
+            **{"change": none, "left": one[:, 0], "acceptance": none, "scale": torch.ones_like(u[:1])},
+            **{"length": math.sqrt(u.shape[1]) * one, "exact": u.new_tensor(0.0 if num_warmup else 1.0)},
+            **_steps(one),
+            **_under("tuning", self.tuning.init(u.new_tensor(0.25))),
+            **_under("moments", Moments.init(u[0])),
+        }
+
+    def step(self, density: Density, state: State) -> tuple[State, Told]:
+        """See `AbstractSampler.step`."""
+        moving = {**state, "u": state["at"]}
+        after, each = advance(density, moving, state["step_size"])
+        exact = state["exact"] > 0  # before, every step is taken, and a direction is forgotten little by little
+        change, left = state["change"] + each, state["left"] - 1
+        over = (left <= 0) | ~exact
+        chance = (-change).nan_to_num(-math.inf).clamp_max(0.0).exp()
+        sound = change.isfinite() & after["gradient"].isfinite().all(1)
+        taken = (over & sound & ((torch.rand_like(chance) < chance) | ~exact))[:, None]
+        u = torch.where(taken, after["u"], state["u"])
+        lp = torch.where(taken[:, 0], after["value"], state["lp"])
+        slope = torch.where(taken, after["gradient"], state["slope"])
+        turning = torch.where(sound[:, None], forgetting(after["n"], state["step_size"], state["length"]), -state["n"])
+        fresh, many = over[:, None], (state["length"] / state["step_size"])[:, 0]
+        steps = (2 * many * torch.rand_like(many)).ceil().clamp(1, _MOST)
+        changed = {
+            **{"u": u, "lp": lp, "slope": slope, "at": torch.where(fresh, u, after["u"])},
+            "n": torch.where(exact, torch.where(fresh, directions(u), after["n"]), turning),
+            "value": torch.where(over, lp, after["value"]),
+            "gradient": torch.where(fresh, slope, after["gradient"]),
+            "change": torch.where(over, torch.zeros_like(change), change),
+            "left": torch.where(over, steps, left),
+            "acceptance": torch.where(over, chance, state["acceptance"]),
+        }
+        told = {"lp": lp, "acceptance_rate": changed["acceptance"], "step_size": state["step_size"][:, 0]}
+        lost = over & ~(change.abs() < _LOST * u.shape[1])
+        return changed, {**told, "diverging": lost.to(u), "decided": over.to(u), "energy_error": each.square() / u.shape[1]}
+
+    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+        """See `AbstractSampler.warm_up`: a third for the typical set, a third for the sds, a third for the acceptance."""
+        third = num_warmup // 3
+        if step < 2 * third:
+            state = _tuned(before, state, told["energy_error"], _SMALL)
+        elif bool((decided := told["decided"] > 0).any()):
+            tuning = self.tuning.update(_part("tuning", state), told["acceptance_rate"][decided].mean())
+            state = {**state, **_under("tuning", tuning), "step_size": self.tuning.now(tuning) + 0 * state["step_size"]}
+        if third <= step < 2 * third:
+            state = {**state, **_under("moments", Moments.update(_part("moments", state), state["u"]))}
+        if step + 1 == 2 * third:
+            scale = Moments.variance(_part("moments", state)).sqrt()[None]
+            typical = state["step_size"].log().mean().exp() / (scale / state["scale"]).log().mean().exp()
+            tuning = self.tuning.init(typical)
+            state = {**state, "scale": scale, "exact": 1 + 0 * state["exact"], **_under("tuning", tuning)}
+            state |= {"n": directions(state["u"])}
+            state |= {"step_size": typical + 0 * state["step_size"], "at": state["u"], "left": 0 * state["left"]}
+            state |= {"value": state["lp"], "gradient": state["slope"], "change": 0 * state["change"]}
+        if step + 1 == num_warmup:
+            state = {**state, "step_size": self.tuning.final(_part("tuning", state)) + 0 * state["step_size"]}
+        return state
+
+
+def _begun(density: Density, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Value and gradient where chains start.
+
+    Raises:
+        ValueError: If there is one unknown, whose direction cannot turn.
+    """
+    if u.shape[1] < 2:
+        raise ValueError(
+            "microcanonical dynamics need at least 2 unknowns, since a direction turns, but 1 came; take method='hmc'."
+        )
+    return density(u)
+
+
+def _steps(one: torch.Tensor, begun: float = 0.25) -> State:
+    """What `_tuned` keeps of step sizes (R, 1)."""
+    return {"step_size": begun * one, "longest": 1e30 * one, "weighted": 0 * one, "weight": 0 * one}
+
+
+def _under(part: str, state: State) -> State:
+    return {f"{part}.{name}": value for name, value in state.items()}
+
+
+def _part(part: str, state: State) -> State:
+    return {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}

@@ -13,6 +13,7 @@ from bayesreg.solvers.compiled import no_compiler
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.restarts import starts
 
+_DRAWS = 200  # of the prior, for its scales
 _PAYS = 4000  # steps from which the seconds of compiling are won back: a step of a small model is all overhead otherwise
 
 
@@ -49,3 +50,20 @@ def chain_starts(log_joint: LogJoint, data: Data, options: ChainOptions, seed: i
 def pays_for_chains(log_joint: LogJoint, num_steps: int) -> bool:
     """Whether compiling each step pays: a long run, and a compiler is there."""
     return num_steps >= _PAYS and not no_compiler(log_joint.model.like.device)
+
+
+def prior_scales(log_joint: LogJoint) -> torch.Tensor:
+    """The sd that a normal prior with the same quartiles would have, of each unknown in the flat vector, (P,).
+
+    From draws, so that any prior has one; 1 for an improper prior, which has none.
+    """
+    model, layout = log_joint.model, log_joint.layout
+    try:
+        drawn = torch.vmap(layout.flatten)(model.sample_prior(_DRAWS, seed=0)).double()
+    except ValueError:
+        return torch.ones(layout.size, dtype=torch.float64, device=model.like.device)
+    found, quartiles = torch.ones_like(drawn[0]), drawn.new_tensor([0.25, 0.75])
+    for s in layout.in_order:  # the draws of one tensor together: their scale is that of its prior
+        low, high = torch.quantile(drawn[:, s.slice], quartiles, dim=0)
+        found[s.slice] = ((high - low) / 1.349).log().mean().exp()
+    return torch.where(found.isfinite() & (found > 0), found, torch.ones_like(found))

@@ -34,6 +34,7 @@ def traced(step: Step, state: dict[str, torch.Tensor], obstacle: str, *, compile
         return step
     try:
         with torch.random.fork_rng(devices=_devices(state)):
+            state = {name: value.clone() for name, value in state.items()}  # one tensor under two names would be one input
             graph: Any = make_fx(step)(dict(state))
             graph.graph.eliminate_dead_code()
             graph.recompile()
@@ -83,7 +84,8 @@ def _same(step: Step, graph: Any, state: dict[str, torch.Tensor]) -> bool:
 
 def _moved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Another state: the chains a little further on, and in another order."""
-    return {**state, "u": state["u"].flip(0) * 0.9 + 0.01}
+    further = {name: value * 0.9 + 0.01 for name, value in state.items() if value.is_floating_point()}
+    return {**state, **further, "u": state["u"].flip(0) * 0.9 + 0.01}
 
 
 def _devices(state: dict[str, torch.Tensor]) -> list[int]:

@@ -13,7 +13,7 @@ rows), and Adam's fused kernel rounds otherwise than these in-place products. Th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -139,8 +139,11 @@ def descend(
     batches: Iterator[torch.Tensor | None],
     report: ProgressCallback,
     history: History,
+    stops: Callable[[int, torch.Tensor], bool] | None = None,
 ) -> torch.Tensor:
     """Adam's steps along a schedule, proximal where a penalty has a kink; see `fit_many`.
+
+    `stops` is asked about a hundred times, with the steps done and (R, P), whether it is enough.
 
     Raises:
         FitError: If a loss stops being finite, or the network raises; says at which step.
@@ -166,6 +169,8 @@ def descend(
             best = float(nats.max())
             history.record(step, best)
             report(step + 1, num_steps, best)
+            if stops is not None and stops(step + 1, u):
+                break
     return u
 
 

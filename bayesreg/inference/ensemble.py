@@ -98,7 +98,7 @@ class Ensemble(AbstractMethod):
         self.temperature = _check.positive("temperature", temperature)
         if self.temperature != 1.0 and not self.anchored:
             raise ValueError(
-                f"temperature must be 1 where members are modes, which are the same at every one, but {temperature!r} came; take "
+                f"temperature must be 1 where members are modes, the same at every one, but {temperature!r} came; take "
                 "anchored=True, or a sampler."
             )
         if self.anchored and validation_fraction is not None:
@@ -151,12 +151,12 @@ class Ensemble(AbstractMethod):
         sigma = model.likelihood.fixed.get(model.likelihood.squared_error_scale or "")
         if sigma is None:
             raise ValueError(
-                f"anchored=True perturbs targets by their noise, which must be Gaussian of known scale, but {model.likelihood!r} "
+                f"anchored=True perturbs targets by noise, which must be Gaussian of known scale, but {model.likelihood!r} "
                 "came; give its scale as a number, likelihoods.Gaussian(0.5), or take anchored=False."
             )
         if model.outputs:
             raise ValueError(
-                "anchored=True perturbs Gaussian priors on weights, but a prior on a layer's output came; leave one of them out."
+                "anchored=True perturbs priors on weights, but a prior on a layer's output came; leave one of them out."
             )
         width, count = self.temperature**0.5, self.num_members
         anchors: dict[str, torch.Tensor] = {}

@@ -61,9 +61,7 @@ class SGHMC(AbstractSampling):
     """
 
     name: ClassVar[str] = "sghmc"
-    when: ClassVar[str] = (
-        "More rows than a step should see, or a loader: chains on mini-batches, biased a little, and slow to mix."
-    )
+    when: ClassVar[str] = "More rows than a step should see, or a loader: chains on mini-batches, which mix slowly."
     all_rows: ClassVar[bool] = False
 
     def __init__(

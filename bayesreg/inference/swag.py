@@ -72,9 +72,7 @@ class SWAG(AbstractMethod):
     """
 
     name: ClassVar[str] = "swag"
-    when: ClassVar[str] = (
-        "A network that is trained by mini-batches anyway, too large for a sampler: a normal at twice its price."
-    )
+    when: ClassVar[str] = "A network trained by mini-batches and too large for a sampler: a normal at twice its price."
 
     def __init__(
         self,
@@ -139,9 +137,7 @@ class SWAG(AbstractMethod):
         if not refreshes:
             return posterior
         if data.x is None:
-            history.notes.append(
-                "draws use the running averages at the path's end; bayesreg.refresh_batchnorm gives each its own."
-            )
+            history.notes.append("draws use the running averages of the path's end; refresh_batchnorm gives each its own.")
             return posterior
         made = with_statistics(posterior, data.x, batch_size=None, num_draws=self.num_draws, seed=seed)
         made.record = dataclasses.replace(made.record, elapsed=time.perf_counter() - started)
@@ -158,7 +154,7 @@ class SWAG(AbstractMethod):
         size = self.batch_size or max(1, min(_BATCH, data.num_data // _PARTS))
         if size >= data.num_data:
             raise ValueError(
-                f"SWAG needs the noise of mini-batches, without which a path comes to rest at its mode, but batch_size={size} of "
+                f"SWAG needs the noise of mini-batches, without which a path comes to rest, but batch_size={size} of "
                 f"N = {data.num_data} rows came; pass a fiftieth of them, for example."
             )
         return max(size, 2) if data.num_data > 2 else size

@@ -143,6 +143,9 @@ class ChainsOfBatches(AbstractChains):
         batch_size: B; None for the batches of a loader, of which short ones are left out.
         temperature: T > 0.
 
+    Attributes:
+        last: Inputs and targets of the last batches, (R, B, ...) each; None before the first.
+
     Raises:
         ValueError: If the temperature is not > 0, or a network with batch normalisation meets a loader.
     """
@@ -169,7 +172,7 @@ class ChainsOfBatches(AbstractChains):
             x, y = self._rows
         self.x, self.size = x, len(x) if batch_size is None else batch_size
         self.share = self.size / data.num_data
-        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.last: tuple[torch.Tensor, torch.Tensor] | None = None
         self._replicas: Replicas | None = None
         if not self.by_rows and is_replicable(log_joint):
             wide = (x.expand(num_chains, *x.shape), y.expand(num_chains, *y.shape))
@@ -179,12 +182,12 @@ class ChainsOfBatches(AbstractChains):
 
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (R,) and gradients (R, P), detached, at u (R, P), on fresh batches."""
-        self._last = self._drawn()
+        self.last = self._drawn()
         return self.again(u)
 
     def again(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same on the batches that were drawn last."""
-        x, y = self._last or self._drawn()
+        x, y = self.last or self._drawn()
         if self._replicas is None:
             return self._of_log_joint(u, x, y)
         rows = self._replicas.at(x, y)

@@ -4,6 +4,7 @@ from bayesreg import _catalog
 from bayesreg.samplers.adaptation import DualAveraging, Moments
 from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.chain_loop import Sampled, sample_chains
+from bayesreg.samplers.langevin import Langevin
 from bayesreg.samplers.options import STARTS, ChainOptions
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "AbstractSampler",
     "ChainOptions",
     "DualAveraging",
+    "Langevin",
     "Moments",
     "Sampled",
     "State",

@@ -3,8 +3,8 @@
     p ← p + ½h g,   z ← z + ½h p,   p ← c p + σ ξ,   z ← z + ½h p,   g = ∇log π(z),   p ← p + ½h g;      u = s z
 
 This order (BAOAB) has no discretisation error in the variances of a normal target, at any h that is stable, and one gradient a
-step. Noise in g of variance V adds h²V(1 + c)²/4 to that of a step, which σ² = 1 − c² − h²V(1 + c)²/4 leaves out again. At c = 0
-the momentum is forgotten at each step: stochastic gradient Langevin dynamics, z ← z + ½h² g + ½h (ξ + ξ').
+step. Noise in g of variance V adds h²V(1 + c)²/4 to that of a step, which σ² = 1 − c² − h²V(1 + c)²/4 leaves out again.
+At c = 0 the momentum is forgotten at each step: stochastic gradient Langevin dynamics, z ← z + ½h² g + ½h (ξ + ξ').
 
 The warm-up finds s from the gradients' mean squares, whose expectation under π is the mean curvature; h from the largest
 curvature in these units; and h and c from V, so that even its largest direction warms the chain by a tenth at most.

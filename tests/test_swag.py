@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, SWAG
-from bayesreg.posteriors import LowRankGaussian, WithStatistics, moments_of_path
+from bayesreg.posteriors import AbstractNormal, LowRankGaussian, WithStatistics, moments_of_path
 
 ROWS, INPUTS, NOISE, SCALE = 600, 4, 0.5, 0.7
 
@@ -84,6 +84,8 @@ def test_moments_are_those_of_the_draws(fits, seed):
     loc, factor = found.as_normal()
     np.testing.assert_allclose(factor @ factor.mT, covariance, rtol=1e-12)
     assert torch.equal(loc, found.loc)
+    from_factor = AbstractNormal.log_density(found, torch.tensor(draws[:20]))
+    torch.testing.assert_close(found.log_density(torch.tensor(draws[:20])), from_factor)
 
 
 def test_prediction_is_exact_where_the_network_is_linear(fits):

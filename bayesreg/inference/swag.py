@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -117,14 +117,21 @@ class SWAG(AbstractMethod):
         refreshes = not model.behaviour.why_not(BATCH_STATISTICS)
         if refreshes and data.x is not None:
             check_memory(model, self.num_draws, LogJoint(model).layout.size)
-        mode = self.start.run(model, data, seed=seed, report=report)
+        before = [0]
+
+        def searching(step: int, total: int, *told: Any) -> None:
+            before[0] = step
+            report(step, total, *told)
+
+        mode = self.start.run(model, data, seed=seed, report=searching)
         log_joint, steps = LogJoint(mode.model), self.num_warmup + self.num_samples * self.thin
         rate = self.learning_rate or self._rate(log_joint, mode.loc, data, size)
         points: list[torch.Tensor] = []
         tell = lambda step, u: points.append(u.clone()) if step > self.num_warmup else None  # noqa: E731
         options = SearchOptions(Adam.name, steps, rate, size, schedule="constant")
         problem = Problem(log_joint, data, size, options, seed, follow=Follow(tell, self.thin))
-        found = Adam().solve(problem, mode.loc, history, report)
+        told = lambda step, total, *nats: report(before[0] + step, before[0] + total, *nats)  # noqa: E731
+        found = Adam().solve(problem, mode.loc, history, told)
         path = torch.stack(points)
         history.notes[:0] = [
             *mode.history.notes,

@@ -176,8 +176,8 @@ class ChainsOfBatches(AbstractChains):
         self._replicas: Replicas | None = None
         if not self.by_rows and is_replicable(log_joint):
             wide = (x.expand(num_chains, *x.shape), y.expand(num_chains, *y.shape))
-            options = {"own_rows": True, "jacobian": self.temperature == 1.0}
-            self._replicas = Replicas([log_joint], *wide, num_chains, **options)
+            sharp = self.temperature == 1.0
+            self._replicas = Replicas([log_joint], *wide, num_chains, own_rows=True, jacobian=sharp)
             self._stack = stack_of(self._replicas)
 
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -54,6 +54,14 @@ class LowRankGaussian(AbstractNormal):
             return None
         return self.loc, torch.cat([self.directions, self.sd.diag()], 1)
 
+    def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
+        """See `AbstractPosterior.log_density`; by Woodbury's identity, for any number of unknowns."""
+        if not bool((self.sd > 0).all()):
+            return super().log_density(u)
+        loc, directions, sd = (part.double() for part in (self.loc, self.directions, self.sd))
+        normal = torch.distributions.LowRankMultivariateNormal(loc, directions, sd.square(), validate_args=False)
+        return normal.log_prob(u.double())
+
     def state(self) -> dict[str, Any]:
         """Location, sds and directions."""
         return {"loc": self.loc, "sd": self.sd, "directions": self.directions}

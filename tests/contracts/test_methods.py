@@ -39,8 +39,8 @@ QUICK = {
     "mc-dropout": lambda: MCDropout(num_steps=300),
     "mc-batchnorm": lambda: by_all_rows(300),
     "ensemble": lambda: Ensemble(8, anchored=True, num_steps=100),
-    "swag": lambda: SWAG(num_warmup=50, num_samples=40, thin=5, rank=5),
-    "sghmc": lambda: SGHMC(num_warmup=200, num_samples=50, thin=2, start=MAP(num_steps=500)),
+    "swag": lambda: SWAG(num_warmup=50, num_samples=40, thin=5, rank=5, start=MAP(num_steps=500)),
+    "sghmc": lambda: SGHMC(num_warmup=200, num_samples=50, thin=2),
 }
 METHODS = {cls.name: QUICK.get(cls.name, cls) for cls in concrete(AbstractMethod)}
 SHORT = {  # where it is asked whether two fits are one, not where they end
@@ -197,7 +197,11 @@ class TestEveryMethod:
     def test_a_loader_is_streamed_or_refused(self, method, few):
         loader = DataLoader(TensorDataset(torch.tensor(few[0]), torch.tensor(few[1])), batch_size=20, shuffle=True)
         rng = torch.get_rng_state()
-        steps = {"map": lambda: MAP(num_steps=1000), "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=1000))}
+        steps = {
+            "map": lambda: MAP(num_steps=1000),
+            "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=1000)),
+            "sghmc": lambda: SGHMC(num_warmup=300, num_samples=200, thin=4),
+        }
         try:
             post = br.fit(linear_for(method), loader, method=steps.get(method, METHODS[method])())
         except ValueError as error:

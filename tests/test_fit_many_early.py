@@ -46,6 +46,16 @@ def test_each_ends_where_it_would_have_ended_alone(fits):
         torch.testing.assert_close(own[0], scores[r])
 
 
+def test_a_fit_that_is_over_does_not_go_on_with_the_others(fits):
+    log_joint, _, rest, held, _ = fits
+    begin = starts(log_joint, rest.x, rest.y, 8)
+    words = {"num_steps": 200, "learning_rate": 0.3, "patience": 2}  # restless, so that a better point often comes later
+    u, scores, _ = fit_many_early(log_joint, begin, rest, held, **words)
+    alone = [fit_many_early(log_joint, one[None], rest, held, **words) for one in begin]
+    torch.testing.assert_close(torch.cat([one for one, _, _ in alone]), u, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(torch.cat([own for _, own, _ in alone]), scores)
+
+
 def test_held_out_rows_find_it_better_than_the_end(fits):
     log_joint, begin, rest, held, (_, scores, _) = fits
     never = fit_many_early(log_joint, begin, rest, held, num_steps=400, patience=1000)[1]

@@ -55,7 +55,7 @@ class SGHMC(AbstractSampling):
     >>> x, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0.0, 1.0, 2.0])
     >>> net = torch.nn.Linear(1, 1, bias=False)
     >>> model = br.BayesianModel(net, br.priors.Normal(1.0), br.likelihoods.Gaussian(1.0))
-    >>> draws = br.fit(model, x, y, method=SGHMC(num_chains=50, num_warmup=200))     # N(5/6, 1/6)
+    >>> draws = br.fit(model, x, y, method=SGHMC(50, 200, 100, 10))     # N(5/6, 1/6)
     >>> abs(float(draws.mean["weight"]) - 5 / 6) < 0.03, abs(float(draws.std["weight"]) * 6**0.5 - 1) < 0.05
     (True, True)
     """

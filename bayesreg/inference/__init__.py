@@ -6,6 +6,7 @@ from bayesreg import _catalog
 from bayesreg.inference.base import AbstractMethod, AbstractVariational, ConvergenceWarning, fit
 from bayesreg.inference.base import methods as methods
 from bayesreg.inference.base import resolve as resolve
+from bayesreg.inference.ensemble import Ensemble
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.map import MAP
@@ -15,13 +16,18 @@ from bayesreg.inference.mc_dropout import MCDropout
 from bayesreg.inference.mean_field import MeanField
 from bayesreg.inference.mean_field import certify as certify
 from bayesreg.inference.mean_field import one_draw_step as one_draw_step
+from bayesreg.inference.sghmc import SGHMC
+from bayesreg.inference.swag import SWAG
 from bayesreg.solvers.failures import FitError
 
 __all__ = [
     "MAP",
+    "SGHMC",
+    "SWAG",
     "AbstractMethod",
     "AbstractVariational",
     "ConvergenceWarning",
+    "Ensemble",
     "Exact",
     "FitError",
     "LaplaceApproximation",

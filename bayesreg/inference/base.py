@@ -23,7 +23,7 @@ from bayesreg.behaviour import PREDICTION
 from bayesreg.certificates.collapse import with_noise
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.chains import Chains
+from bayesreg.objective.chains import AbstractChains, Chains
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.of_chains import concluded
@@ -341,6 +341,8 @@ class AbstractSampling(AbstractMethod):
     """
 
     ensemble: ClassVar[bool] = False  # whether chains are members that need not meet
+    compile: bool | str = "auto"
+    all_rows: ClassVar[bool] = True  # at each step, so that a loader is refused
 
     def __init__(
         self,
@@ -358,6 +360,10 @@ class AbstractSampling(AbstractMethod):
     def sampler(self, log_joint: LogJoint) -> AbstractSampler:
         """How its chains move on this log-joint."""
 
+    def density(self, log_joint: LogJoint, data: Data, num_chains: int) -> AbstractChains:
+        """What its chains walk on."""
+        return Chains(log_joint, data, num_chains, temperature=self.options.temperature)
+
     def starts(self, model: BayesianModel, data: Data, seed: int, report: ProgressCallback) -> torch.Tensor:
         """Where the chains start, (C, P), unconstrained."""
         return chain_starts(LogJoint(model), data, self.options, seed, report)
@@ -372,9 +378,10 @@ class AbstractSampling(AbstractMethod):
         started, o, history = time.perf_counter(), self.options, History("log joint")
         log_joint = LogJoint(model)
         compile = self.compile is True or (self.compile == "auto" and pays_for_chains(log_joint, o.num_steps))
-        data.full("a sampler that sees all rows at each step")
+        if self.all_rows:
+            data.full("a sampler that sees all rows at each step")
         start = self.starts(model, data, seed, report)
-        density = Chains(log_joint, data, len(start), temperature=o.temperature)
+        density = self.density(log_joint, data, len(start))
         if self.checkpoint is not None:
             own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
             self.checkpoint.belong(log_joint, start, data, (self.name, own), seed, o.num_steps)

@@ -192,6 +192,30 @@ class AbstractModel(abc.ABC):
         spec = PriorSpec({r.name: r.specified for r in resolved})
         return self._changed(resolved=resolved, latents=latents_of(resolved, self.likelihood), spec=spec)
 
+    def centred_at(self, values: Mapping[str, torch.Tensor]) -> Self:
+        """The same model with each unknown's prior about another mean; its prior table stays as it is.
+
+        Args:
+            values: The means by name, in each unknown's shape; of some unknowns, or of all.
+
+        Returns:
+            The other one.
+
+        Raises:
+            ValueError: If such a prior is neither Gaussian nor flat, or its scale is unknown.
+        """
+        latents = dict(self.latents)
+        for name, value in values.items():
+            latent = latents[name]
+            prior = None if latent.parents else latent.prior.centred_at(value)
+            if prior is None:
+                raise ValueError(
+                    f"a prior must be Normal or Flat, of known scale, to have another mean, but {name} has {latent.prior!r}; "
+                    "give it Normal(scale)."
+                )
+            latents[name] = dataclasses.replace(latent, prior=prior)
+        return self._changed(latents=latents)
+
     def with_sources(self, priors: Mapping[str, str], outputs: Mapping[str, str]) -> Self:
         """A new model with other rules named as sources in its prior table, by tensor and by layer."""
         return self._changed(

@@ -143,6 +143,12 @@ class Replicas:
         made.jacobian, made.buffers = True, self.buffers.part(slice(None), self.model.like.dtype)
         return made
 
+    def at(self, x: torch.Tensor, y: torch.Tensor) -> Replicas:
+        """The same problems on other rows, each replica's own, (R, B, ...); the likelihood's part is that of these rows."""
+        made = copy.copy(self)
+        made.x, made.y, made.num_rows = x, y, x.shape[1]
+        return made
+
     def leaves(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views of (R, P), one an unknown, (R, *shape), unconstrained and ready to be differentiated."""
         segments = self.log_joint.layout.segments

@@ -57,6 +57,14 @@ class ReplicaBuffers:
         }
         return made
 
+    def take(self, other: ReplicaBuffers, which: torch.Tensor) -> None:
+        """Take over those of some fits from others of the same network, in place; `which` is a mask, (R,)."""
+        for name, value in self.values.items():
+            if self.axes[name] is None:
+                value.copy_(other.values[name])
+            else:
+                value[which] = other.values[name][which]
+
     def write(self, index: int, module: nn.Module) -> None:
         """Write one fit's buffers into a private module."""
         with torch.no_grad():

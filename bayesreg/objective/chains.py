@@ -9,6 +9,7 @@ a loop. All give the same numbers, to rounding.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 
 import torch
@@ -24,8 +25,46 @@ from bayesreg.objective.whole import of_rows
 Density = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-class Chains:
-    """log π and its gradient for R chains, up to a constant.
+class AbstractChains(abc.ABC):
+    """log π and its gradient for R chains, up to a constant: what samplers walk on.
+
+    Attributes:
+        log_joint: The objective that is evaluated.
+        num_chains: R.
+        num_data: N.
+        temperature: T.
+        constant: What the value lacks of the log-joint in nats and the data's own units.
+        x: Prepared inputs of training rows: all of them, or some of a loader's.
+        by_rows: Whether batch normalisation takes the statistics of the rows that are evaluated.
+        share: B/N, the part of the rows that an evaluation sees.
+        traceable: Whether an evaluation is a fixed sequence of tensor operations.
+    """
+
+    log_joint: LogJoint
+    num_chains: int
+    num_data: int
+    temperature: float
+    constant: float
+    x: torch.Tensor
+    by_rows: bool
+    share: float = 1.0
+    traceable: bool = True
+
+    @abc.abstractmethod
+    def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (R,) and gradients (R, P), detached, at u (R, P)."""
+
+    def again(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same at another point, on the rows that were drawn last."""
+        return self(u)
+
+    def nats(self, values: torch.Tensor) -> torch.Tensor:
+        """Values as log-densities in nats and the data's own units, float64; at T = 1 log-joints with the log-Jacobian."""
+        return values.double() + self.constant / self.temperature
+
+
+class Chains(AbstractChains):
+    """log π and its gradient for R chains on all rows, up to a constant.
 
     Batch normalisation takes the statistics of all rows, a function of the weights, so that there is one posterior whatever
     the module's running averages are; `by_rows` says so.
@@ -76,26 +115,9 @@ class Chains:
         """Values (R,) and gradients (R, P), detached, at u (R, P)."""
         return self._evaluate(u)
 
-    def nats(self, values: torch.Tensor) -> torch.Tensor:
-        """Values as log-densities in nats and the data's own units, float64; at T = 1 log-joints with the log-Jacobian."""
-        return values.double() + self.constant / self.temperature
-
     def _tempered(self, replicas: Replicas, stack: Stack | None) -> Density:
-        layout, cold = self.log_joint.layout, self.temperature
-        bent = any(s.transform is not None for s in layout.in_order)
-
         def evaluate(u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            losses, gradient = _of_rows(replicas, u) if stack is None else stack(u)
-            with torch.no_grad():
-                replicas.add_slopes(gradient, u, kinks=True)
-                values = losses + replicas.energies(u)
-            if cold == 1.0:
-                return -values, gradient.neg_()
-            values, gradient = values / -cold, gradient / -cold
-            if bent:
-                more, slopes = _with_gradient(torch.vmap(layout.log_jacobian), u)
-                values, gradient = values + more, gradient + slopes
-            return values, gradient
+            return _penalised(replicas, u, *(_of_rows(replicas, u) if stack is None else stack(u)), self.temperature)
 
         return evaluate
 
@@ -107,6 +129,112 @@ class Chains:
             return joint / self.temperature + log_joint.layout.log_jacobian(v)
 
         return _with_gradient(together(log_joint.model.behaviour, one, (0,)), u)
+
+
+class ChainsOfBatches(AbstractChains):
+    """The same on a batch of rows at each call, which stands for all N: unbiased in value and gradient.
+
+    Each chain has a batch of its own, so that chains stay independent: B rows drawn with replacement from torch's global
+    generator, or the next batch of a loader, R of them a call. Batch normalisation takes the statistics of the batch.
+
+    Args:
+        log_joint: The objective.
+        data: The rows.
+        num_chains: R.
+        batch_size: B; None for the batches of a loader, of which short ones are left out.
+        temperature: T > 0.
+
+    Attributes:
+        last: Inputs and targets of the last batches, (R, B, ...) each; None before the first.
+
+    Raises:
+        ValueError: If the temperature is not > 0, or a network with batch normalisation meets a loader.
+    """
+
+    def __init__(
+        self, log_joint: LogJoint, data: Data, num_chains: int, batch_size: int | None, *, temperature: float = 1.0
+    ) -> None:
+        self.temperature = _check.positive("temperature", temperature)
+        self.num_chains, self.num_data = num_chains, data.num_data
+        self.by_rows = not log_joint.model.behaviour.why_not(BATCH_STATISTICS)
+        self.log_joint = log_joint = of_rows(log_joint) if self.by_rows else log_joint
+        self.constant = data.num_data * log_joint.model.log_jacobian
+        self._rows = None if data.x is None or data.y is None else (data.x, data.y)
+        if self._rows is None:
+            if self.by_rows:
+                raise ValueError(
+                    "each draw of a network with batch normalisation takes the statistics of all rows, but a DataLoader came; "
+                    "pass X and y as arrays."
+                )
+            self._batches = data.batches(None, torch.Generator())
+            x, y = next(self._batches)
+            self.traceable = False
+        else:
+            x, y = self._rows
+        self.x, self.size = x, len(x) if batch_size is None else batch_size
+        self.share = self.size / data.num_data
+        self.last: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._replicas: Replicas | None = None
+        if not self.by_rows and is_replicable(log_joint):
+            wide = (x.expand(num_chains, *x.shape), y.expand(num_chains, *y.shape))
+            sharp = self.temperature == 1.0
+            self._replicas = Replicas([log_joint], *wide, num_chains, own_rows=True, jacobian=sharp)
+            self._stack = stack_of(self._replicas)
+
+    def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (R,) and gradients (R, P), detached, at u (R, P), on fresh batches."""
+        self.last = self._drawn()
+        return self.again(u)
+
+    def again(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same on the batches that were drawn last."""
+        x, y = self.last or self._drawn()
+        if self._replicas is None:
+            return self._of_log_joint(u, x, y)
+        rows = self._replicas.at(x, y)
+        losses, gradient = _of_rows(rows, u) if self._stack is None else self._stack.over(rows)(u)
+        return _penalised(rows, u, losses / self.share, gradient / self.share, self.temperature)
+
+    def _drawn(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch of each chain, (R, B, ...) and (R, B, ...)."""
+        if self._rows is not None:
+            x, y = self._rows
+            rows = torch.randint(len(x), (self.num_chains, self.size), device=x.device)
+            return x[rows], y[rows]
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        while len(found) < self.num_chains:
+            x, y = next(self._batches)
+            if len(x) == self.size:
+                found.append((x, y))
+        x, y = (torch.stack(part) for part in zip(*found, strict=True))
+        return x, y
+
+    def _of_log_joint(self, u: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_joint = self.log_joint
+
+        def one(v: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            joint = log_joint.prepared(v, x, y, self.num_data)
+            return joint / self.temperature + log_joint.layout.log_jacobian(v)
+
+        each = together(log_joint.model.behaviour, one, (0, 0, 0))
+        return _with_gradient(lambda v: each(v, x, y), u)
+
+
+def _penalised(
+    replicas: Replicas, u: torch.Tensor, losses: torch.Tensor, gradient: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log π and its gradient, from minus the log-likelihoods (R,) and their gradient (R, P), which is changed."""
+    with torch.no_grad():
+        replicas.add_slopes(gradient, u, kinks=True)
+        values = losses + replicas.energies(u)
+    if temperature == 1.0:
+        return -values, gradient.neg_()
+    values, gradient = values / -temperature, gradient / -temperature
+    layout = replicas.log_joint.layout
+    if any(s.transform is not None for s in layout.in_order):
+        more, slopes = _with_gradient(torch.vmap(layout.log_jacobian), u)
+        values, gradient = values + more, gradient + slopes
+    return values, gradient
 
 
 def _of_rows(replicas: Replicas, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ Autograd finds the same numbers for twice the time on small networks: a graph a 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -43,11 +44,18 @@ class Stack:
             elif type(layer) is not nn.Identity:
                 self.steps.append((type(layer), None, None))
 
+    def over(self, replicas: Replicas) -> Stack:
+        """The same network over other rows."""
+        made = copy.copy(self)
+        made.replicas = replicas
+        return made
+
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Minus the log-likelihoods (R,), and their gradient (R, P); zero where an unknown is not in them."""
-        count, x = len(u), self.replicas.x
+        count = len(u)
+        x = self.replicas.x if self.replicas.own_rows else self.replicas.x.expand(count, *self.replicas.x.shape)
         weights = {s.start: u[:, s.slice].unflatten(1, s.latent.shape) for _, s, _ in self.steps if s is not None}
-        outs = [x.expand(count, *x.shape)]
+        outs = [x]
         for kind, weight, bias in self.steps:
             if kind is nn.Linear:
                 turned = weights[weight.start].mT
@@ -57,7 +65,7 @@ class Stack:
                 outs.append(_ACTIVATIONS[kind](outs[-1]))
         losses, delta, slopes = self.head(outs[-1], u)
         parts = dict(slopes)
-        ones = x.new_ones(1, 1, len(x)).expand(count, 1, len(x))
+        ones = x.new_ones(1, 1, x.shape[1]).expand(count, 1, x.shape[1])
         first = next(i for i, (_, s, _) in enumerate(self.steps) if s is not None)
         for i in range(len(self.steps) - 1, -1, -1):
             kind, weight, bias = self.steps[i]
@@ -98,7 +106,7 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[torch.Tensor], torch.Tensor]] = {
 def stack_of(replicas: Replicas) -> Stack | None:
     """The stack that a network is, or None where it is none, or holds a weight that is no plain stretch of the vector."""
     layers, segments = replicas.layers, replicas.log_joint.layout.segments
-    if layers is None or replicas.own_rows or replicas.weights is not None or replicas.model.outputs:
+    if layers is None or replicas.weights is not None or replicas.model.outputs:
         return None
     named: list[str] = []
     for place, layer in layers:

@@ -9,6 +9,7 @@ from bayesreg.posteriors.draws import Draws
 from bayesreg.posteriors.gaussian import AbstractNormal, Gaussian
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractGuide, DeltaGuide, FlatELBO, MeanFieldGuide
+from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path
 from bayesreg.posteriors.masks import Masks
 from bayesreg.posteriors.propagate import outputs
 from bayesreg.posteriors.record import FitRecord, stopped
@@ -25,9 +26,11 @@ __all__ = [
     "FlatELBO",
     "Gaussian",
     "Guide",
+    "LowRankGaussian",
     "Masks",
     "MeanFieldGuide",
     "WithStatistics",
+    "moments_of_path",
     "outputs",
     "refresh_batchnorm",
     "stopped",

@@ -10,7 +10,7 @@ import torch
 from bayesreg.certificates.mixing import bfmi, of_chains
 from bayesreg.certificates.values import Mixing
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.chains import Chains
+from bayesreg.objective.chains import AbstractChains
 from bayesreg.posteriors import propagate
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.draws import Draws
@@ -35,7 +35,7 @@ class Method(Protocol):
 def concluded(
     method: Method,
     model: BayesianModel,
-    density: Chains,
+    density: AbstractChains,
     run: Sampled,
     seed: int,
     history: History,
@@ -90,7 +90,7 @@ def concluded(
     return made
 
 
-def outputs_along(density: Chains, draws: torch.Tensor) -> torch.Tensor | None:
+def outputs_along(density: AbstractChains, draws: torch.Tensor) -> torch.Tensor | None:
     """The network's outputs in some training rows along the chains (C, D, P), evenly thinned, (C, D', Q).
 
     None where rows depend on each other, so that a few of them have no output of their own.

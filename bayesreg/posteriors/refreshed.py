@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -244,6 +244,33 @@ def with_statistics(
         made_of = base.draw_networks(count, generator)
         found = _statistics_of(base, made_of, x, size, generator)
     return WithStatistics(base, _recorded(base, Refreshed(len(x), size, at_mode=False)), made_of, found)
+
+
+def with_running_averages(base: AbstractPosterior, draws: torch.Tensor, models: Sequence[BayesianModel]) -> AbstractPosterior:
+    """Stored draws that were trained each by itself, with the running averages of each one's training.
+
+    Args:
+        base: The posterior of these draws.
+        draws: They themselves, (S, P).
+        models: The trained model of each.
+
+    Returns:
+        `WithStatistics`; `base` itself where the network keeps no statistics.
+
+    Raises:
+        ValueError: If a layer keeps statistics that are none of batch normalisation.
+    """
+    behaviour = base.model.behaviour
+    if not behaviour.statistics:
+        return base
+    if behaviour.statistics.keys() != behaviour.coupling.keys():
+        raise ValueError(
+            f"each draw must carry the statistics that it was trained with, but {behaviour.normalises_by} came, of which only "
+            "those of batch normalisation can be stored; take layers without running statistics (track_running_stats=False)."
+        )
+    names = list(buffer_shapes(base.model.module))
+    found = torch.stack([torch.cat([model.module.get_buffer(name).reshape(-1) for name in names]) for model in models])
+    return WithStatistics(base, base.record, draws, found.to(draws))
 
 
 def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory: int = MAX_MEMORY) -> None:

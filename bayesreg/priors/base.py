@@ -174,6 +174,14 @@ class AbstractPrior(abc.ABC):
         values, vectors = torch.linalg.eigh(precision)
         return values.clamp_min(0).sqrt()[:, None] * vectors.mT
 
+    def centred_at(self, value: torch.Tensor) -> AbstractPrior | None:
+        """The same density about another mean, in the tensor's shape, where it is Gaussian or flat; None where it has none.
+
+        Args:
+            value: The mean of each entry.
+        """
+        return None
+
     @property
     def weight_decay(self) -> float | None:
         """λ ≥ 0 where the penalty is λ/2 Σ w², the term that an optimizer's weight decay stands for; None where it is not."""

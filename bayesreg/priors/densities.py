@@ -13,7 +13,7 @@ import torch
 
 from bayesreg import _check
 from bayesreg.priors import numeric
-from bayesreg.priors.base import AbstractElementwisePrior, Shape, shown
+from bayesreg.priors.base import AbstractElementwisePrior, Shape, replaced, shown
 from bayesreg.priors.from_tools import AbstractElasticNetTools, AbstractLaplaceTools, AbstractNormalTools
 from bayesreg.priors.scaled import AbstractScaledElementwisePrior, interval
 from bayesreg.priors.values import HALF_LOG_2PI, log, mass_of, tensors
@@ -76,6 +76,9 @@ class Flat(AbstractElementwisePrior):
     def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor]:
         """No precision at all."""
         return 0.0, torch.zeros(math.prod(shape), dtype=torch.float64)
+
+    def centred_at(self, value: torch.Tensor) -> Flat:  # noqa: D102
+        return self
 
     @property
     def penalty_text(self) -> str:
@@ -198,7 +201,8 @@ class Normal(AbstractNormalTools, AbstractScaledElementwisePrior):
     @property
     def weight_decay(self) -> float | None:
         """1/scale², where loc is 0 and the scale one number."""
-        return self._precision if isinstance(self.scale, float | int) and self.loc == 0 else None
+        known = all(isinstance(number, float | int) for number in (self.scale, self.loc))
+        return self._precision if known and self.loc == 0 else None
 
     @cached_property
     def _precision(self) -> Any:
@@ -234,6 +238,10 @@ class Normal(AbstractNormalTools, AbstractScaledElementwisePrior):
         """Loc, and 1/scale² for each entry."""
         scale = torch.as_tensor(self.at(shape).scale, dtype=torch.float64)
         return self.loc, scale.pow(-2).expand(torch.Size(shape)).reshape(-1)
+
+    def centred_at(self, value: torch.Tensor) -> Normal:
+        """With `loc` at the value."""
+        return replaced(self, loc=value)
 
     @property
     def penalty_text(self) -> str:

@@ -4,6 +4,7 @@ from bayesreg import _catalog
 from bayesreg.samplers.adaptation import DualAveraging, Moments
 from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.chain_loop import Sampled, sample_chains
+from bayesreg.samplers.langevin import Langevin
 from bayesreg.samplers.microcanonical import AdjustedMicrocanonical, Microcanonical
 from bayesreg.samplers.options import STARTS, ChainOptions
 
@@ -13,6 +14,7 @@ __all__ = [
     "AdjustedMicrocanonical",
     "ChainOptions",
     "DualAveraging",
+    "Langevin",
     "Microcanonical",
     "Moments",
     "Sampled",

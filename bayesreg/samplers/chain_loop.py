@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bayesreg.behaviour import COMPILING
-from bayesreg.objective.chains import Chains
+from bayesreg.objective.chains import AbstractChains
 from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.options import ChainOptions
 from bayesreg.samplers.tracing import Step, traced
@@ -48,7 +48,7 @@ class Sampled:
 
 def sample_chains(
     sampler: AbstractSampler,
-    density: Chains,
+    density: AbstractChains,
     start: torch.Tensor,
     options: ChainOptions,
     *,
@@ -102,7 +102,7 @@ class _Run:
     def __init__(
         self,
         sampler: AbstractSampler,
-        density: Chains,
+        density: AbstractChains,
         start: torch.Tensor,
         options: ChainOptions,
         history: History,
@@ -120,7 +120,7 @@ class _Run:
             )
         self.chains = sampler.init(density, start, options.num_warmup)
         self.move: Step = lambda state: sampler.step(density, state)
-        if sampler.traceable and (compile or options.num_steps >= _TRACED):
+        if sampler.traceable and density.traceable and (compile or options.num_steps >= _TRACED):
             obstacle = density.log_joint.model.behaviour.why_not(COMPILING) or ""
             self.move = traced(self.move, self.chains, obstacle, compile=compile, notes=history.notes)
         self.step, self.divergences = 0, 0

@@ -4,11 +4,13 @@ from bayesreg import _catalog
 from bayesreg.objective.affine import affine_problem as affine_problem
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
+from bayesreg.solvers.batched_early import fit_many_early
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.choice import known_solvers, searched
 from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.compiled import SMALL, CompiledAdam
 from bayesreg.solvers.coordinate_descent import lasso
+from bayesreg.solvers.early_stopping import hold_out
 from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
@@ -51,8 +53,10 @@ __all__ = [
     "Unsuited",
     "descend",
     "fit_many",
+    "fit_many_early",
     "further",
     "group_lasso",
+    "hold_out",
     "keeping",
     "known_solvers",
     "lasso",

@@ -13,7 +13,7 @@ rows), and Adam's fused kernel rounds otherwise than these in-place products. Th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -41,7 +41,9 @@ def fit_many(
     learning_rate: float = 0.01,
     batch_size: int | None = None,
     weights: torch.Tensor | None = None,
+    targets: torch.Tensor | None = None,
     jacobian: bool = False,
+    polish: bool = True,
     generator: torch.Generator | None = None,
     report: ProgressCallback | None = None,
     history: History | None = None,
@@ -57,7 +59,9 @@ def fit_many(
         learning_rate: Adam's first rate, falling to zero along half a cosine.
         batch_size: Rows a step; when None as for `MAP`.
         weights: How often each row counts in each fit, (R, N), >= 0; once when None, as batch normalisation needs it.
+        targets: Prepared targets of each fit, (R, N) or (R, N, K); those of the data for all when None.
         jacobian: Follow the density of the unconstrained vector.
+        polish: Whether steps that end at the modes may follow Adam's; a piecewise linear network stalls them.
         generator: Where the batches come from; seed 0 when None.
         report: Called about a hundred times with (step, of how many, the highest log-joint).
         history: Where the highest log-joint is recorded.
@@ -82,13 +86,21 @@ def fit_many(
     x, y = data.full("many fits at once")
     joints = [log_joints] if isinstance(log_joints, LogJoint) else list(log_joints)
     _check_counts(joints, starts, weights, data.num_data)
-    replicas = Replicas(joints, x, y, len(starts), weights=weights, jacobian=jacobian)
+    if own := targets is not None:
+        if targets.shape != (len(starts), *y.shape):
+            came, needed = tuple(targets.shape), (len(starts), *y.shape)
+            raise ValueError(
+                f"targets must be those of each fit, {needed}, but shape {came} came; stack one set of them a fit."
+            )
+        x, y = x.expand(len(starts), *x.shape), targets
+    replicas = Replicas(joints, x, y, len(starts), weights=weights, own_rows=own, jacobian=jacobian)
     u = search_many(
         replicas,
         starts,
         num_steps=num_steps,
         learning_rate=learning_rate,
         batch_size=resolve_batch(batch_size, data, joints[0]),
+        polish=polish,
         generator=generator or torch.Generator().manual_seed(0),
         report=report or (lambda step, total, objective: None),
         history=history or History(),
@@ -107,6 +119,7 @@ def search_many(
     generator: torch.Generator,
     report: ProgressCallback,
     history: History,
+    polish: bool = True,
 ) -> torch.Tensor:
     """Adam's steps, then those that end at the modes where there is no batch normalisation; arguments as for `fit_many`.
 
@@ -127,7 +140,7 @@ def search_many(
         batches = row_batches(replicas.num_rows, batch_size, generator, u.device)
         u = descend(replicas, u, Schedule(num_steps, learning_rate), batches, report, history)
     work = replicas.num_rows * u.numel()
-    if batch_size is None and not replicas.normalised and (work <= POLISH_WORK or not num_steps):
+    if polish and batch_size is None and not replicas.normalised and (work <= POLISH_WORK or not num_steps):
         u = finish(replicas.double(), u.double()).to(starts.dtype)
     return u
 
@@ -139,8 +152,11 @@ def descend(
     batches: Iterator[torch.Tensor | None],
     report: ProgressCallback,
     history: History,
+    stops: Callable[[int, torch.Tensor], bool] | None = None,
 ) -> torch.Tensor:
     """Adam's steps along a schedule, proximal where a penalty has a kink; see `fit_many`.
+
+    `stops` is asked about a hundred times, with the steps done and (R, P), whether it is enough.
 
     Raises:
         FitError: If a loss stops being finite, or the network raises; says at which step.
@@ -166,6 +182,8 @@ def descend(
             best = float(nats.max())
             history.record(step, best)
             report(step + 1, num_steps, best)
+            if stops is not None and stops(step + 1, u):
+                break
     return u
 
 

@@ -33,7 +33,7 @@ def starts(log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, count: int) ->
         (R, P) unconstrained.
     """
     model, layout = log_joint.model, log_joint.layout
-    return torch.stack([layout.flatten(_anew(model).start(x, y)) for _ in range(count)])
+    return torch.stack([layout.flatten(fresh(model).start(x, y)) for _ in range(count)])
 
 
 def check_restarts(log_joint: LogJoint, data: Data, options: SearchOptions) -> None:
@@ -104,20 +104,20 @@ def best_of_many(searched: Searched, own: Solution, history: History, report: Pr
     return own if best == 0 else Solution(found[best - 1], models[best - 1], own.trend), nats
 
 
-def _anew(model: BayesianModel) -> BayesianModel:
+def fresh(model: BayesianModel) -> BayesianModel:
     """The same model with weights as `reset_parameters` draws them; other ones are shuffled, with random signs."""
-    fresh = copied(model.module)
+    made = copied(model.module)
     drawn: set[int] = set()
-    for module in fresh.modules():
+    for module in made.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
             drawn |= {id(parameter) for parameter in module.parameters(recurse=False)}
     with torch.no_grad():
-        for parameter in fresh.parameters():
+        for parameter in made.parameters():
             if id(parameter) not in drawn:
                 _shuffle(parameter)
-    return model.with_module(fresh)
+    return model.with_module(made)
 
 
 def _shuffle(parameter: nn.Parameter) -> None:

@@ -17,7 +17,7 @@ from bayesreg.certificates import Agreement, Certificate, Finding, Mixing, Outco
 from bayesreg.inference import MAP, MCLMC
 from bayesreg.objective import Chains, LogJoint
 from bayesreg.posteriors import Draws
-from bayesreg.samplers import ChainOptions, Microcanonical, sample_chains
+from bayesreg.samplers import ChainOptions, Microcanonical, sample_chains, traced
 from bayesreg.solvers import FitError, History
 
 SHORT = functools.partial(MCLMC, num_chains=3, num_warmup=60, num_samples=40, thin=2, compile=False)
@@ -110,8 +110,6 @@ def test_streamed_rows_are_refused():
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("no vmap", "batch normalisation")])
 def test_a_traced_step_is_the_step(name):
     """With the same random numbers: what is traced may not depend on the state that it was traced at."""
-    from bayesreg.samplers.tracing import traced
-
     model, data = bound(name)
     density, sampler = Chains(LogJoint(model), data, 3), Microcanonical()
     state = sampler.init(density, 0.3 * torch.randn(3, density.size, dtype=torch.float64), 30)

@@ -380,7 +380,11 @@ class AbstractSampling(AbstractMethod):
         compile = self.compile is True or (self.compile == "auto" and pays_for_chains(log_joint, o.num_steps))
         if self.all_rows:
             data.full("a sampler that sees all rows at each step")
-        start = self.starts(model, data, seed, report)
+
+        def searching(step: int, total: int, nats: float, said: str = "") -> None:
+            report(0, o.num_steps, nats, f"search for a start, {step}/{total}")
+
+        start = self.starts(model, data, seed, searching)
         density = self.density(log_joint, data, len(start))
         if self.checkpoint is not None:
             own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}

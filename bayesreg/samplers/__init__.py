@@ -7,6 +7,7 @@ from bayesreg.samplers.chain_loop import Sampled, sample_chains
 from bayesreg.samplers.langevin import Langevin
 from bayesreg.samplers.microcanonical import AdjustedMicrocanonical, Microcanonical
 from bayesreg.samplers.options import STARTS, ChainOptions
+from bayesreg.samplers.tracing import traced
 
 __all__ = [
     "STARTS",
@@ -21,6 +22,7 @@ __all__ = [
     "State",
     "Told",
     "sample_chains",
+    "traced",
 ]
 
 _catalog.load_files(__name__, __path__)

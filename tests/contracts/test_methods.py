@@ -22,6 +22,7 @@ from bayesreg.inference import (
     MCBatchNorm,
     MCDropout,
     MeanField,
+    MicrocanonicalEnsemble,
     resolve,
 )
 from bayesreg.posteriors import Draws
@@ -41,6 +42,7 @@ QUICK = {
     "ensemble": lambda: Ensemble(8, anchored=True, num_steps=100),
     "swag": lambda: SWAG(num_warmup=50, num_samples=40, thin=5, rank=5, start=MAP(num_steps=500)),
     "sghmc": lambda: SGHMC(num_warmup=200, num_samples=50, thin=2),
+    "mile": lambda: MicrocanonicalEnsemble(4, 300, 50, thin=2, num_steps=50, energy_variance=(0.01, 1e-3)),
 }
 METHODS = {cls.name: QUICK.get(cls.name, cls) for cls in concrete(AbstractMethod)}
 SHORT = {  # where it is asked whether two fits are one, not where they end
@@ -51,6 +53,7 @@ SHORT = {  # where it is asked whether two fits are one, not where they end
     "ensemble": lambda: Ensemble(8, anchored=True, num_steps=10),
     "swag": lambda: SWAG(num_warmup=0, num_samples=20, thin=1, rank=5),
     "sghmc": lambda: SGHMC(num_warmup=10, num_samples=10, thin=1),
+    "mile": lambda: MicrocanonicalEnsemble(2, num_warmup=10, num_samples=10, thin=1, num_steps=2),
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 

@@ -4,8 +4,11 @@ from bayesreg import _catalog
 from bayesreg.samplers.adaptation import DualAveraging, Moments
 from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.chain_loop import Sampled, sample_chains
+from bayesreg.samplers.hamiltonian import Hamiltonian
 from bayesreg.samplers.microcanonical import AdjustedMicrocanonical, Microcanonical
+from bayesreg.samplers.no_u_turn import NoUTurn
 from bayesreg.samplers.options import STARTS, ChainOptions
+from bayesreg.samplers.tracing import traced_density
 
 __all__ = [
     "STARTS",
@@ -13,12 +16,15 @@ __all__ = [
     "AdjustedMicrocanonical",
     "ChainOptions",
     "DualAveraging",
+    "Hamiltonian",
     "Microcanonical",
     "Moments",
+    "NoUTurn",
     "Sampled",
     "State",
     "Told",
     "sample_chains",
+    "traced_density",
 ]
 
 _catalog.load_files(__name__, __path__)

@@ -22,6 +22,7 @@ from bayesreg.inference import (
     MCBatchNorm,
     MCDropout,
     MeanField,
+    MicrocanonicalEnsemble,
     resolve,
 )
 from bayesreg.posteriors import Draws
@@ -42,6 +43,7 @@ QUICK = {
     "hmc": lambda: HMC(2, 10, 10, max_leapfrogs=8, compile=False),
     "nuts": lambda: NUTS(2, 5, 8, max_tree_depth=3, compile=False),
     "mclmc": lambda: MCLMC(2, 30, 20, thin=1, compile=False),
+    "mile": lambda: MicrocanonicalEnsemble(2, 30, 20, thin=1, num_steps=30, compile=False),
 }
 METHODS = {cls.name: QUICK.get(cls.name, cls) for cls in concrete(AbstractMethod)}
 SHORT = {  # where it is asked whether two fits are one, not where they end
@@ -251,6 +253,7 @@ def test_finds_the_conjugate_mean(method, standard_diabetes, exact):
         "hmc": lambda: HMC(8, 60, 60, compile=False),
         "nuts": NUTS,
         "mclmc": lambda: MCLMC(8, 400, 100, thin=4, compile=False),
+        "mile": lambda: MicrocanonicalEnsemble(8, 400, 100, thin=4, num_steps=100, compile=False),
     }
     fitter = longer.get(method, METHODS[method])()
     post = br.fit(linear_for(method), *standard_diabetes, method=fitter)

@@ -3,28 +3,35 @@
 from typing import Any
 
 from bayesreg import _catalog
-from bayesreg.inference.base import AbstractMethod, AbstractVariational, ConvergenceWarning, fit
+from bayesreg.inference.base import AbstractMethod, AbstractSampling, AbstractVariational, ConvergenceWarning, fit
 from bayesreg.inference.base import methods as methods
 from bayesreg.inference.base import resolve as resolve
 from bayesreg.inference.ensemble import Ensemble
 from bayesreg.inference.exact import Exact
+from bayesreg.inference.hmc import HMC
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.map import MAP
 from bayesreg.inference.mc_batchnorm import MCBatchNorm
 from bayesreg.inference.mc_dropout import DropoutBound as DropoutBound
 from bayesreg.inference.mc_dropout import MCDropout
+from bayesreg.inference.mclmc import MCLMC
 from bayesreg.inference.mean_field import MeanField
 from bayesreg.inference.mean_field import certify as certify
 from bayesreg.inference.mean_field import one_draw_step as one_draw_step
+from bayesreg.inference.nuts import NUTS
 from bayesreg.inference.sghmc import SGHMC
 from bayesreg.inference.swag import SWAG
 from bayesreg.solvers.failures import FitError
 
 __all__ = [
+    "HMC",
     "MAP",
+    "MCLMC",
+    "NUTS",
     "SGHMC",
     "SWAG",
     "AbstractMethod",
+    "AbstractSampling",
     "AbstractVariational",
     "ConvergenceWarning",
     "Ensemble",

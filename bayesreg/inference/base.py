@@ -377,7 +377,6 @@ class AbstractSampling(AbstractMethod):
         """
         started, o, history = time.perf_counter(), self.options, History("log joint")
         log_joint = LogJoint(model)
-        compile = self.compile is True or (self.compile == "auto" and pays_for_chains(log_joint, o.num_steps))
         if self.all_rows:
             data.full("a sampler that sees all rows at each step")
 
@@ -385,12 +384,16 @@ class AbstractSampling(AbstractMethod):
             report(0, o.num_steps, nats, f"search for a start, {step}/{total}")
 
         start = self.starts(model, data, seed, searching)
-        density = self.density(log_joint, data, len(start))
+        sampler = self.sampler(log_joint)
+        together = sampler.chains_at_once or len(start)
+        density = self.density(log_joint, data, together)
+        calls = o.num_steps * sampler.gradients * -(-len(start) // together)
+        compile = self.compile is True or (self.compile == "auto" and pays_for_chains(log_joint, calls))
         if self.checkpoint is not None:
             own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
             self.checkpoint.belong(log_joint, start, data, (self.name, own), seed, o.num_steps)
         run = sample_chains(
-            self.sampler(log_joint),
+            sampler,
             density,
             start,
             o,

@@ -47,8 +47,9 @@ def out_of_reach(model: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str
     if not (far_y or far_x) or follows:
         return "", ""
     improper = {name: latent for name, latent in model.latents.items() if not latent.prior.proper}
-    if any(latent.kind == "scale" for latent in improper.values()):
-        return "", ""
+    given = {parent for latent in model.latents.values() for parent in latent.parents}
+    if any(latent.kind == "scale" or name in given for name, latent in improper.items()):
+        return "", ""  # what depends on it has no draws either
     drawn = {name: latent for name, latent in model.latents.items() if name not in improper}
     count = max(_FEW, min(_DRAWS, _NUMBERS // model.num_parameters))
     values = together(prior_predictive.in_blocks(drawn, model.like, count, 0))

@@ -22,9 +22,16 @@ class AbstractSampler(abc.ABC):
 
     `density` gives log π and its gradient at (R, P), see `objective.Chains`. A step tells "lp", the log density of each chain,
     and whatever else there is to know, by ArviZ's names: "diverging", "energy", "acceptance_rate", "step_size".
+
+    Attributes:
+        traceable: Whether a step is a fixed sequence of tensor operations; where it is not, the density is traced by itself.
+        chains_at_once: Chains whose density a step asks for in one call; None for all.
+        gradients: Calls of the density in a step, roughly; by them it is told whether compiling pays.
     """
 
     traceable: ClassVar[bool] = True
+    chains_at_once: ClassVar[int | None] = None
+    gradients: ClassVar[int] = 2
 
     @abc.abstractmethod
     def init(self, density: Density, u: torch.Tensor, num_warmup: int) -> State:

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from bayesreg.behaviour import COMPILING
-from bayesreg.objective.chains import AbstractChains
+from bayesreg.objective.chains import AbstractChains, Density
 from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.options import ChainOptions
-from bayesreg.samplers.tracing import Step, traced
+from bayesreg.samplers.tracing import Step, traced, traced_density
 from bayesreg.solvers.checkpoint import Checkpoint
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 
 _TOLD = 100  # times that history and progress hear of it
-_TRACED = 200  # steps from which tracing pays
+_TRACED = 400  # gradients from which tracing pays
 _FAR = 1e30  # stands for an infinite energy, so that what is kept is finite
 
 
@@ -109,8 +109,8 @@ class _Run:
         compile: bool,
     ) -> None:
         self.sampler, self.density, self.options, self.history = sampler, density, options, history
-        value, gradient = density(start)
-        bad = ~(value.isfinite() & gradient.isfinite().all(1))
+        found = [density(some) for some in start.split(density.num_chains)]
+        bad = torch.cat([~(value.isfinite() & gradient.isfinite().all(1)) for value, gradient in found])
         if bool(bad.any()):
             raise FitError(
                 f"the log-joint and its gradient must be finite where a chain starts, but they are not in {int(bad.sum())} of "
@@ -118,10 +118,14 @@ class _Run:
                 0,
                 {},
             )
-        self.chains = sampler.init(density, start, options.num_warmup)
-        self.move: Step = lambda state: sampler.step(density, state)
-        if sampler.traceable and density.traceable and (compile or options.num_steps >= _TRACED):
-            obstacle = density.log_joint.model.behaviour.why_not(COMPILING) or ""
+        target: Density = density
+        faster = density.traceable and (compile or options.num_steps * sampler.gradients >= _TRACED)
+        obstacle = density.log_joint.model.behaviour.why_not(COMPILING) or ""
+        if faster and not sampler.traceable:
+            target = traced_density(density, start[: density.num_chains], obstacle, compile=compile, notes=history.notes)
+        self.chains = sampler.init(target, start, options.num_warmup)
+        self.move: Step = lambda state: sampler.step(target, state)
+        if faster and sampler.traceable:
             self.move = traced(self.move, self.chains, obstacle, compile=compile, notes=history.notes)
         self.step, self.divergences = 0, 0
         self.draws = start.new_zeros(len(start), options.num_samples, start.shape[1])

@@ -14,7 +14,7 @@ from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.restarts import starts
 
 _DRAWS = 200  # of the prior, for its scales
-_PAYS = 4000  # steps from which the seconds of compiling are won back: a step of a small model is all overhead otherwise
+_PAYS = 8000  # gradients from which the seconds of compiling are won back: a step of a small model is all overhead otherwise
 
 
 def chain_starts(log_joint: LogJoint, data: Data, options: ChainOptions, seed: int, report: ProgressCallback) -> torch.Tensor:
@@ -47,9 +47,9 @@ def chain_starts(log_joint: LogJoint, data: Data, options: ChainOptions, seed: i
     return mode.loc.detach().expand(count, -1).clone()
 
 
-def pays_for_chains(log_joint: LogJoint, num_steps: int) -> bool:
-    """Whether compiling each step pays: a long run, and a compiler is there."""
-    return num_steps >= _PAYS and not no_compiler(log_joint.model.like.device)
+def pays_for_chains(log_joint: LogJoint, num_gradients: int) -> bool:
+    """Whether compiling pays: a long run, by the calls of the density, and a compiler is there."""
+    return num_gradients >= _PAYS and not no_compiler(log_joint.model.like.device)
 
 
 def prior_scales(log_joint: LogJoint) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from pyro.ops.stats import effective_sample_size
 from scipy import integrate, stats
 
-from bayesreg.samplers import Hamiltonian, NoUTurn
+from bayesreg.samplers import AdjustedMicrocanonical, Hamiltonian, Microcanonical, NoUTurn, advance, directions, forgetting
 
 SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 F64 = torch.float64
@@ -15,9 +15,12 @@ F64 = torch.float64
 SAMPLERS = {
     "hmc": (Hamiltonian, 64, 250, 300),
     "nuts": (NoUTurn, 4, 250, 400),
+    "adjusted": (AdjustedMicrocanonical, 128, 900, 1200),
 }
 # the No-U-Turn sampler takes its chains one by one, and half a minute for each of these
-every_sampler = pytest.mark.parametrize("name", ["hmc", pytest.param("nuts", marks=pytest.mark.slow)])
+every_sampler = pytest.mark.parametrize(
+    "name", ["hmc", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adjusted", "nuts"))]
+)
 
 
 def walk(sampler, density, start, num_warmup, num_samples, *, seed=0, **state):
@@ -169,6 +172,22 @@ def test_the_rule_of_acceptance_is_exact(seed, monkeypatch):
         assert_means(squares[10:], [QUARTIC], error=math.inf, multiple=5)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_microcanonical_trajectories_are_exact_by_their_rule(seed):
+    """E[x²] of exp(−x⁴) by steps whose energy errors are large; without the rule they miss it."""
+    density = lambda u: (-(u**4).sum(1), -4 * u**3)  # noqa: E731
+    start = torch.randn(128, 3, generator=torch.Generator().manual_seed(seed), dtype=F64) / 2
+    coarse = {"step_size": torch.full((128, 1), 1.1, dtype=F64), "length": torch.full((128, 1), 2.0, dtype=F64)}
+    for exact in (1.0, 0.0):
+        state = {**coarse, "exact": torch.tensor(exact, dtype=F64)}
+        draws, told = walk(AdjustedMicrocanonical(), density, start, 0, 250, seed=seed, **state)
+        values = draws[50:].square()
+        error = values.std((0, 1)) / effective_sample_size(values, chain_dim=1, sample_dim=0).sqrt()
+        away = float(((values.mean((0, 1)) - QUARTIC) / error).abs().max())
+        assert away < 4 if exact else away > 6
+        assert not exact or 0.3 < float(told["acceptance_rate"].mean()) < 0.97
+
+
 def test_no_u_turn_on_a_correlated_normal():
     """The quick test of Pyro's kernel behind our density, momentum, metric and step size."""
     covariance = torch.tensor([[1.0, 1.6], [1.6, 4.0]], dtype=F64)
@@ -184,3 +203,53 @@ def test_no_u_turn_on_a_correlated_normal():
     torch.testing.assert_close(told["lp"].flatten(), lp)
     kinetic = told["energy"][1:] + told["lp"][:-1]  # the energy is that of the start, with its fresh momentum
     assert abs(float(kinetic.mean()) - 1.0) < 5 / math.sqrt(kinetic.numel())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_unadjusted_steps_have_a_small_bias(seed):
+    """At their default the sds of 30 unknowns between 0.1 and 10 are right to three per cent; with long steps they are not."""
+    sds = torch.logspace(-1, 1, 30, dtype=F64)
+
+    def ratios(energy_variance):
+        start = torch.randn(64, 30, generator=torch.Generator().manual_seed(seed), dtype=F64)
+        sampler = Microcanonical((energy_variance, energy_variance))
+        draws, _ = walk(sampler, lambda u: (-0.5 * (u / sds).square().sum(1), -u / sds.square()), start, 900, 300, seed=seed)
+        return (draws / sds).square().mean((0, 1)).sqrt()
+
+    assert float((ratios(5e-4) - 1).abs().mean()) < 0.03
+    assert float((ratios(0.5) - 1).abs().mean()) > 0.05
+
+
+def test_a_step_of_the_dynamics_is_reversible_and_of_second_order():
+    """Back with the direction turned around; and a step's energy error falls like the cube of its length."""
+    generator = torch.Generator().manual_seed(0)
+    sds = torch.tensor([0.5, 1.0, 2.0], dtype=F64)
+    density = lambda u: (-0.5 * (u / sds).square().sum(1), -u / sds.square())  # noqa: E731
+    start = torch.randn(50, 3, generator=generator, dtype=F64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = Microcanonical().init(density, start, 10)
+    after, change = advance(density, state, torch.full((50, 1), 0.2, dtype=F64))
+    back, undone = advance(density, {**after, "n": -after["n"]}, torch.full((50, 1), 0.2, dtype=F64))
+    torch.testing.assert_close(back["u"], start, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(-back["n"], state["n"], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(undone, -change, rtol=1e-8, atol=1e-10)
+    _, less = advance(density, state, torch.full((50, 1), 0.1, dtype=F64))
+    assert 6 < float((change.abs() / less.abs()).median()) < 11
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_direction_is_forgotten_over_its_length(seed):
+    """E[n·n'] = exp(−step/length) for many unknowns, and speed stays one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        n = directions(torch.zeros(200, 400, dtype=F64))
+        after = forgetting(n, torch.full((200, 1), 0.7, dtype=F64), torch.full((200, 1), 2.0, dtype=F64))
+    kept = (n * after).sum(1)
+    assert abs(float(kept.mean()) - math.exp(-0.35)) < 4 * float(kept.std()) / 200**0.5 + 1 / 400
+    torch.testing.assert_close(after.norm(dim=1), torch.ones(200, dtype=F64))
+
+
+def test_one_unknown_has_no_direction():
+    with pytest.raises(ValueError, match="at least 2 unknowns, since a direction turns, but 1 came; take method='hmc'"):
+        Microcanonical().init(lambda u: (-u.square().sum(1), -2 * u), torch.zeros(2, 1), 10)

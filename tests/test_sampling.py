@@ -12,7 +12,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.certificates import Finding
-from bayesreg.inference import HMC, NUTS
+from bayesreg.inference import HMC, MCLMC, NUTS, MicrocanonicalEnsemble
 from bayesreg.objective import LogJoint, Replicas
 from bayesreg.samplers import Hamiltonian, NoUTurn, traced_density
 from tests.conftest import linear_model, network
@@ -58,6 +58,32 @@ def test_conjugate_regression(name, size, num_rows):
     exact = br.fit(models[1], X, y, method="exact")
     assert post.certificate.converged, post.certificate
     assert_draws(post, exact.mean["weight"][0], exact.std["weight"][0])
+
+
+@slow
+@pytest.mark.parametrize(("size", "num_rows"), [(3, 60), (20, 80), (200, 300)])
+@pytest.mark.parametrize(
+    ("method", "within"),
+    [
+        (lambda: MCLMC(16, num_warmup=3000, num_samples=2500, thin=4, adjusted=True), 0.03),
+        (MCLMC, 0.05),
+        (MicrocanonicalEnsemble, 0.05),
+    ],
+    ids=["adjusted", "mclmc", "mile"],
+)
+def test_conjugate_regression_by_microcanonical_chains(method, within, size, num_rows):
+    """Sds within 3 % by adjusted steps; within 5 % at the defaults of those that are not, in the root mean square."""
+    X, y = design(size, num_rows)
+    models = [linear_model(size, scale=1.0, noise=0.5, standardize=False) for _ in range(2)]
+    post = br.fit(models[0], X, y, method=method())
+    exact = br.fit(models[1], X, y, method="exact")
+    assert post.certificate.converged, post.certificate
+    off = post.std["weight"] / exact.std["weight"] - 1
+    error = (2 * post.certificate.mixing.weights.ess_bulk) ** -0.5  # of an sd, by chance
+    assert float(off.square().mean().sqrt()) < within
+    assert float(off.abs().max()) < within + 3 * error
+    away = (post.mean["weight"] - exact.mean["weight"]).abs() / exact.std["weight"]
+    assert float(away.max()) < 0.02 + 4 * post.certificate.mixing.weights.error
 
 
 @pytest.mark.parametrize("name", ["hmc", pytest.param("nuts", marks=slow)])

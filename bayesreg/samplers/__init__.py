@@ -6,7 +6,7 @@ from bayesreg.samplers.base import AbstractSampler, State, Told
 from bayesreg.samplers.chain_loop import Sampled, sample_chains
 from bayesreg.samplers.hamiltonian import Hamiltonian
 from bayesreg.samplers.langevin import Langevin
-from bayesreg.samplers.microcanonical import AdjustedMicrocanonical, Microcanonical
+from bayesreg.samplers.microcanonical import AdjustedMicrocanonical, Microcanonical, advance, directions, forgetting
 from bayesreg.samplers.no_u_turn import NoUTurn
 from bayesreg.samplers.options import STARTS, ChainOptions
 from bayesreg.samplers.tracing import traced, traced_density
@@ -25,6 +25,9 @@ __all__ = [
     "Sampled",
     "State",
     "Told",
+    "advance",
+    "directions",
+    "forgetting",
     "sample_chains",
     "traced",
     "traced_density",

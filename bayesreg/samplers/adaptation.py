@@ -34,11 +34,12 @@ class DualAveraging:
     def __init__(self, target: float) -> None:
         self.target = target
 
-    def init(self, step_size: torch.Tensor) -> State:
-        """The state that starts from a step size, a tensor of any shape."""
+    def init(self, step_size: torch.Tensor, optimism: float = 10.0) -> State:
+        """The state that starts from a step size, a tensor of any shape, and is drawn towards `optimism` times as much."""
         log = step_size.log()
         zero = torch.zeros_like(log)
-        return {"log_step": log, "mean_log_step": zero, "shrunk_to": log + math.log(10.0), "short": zero, "count": zero.clone()}
+        far = log + math.log(optimism)
+        return {"log_step": log, "mean_log_step": zero, "shrunk_to": far, "short": zero, "count": zero.clone()}
 
     def update(self, state: State, acceptance: torch.Tensor) -> State:
         """The state after a step with this acceptance probability; one that is not a number counts as 0."""

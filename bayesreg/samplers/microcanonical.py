@@ -260,7 +260,7 @@ class AdjustedMicrocanonical(AbstractSampler):
         if step + 1 == 2 * third:
             scale = Moments.variance(_part("moments", state)).sqrt()[None]
             typical = state["step_size"].log().mean().exp() / (scale / state["scale"]).log().mean().exp()
-            tuning = self.tuning.init(typical)
+            tuning = self.tuning.init(typical, optimism=1.0)  # it is near already, and a trajectory takes long to tell
             state = {**state, "scale": scale, "exact": 1 + 0 * state["exact"], **_under("tuning", tuning)}
             state |= {"n": directions(state["u"])}
             state |= {"step_size": typical + 0 * state["step_size"], "at": state["u"], "left": 0 * state["left"]}

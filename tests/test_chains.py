@@ -14,7 +14,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.certificates import Agreement, Certificate, Finding, Mixing, Outcome, agreement, of_chains
-from bayesreg.inference import MAP, MCLMC
+from bayesreg.inference import MAP, MCLMC, MicrocanonicalEnsemble
 from bayesreg.objective import Chains, LogJoint
 from bayesreg.posteriors import Draws
 from bayesreg.samplers import ChainOptions, Microcanonical, sample_chains, traced
@@ -398,3 +398,15 @@ def test_a_signal_is_such_a_stop(linear):
     finally:
         signal.signal(signal.SIGINT, before)
     assert 3 <= found.num_draws < 3 * 20_000
+
+
+def test_members_of_mile_start_short_of_their_modes():
+    X, y = rows()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    model, data = br.BayesianModel(net, likelihood=likelihoods.Gaussian(0.3), standardize=False).ingest(X, y)
+    found = []
+    for steps in (1, 2):
+        torch.manual_seed(1)
+        found.append(MicrocanonicalEnsemble(3, num_steps=steps).starts(model, data, 0, lambda *told: None))
+    assert 0 < float((found[1] - found[0]).abs().max()) < 0.05  # Adam's steps are 0.01, and nothing follows them

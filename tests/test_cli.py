@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg._catalog import concrete
 from bayesreg.cli import app
@@ -276,6 +278,30 @@ def test_settings_reach_the_methods_that_take_them():
     assert job.methods(["laplace"], {"learning_rate": 0.5})["laplace"].mode.options.learning_rate == 0.5
     with pytest.raises(ValueError, match="num_steps came for exact"):
         job.methods(["exact"], {"num_steps": 7})
+
+
+def test_steps_of_a_sampler_are_those_of_each_chain():
+    found = job.methods(["mile", "nuts", "swag", "ensemble"], {"num_steps": 1600})
+    options = found["mile"].options
+    assert (options.num_warmup, options.num_samples, options.thin) == (1500, 100, 1)
+    assert found["mile"].num_steps == 500  # its search is not what takes the time
+    assert [found[name].options.num_steps for name in ("mile", "nuts")] == [1600, 1600]
+    assert found["swag"].num_warmup + found["swag"].num_samples * found["swag"].thin == 1600
+    assert found["ensemble"].alone.options.num_steps == 1600
+    with pytest.raises(ValueError, match=r"num_steps must be at least 20 for a chain, .* 7 came"):
+        job.methods(["hmc"], {"num_steps": 7})
+
+
+def test_the_bar_hears_of_a_samplers_health():
+    heard = []
+    model = br.BayesianModel(torch.nn.Linear(1, 1), likelihood=likelihoods.Gaussian(1.0))
+    rows, short = (np.arange(6.0)[:, None], np.arange(6.0)), job.methods(["mclmc"], {"num_steps": 20})["mclmc"]
+    for tell in (lambda step, total, nats, said="": heard.append(said), lambda *told: heard.append(len(told))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", br.ConvergenceWarning)
+            br.fit(model, *rows, method=short.eager(), progress=tell)
+    assert heard[0].startswith("energy error")
+    assert heard[-1] == 3
 
 
 def test_every_method_can_be_named():

@@ -1,5 +1,6 @@
 """The verdict must say what the numbers say, and say so when they are too few to tell."""
 
+import dataclasses
 import math
 import re
 
@@ -9,7 +10,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from bayesreg.certificates import Certificate
+from bayesreg.certificates import Agreement, Certificate, Finding, Mixing
 from bayesreg.comparison import paired_difference
 from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import evaluate
@@ -237,6 +238,40 @@ def test_convergence_and_noise_cast_doubt_first():
     assert (first["topic"], first["state"]) == ("Noise", "bad")
     assert first["headline"].startswith("The noise scale of MAP has collapsed")
     assert "MAP: noise scale 0.001 against a test RMSE of" in first["lines"][0]["text"]
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(
+    ("finding", "state", "badge"),
+    [
+        (Finding.MIXED, "good", "Converged"),
+        (Finding.MIXED_IN_FUNCTION, "good", "Converged in function space"),
+        (
+            Finding.SEPARATE,
+            "neutral",
+            "Not certified",
+        ),  # as an ensemble's members may be: their mixture is judged by held-out rows
+        (Finding.CUT_SHORT, "bad", "Not certified"),
+        (Finding.NOT_MIXED, "bad", "Not converged"),
+    ],
+)
+def test_the_verdict_on_chains_is_a_badge_of_its_own(finding, state, badge):
+    x, y = data()
+    fits = posteriors()
+    agreed = Agreement(9, 1.5, 30.0, 40.0)
+    mixing = Mixing(4, 50, 100, 200, 0.5, weights=agreed, function=agreed, energy_error=0.001)
+    history = History("log joint", [10, 20, 30, 40], [-900.0, -80.0, -82.0, -84.0])
+    record = dataclasses.replace(fits["draws"].record, certificate=Certificate(finding, mixing=mixing), history=history)
+    fits["draws"].record = record
+    card = convergence_card(fits)
+    assert card.state == state
+    made = report(fits, x, y, num_samples=20)
+    assert made.data["fits"]["draws"]["verdict"] == badge
+    article = made.html.partition('id="convergence"')[2].partition("</section>")[0].replace("\xa0", " ").replace("\u2060", "")
+    assert f"{badge}</span>" in article
+    assert "Temperature 0.5" in article
+    assert "was −83 nats, sd 1.4" in article  # of the second half
+    assert "effective sample size" in made.html
 
 
 @pytest.mark.usefixtures("unrendered")

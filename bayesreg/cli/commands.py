@@ -97,9 +97,18 @@ Method = Annotated[
     list[str] | None,
     _option("How to fit. Repeat for more. If not given: map and mean-field. See: bayesreg methods", _FITS, metavar="NAME"),
 ]
+DemoMethod = Annotated[
+    list[str] | None,
+    _option("One more way to fit, say mile, which takes two minutes more, or less by --num-steps.", _FITS, metavar="NAME"),
+]
 NumSteps = Annotated[
     int | None,
-    _option("Steps of each fit that takes steps. If not given: what suits the method and the data.", _FITS, metavar="N"),
+    _option(
+        "Steps of each fit that takes steps; of each chain, warm-up and draws, for a sampler. If not given: what suits the "
+        "method and the data.",
+        _FITS,
+        metavar="N",
+    ),
 ]
 BatchSize = Annotated[int | None, _option("Rows a step. If not given: all rows up to 10,000, then 256.", _FITS, metavar="B")]
 LearningRate = Annotated[
@@ -194,7 +203,13 @@ def report(
 
 
 @app.command()
-def demo(out: Out = Path("report.html"), force: Force = False, seed: Seed = 0) -> None:
+def demo(
+    out: Out = Path("report.html"),
+    force: Force = False,
+    seed: Seed = 0,
+    method: DemoMethod = None,
+    num_steps: NumSteps = None,
+) -> None:
     """Fit one network to the diabetes data under two priors and by three methods, and write a report: under a minute."""
     job = _job()
     settings = job.Settings(out, force, seed=seed)
@@ -209,7 +224,9 @@ def demo(out: Out = Path("report.html"), force: Force = False, seed: Seed = 0) -
         "mean-field, Normal": (normal, "mean-field"),
         "Laplace approximation, Normal": (normal, "laplace"),
     }
-    job.run(table, {name: job.Fit(model, job.methods([how])[how]) for name, (model, how) in given.items()}, settings)
+    more = job.methods(method or [], {"num_steps": num_steps})
+    fits = {name: job.Fit(model, job.methods([how])[how]) for name, (model, how) in given.items()}
+    job.run(table, fits | {f"{name}, Normal": job.Fit(normal, how) for name, how in more.items()}, settings)
 
 
 @app.command()

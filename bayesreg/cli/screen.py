@@ -244,17 +244,15 @@ def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | list[None]
 
 
 @contextlib.contextmanager
-def progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
+def progress(name: str) -> Iterator[Callable[..., None]]:
     """A bar on stderr while a fit runs, if that is a terminal; it is removed afterwards.
 
-    Yields the function that `fit` calls with (step, number of steps, objective).
-
     Yields:
-        What `fit` calls with (step, of how many, objective).
+        What `fit` calls with (step, of how many, objective, what else there is to say).
     """
     screen = console(stderr=True)
     if not screen.is_terminal:
-        yield lambda step, total, objective: None
+        yield lambda step, total, objective, said="": None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -267,7 +265,8 @@ def progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
     with Progress(*parts, console=screen, transient=True, expand=True) as bar:
         task = bar.add_task(printable(name), total=None, shown="")
 
-        def update(step: int, total: int, objective: float) -> None:
-            bar.update(task, completed=step, total=total, shown=f"{step:,}/{total:,}  {objective:,.1f} nats")
+        def update(step: int, total: int, objective: float, said: str = "") -> None:
+            shown = f"{step:,}/{total:,}  {objective:,.1f} nats  {said}".rstrip()
+            bar.update(task, completed=step, total=total, shown=shown)
 
         yield update

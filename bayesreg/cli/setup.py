@@ -176,7 +176,7 @@ def rules(texts: Sequence[str], file: Path | None = None) -> RulesFile:
 def methods(names: Sequence[str], settings: Mapping[str, float | None] | None = None) -> dict[str, AbstractMethod]:
     """Methods by name, in the order given, with the settings that they take.
 
-    The settings are num_steps, batch_size and learning_rate; None where nothing was given.
+    The settings are num_steps (of each chain, for a sampler), batch_size and learning_rate; None where nothing was given.
 
     Raises:
         ValueError: If a name is unknown or repeated, or a setting is out of its range or taken by none.
@@ -189,8 +189,11 @@ def methods(names: Sequence[str], settings: Mapping[str, float | None] | None = 
         if name in found:
             raise ValueError(f"each --method must be given once, but {name!r} came twice; leave one out.")
         takes = inspect.signature(made).parameters
-        options: dict[str, Any] = {key: value for key, value in given.items() if key in takes}
+        options: dict[str, Any] = {key: value for key, value in given.items() if key in takes and key != "num_steps"}
         unused -= options.keys()
+        if "num_steps" in given and (lengths := made.lengths(given["num_steps"])):
+            options |= lengths
+            unused.discard("num_steps")
         if given and "mode" in takes:  # it starts from a mode, and finding that is what takes steps
             options["mode"], unused = MAP(**given), set()
         found[name] = made(**options)

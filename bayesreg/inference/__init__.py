@@ -18,6 +18,7 @@ from bayesreg.inference.mclmc import MCLMC
 from bayesreg.inference.mean_field import MeanField
 from bayesreg.inference.mean_field import certify as certify
 from bayesreg.inference.mean_field import one_draw_step as one_draw_step
+from bayesreg.inference.mile import MicrocanonicalEnsemble
 from bayesreg.inference.nuts import NUTS
 from bayesreg.inference.sghmc import SGHMC
 from bayesreg.inference.swag import SWAG
@@ -41,6 +42,7 @@ __all__ = [
     "MCBatchNorm",
     "MCDropout",
     "MeanField",
+    "MicrocanonicalEnsemble",
     "fit",
 ]
 

@@ -29,7 +29,7 @@ from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.of_chains import concluded
 from bayesreg.samplers.base import AbstractSampler
 from bayesreg.samplers.chain_loop import sample_chains
-from bayesreg.samplers.options import ChainOptions
+from bayesreg.samplers.options import ChainOptions, divided
 from bayesreg.samplers.starting import chain_starts, pays_for_chains
 from bayesreg.solvers.checkpoint import check_options, opened
 from bayesreg.solvers.history import History
@@ -79,6 +79,18 @@ class AbstractMethod(abc.ABC):
     ) -> AbstractPosterior:
         """Fit by this method; see `bayesreg.fit`."""
         return _fitted(model, X, y, self, seed, num_data, None, True)
+
+    @classmethod
+    def lengths(cls, num_steps: int) -> dict[str, int]:
+        """The settings by which a fit takes about so many steps; none where it takes no steps of its own.
+
+        Args:
+            num_steps: Steps, of each chain where it runs chains.
+
+        Returns:
+            Arguments of the class.
+        """
+        return {"num_steps": num_steps} if "num_steps" in inspect.signature(cls).parameters else {}
 
     def eager(self) -> Self:
         """The same method, and the methods inside it, without compiling: for a call that ends after a few steps."""
@@ -355,6 +367,11 @@ class AbstractSampling(AbstractMethod):
         check_options(checkpoint, checkpoint_every, checkpoint_key)
         self.options, self.compile = options, checked_compile(compile)
         self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
+
+    @classmethod
+    def lengths(cls, num_steps: int) -> dict[str, int]:
+        """Warm-up and draws in the default's proportions; see `AbstractMethod.lengths`."""
+        return divided(cls, num_steps)
 
     @abc.abstractmethod
     def sampler(self, log_joint: LogJoint) -> AbstractSampler:

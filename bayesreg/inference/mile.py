@@ -100,4 +100,5 @@ class MicrocanonicalEnsemble(AbstractSampling):
         if not is_replicable(log_joint):
             return begun
         generator = torch.Generator().manual_seed(seed)
-        return fit_many(log_joint, begun, data, num_steps=self.num_steps, jacobian=True, generator=generator, report=report)[0]
+        words = {"num_steps": self.num_steps, "jacobian": True, "generator": generator, "report": report}
+        return fit_many(log_joint, begun, data, polish=False, **words)[0]  # steps to the mode itself would cost a chain's time

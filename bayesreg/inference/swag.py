@@ -21,6 +21,7 @@ from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.posteriors.refreshed import check_memory, with_statistics
+from bayesreg.samplers.options import divided
 from bayesreg.solvers.base import Problem
 from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import Follow
@@ -105,6 +106,11 @@ class SWAG(AbstractMethod):
             raise ValueError(
                 "a path must see the rows that its mode saw, but start's validation_fraction holds some out; leave it out."
             )
+
+    @classmethod
+    def lengths(cls, num_steps: int) -> dict[str, int]:
+        """Of the path, in the default's proportions; see `AbstractMethod.lengths`."""
+        return divided(cls, num_steps)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
         """Fit; see `AbstractMethod.run`.

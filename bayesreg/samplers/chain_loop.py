@@ -82,9 +82,11 @@ def sample_chains(
     try:
         while run.step < options.num_steps:
             told = run.advance()
-            if run.step % every == 0 or run.step == options.num_steps:
+            due = run.step % every == 0 or run.step == options.num_steps
+            if due or run.step == 1:
                 nats = float(density.nats(told["lp"]).mean())
-                history.record(run.step, nats)
+                if due:
+                    history.record(run.step, nats)
                 report(run.step, options.num_steps, nats, _health(told))
             if checkpoint is not None and checkpoint.is_due(run.step):
                 checkpoint.save(run.state(), history.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 from bayesreg import _check
@@ -48,3 +49,30 @@ class ChainOptions:
     def num_steps(self) -> int:
         """Steps of each chain."""
         return self.num_warmup + self.num_samples * self.thin
+
+
+def divided(made: type, num_steps: int) -> dict[str, int]:
+    """Steps of a chain divided into warm-up and draws as a class's defaults are.
+
+    Args:
+        made: The class, with defaults of num_warmup, num_samples and thin.
+        num_steps: num_warmup + num_samples · thin.
+
+    Returns:
+        The three by name.
+
+    Raises:
+        ValueError: If there are fewer than 20 steps, too few for a warm-up and draws.
+
+    >>> class Chains:
+    ...     def __init__(self, num_warmup=15_000, num_samples=100, thin=10): ...
+    >>> divided(Chains, 1600), divided(Chains, 40)
+    ({'num_warmup': 1500, 'num_samples': 100, 'thin': 1}, {'num_warmup': 20, 'num_samples': 20, 'thin': 1})
+    """
+    if _check.count("num_steps", num_steps) < 20:
+        raise ValueError(f"num_steps must be at least 20 for a chain, warm-up and draws, but {num_steps} came; raise it.")
+    warmup, draws, thin = (inspect.signature(made).parameters[name].default for name in ("num_warmup", "num_samples", "thin"))
+    sampling = round(num_steps * draws * thin / (warmup + draws * thin))
+    draws = min(draws, max(sampling, num_steps // 2))
+    thin = max(1, sampling // draws)
+    return {"num_warmup": num_steps - draws * thin, "num_samples": draws, "thin": thin}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 
@@ -15,14 +16,15 @@ ProgressCallback = Callable[..., None]  # steps done, steps in all, the objectiv
 def reporter(progress: bool | ProgressCallback, title: str) -> Iterator[ProgressCallback]:
     """The function that a search reports (step, number of steps, objective) to: the user's, a bar on stderr, or none.
 
-    `progress` is as for `fit`; `title` stands before the bar.
+    `progress` is as for `fit`; `title` stands before the bar. A user's function that has a parameter `said` hears as its fourth
+    argument what else there is to say, say the acceptance of a sampler.
 
     Yields:
         A function of (step, of how many, objective).
     """
     if callable(progress):
         tell = progress
-        yield lambda step, total, objective, said="": tell(step, total, objective)
+        yield tell if _hears(tell) else lambda step, total, objective, said="": tell(step, total, objective)
         return
     if not progress or not sys.stderr.isatty():
         yield lambda step, total, objective, said="": None
@@ -37,3 +39,11 @@ def reporter(progress: bool | ProgressCallback, title: str) -> Iterator[Progress
         yield lambda step, total, objective, said="": bar.update(
             task, completed=step, total=total, shown=f"{step}/{total}  {objective:,.1f} nats  {said}".rstrip()
         )
+
+
+def _hears(tell: ProgressCallback) -> bool:
+    """Whether a user's function takes what else there is to say."""
+    try:
+        return "said" in inspect.signature(tell).parameters
+    except ValueError:  # a built-in one, without a signature
+        return False

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, final
 
+import torch
+
 from bayesreg import plots
 from bayesreg._text import bounds, listing, number, percent
 from bayesreg.behaviour.reasons import PREDICTION
+from bayesreg.certificates import Certificate, Finding, Outcome
 from bayesreg.metrics.measures import plain
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.masks import MaskedNetwork
-from bayesreg.reports.base import AbstractSection, Card, Line, Material
+from bayesreg.reports.base import AbstractSection, Card, Line, Material, State
 from bayesreg.reports.sections.uncertainty import parts
 
 
@@ -22,6 +25,15 @@ class Convergence(AbstractSection):
     id: ClassVar[str] = "convergence"
     title: ClassVar[str] = "Convergence"
     place: ClassVar[float] = 3
+    words: ClassVar[Mapping[str, str]] = {
+        "Chain": "a walk through the posterior whose steps, once it has settled, are draws from it.",
+        "R̂": "how much wider all chains together are than each by itself; 1 where they agree.",
+        "ESS": "effective sample size: as many independent draws would know a mean (bulk) or the ends of an interval (tail) as "
+        "well as these draws, each of which resembles the one before it.",
+        "Converged in function space": "chains agree on every prediction, and not on single weights: hidden units can change "
+        "places, and each chain has them in an order of its own.",
+        "Temperature": "T of a posterior whose density is taken to the power 1/T; at any other T than 1 it is no posterior.",
+    }
     template: ClassVar[str] = """<section id="convergence">
 <h2>Convergence</h2>
 {% set kinds = data.fits.values() | map(attribute="objective") | unique | list %}
@@ -39,7 +51,7 @@ class Convergence(AbstractSection):
 {% for name, fit in data.fits.items() %}
 <article>
 <h3>{{ dot(name) }}{{ name }}</h3>
-<p>{{ badge("good" if fit.converged else "bad", "Converged" if fit.converged else "Not converged") }}</p>
+<p>{{ badge(fit.state, fit.verdict) }}</p>
 {% if name in history %}
 {% set f = history[name] %}
 <figure aria-labelledby="{{ f.label }}">
@@ -117,6 +129,9 @@ def _fit(posterior: AbstractPosterior) -> dict[str, Any]:
         "num_data": posterior.num_data,
         "num_parameters": posterior.model.num_parameters,
         "converged": certificate.converged,
+        "outcome": str(certificate.outcome),
+        "state": _verdict(certificate)[0],
+        "verdict": _verdict(certificate)[1],
         "certificate": certificate.sentence,
         "details": {k: plain(v) if isinstance(v, (int, float)) else str(v) for k, v in certificate.details.items()},
         "objective": history.label,
@@ -128,8 +143,26 @@ def _fit(posterior: AbstractPosterior) -> dict[str, Any]:
     }
 
 
+def _verdict(certificate: Certificate) -> tuple[State, str]:
+    """The state and the word of a certificate's badge."""
+    if certificate.outcome is Outcome.CONVERGED_IN_FUNCTION:
+        return "good", "Converged in function space"
+    if certificate.converged:
+        return "good", "Converged"
+    if certificate.mixing is not None and certificate.outcome is Outcome.NOT_CERTIFIED:
+        return ("neutral" if certificate.finding is Finding.SEPARATE else "bad"), "Not certified"
+    return "bad", "Not converged"
+
+
 def _history(posterior: AbstractPosterior) -> str:
     history = posterior.history
+    if posterior.certificate.mixing is not None:
+        late = torch.tensor(history.objective[len(history.objective) // 2 :], dtype=torch.float64)
+        return (
+            f"In the second half of the steps the log joint, a mean over the chains, was {number(float(late.mean()))} nats, sd "
+            f"{number(float(late.std()), 2)}. Chains that have settled move about a level; it is below the mode's, for away "
+            "from the mode there is more room."
+        )
     name = "log joint" if history.label == "log joint" else "ELBO, an estimate from a few draws at each step,"
     return (
         f"The {name} went from {number(history.objective[0])} nats at step {history.steps[0]:,} "
@@ -139,13 +172,18 @@ def _history(posterior: AbstractPosterior) -> str:
 
 def convergence_card(posteriors: Mapping[str, AbstractPosterior], missing: Mapping[str, str] | None = None) -> Card:
     """Whether every fit passed its own check, and which fits failed."""
-    failed = {name: p.certificate.sentence for name, p in posteriors.items() if not p.certificate.converged}
-    lines = [Line("bad", f"{name}: {sentence}") for name, sentence in failed.items()]
+    found = {name: p.certificate for name, p in posteriors.items() if not p.certificate.converged}
+    apart = [name for name, one in found.items() if _verdict(one)[0] == "neutral"]
+    failed = [name for name in found if name not in apart]
+    lines = [Line("bad" if name in failed else "neutral", f"{name}: {one.sentence}") for name, one in found.items()]
     lines += [Line("neutral", f"{name} could not be fitted: {reason}") for name, reason in (missing or {}).items()]
     without = f" {listing(list(missing))} could not be fitted." if missing else ""
     if failed:
-        head = f"{listing(list(failed))} cannot be trusted: the fit did not pass its check.{without}"
+        head = f"{listing(failed)} cannot be trusted: the fit did not pass its check.{without}"
         return Card("Convergence", "bad", head, tuple(lines), "convergence", 0)
+    if apart:
+        head = f"The members of {listing(apart)} do not meet: judge the mixture by its held-out rows.{without}"
+        return Card("Convergence", "neutral", head, tuple(lines), "convergence", 5)
     few = {1: "The fit converged.", 2: "Both fits converged."}
     head = few.get(len(posteriors), f"All {len(posteriors)} fits converged.")
     passed = Line("good", f"{listing(list(posteriors))}: passed the check that each method makes of itself.")

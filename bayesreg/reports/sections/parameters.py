@@ -18,6 +18,7 @@ from bayesreg.reports.base import AbstractSection, Drawn, Material
 
 MAX_FIGURES, ALL_FIGURES = 4, 16  # tensors of a pair, pairs of a report
 _ENTRIES = 2**25  # draws × unknowns held at once
+_TOLD = 40  # draws from which the ends of a 95 % interval can be told
 
 
 @final
@@ -93,7 +94,10 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
         positive = {key for key, segment in posterior.layout.segments.items() if segment.transform is not None}
         for mode in partners:
             point = modes[mode].mean
-            tensors = [_tensor(k, (point[k], mean[k], std[k], draws[k]), prior.get(k), k in positive) for k in mean]
+            told = posterior.num_draws is None or posterior.num_draws >= _TOLD
+            tensors = [
+                _tensor(k, (point[k], mean[k], std[k], draws[k]), prior.get(k), told and k not in positive) for k in mean
+            ]
             largest = sorted((t for t in tensors if t["size"] > 1), key=lambda t: -t["size"])
             found.append(
                 {
@@ -109,13 +113,13 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
     return found
 
 
-def _tensor(name: str, values: Sequence[torch.Tensor], prior: torch.Tensor | None, positive: bool) -> dict[str, Any]:
+def _tensor(name: str, values: Sequence[torch.Tensor], prior: torch.Tensor | None, told: bool) -> dict[str, Any]:
     mode, mean, std, draws = values
     mode, mean, std = (part.detach().cpu().double().reshape(-1) for part in (mode, mean, std))
     draws = draws.detach().cpu().reshape(len(draws), -1)
     distance = ((mean - mode).abs() / std)[std > 0]
     above = (draws > 0).double().mean(0)  # a central interval excludes zero when all but one tail lies on one side of it
-    told = len(draws) >= 40 and not positive
+    told = told and len(draws) >= _TOLD
     learned = None if prior is None else std / prior.cpu().double().reshape(-1)
     record: dict[str, Any] = {
         "tensor": name,

@@ -28,7 +28,8 @@ GLOSSARY: dict[str, str] = {
     "Log evidence": "log p(training targets | model), in nats: how probable the model and its prior made the data before "
     "seeing them. It compares models on the same targets.",
     "ELBO": "a lower bound on the log evidence, which variational methods raise. Its distance from the evidence is not known.",
-    "Certificate": "a method's check of its own fit: a vanishing gradient for a mode, an ELBO that stopped rising.",
+    "Certificate": "a method's check of its own fit: a vanishing gradient for a mode, an ELBO that stopped rising, "
+    "chains that agree.",
     "Constrained space": "a mode depends on the coordinates: in “constrained” ones a positive unknown is itself, in "
     "“unconstrained” ones its logarithm. A Laplace approximation needs the second.",
 }

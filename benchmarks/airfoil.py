@@ -3,10 +3,10 @@
     python benchmarks/airfoil.py [--data DIR] [--set bike] [--seeds 5] [--warmup 5000 15000] [--peer PYTHON] [--quick]
 
 DIR holds airfoil.csv (UCI airfoil self-noise, target in the last column) and bike_hour.csv (UCI bike sharing by the hour; of
-its columns casual, registered, instant and dteday are left out, and cnt is the target). Protocol of Arvanitis, Aslanidis, Sommer
-and Rügamer (2026): one split, `train_test_split(test_size=0.2, random_state=0)`, inputs and target scaled by the training rows,
-scores in scaled units; four hidden layers of 16 ReLU units with two outputs, standard normal priors, ten members. Our second
-output is the logarithm of the sd, that of bde goes through softplus.
+its columns casual, registered, instant and dteday are left out, and cnt is the target). Protocol of Arvanitis, Aslanidis,
+Sommer and Rügamer (2026): one split, `train_test_split(test_size=0.2, random_state=0)`, inputs and target scaled by the
+training rows, scores in scaled units; four hidden layers of 16 ReLU units with two outputs, standard normal priors, ten
+members. Our second output is the logarithm of the sd, that of bde goes through softplus.
 
 nll is that of a normal with the predictive mean and sd, mixture that of the predictive distribution itself; coverage is of
 mean ± 1.96 sd. Every contestant has one core, the same, each in its turn; seconds are whole fits, compiling counted. The

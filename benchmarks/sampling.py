@@ -229,7 +229,7 @@ def outputs(model: br.BayesianModel, draws: torch.Tensor, x: torch.Tensor) -> np
 def draws_a_second(peer: Peer, rounds: int, quick: bool) -> None:
     """Effective draws a second of whole calls, warm-up included."""
     cases: dict[str, Any] = {"logistic regression": (*logistic(), (10, 1), None)}
-    methods = {"sequential": 4} if quick else {"sequential": 4, "vectorized": 64}
+    methods = {"sequential": 1} if quick else {"sequential": 4, "vectorized": 64}
     if not quick:
         cases["an 8-10-1 network, outputs in 30 rows"] = (*small(), SMALL, NOISE)
     for title, (model, x, y, widths, noise) in cases.items():
@@ -249,7 +249,7 @@ def draws_a_second(peer: Peer, rounds: int, quick: bool) -> None:
                     continue
                 words = {"widths": widths, "noise": noise, "chains": chains, "method": method, "draws": 500, "seed": r}
                 told = peer.ask("nuts", arrays, **words)
-                ess, name = size(torch.from_numpy(told["u"])), f"NumPyro's NUTS, {chains} chains, {method}"
+                ess, name = size(torch.from_numpy(told["u"])), f"NumPyro's NUTS, {chains} chain(s), {method}"
                 running = told["whole"] - told["compiling"]
                 found.setdefault(name, []).append(ess / told["whole"])
                 found.setdefault(f"{name}, its compiling left out", []).append(ess / running)

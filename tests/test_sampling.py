@@ -227,6 +227,8 @@ def test_options_are_checked():
         (lambda: NUTS(max_tree_depth=1.5), "max_tree_depth must be a whole number"),
         (lambda: NUTS(num_chains=0), "num_chains must be a whole number >= 1, but 0 came"),
         (lambda: HMC(start="mode"), "start must be one of 'weights', 'prior', but 'mode' came"),
+        (lambda: HMC(num_warmup=None), "num_warmup must be a whole number.*but None came"),
+        (lambda: HMC(num_warmup=False), "num_warmup must be a whole number.*but False came"),
     ):
         with pytest.raises(ValueError, match=match):
             made()

@@ -39,8 +39,8 @@ class ChainOptions:
     def __post_init__(self) -> None:
         for name in ("num_chains", "num_samples", "thin"):
             object.__setattr__(self, name, _check.count(name, getattr(self, name)))
-        warmup = 0 if self.num_warmup == 0 and not isinstance(self.num_warmup, bool) else self.num_warmup
-        object.__setattr__(self, "num_warmup", warmup and _check.count("num_warmup", warmup))
+        none = not isinstance(self.num_warmup, bool) and self.num_warmup == 0
+        object.__setattr__(self, "num_warmup", 0 if none else _check.count("num_warmup", self.num_warmup))
         object.__setattr__(self, "temperature", _check.positive("temperature", self.temperature))
         if isinstance(self.start, str):
             _check.one_of("start", self.start, STARTS)

@@ -226,17 +226,17 @@ class Comparison:
                 )
         for name, error in self.errors.items():
             decided = [d for other, d in self.differences.items() if name in (other, self.best) and other != self.best]
-            if any(d.monte_carlo > max(SHARE * d.sampling_se, _LEAST) for d in decided) and error.error > _LEAST:
-                found.append(
-                    f"{name}: its log density rests on {error.num_samples:,} draws and may be off by {number(error.error, 2)} "
-                    "nats over all rows, more than a tenth of a Δ's standard error; ± includes that."
-                )
             if error.few and error.num_samples <= FEW:
                 found.append(
                     f"{name}: its density is that of {error.num_samples:,} draws or members; how far more of them would move "
                     "it is a guess."
                 )
-            elif error.few:
+            elif any(d.monte_carlo > max(SHARE * d.sampling_se, _LEAST) for d in decided) and error.error > _LEAST:
+                found.append(
+                    f"{name}: its log density rests on {error.num_samples:,} draws and may be off by {number(error.error, 2)} "
+                    "nats over all rows, more than a tenth of a Δ's standard error; ± includes that."
+                )
+            if error.few > 0 and error.num_samples > FEW:
                 found.append(
                     f"{name}: on {error.few:,} of {self.num_data:,} rows fewer than {FEW:g} of its {error.num_samples:,} draws "
                     "carry the density; how far it is off there is a guess."

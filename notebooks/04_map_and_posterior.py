@@ -136,10 +136,10 @@ holds(
 
 # %% [markdown]
 # - **MAP** is one function, and says nothing about the gap.
-# - The **ensemble** has several functions, and here they are nearly one: from every start the search finds the same smooth curve.
-#   How far modes lie apart says nothing of how wide each is.
-# - **Mean-field** has an sd for each weight and no correlations: twice as unsure as it should be where the data are, less than it
-#   should be in the gap.
+# - The **ensemble** has several functions, and here they are nearly one: from every start the search finds the same smooth
+#   curve. How far modes lie apart says nothing of how wide each is.
+# - **Mean-field** has an sd for each weight and no correlations: twice as unsure as it should be where the data are, less
+#   than it should be in the gap.
 # - **Laplace** knows the gap by the curvature at one mode, and misses what is not normal about it. It is a good answer on a
 #   small smooth network.
 # - **mile** has the picture of **HMC**, from fewer gradients; on the network of section 3 HMC's chains would need hours.
@@ -219,18 +219,30 @@ scores
 
 # %%
 figure, axis = plt.subplots(figsize=(9, 2.6))
-nats = {name: scores.scores[name].mlpd for name in ladder}
+nats = {name: scores.scores[name]["mlpd"] for name in ladder}
 for place, (name, value) in enumerate(nats.items()):
-    axis.plot(value, place, "o", color=ORANGE if name == "mile" else BLUE, ms=8)
-    axis.text(value, place - 0.3, f"{value:.2f}", ha="center", va="bottom", fontsize=9)
-axis.set(yticks=range(len(nats)), yticklabels=list(nats), xlabel="log density of a held-out row, nats")
+    off = value < -2.2  # far to the left of the picture
+    at = -2.15 if off else value
+    axis.plot(at, place, "<" if off else "o", color=ORANGE if name == "mile" else BLUE, ms=8)
+    axis.text(at, place - 0.25, f"{value:.2f}", ha="center", va="bottom", fontsize=9)
+axis.set(yticks=range(len(nats)), yticklabels=list(nats), xlabel="log density of a held-out row, nats", xlim=(-2.3, -0.9))
 axis.invert_yaxis()
-axis.margins(0.08, 0.15)
+axis.margins(y=0.15)
 plt.show()
 print(answers["mile"].certificate)
-holds("mile is ahead of every other rung", nats["mile"] == max(nats.values()))
+cheap = {name: value for name, value in nats.items() if name != "mile"}
+best = max(cheap, key=cheap.get)
+print(f"the best cheap answer is {best}; mile is {nats['mile'] - cheap[best]:.2f} nats a row ahead")
+holds("mile is ahead of every other rung by a quarter of a nat", nats["mile"] > cheap[best] + 0.25)
+rmse = {name: scores.scores[name]["rmse"] for name in ladder}
+holds("and its error is a quarter below the mode's", rmse["mile"] < 0.75 * rmse["MAP"])
 
 # %% [markdown]
+# The mode's log density is no misprint: 402 weights fit 300 rows too well, the noise scale that the mode learns is far too
+# small, and its "95 %" intervals hold a third of the new rows. Each rung mends something. A normal about the mode has intervals
+# that are wide enough, but hardly a better mean: many of its draws are poor functions. The ensemble has a better mean, and
+# intervals that are too narrow. The chains have both.
+#
 # ### The three quarters of a nat
 #
 # On NASA's airfoil noise data (1,202 rows to fit, 301 held out; a 16-16-16-16 network; all standardised) the same
@@ -266,11 +278,11 @@ def linear():
 
 both = {name: br.fit(linear(), split.X_train, split.y_train, method=name) for name in ("map", "exact")}
 line = br.compare(both, split.X_test, split.y_test)
-gain = line.scores["exact"].mlpd - line.scores["map"].mlpd
+gain = line.scores["exact"]["mlpd"] - line.scores["map"]["mlpd"]
 print(
     f"a linear model's whole posterior gains {gain:+.3f} nats a row; on Friedman's function {nats['mile'] - nats['MAP']:+.2f}"
 )
-holds("a hundredth of a nat at most", abs(gain) < 0.01)
+holds("two hundredths of a nat at most", abs(gain) < 0.02)
 
 # %% [markdown]
 # Eleven unknowns, 354 rows: a posterior costs each row about $P/(2N)$ nats, here a hundredth or two. The rule of

@@ -42,7 +42,7 @@ def diverging(m: Mixing) -> str:
     parts = [_agreement(m.weights, "unknowns")] if m.weights is not None else []
     return (
         f"Not converged: {m.divergences:,} diverging steps, so that a narrow part of the posterior is missed; raise "
-        f"target_acceptance, or give unknown scales non-centred weights. {'; '.join(parts)}{'.' if parts else ''}"
+        f"target_acceptance, or give unknown scales non-centred weights{''.join(f'; {part}' for part in parts)}."
     )
 
 

@@ -142,7 +142,7 @@ holds(
 #   than it should be in the gap.
 # - **Laplace** knows the gap by the curvature at one mode, and misses what is not normal about it. It is a good answer on a
 #   small smooth network.
-# - **mile** has the picture of **HMC**, from fewer gradients; on the network of section 3 HMC's chains would need hours.
+# - **mile** has the picture of **HMC**, in less time; and it goes on to networks that are too large for HMC.
 #
 # ## 2. What chains say about themselves
 #
@@ -178,15 +178,16 @@ for place, values in enumerate(rhat.values()):
     axes[2].plot(values, place + np.random.default_rng(0).uniform(-0.2, 0.2, len(values)), ".", color=(ORANGE, BLUE)[place])
 axes[2].axvline(1.05, color=GREY, lw=1, ls=":")
 axes[2].set(title="R̂ of each", yticks=[0, 1], yticklabels=list(rhat), xscale="log")
-axes[2].set_xticks([1, 1.05, 1.2, 1.5, 2], ["1", "1.05", "1.2", "1.5", "2"])
+axes[2].set_xticks([1.05, 1.2, 1.5, 2], ["1.05", "1.2", "1.5", "2"])
 axes[2].minorticks_off()
 plt.show()
 print(f"median R̂: weights {np.median(rhat['weights']):.2f}, outputs {np.median(rhat['outputs']):.3f}")
 holds("chains agree on functions better than on weights", np.median(rhat["outputs"]) < np.median(rhat["weights"]))
 
 # %% [markdown]
-# Left, each colour stays where its copy of the network is; in the middle, all colours cover the same ground. So: **read
-# predictions, not weights.** The mean of a weight over these chains is an average over copies, and means nothing.
+# Left, each chain wanders slowly and has a place of its own; in the middle, all chains cover the same ground within a few
+# draws. So: **read predictions, not weights.** The mean of a weight over these chains is an average over copies, and
+# means nothing.
 #
 # ## 3. Held-out rows
 #

@@ -71,7 +71,7 @@ class MicrocanonicalEnsemble(AbstractSampling):
         temperature: float = 1.0,
         *,
         num_steps: int = 500,
-        energy_variance: tuple[float, float] = (0.1, 0.001),
+        energy_variance: tuple[float, float] = (0.5, 0.05),
         compile: bool | str = "auto",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -85,7 +85,7 @@ class MicrocanonicalEnsemble(AbstractSampling):
         except (TypeError, ValueError):
             raise ValueError(
                 "energy_variance must be two numbers, at the start and at the end of the warm-up, but "
-                f"{energy_variance!r} came; pass for example (0.1, 0.001)."
+                f"{energy_variance!r} came; pass for example (0.5, 0.05)."
             ) from None
         self.energy_variance = _check.positive("energy_variance", begun), _check.positive("energy_variance", ended)
 

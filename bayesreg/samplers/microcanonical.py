@@ -28,6 +28,7 @@ _REMEMBERED = 150  # steps over which energy errors are averaged
 _FORGET = 0.4  # L over the length of one independent draw
 _SMALL = 5e-4  # energy error by dimension whose bias is below a per cent
 _COOLED = 0.9  # part of the warm-up after which the energy error is that of sampling
+_FIRST = 0.005  # step size at the start: a long first step would heat a chain for good, since energy is kept
 _MOST = 200  # steps of a trajectory
 _TRACED = 32  # unknowns whose autocorrelation is looked at
 _LOST = 1e4  # an energy error by dimension beyond which a particle is lost
@@ -283,7 +284,7 @@ def _begun(density: Density, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     return density(u)
 
 
-def _steps(one: torch.Tensor, begun: float = 0.25) -> State:
+def _steps(one: torch.Tensor, begun: float = _FIRST) -> State:
     """What `_tuned` keeps of step sizes (R, 1)."""
     return {"step_size": begun * one, "longest": 1e30 * one, "weighted": 0 * one, "weight": 0 * one}
 

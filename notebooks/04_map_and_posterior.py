@@ -257,7 +257,7 @@ holds("and its error is a quarter below the mode's", rmse["mile"] < 0.75 * rmse[
 # | mean-field | .288 | −.10 |
 # | MC dropout | .252 | .18 |
 # | deep ensemble (published) | .365 | −.18 |
-# | microcanonical Langevin ensemble, ours, 50,000 steps of warm-up, one seed | .129 | .885 |
+# | microcanonical Langevin ensemble, ours, 50,000 steps of warm-up, one seed | .1196 | .919 |
 # | microcanonical Langevin ensemble (published, scikit-learn package `sklearn-contrib-bde`) | .1215 | .913 |
 #
 # From the best of the cheap answers to the sampler it is **three quarters of a nat a row**: what was observed was twice

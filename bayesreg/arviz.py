@@ -13,7 +13,6 @@ References:
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +30,7 @@ from bayesreg.layers.sites import dotted
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.unknowns import heir
 from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.samplers.diagnostics import load_arviz
 
 Groups = dict[str, dict[str, np.ndarray]]
 
@@ -130,7 +130,7 @@ def loo(
     data = _made(posterior, groups)
     if posterior.num_chains is not None:
         with np.errstate(over="ignore"):  # as in `_corrected`
-            return _arviz().loo(data, pointwise=True)
+            return load_arviz().loo(data, pointwise=True)
     log_q = groups.get("sample_stats", {}).get("log_q")
     if log_q is None:
         raise ValueError(
@@ -290,24 +290,13 @@ def _ends(model: BayesianModel) -> dict[str, str]:
 # --- ArviZ's two generations: nothing else of this package knows which one is installed ---
 
 
-def _arviz() -> Any:
-    """ArviZ.
-
-    Raises:
-        ImportError: If it is not installed.
-    """
-    with warnings.catch_warnings():  # 0.23 announces 1.0 whenever it is imported
-        warnings.simplefilter("ignore", FutureWarning)
-        return importlib.import_module("arviz")
-
-
 def _nested() -> bool:
     """True for ArviZ 1.x, which takes groups in one dictionary and gives a tree."""
-    return int(_arviz().__version__.split(".")[0]) >= 1
+    return int(load_arviz().__version__.split(".")[0]) >= 1
 
 
 def _made(posterior: AbstractPosterior, groups: Groups) -> Any:
-    az, (dims, coords) = _arviz(), _named(posterior, groups)
+    az, (dims, coords) = load_arviz(), _named(posterior, groups)
     attrs = {
         "inference_library": "bayesreg",
         "method": posterior.method,
@@ -331,7 +320,7 @@ def _made(posterior: AbstractPosterior, groups: Groups) -> Any:
 
 def _corrected(data: Any, log_p: np.ndarray, log_q: np.ndarray) -> Any:
     """Leave-one-out with draws of q for those of p: both log-densities, up to constants, (1, S)."""
-    az = _arviz()
+    az = load_arviz()
     if _nested():
         return az.loo_approximate_posterior(data, log_p.ravel(), log_q.ravel(), pointwise=True, var_name="y")
     # ArviZ's own object, so that `compare` and `plot_khat` take it, with the numbers of the corrected weights

@@ -32,7 +32,7 @@ def walk(sampler, density, start, num_warmup, num_samples, *, seed=0, **state):
         for step in range(num_warmup + num_samples):
             changed, told = sampler.step(density, now)
             after = {**now, **changed}
-            now = sampler.warm_up(now, after, told, step, num_warmup) if step < num_warmup else after
+            now = sampler.warm_up(density, now, after, told, step, num_warmup) if step < num_warmup else after
             draws.append(now["u"])
             said.append(told)
     return torch.stack(draws[num_warmup:]), {name: torch.stack([t[name] for t in said[num_warmup:]]) for name in said[0]}

@@ -7,15 +7,14 @@ prediction need not agree on a weight. Both are judged, and which is which is sa
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import torch
 
-from bayesreg._threads import importing, settings
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Agreement, Mixing
+from bayesreg.samplers.diagnostics import load_arviz, quiet_arviz
 
 MOST_RHAT = 1.05
 LEAST_ESS = 400.0  # a mean is then known to a twentieth of its sd
@@ -47,10 +46,7 @@ def agreement(values: torch.Tensor) -> Agreement | None:
     if count > _LOOKED_AT:
         which = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_LOOKED_AT].sort().values
         values = values[..., which.to(values.device)]
-    with importing():
-        import arviz
-    with settings(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of quantities that cannot be judged, which are not finite below
+    with quiet_arviz() as arviz:
         found: Any = arviz.convert_to_dataset({"x": values.double().cpu().numpy()})
         rhats: Any = arviz.rhat(found)
         sizes: list[Any] = [arviz.ess(found, method=kind) for kind in ("bulk", "tail")]
@@ -60,9 +56,7 @@ def agreement(values: torch.Tensor) -> Agreement | None:
 
 def bfmi(energy: torch.Tensor) -> float:
     """The smallest Bayesian fraction of missing information of chains' energies (C, D), by ArviZ (Betancourt 2016)."""
-    with importing():
-        import arviz
-    return float(min(arviz.bfmi(energy.double().cpu().numpy())))
+    return float(min(load_arviz().bfmi(energy.double().cpu().numpy())))
 
 
 def of_chains(run: Mixing, unknowns: torch.Tensor, outputs: torch.Tensor | None, *, ensemble: bool = False) -> Certificate:

@@ -60,6 +60,20 @@ class AbstractMethod(abc.ABC):
     checkpoint_every: int | None = None
     checkpoint_key: str | None = None
 
+    def keep_in(self, checkpoint: Any, checkpoint_every: int | None, checkpoint_key: str | None) -> None:
+        """Take the arguments of these names, for a constructor.
+
+        Raises:
+            ValueError: If they cannot be what they stand for.
+        """
+        check_options(checkpoint, checkpoint_every, checkpoint_key)
+        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the answer: all but where the state is kept."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
+
     @abc.abstractmethod
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
         """The fit itself.
@@ -319,8 +333,7 @@ class AbstractVariational(AbstractMethod):
         self.num_steps = None if num_steps is None else _check.steps("num_steps", num_steps)
         self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
-        check_options(checkpoint, checkpoint_every, checkpoint_key)
-        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
+        self.keep_in(checkpoint, checkpoint_every, checkpoint_key)
 
     def schedule(self, data: Data, batch_size: int | None) -> Schedule:
         """How many steps, and the learning rate of each, for batches of so many rows, None for all."""
@@ -332,8 +345,7 @@ class AbstractVariational(AbstractMethod):
         """The open checkpoint, with the fit that it belongs to; None where none was asked for."""
         if self.checkpoint is not None:
             streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
-            own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
-            settings = (self.name, own, schedule, batch_size, streamed)
+            settings = (self.name, self.deciding, schedule, batch_size, streamed)
             self.checkpoint.belong(log_joint, start, data, settings, seed, schedule.num_steps)
         return self.checkpoint
 
@@ -364,9 +376,8 @@ class AbstractSampling(AbstractMethod):
         checkpoint_key: str | None = None,
         compile: bool | str = "auto",
     ) -> None:
-        check_options(checkpoint, checkpoint_every, checkpoint_key)
+        self.keep_in(checkpoint, checkpoint_every, checkpoint_key)
         self.options, self.compile = options, checked_compile(compile)
-        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
 
     @classmethod
     def lengths(cls, num_steps: int) -> dict[str, int]:
@@ -407,8 +418,7 @@ class AbstractSampling(AbstractMethod):
         calls = o.num_steps * sampler.gradients * -(-len(start) // together)
         compile = self.compile is True or (self.compile == "auto" and pays_for_chains(log_joint, calls))
         if self.checkpoint is not None:
-            own = {name: value for name, value in vars(self).items() if not name.startswith("checkpoint")}
-            self.checkpoint.belong(log_joint, start, data, (self.name, own), seed, o.num_steps)
+            self.checkpoint.belong(log_joint, start, data, (self.name, self.deciding), seed, o.num_steps)
         run = sample_chains(
             sampler,
             density,

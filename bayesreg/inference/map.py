@@ -22,7 +22,6 @@ from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.solvers.base import Problem, Solution
 from bayesreg.solvers.batches import resolve_batch
-from bayesreg.solvers.checkpoint import check_options
 from bayesreg.solvers.choice import check_choice, searched
 from bayesreg.solvers.early_stopping import hold_out
 from bayesreg.solvers.failures import FitError, rescuing
@@ -112,8 +111,7 @@ class MAP(AbstractMethod):
         checkpoint_key: str | None = None,
         scale_invariant: str = "free",
     ) -> None:
-        check_options(checkpoint, checkpoint_every, checkpoint_key)
-        self.checkpoint, self.checkpoint_every, self.checkpoint_key = checkpoint, checkpoint_every, checkpoint_key
+        self.keep_in(checkpoint, checkpoint_every, checkpoint_key)
         self.options = SearchOptions(
             optimizer=optimizer,
             num_steps=num_steps,

@@ -19,7 +19,7 @@ from bayesreg.behaviour import BATCH_STATISTICS, together
 from bayesreg.data.rows import Data
 from bayesreg.objective.batched import Replicas, is_replicable
 from bayesreg.objective.flat import LogJoint
-from bayesreg.objective.stack import Stack, stack_of
+from bayesreg.objective.stack import stack_of
 from bayesreg.objective.whole import of_rows
 
 Density = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -32,6 +32,7 @@ class AbstractChains(abc.ABC):
         log_joint: The objective that is evaluated.
         num_chains: R.
         num_data: N.
+        size: P.
         temperature: T.
         constant: What the value lacks of the log-joint in nats and the data's own units.
         x: Prepared inputs of training rows: all of them, or some of a loader's.
@@ -40,15 +41,16 @@ class AbstractChains(abc.ABC):
         traceable: Whether an evaluation is a fixed sequence of tensor operations.
     """
 
-    log_joint: LogJoint
-    num_chains: int
-    num_data: int
-    temperature: float
-    constant: float
     x: torch.Tensor
-    by_rows: bool
     share: float = 1.0
     traceable: bool = True
+
+    def __init__(self, log_joint: LogJoint, data: Data, num_chains: int, temperature: float) -> None:
+        self.temperature = _check.positive("temperature", temperature)
+        self.num_chains, self.num_data, self.size = num_chains, data.num_data, log_joint.layout.size
+        self.by_rows = not log_joint.model.behaviour.why_not(BATCH_STATISTICS)
+        self.log_joint = of_rows(log_joint) if self.by_rows else log_joint
+        self.constant = data.num_data * log_joint.model.log_jacobian
 
     @abc.abstractmethod
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,6 +63,19 @@ class AbstractChains(abc.ABC):
     def nats(self, values: torch.Tensor) -> torch.Tensor:
         """Values as log-densities in nats and the data's own units, float64; at T = 1 log-joints with the log-Jacobian."""
         return values.double() + self.constant / self.temperature
+
+    def _of_log_joint(
+        self, u: torch.Tensor, x: torch.Tensor, y: torch.Tensor, rows: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and gradients, whatever the model; `rows` is 0 where each chain has rows of its own."""
+        log_joint = self.log_joint
+
+        def one(v: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            joint = log_joint.prepared(v, x, y, self.num_data)
+            return joint / self.temperature + log_joint.layout.log_jacobian(v)
+
+        each = together(log_joint.model.behaviour, one, (0, rows, rows))
+        return _with_gradient(lambda v: each(v, x, y), u)
 
 
 class Chains(AbstractChains):
@@ -98,37 +113,20 @@ class Chains(AbstractChains):
         *,
         temperature: float = 1.0,
     ) -> None:
-        self.temperature = _check.positive("temperature", temperature)
-        self.num_chains, self.num_data, self.size = num_chains, data.num_data, log_joint.layout.size
+        super().__init__(log_joint, data, num_chains, temperature)
         self.x, self.y = data.full("a sampler that sees all rows at each step")
-        self.by_rows = not log_joint.model.behaviour.why_not(BATCH_STATISTICS)
-        self.log_joint = log_joint = of_rows(log_joint) if self.by_rows else log_joint
-        self.constant = data.num_data * log_joint.model.log_jacobian
+        self._replicas: Replicas | None = None
         if not self.by_rows and is_replicable(log_joint):
-            replicas = Replicas([log_joint], self.x, self.y, num_chains, jacobian=self.temperature == 1.0)
-            self._evaluate: Density = self._tempered(replicas, stack_of(replicas))
+            self._replicas = Replicas([log_joint], self.x, self.y, num_chains, jacobian=self.temperature == 1.0)
+            self._stack = stack_of(self._replicas)
             self.constant += log_joint.log_prior_constant
-        else:
-            self._evaluate = self._of_log_joint
 
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (R,) and gradients (R, P), detached, at u (R, P)."""
-        return self._evaluate(u)
-
-    def _tempered(self, replicas: Replicas, stack: Stack | None) -> Density:
-        def evaluate(u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return _penalised(replicas, u, *(_of_rows(replicas, u) if stack is None else stack(u)), self.temperature)
-
-        return evaluate
-
-    def _of_log_joint(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        log_joint, x, y = self.log_joint, self.x, self.y
-
-        def one(v: torch.Tensor) -> torch.Tensor:
-            joint = log_joint.prepared(v, x, y, self.num_data)
-            return joint / self.temperature + log_joint.layout.log_jacobian(v)
-
-        return _with_gradient(together(log_joint.model.behaviour, one, (0,)), u)
+        if self._replicas is None:
+            return self._of_log_joint(u, self.x, self.y)
+        losses, gradient = _of_rows(self._replicas, u) if self._stack is None else self._stack(u)
+        return _penalised(self._replicas, u, losses, gradient, self.temperature)
 
 
 class ChainsOfBatches(AbstractChains):
@@ -154,11 +152,7 @@ class ChainsOfBatches(AbstractChains):
     def __init__(
         self, log_joint: LogJoint, data: Data, num_chains: int, batch_size: int | None, *, temperature: float = 1.0
     ) -> None:
-        self.temperature = _check.positive("temperature", temperature)
-        self.num_chains, self.num_data = num_chains, data.num_data
-        self.by_rows = not log_joint.model.behaviour.why_not(BATCH_STATISTICS)
-        self.log_joint = log_joint = of_rows(log_joint) if self.by_rows else log_joint
-        self.constant = data.num_data * log_joint.model.log_jacobian
+        super().__init__(log_joint, data, num_chains, temperature)
         self._rows = None if data.x is None or data.y is None else (data.x, data.y)
         if self._rows is None:
             if self.by_rows:
@@ -171,8 +165,8 @@ class ChainsOfBatches(AbstractChains):
             self.traceable = False
         else:
             x, y = self._rows
-        self.x, self.size = x, len(x) if batch_size is None else batch_size
-        self.share = self.size / data.num_data
+        self.x, self.batch_size = x, len(x) if batch_size is None else batch_size
+        self.share = self.batch_size / data.num_data
         self.last: tuple[torch.Tensor, torch.Tensor] | None = None
         self._replicas: Replicas | None = None
         if not self.by_rows and is_replicable(log_joint):
@@ -190,7 +184,7 @@ class ChainsOfBatches(AbstractChains):
         """The same on the batches that were drawn last."""
         x, y = self.last or self._drawn()
         if self._replicas is None:
-            return self._of_log_joint(u, x, y)
+            return self._of_log_joint(u, x, y, 0)
         rows = self._replicas.at(x, y)
         losses, gradient = _of_rows(rows, u) if self._stack is None else self._stack.over(rows)(u)
         return _penalised(rows, u, losses / self.share, gradient / self.share, self.temperature)
@@ -199,25 +193,15 @@ class ChainsOfBatches(AbstractChains):
         """A batch of each chain, (R, B, ...) and (R, B, ...)."""
         if self._rows is not None:
             x, y = self._rows
-            rows = torch.randint(len(x), (self.num_chains, self.size), device=x.device)
+            rows = torch.randint(len(x), (self.num_chains, self.batch_size), device=x.device)
             return x[rows], y[rows]
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
         while len(found) < self.num_chains:
             x, y = next(self._batches)
-            if len(x) == self.size:
+            if len(x) == self.batch_size:
                 found.append((x, y))
         x, y = (torch.stack(part) for part in zip(*found, strict=True))
         return x, y
-
-    def _of_log_joint(self, u: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        log_joint = self.log_joint
-
-        def one(v: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            joint = log_joint.prepared(v, x, y, self.num_data)
-            return joint / self.temperature + log_joint.layout.log_jacobian(v)
-
-        each = together(log_joint.model.behaviour, one, (0, 0, 0))
-        return _with_gradient(lambda v: each(v, x, y), u)
 
 
 def _penalised(

@@ -17,11 +17,11 @@ from torch import nn
 from bayesreg.objective.batched import Replicas
 
 _aten = torch.ops.aten
-# the derivative of an activation by its own output, times δ
-_SLOPES: dict[type[nn.Module], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    nn.ReLU: lambda delta, out: _aten.threshold_backward(delta, out, 0),
-    nn.Tanh: _aten.tanh_backward,
-    nn.Sigmoid: _aten.sigmoid_backward,
+# activations, and δ times their derivative by their own output
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
+    nn.ReLU: (torch.relu, lambda delta, out: _aten.threshold_backward(delta, out, 0)),
+    nn.Tanh: (torch.tanh, _aten.tanh_backward),
+    nn.Sigmoid: (torch.sigmoid, _aten.sigmoid_backward),
 }
 
 
@@ -62,7 +62,7 @@ class Stack:
                 plain = bias is None
                 outs.append(torch.bmm(outs[-1], turned) if plain else torch.baddbmm(u[:, None, bias.slice], outs[-1], turned))
             else:
-                outs.append(_ACTIVATIONS[kind](outs[-1]))
+                outs.append(_ACTIVATIONS[kind][0](outs[-1]))
         losses, delta, slopes = self.head(outs[-1], u)
         parts = dict(slopes)
         ones = x.new_ones(1, 1, x.shape[1]).expand(count, 1, x.shape[1])
@@ -70,7 +70,7 @@ class Stack:
         for i in range(len(self.steps) - 1, -1, -1):
             kind, weight, bias = self.steps[i]
             if kind is not nn.Linear:
-                delta = _SLOPES[kind](delta, outs[i + 1]) if i > first else delta
+                delta = _ACTIVATIONS[kind][1](delta, outs[i + 1]) if i > first else delta
                 continue
             parts[weight.start] = torch.bmm(delta.mT, outs[i]).flatten(1)
             if bias is not None:
@@ -96,13 +96,6 @@ class Stack:
         return losses.detach(), delta, {s.start: slope for s, slope in zip(self.noise, slopes, strict=True)}
 
 
-_ACTIVATIONS: dict[type[nn.Module], Callable[[torch.Tensor], torch.Tensor]] = {
-    nn.ReLU: torch.relu,
-    nn.Tanh: torch.tanh,
-    nn.Sigmoid: torch.sigmoid,
-}
-
-
 def stack_of(replicas: Replicas) -> Stack | None:
     """The stack that a network is, or None where it is none, or holds a weight that is no plain stretch of the vector."""
     layers, segments = replicas.layers, replicas.log_joint.layout.segments
@@ -110,7 +103,7 @@ def stack_of(replicas: Replicas) -> Stack | None:
         return None
     named: list[str] = []
     for place, layer in layers:
-        if type(layer) not in (nn.Linear, nn.Identity, *_SLOPES):
+        if type(layer) not in (nn.Linear, nn.Identity, *_ACTIVATIONS):
             return None
         named += [replicas.model.places[f"{place}{leaf}"] for leaf, _ in layer.named_parameters(recurse=False)]
     used = [*named, *replicas.model.likelihood.latents]

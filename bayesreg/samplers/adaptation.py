@@ -9,7 +9,7 @@ import math
 
 import torch
 
-State = dict[str, torch.Tensor]
+from bayesreg.samplers.base import State
 
 
 class DualAveraging:

@@ -17,6 +17,30 @@ State = dict[str, torch.Tensor]  # "u" (R, P), and whatever else the next step n
 Told = dict[str, torch.Tensor]  # what a step says of each chain, (R,) each
 
 
+def under(part: str, tensors: State) -> State:
+    """Tensors as one part of a state, "part.name"; `part_of` gives them back.
+
+    >>> state = under("tuning", {"count": torch.ones(())})
+    >>> list(state), list(part_of("tuning", state))
+    (['tuning.count'], ['count'])
+    """
+    return {f"{part}.{name}": value for name, value in tensors.items()}
+
+
+def part_of(part: str, state: State) -> State:
+    """The inverse of `under`."""
+    return {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+
+
+def chances(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Acceptance probabilities from energies before and after; 0 where one is not a number.
+
+    >>> chances(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.0, 2.0, float("nan")]))
+    tensor([1.0000, 0.3679, 0.0000])
+    """
+    return (before - after).nan_to_num(nan=-float("inf")).clamp(max=0.0).exp()
+
+
 class AbstractSampler(abc.ABC):
     """R Markov chains that move together. Random numbers come from torch's global generator, which a fit seeds.
 
@@ -60,10 +84,11 @@ class AbstractSampler(abc.ABC):
         """
 
     @abc.abstractmethod
-    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+    def warm_up(self, density: Density, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """What a step of the warm-up changes in how later ones are made.
 
         Args:
+            density: What is sampled, for a sampler that measures it.
             before: The state before the step.
             state: The state after it.
             told: What was said of it.

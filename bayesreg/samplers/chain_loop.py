@@ -12,10 +12,10 @@ import torch
 
 from bayesreg.behaviour import COMPILING
 from bayesreg.objective.chains import AbstractChains, Density
-from bayesreg.samplers.base import AbstractSampler, State, Told
+from bayesreg.samplers.base import AbstractSampler, Told, part_of, under
 from bayesreg.samplers.options import ChainOptions
 from bayesreg.samplers.tracing import Step, traced, traced_density
-from bayesreg.solvers.checkpoint import Checkpoint
+from bayesreg.solvers.checkpoint import Checkpoint, random_states, restore_random
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
@@ -35,7 +35,6 @@ class Sampled:
         divergences: Diverging steps of the sampling, thinned ones included.
         steps: Steps done of each chain, warm-up included.
         planned: Steps that were to be done.
-        warmed_up: Whether the warm-up was finished.
     """
 
     draws: torch.Tensor
@@ -43,7 +42,6 @@ class Sampled:
     divergences: int
     steps: int
     planned: int
-    warmed_up: bool
 
 
 def sample_chains(
@@ -120,13 +118,13 @@ class _Run:
                 0,
                 {},
             )
-        target: Density = density
+        self.target: Density = density
         faster = density.traceable and (compile or options.num_steps * sampler.gradients >= _TRACED)
         obstacle = density.log_joint.model.behaviour.why_not(COMPILING) or ""
         if faster and not sampler.traceable:
-            target = traced_density(density, start[: density.num_chains], obstacle, compile=compile, notes=history.notes)
-        self.chains = sampler.init(target, start, options.num_warmup)
-        self.move: Step = lambda state: sampler.step(target, state)
+            self.target = traced_density(density, start[: density.num_chains], obstacle, compile=compile, notes=history.notes)
+        self.chains = sampler.init(self.target, start, options.num_warmup)
+        self.move: Step = lambda state: sampler.step(self.target, state)
         if faster and sampler.traceable:
             self.move = traced(self.move, self.chains, obstacle, compile=compile, notes=history.notes)
         self.step, self.divergences = 0, 0
@@ -140,7 +138,7 @@ class _Run:
         changed, told = self.move(before)
         after = {**before, **changed}
         if done < o.num_warmup:
-            self.chains = self.sampler.warm_up(before, after, told, done, o.num_warmup)
+            self.chains = self.sampler.warm_up(self.target, before, after, told, done, o.num_warmup)
             self.step += 1
             return told
         self.chains = after
@@ -170,18 +168,17 @@ class _Run:
         if not self.kept:
             draws, stats = self.chains["u"][:, None].clone(), {}
         stats = {name: value[:, : self.kept] for name, value in stats.items()}
-        return Sampled(draws, stats, self.divergences, self.step, o.num_steps, self.step >= o.num_warmup)
+        return Sampled(draws, stats, self.divergences, self.step, o.num_steps)
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint keeps."""
-        tensors = {"draws": self.draws, **_named("chains", self.chains), **_named("stats", self.stats)}
+        tensors = {"draws": self.draws, **under("chains", self.chains), **under("stats", self.stats)}
         return {
             "step": self.step,
             "over": False,
-            "stepper": {**tensors, **_named("since", self.since), "divergences": self.divergences},
+            "stepper": {**tensors, **under("since", self.since), "divergences": self.divergences},
             "batches": {},
-            "random": torch.get_rng_state(),
-            "random of device": _device_state(self.draws.device),
+            **random_states(self.draws.device),
             "history": {"steps": list(self.history.steps), "objective": list(self.history.objective)},
             "watch": None,
             "losses": torch.zeros(0),
@@ -196,25 +193,14 @@ class _Run:
         stepper = found["stepper"]
         self.step, self.draws, self.divergences = found["step"], stepper["draws"], stepper["divergences"]
         for part in ("chains", "stats", "since"):
-            own = {name.split(".", 1)[1]: value for name, value in stepper.items() if name.startswith(f"{part}.")}
-            setattr(self, part, own)
+            setattr(self, part, part_of(part, stepper))
         self.history.steps[:], self.history.objective[:] = found["history"]["steps"], found["history"]["objective"]
         self.history.notes.append(f"resumed from {checkpoint.path.name} after step {self.step:,}.")
         checkpoint.last = self.step
-        torch.set_rng_state(found["random"].cpu())
-        for device_state in found["random of device"]:
-            torch.cuda.set_rng_state(device_state.cpu(), self.draws.device)
+        restore_random(found)
 
 
 def _health(told: Told) -> str:
     """Acceptance or energy error of a step, in words."""
     names = {"acceptance_rate": "acceptance", "energy_error": "energy error"}
     return ", ".join(f"{said} {float(told[name].mean()):.2g}" for name, said in names.items() if name in told)
-
-
-def _named(part: str, tensors: State) -> dict[str, torch.Tensor]:
-    return {f"{part}.{name}": value for name, value in tensors.items()}
-
-
-def _device_state(device: torch.device) -> list[torch.Tensor]:
-    return [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []

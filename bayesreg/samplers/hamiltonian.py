@@ -20,7 +20,7 @@ import torch
 
 from bayesreg.objective.chains import Density
 from bayesreg.samplers.adaptation import DualAveraging, Moments
-from bayesreg.samplers.base import AbstractSampler, State, Told
+from bayesreg.samplers.base import AbstractSampler, State, Told, chances, part_of, under
 
 DIVERGING = 1000.0  # an error of the energy, in nats, that no step of a healthy size makes
 _WINDOWS = (0.15, 0.3, 0.5, 0.75)  # shares of the warm-up after which the sds are found anew
@@ -75,15 +75,6 @@ def energies(value: torch.Tensor, momentum: torch.Tensor) -> torch.Tensor:
     return 0.5 * momentum.square().sum(1) - value
 
 
-def chances(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Acceptance probabilities from energies before and after; 0 where one is not a number.
-
-    >>> chances(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.0, 2.0, math.nan]))
-    tensor([1.0000, 0.3679, 0.0000])
-    """
-    return (before - after).nan_to_num(nan=-math.inf).clamp(max=0.0).exp()
-
-
 def van_der_corput(index: int) -> float:
     """The index-th number, from 1 on, of a sequence that fills (0, 1) evenly: the index' binary digits mirrored at the point.
 
@@ -117,8 +108,8 @@ class AbstractHamiltonian(AbstractSampler):
         scale = torch.ones_like(u[:1])
         state = {"u": u, "value": value, "gradient": gradient, "scale": scale}
         step = torch.tensor(self._first_step(density, state), dtype=u.dtype, device=u.device)
-        state = {**state, "step_size": step, **_named("tuning", self.tuning.init(step))}
-        return {**state, **_named("moments", Moments.init(u[0]))}
+        state = {**state, "step_size": step, **under("tuning", self.tuning.init(step))}
+        return {**state, **under("moments", Moments.init(u[0]))}
 
     def evaluate(self, density: Density, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values and gradients of all chains."""
@@ -128,30 +119,30 @@ class AbstractHamiltonian(AbstractSampler):
     def acceptance(self, told: Told) -> torch.Tensor:
         """The acceptance of a step over all chains that the step size is tuned by."""
 
-    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+    def warm_up(self, density: Density, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """See `AbstractSampler.warm_up`: the step size at every step, the sds at the end of a few windows."""
-        tuning = self.tuning.update(_part("tuning", state), self.acceptance(told))
-        state = {**state, **_named("tuning", tuning), "step_size": self.tuning.now(tuning)}
+        tuning = self.tuning.update(part_of("tuning", state), self.acceptance(told))
+        state = {**state, **under("tuning", tuning), "step_size": self.tuning.now(tuning)}
         ends = [round(share * num_warmup) for share in _WINDOWS]
         if step < ends[-1]:
             if step >= ends[0] // 2:  # the way to the typical set
-                moments = Moments.update(_part("moments", state), state["u"])
-                state = {**state, **_named("moments", moments)}
+                moments = Moments.update(part_of("moments", state), state["u"])
+                state = {**state, **under("moments", moments)}
             if step + 1 in ends:
                 state = self._rescaled(state)
         if step + 1 == num_warmup:
-            state = {**state, "step_size": self.tuning.final(_part("tuning", state))}
+            state = {**state, "step_size": self.tuning.final(part_of("tuning", state))}
         return state
 
     def _rescaled(self, state: State) -> State:
         """With the sds of the window that ends, and a step size that is sought again from where it is in the new units."""
-        moments = _part("moments", state)
+        moments = part_of("moments", state)
         if float(moments["seen"]) < _FEW or not bool((moments["square"] > 0).all()):
             return state  # chains that did not move tell nothing
         scale = Moments.variance(moments).sqrt()[None]
         smaller = (state["scale"] / scale).log().mean().exp()
-        step = self.tuning.final(_part("tuning", state)) * smaller
-        fresh = {**_named("tuning", self.tuning.init(step)), **_named("moments", Moments.init(scale[0]))}
+        step = self.tuning.final(part_of("tuning", state)) * smaller
+        fresh = {**under("tuning", self.tuning.init(step)), **under("moments", Moments.init(scale[0]))}
         return {**state, **fresh, "scale": scale, "step_size": step}
 
     def _first_step(self, density: Density, state: State) -> float:
@@ -195,7 +186,7 @@ class Hamiltonian(AbstractHamiltonian):
         state = super().init(density, u, num_warmup)
         zero, length = torch.zeros_like(state["step_size"]), _AFAR * state["step_size"]
         ascent = {"slope": zero, "square": zero, "count": zero, "steps": zero, "mean": length.log(), "centre": u.mean(0)}
-        return {**state, "length": length, "index": torch.zeros((), dtype=torch.long), **_named("ascent", ascent)}
+        return {**state, "length": length, "index": torch.zeros((), dtype=torch.long), **under("ascent", ascent)}
 
     def step(self, density: Density, state: State) -> tuple[State, Told]:
         """See `AbstractSampler.step`."""
@@ -224,11 +215,11 @@ class Hamiltonian(AbstractHamiltonian):
         """The harmonic mean, which a single chain that is stuck pulls down."""
         return 1 / (1 / told["acceptance_rate"].clamp_min(1e-10)).mean()
 
-    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+    def warm_up(self, density: Density, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """See `AbstractSampler.warm_up`: the length too, by one step of Adam on log T without momentum."""
         scale = state["scale"]
-        state = super().warm_up(before, state, told, step, num_warmup)
-        ascent, shortest = _part("ascent", state), state["step_size"]
+        state = super().warm_up(density, before, state, told, step, num_warmup)
+        ascent, shortest = part_of("ascent", state), state["step_size"]
         if step < round(_WINDOWS[0] * num_warmup):  # chains that come from afar shrink together, whatever their length
             length = (_AFAR if step + 1 < round(_WINDOWS[0] * num_warmup) else _FIRST) * shortest
             return {**state, "length": length, "ascent.mean": length.log(), "ascent.centre": state["u"].mean(0)}
@@ -245,7 +236,7 @@ class Hamiltonian(AbstractHamiltonian):
         centre = ascent["centre"] + (state["u"].mean(0) - ascent["centre"]) / count.clamp_max(_RECENT)
         steps = ascent["steps"] + 1
         ascent = {"slope": slope, "square": square, "count": count, "steps": steps, "mean": mean, "centre": centre}
-        return {**state, **_named("ascent", ascent), "length": mean.exp() if step + 1 == num_warmup else length}
+        return {**state, **under("ascent", ascent), "length": mean.exp() if step + 1 == num_warmup else length}
 
 
 def _climb(
@@ -263,11 +254,3 @@ def _climb(
     rises = time * change * (after * momentum).sum(1) - 0.25 * _PRICE * change.square()
     rises = torch.where(chance > 0, rises, 0.0)
     return ((chance * rises).sum() / chance.sum().clamp_min(1e-10)).nan_to_num(0.0, 0.0, 0.0)
-
-
-def _named(part: str, tensors: State) -> State:
-    return {f"{part}.{name}": value for name, value in tensors.items()}
-
-
-def _part(part: str, state: State) -> State:
-    return {name.split(".", 1)[1]: value for name, value in state.items() if name.startswith(f"{part}.")}

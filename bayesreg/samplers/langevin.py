@@ -49,11 +49,9 @@ class Langevin(AbstractSampler):
         self, friction: float = 0.1, step_size: float | None = None, precondition: bool = True, period: int = 0
     ) -> None:
         self.friction, self.step_size, self.precondition, self.period = friction, step_size, precondition, period
-        self._density: AbstractChains | None = None  # no state: where the warm-up measures
 
     def init(self, density: AbstractChains, u: torch.Tensor, num_warmup: int) -> State:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `AbstractSampler.init`."""
-        self._density = density
         value, gradient = density(u)
         number = lambda of: u.new_tensor(of)  # noqa: E731
         state = {
@@ -61,7 +59,7 @@ class Langevin(AbstractSampler):
             **{"scale": torch.ones_like(u[0]), "kick": torch.zeros_like(u[0]), "square": torch.zeros_like(u[0])},
             **{"step_size": number(0.0), "keep": number(1 - self.friction), "clock": number(0.0), "seen": number(0.0)},
         }
-        return self._tuned(state, HOT)
+        return self._tuned(density, state, HOT)
 
     def step(self, density: AbstractChains, state: State) -> tuple[State, Told]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `AbstractSampler.step`; a step to where the density is not finite is not taken."""
@@ -87,18 +85,17 @@ class Langevin(AbstractSampler):
         }
         return changed, {"lp": changed["value"], "diverging": ~good, "step_size": h.expand_as(value)}
 
-    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+    def warm_up(self, density: AbstractChains, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `AbstractSampler.warm_up`."""
         square = state["square"] + state["gradient"].square().mean(0)
         state = {**state, "square": square, "seen": state["seen"] + 1, "clock": torch.zeros_like(state["clock"])}
         if step + 1 in {max(2, round(part * num_warmup)) for part in _WINDOWS}:
-            state = self._tuned(state, WARMING if step + 1 >= num_warmup // 2 else HOT)
+            state = self._tuned(density, state, WARMING if step + 1 >= num_warmup // 2 else HOT)
             state |= {"square": torch.zeros_like(square), "seen": torch.zeros_like(state["seen"])}
         return state
 
-    def _tuned(self, state: State, warming: float) -> State:
+    def _tuned(self, density: AbstractChains, state: State, warming: float) -> State:
         """With scales, step size and friction that suit where the chains are; `warming` is what batch noise may add."""
-        density: AbstractChains = self._density  # pyright: ignore[reportAssignmentType]
         u, scale = state["u"], state["scale"]
         noise = gradient_noise(density, u)
         variance = noise.square().mean(0)

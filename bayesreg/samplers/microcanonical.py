@@ -19,7 +19,7 @@ import torch
 
 from bayesreg.objective.chains import Density
 from bayesreg.samplers.adaptation import DualAveraging, Moments
-from bayesreg.samplers.base import AbstractSampler, State, Told
+from bayesreg.samplers.base import AbstractSampler, State, Told, chances, part_of, under
 from bayesreg.samplers.diagnostics import effective_sizes
 
 _OUTER = 0.1931833275037836  # of McLachlan's minimal-norm splitting B A B A B: outer, ½, 1 − 2 · outer, ½, outer
@@ -111,7 +111,7 @@ class Microcanonical(AbstractSampler):
             "scale": torch.ones_like(u[:1]) if self.scale is None else self.scale.to(u)[None],
             **_steps(one),
             "length": math.sqrt(u.shape[1]) * one,
-            **_under("moments", Moments.init(u[0])),
+            **under("moments", Moments.init(u[0])),
             "trace": u.new_zeros(len(u), min(_TRACE, num_warmup // 3), traced),
         }
 
@@ -131,7 +131,7 @@ class Microcanonical(AbstractSampler):
         told = {"lp": moved["value"], "energy_error": change.square() / size, "step_size": step[:, 0]}
         return moved, {**told, "diverging": (~good).to(step)}
 
-    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+    def warm_up(self, density: Density, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """See `AbstractSampler.warm_up`: a third for the step size, a third for the sds, a third for the length L."""
         begun, ended = self.energy_variance
         progress = min(1.0, step / (_COOLED * num_warmup))
@@ -145,11 +145,11 @@ class Microcanonical(AbstractSampler):
 
     def _learning(self, state: State, step: int, steps: int) -> State:
         """Sds of the unknowns, in which L is √P."""
-        moments = _part("moments", state)
+        moments = part_of("moments", state)
         if step < steps // 4:  # the way to the typical set
             return state
         moments = Moments.update(moments, state["u"])
-        state = {**state, **_under("moments", moments)}
+        state = {**state, **under("moments", moments)}
         if step + 1 < steps:
             return state
         scale = Moments.variance(moments).sqrt()[None]
@@ -215,8 +215,8 @@ class AdjustedMicrocanonical(AbstractSampler):
             **{"change": none, "left": one[:, 0], "acceptance": none, "scale": torch.ones_like(u[:1])},
             **{"length": math.sqrt(u.shape[1]) * one, "exact": u.new_tensor(0.0 if num_warmup else 1.0)},
             **_steps(one),
-            **_under("tuning", self.tuning.init(u.new_tensor(0.25))),
-            **_under("moments", Moments.init(u[0])),
+            **under("tuning", self.tuning.init(u.new_tensor(0.25))),
+            **under("moments", Moments.init(u[0])),
         }
 
     def step(self, density: Density, state: State) -> tuple[State, Told]:
@@ -226,7 +226,7 @@ class AdjustedMicrocanonical(AbstractSampler):
         exact = state["exact"] > 0  # before, every step is taken, and a direction is forgotten little by little
         change, left = state["change"] + each, state["left"] - 1
         over = (left <= 0) | ~exact
-        chance = (-change).nan_to_num(-math.inf).clamp_max(0.0).exp()
+        chance = chances(torch.zeros_like(change), change)
         sound = change.isfinite() & after["gradient"].isfinite().all(1)
         taken = (over & sound & ((torch.rand_like(chance) < chance) | ~exact))[:, None]
         u = torch.where(taken, after["u"], state["u"])
@@ -248,26 +248,26 @@ class AdjustedMicrocanonical(AbstractSampler):
         lost = over & ~(change.abs() < _LOST * u.shape[1])
         return changed, {**told, "diverging": lost.to(u), "decided": over.to(u), "energy_error": each.square() / u.shape[1]}
 
-    def warm_up(self, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
+    def warm_up(self, density: Density, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """See `AbstractSampler.warm_up`: a third for the typical set, a third for the sds, a third for the acceptance."""
         third = num_warmup // 3
         if step < 2 * third:
             state = _tuned(before, state, told["energy_error"], _SMALL)
         elif bool((decided := told["decided"] > 0).any()):
-            tuning = self.tuning.update(_part("tuning", state), told["acceptance_rate"][decided].mean())
-            state = {**state, **_under("tuning", tuning), "step_size": self.tuning.now(tuning) + 0 * state["step_size"]}
+            tuning = self.tuning.update(part_of("tuning", state), told["acceptance_rate"][decided].mean())
+            state = {**state, **under("tuning", tuning), "step_size": self.tuning.now(tuning) + 0 * state["step_size"]}
         if third <= step < 2 * third:
-            state = {**state, **_under("moments", Moments.update(_part("moments", state), state["u"]))}
+            state = {**state, **under("moments", Moments.update(part_of("moments", state), state["u"]))}
         if step + 1 == 2 * third:
-            scale = Moments.variance(_part("moments", state)).sqrt()[None]
+            scale = Moments.variance(part_of("moments", state)).sqrt()[None]
             typical = state["step_size"].log().mean().exp() / (scale / state["scale"]).log().mean().exp()
             tuning = self.tuning.init(typical, optimism=1.0)  # it is near already, and a trajectory takes long to tell
-            state = {**state, "scale": scale, "exact": 1 + 0 * state["exact"], **_under("tuning", tuning)}
+            state = {**state, "scale": scale, "exact": 1 + 0 * state["exact"], **under("tuning", tuning)}
             state |= {"n": directions(state["u"])}
             state |= {"step_size": typical + 0 * state["step_size"], "at": state["u"], "left": 0 * state["left"]}
             state |= {"value": state["lp"], "gradient": state["slope"], "change": 0 * state["change"]}
         if step + 1 == num_warmup:
-            state = {**state, "step_size": self.tuning.final(_part("tuning", state)) + 0 * state["step_size"]}
+            state = {**state, "step_size": self.tuning.final(part_of("tuning", state)) + 0 * state["step_size"]}
         return state
 
 
@@ -287,11 +287,3 @@ def _begun(density: Density, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 def _steps(one: torch.Tensor, begun: float = _FIRST) -> State:
     """What `_tuned` keeps of step sizes (R, 1)."""
     return {"step_size": begun * one, "longest": 1e30 * one, "weighted": 0 * one, "weight": 0 * one}
-
-
-def _under(part: str, state: State) -> State:
-    return {f"{part}.{name}": value for name, value in state.items()}
-
-
-def _part(part: str, state: State) -> State:
-    return {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}

@@ -172,6 +172,19 @@ def opened(path: str | os.PathLike[str], every: int | None, key: str | None) -> 
             place.unlink(missing_ok=True)
 
 
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The parts of a state that say where torch's generators stand, those of a GPU too where the fit is on one."""
+    on_device = torch.cuda.get_rng_state_all() if device.type == "cuda" else []
+    return {"random": torch.get_rng_state(), "random of device": on_device}
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """Set torch's generators as `random_states` found them."""
+    torch.set_rng_state(state["random"].cpu())
+    if state["random of device"]:
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["random of device"]])
+
+
 def check_options(checkpoint: Any, checkpoint_every: Any, checkpoint_key: Any) -> None:
     """Refuse what a method's arguments of these names cannot be.
 

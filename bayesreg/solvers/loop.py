@@ -16,7 +16,7 @@ import torch
 
 from bayesreg.data.rows import Batch, Batches
 from bayesreg.objective.flat import FlatLayout
-from bayesreg.solvers.checkpoint import Checkpoint
+from bayesreg.solvers.checkpoint import Checkpoint, random_states, restore_random
 from bayesreg.solvers.early_stopping import EarlyStopping
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
@@ -281,8 +281,7 @@ def _state(
         "over": over,
         "stepper": stepper,
         "batches": batches.state(),
-        "random": torch.get_rng_state(),
-        "random of device": torch.cuda.get_rng_state_all() if losses.is_cuda else [],
+        **random_states(losses.device),
         "history": {"steps": list(history.steps), "objective": list(history.objective)},
         "watch": kept,
         "losses": losses[:step].clone(),
@@ -306,9 +305,7 @@ def _resume(
     step = found["step"]
     stepper.restore(found["stepper"])
     batches.restore(found["batches"])
-    torch.set_rng_state(found["random"].cpu())
-    if found["random of device"]:
-        torch.cuda.set_rng_state_all([state.cpu() for state in found["random of device"]])
+    restore_random(found)
     history.steps[:] = found["history"]["steps"]
     history.objective[:] = found["history"]["objective"]
     history.notes.append(f"resumed from {checkpoint.path.name} after step {step:,}.")

@@ -89,6 +89,15 @@ FITS = {
     "mc-batchnorm": lambda: fit(
         network(nn.BatchNorm1d(4)), inference.MCBatchNorm(10, inference.MAP(num_steps=30), num_draws=20)
     ),
+    "nuts": lambda: fit(network(), inference.NUTS(2, 4, 8, max_tree_depth=3)),
+    "hmc": lambda: fit(network(), inference.HMC(2, 40, 20, max_leapfrogs=4)),
+    "mclmc": lambda: fit(network(), inference.MCLMC(2, 200, 40, thin=1)),
+    "mclmc, compiled": lambda: fit(linear(), inference.MCLMC(2, 30, 20, thin=1, adjusted=True, compile=True)),
+    "mile": lambda: fit(network(), inference.MicrocanonicalEnsemble(2, 30, 20, thin=1, num_steps=5)),
+    "ensemble": lambda: fit(network(), inference.Ensemble(2, num_steps=20)),
+    "ensemble, anchored": lambda: fit(linear(), inference.Ensemble(5, anchored=True)),
+    "swag": lambda: fit(network(nn.BatchNorm1d(4)), inference.SWAG(20, 20, thin=1, rank=3, start=inference.MAP(num_steps=30))),
+    "sghmc": lambda: fit(network(), inference.SGHMC(2, 20, 20, thin=1, batch_size=10)),
 }
 
 
@@ -100,7 +109,7 @@ def test_every_method_is_in_the_table():
     assert set(methods()) <= {name.split(",")[0] for name in FITS}
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "compiled" in n else n for n in FITS])
 def test_a_fit_and_its_posterior(name, tmp_path):
     with unchanged():
         use(FITS[name], tmp_path)

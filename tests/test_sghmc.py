@@ -157,6 +157,8 @@ def test_a_batch_is_unbiased_and_each_chain_has_its_own(batches):
         v = points[r].clone().requires_grad_()
         joint = log_joint.prepared(v, rows[0][r], rows[1][r], 600, jacobian=True)
         torch.testing.assert_close(gradient[r], torch.autograd.grad(joint, v)[0])
+        nats = joint.detach() + 600 * log_joint.model.log_jacobian
+        torch.testing.assert_close(on_batches.nats(value)[r], nats)
 
 
 def test_a_temperature_widens_and_is_said(batches):

@@ -51,6 +51,7 @@ class AbstractChains(abc.ABC):
         self.by_rows = not log_joint.model.behaviour.why_not(BATCH_STATISTICS)
         self.log_joint = of_rows(log_joint) if self.by_rows else log_joint
         self.constant = data.num_data * log_joint.model.log_jacobian
+        self._replicas: Replicas | None = None
 
     @abc.abstractmethod
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,6 +64,13 @@ class AbstractChains(abc.ABC):
     def nats(self, values: torch.Tensor) -> torch.Tensor:
         """Values as log-densities in nats and the data's own units, float64; at T = 1 log-joints with the log-Jacobian."""
         return values.double() + self.constant / self.temperature
+
+    def _stacked(self, x: torch.Tensor, y: torch.Tensor, *, own_rows: bool = False) -> None:
+        """Evaluate all chains side by side on these rows, which lacks the constant of the priors."""
+        sharp = self.temperature == 1.0
+        self._replicas = Replicas([self.log_joint], x, y, self.num_chains, own_rows=own_rows, jacobian=sharp)
+        self._stack = stack_of(self._replicas)
+        self.constant += self.log_joint.log_prior_constant
 
     def _of_log_joint(
         self, u: torch.Tensor, x: torch.Tensor, y: torch.Tensor, rows: int | None = None
@@ -115,11 +123,8 @@ class Chains(AbstractChains):
     ) -> None:
         super().__init__(log_joint, data, num_chains, temperature)
         self.x, self.y = data.full("a sampler that sees all rows at each step")
-        self._replicas: Replicas | None = None
         if not self.by_rows and is_replicable(log_joint):
-            self._replicas = Replicas([log_joint], self.x, self.y, num_chains, jacobian=self.temperature == 1.0)
-            self._stack = stack_of(self._replicas)
-            self.constant += log_joint.log_prior_constant
+            self._stacked(self.x, self.y)
 
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (R,) and gradients (R, P), detached, at u (R, P)."""
@@ -168,12 +173,9 @@ class ChainsOfBatches(AbstractChains):
         self.x, self.batch_size = x, len(x) if batch_size is None else batch_size
         self.share = self.batch_size / data.num_data
         self.last: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._replicas: Replicas | None = None
         if not self.by_rows and is_replicable(log_joint):
             wide = (x.expand(num_chains, *x.shape), y.expand(num_chains, *y.shape))
-            sharp = self.temperature == 1.0
-            self._replicas = Replicas([log_joint], *wide, num_chains, own_rows=True, jacobian=sharp)
-            self._stack = stack_of(self._replicas)
+            self._stacked(*wide, own_rows=True)
 
     def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (R,) and gradients (R, P), detached, at u (R, P), on fresh batches."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -176,6 +177,7 @@ def table(title: str, contestants: dict[str, Callable[[int, Part, Part], Scores]
         for name, run in contestants.items():
             try:
                 found[name].append(run(seed, train, test))
+                print(f"seed {seed}: {said(name, found[name][-1:])}", file=sys.stderr, flush=True)
             except (ValueError, RuntimeError, br.FitError) as failure:
                 failed[name] = f"| {name} | {str(failure).splitlines()[0]} |"
     print(f"\n{title}\n\n| fit | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")

@@ -27,6 +27,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
+from bayesreg._memory import keep_freed
 from bayesreg.inference import HMC, MAP
 from bayesreg.objective import Chains, LogJoint
 from bayesreg.samplers import Microcanonical, NoUTurn, traced, traced_density
@@ -57,6 +58,7 @@ def generated(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def wide(rows: int) -> tuple[br.BayesianModel, Any]:
     """The network with a mean and an sd, bound to its data."""
+    keep_freed(torch.device("cpu"))  # as `fit` does
     net = network(WIDE, nn.ReLU)
     return br.BayesianModel(net, priors.Normal(1.0), likelihoods.Gaussian("heteroscedastic")).ingest(*generated(rows, WIDE[0]))
 

@@ -435,7 +435,7 @@ def test_the_comparison_fits_a_narrow_terminal(houses):
 
 def test_the_demo(tmp_path, monkeypatch):
     methods = job.methods
-    monkeypatch.setattr(job, "methods", lambda names: methods(names, {"num_steps": 30}))
+    monkeypatch.setattr(job, "methods", lambda names, _=None: methods(names, {"num_steps": 30} if names else {}))
     result = invoke("demo", "--out", tmp_path / "demo.html", "--seed", 1)
     data = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
     names = ["MAP, Normal", "MAP, Laplace", "mean-field, Normal", "Laplace approximation, Normal"]

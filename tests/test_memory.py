@@ -1,5 +1,6 @@
 """What is held at once: draws in blocks, the same whatever the block; what cannot fit is refused before it is made."""
 
+import platform
 import subprocess
 import sys
 
@@ -139,3 +140,26 @@ def test_a_small_answer_takes_little_memory(count):
         [sys.executable, "-W", "ignore", "-c", PEAK.format(count=count)], capture_output=True, text=True, check=True
     )
     assert int(found.stdout) < 200_000  # kB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its allocator")
+def test_freed_memory_is_kept_for_the_next_step():
+    """A process in which nothing large was freed yet takes each block's pages anew, until it is told."""
+    code = """
+import resource, torch
+from bayesreg._memory import keep_freed
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        a, b = torch.ones(2**18), torch.ones(2**18)
+        del a, b
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+keep_freed(torch.device("cpu"))
+faults()
+print(before, faults())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+    before, after = map(int, said.split())
+    assert before > 1000
+    assert after < 100

@@ -220,6 +220,32 @@ def test_unadjusted_steps_have_a_small_bias(seed):
     assert float((ratios(0.5) - 1).abs().mean()) > 0.05
 
 
+@pytest.mark.parametrize("apart", [0.0, 8.0])
+def test_chains_share_their_sds_where_they_meet(apart):
+    """Of one normal they learn its sds, 0.05 to 1, and take small steps; of two far apart each keeps its scale."""
+    sds = torch.tensor([0.05, 0.2, 1.0], dtype=F64)
+    away = apart * torch.tensor([1.0, -1.0] * 4, dtype=F64)[:, None] * sds  # half of the chains in either region
+
+    def density(u):
+        off = (u - away) / sds
+        return -0.5 * off.square().sum(1), -off / sds
+
+    sampler = Microcanonical((0.5, 0.05), scale=torch.ones(3, dtype=F64))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        now, wide = sampler.init(density, away.clone(), 3000), []
+        for step in range(3000):
+            changed, told = sampler.step(density, now)
+            now = sampler.warm_up(density, now, {**now, **changed}, told, step, 3000)
+            wide.append(told["energy_error"].mean())
+    if apart:
+        assert now["scale"].eq(1).all()
+        assert 0.02 < float(torch.stack(wide[-200:]).mean()) < 0.12
+    else:
+        torch.testing.assert_close(now["scale"][0], sds, rtol=0.25, atol=0)
+        assert float(torch.stack(wide[-200:]).mean()) < 2e-3
+
+
 def test_a_step_of_the_dynamics_is_reversible_and_of_second_order():
     """Back with the direction turned around; and a step's energy error falls like the cube of its length."""
     generator = torch.Generator().manual_seed(0)

@@ -18,6 +18,7 @@ import torch
 
 from bayesreg import _check
 from bayesreg._catalog import concrete
+from bayesreg._memory import keep_freed
 from bayesreg._threads import seeded
 from bayesreg.behaviour import PREDICTION
 from bayesreg.certificates.collapse import with_noise
@@ -143,7 +144,7 @@ def fit(
         X: Inputs (N, ...): NumPy array, tensor, data frame, whose columns' names are kept and matched at prediction; or a
             `Dataset` or `DataLoader` of pairs.
         y: Targets (N,) or (N, K); None for a data set or loader.
-        method: A method, or its name: "map", "exact", "laplace", "mean-field".
+        method: A method, or its name: "map", "laplace", "mile"; `bayesreg methods` lists all.
         seed: Same seed, same machine, same answer.
         num_data: N, needed only for a loader whose data set has no length. The rows in a pass are counted before the search,
             from the sampler where possible; they must be all N rows, or rows drawn evenly from N.
@@ -218,6 +219,7 @@ def _fitted(
     seed = _check.seed(seed)
     if device is not None:
         model = model.to(device)
+    keep_freed(model.like.device)
     with isolated(seed, model.like.device):
         bound, data = model.ingest(X, y, num_data=num_data)
         with reporter(progress, method.name) as report, contextlib.ExitStack() as stack:

@@ -7,7 +7,7 @@ Draws     stored draws of a sampler     Guide     a variational family
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -256,12 +256,18 @@ class AbstractPosterior(abc.ABC):
 
     def predict_drawn(self, made_of: torch.Tensor, x: Any, *, max_memory: int = MAX_MEMORY) -> Predictive:
         """The predictive whose components are these draws' networks, (S, Q) as from `in_order`; x is as for `predict`."""
+        drawn = made_of.split(next(blocks(len(made_of), self.layout.size)))
+        return self.predict_blocks(drawn, len(made_of), made_of[0], x, max_memory=max_memory)
+
+    def predict_blocks(
+        self, drawn: Iterable[torch.Tensor], count: int, probe: torch.Tensor, x: Any, *, max_memory: int = MAX_MEMORY
+    ) -> Predictive:
+        """`predict_drawn` of `count` draws in blocks, of which none is made before `probe`, one draw, says they fit."""
         self.check_statistics()
         inputs, module = self.model.prepare(x), self.draw_module
-        drawn = made_of.split(next(blocks(len(made_of), self.layout.size)))
-        options: dict[str, Any] = {"probe": made_of[0], "linearize_at": self._linearize_at(), "max_memory": max_memory}
+        options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
         options |= {"forward": lambda one, rows: self.forward_drawn(one, rows, own(module)), "unknowns": self.unknowns_of}
-        return propagate.mixture(self.model, self.layout, drawn, len(made_of), inputs, **options)
+        return propagate.mixture(self.model, self.layout, drawn, count, inputs, **options)
 
     def check_statistics(self) -> None:
         """Refuse a prediction by statistics that it cannot have, see `Behaviour.check_statistics`."""

@@ -105,8 +105,9 @@ class WithStatistics(AbstractPosterior):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
-        drawn = torch.cat(list(chosen(self.in_order(count, seed), count, seed, self.layout.size)))
-        return self.predict_drawn(drawn, x, max_memory=max_memory)
+        stored = self.in_order(count, seed)
+        drawn = chosen(stored, count, seed, self.layout.size)
+        return self.predict_blocks(drawn, count, stored[0], x, max_memory=max_memory)
 
     # a network is given by the number of its draw, so that its parameters are not copied again
 

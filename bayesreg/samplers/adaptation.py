@@ -82,6 +82,33 @@ class Moments:
         return {"seen": seen, "mean": mean, "square": square}
 
     @staticmethod
+    def pooled(state: State) -> State:
+        """Moments over draws and chains, of moments of each chain; here mean and variance of 1, 2, 3, 6.
+
+        >>> state, draws = Moments.init(torch.zeros(2, 1)), torch.tensor([[[1.0], [2.0]], [[3.0], [6.0]]])
+        >>> for draw in draws:
+        ...     state = Moments.update(state, draw)
+        >>> whole = Moments.pooled(state)
+        >>> float(whole["seen"]), float(whole["mean"]), float(whole["square"] / whole["seen"])
+        (4.0, 3.0, 3.5)
+        """
+        mean = state["mean"].mean(0)
+        square = (state["square"] + state["seen"] * (state["mean"] - mean).square()).sum(0)
+        return {"seen": state["seen"] * len(state["mean"]), "mean": mean, "square": square}
+
+    @staticmethod
+    def apart(state: State) -> float:
+        """Variance of the chains' means over the mean of their variances, the largest of all unknowns; inf for one chain.
+
+        >>> Moments.apart({"seen": torch.tensor(2.0), "mean": torch.tensor([[0.0], [2.0]]), "square": torch.ones(2, 1)})
+        2.0
+        """
+        if len(state["mean"]) < 2 or float(state["seen"]) < 2:
+            return math.inf
+        within = (state["square"].mean(0) / (state["seen"] - 1)).clamp_min(torch.finfo(state["square"].dtype).tiny)
+        return float((state["mean"].var(0) / within).max())
+
+    @staticmethod
     def variance(state: State) -> torch.Tensor:
         """The variances, (n s² + 5 · 10⁻³ s̄²)/(n + 5), s̄² their geometric mean; 1 while nothing was seen.
 

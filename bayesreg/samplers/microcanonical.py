@@ -29,6 +29,7 @@ _FORGET = 0.4  # L over the length of one independent draw
 _SMALL = 5e-4  # energy error by dimension whose bias is below a per cent
 _COOLED = 0.9  # part of the warm-up after which the energy error is that of sampling
 _FIRST = 0.005  # step size at the start: a long first step would heat a chain for good, since energy is kept
+_MET = 0.2  # variance between chains over that within, an R̂ of 1.1: below it they are in one region
 _MOST = 200  # steps of a trajectory
 _TRACED = 32  # unknowns whose autocorrelation is looked at
 _LOST = 1e4  # an energy error by dimension beyond which a particle is lost
@@ -95,7 +96,8 @@ class Microcanonical(AbstractSampler):
         energy_variance: Mean square of a step's energy error by dimension, at the start of the warm-up and at its end, falling
             by the same factor at each step.
         scale: What each unknown is measured in, (P,), for chains that stay in regions of their own; when None, its sd over all
-            chains, which the warm-up finds together with the length L.
+            chains, which the warm-up finds together with the length L. Chains that turn out to be in one region share their sds
+            in any case, and then take steps of small bias.
     """
 
     def __init__(self, energy_variance: tuple[float, float] = (_SMALL, _SMALL), scale: torch.Tensor | None = None) -> None:
@@ -111,7 +113,8 @@ class Microcanonical(AbstractSampler):
             "scale": torch.ones_like(u[:1]) if self.scale is None else self.scale.to(u)[None],
             **_steps(one),
             "length": math.sqrt(u.shape[1]) * one,
-            **under("moments", Moments.init(u[0])),
+            **under("moments", Moments.init(u)),
+            "shared": u.new_tensor(1.0 if self.scale is None else 0.0, device="cpu"),
             "trace": u.new_zeros(len(u), min(_TRACE, num_warmup // 3), traced),
         }
 
@@ -134,27 +137,28 @@ class Microcanonical(AbstractSampler):
     def warm_up(self, density: Density, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """See `AbstractSampler.warm_up`: a third for the step size, a third for the sds, a third for the length L."""
         begun, ended = self.energy_variance
-        progress = min(1.0, step / (_COOLED * num_warmup))
-        state = _tuned(before, state, told["energy_error"], begun * (ended / begun) ** progress)
-        if self.scale is not None:
-            return state
         third = num_warmup // 3
+        shared = self.scale is None or (step >= 2 * third and bool(state["shared"] > 0))
+        progress = min(1.0, step / (_COOLED * num_warmup))
+        wanted = begun * (ended / begun) ** progress
+        state = _tuned(before, state, told["energy_error"], wanted if self.scale is None or not shared else min(wanted, _SMALL))
         if third <= step < 2 * third:
             return self._learning(state, step - third, third)
-        return self._tracing(state, step - 2 * third, num_warmup - 2 * third) if 2 * third <= step else state
+        return self._tracing(state, step - 2 * third, num_warmup - 2 * third) if shared and step >= 2 * third else state
 
     def _learning(self, state: State, step: int, steps: int) -> State:
-        """Sds of the unknowns, in which L is √P."""
+        """Sds of the unknowns, in which L is √P; chains in regions of their own keep their scale."""
         moments = part_of("moments", state)
         if step < steps // 4:  # the way to the typical set
             return state
         moments = Moments.update(moments, state["u"])
         state = {**state, **under("moments", moments)}
-        if step + 1 < steps:
+        if step + 1 < steps or (self.scale is not None and Moments.apart(moments) > _MET):
             return state
-        scale = Moments.variance(moments).sqrt()[None]
+        scale = Moments.variance(Moments.pooled(moments)).sqrt()[None]
         shrunk = (scale / state["scale"]).log().mean().exp()
-        return {**state, "scale": scale, **_steps(state["step_size"] / shrunk, begun=1.0)}
+        shared = torch.ones_like(state["shared"])
+        return {**state, "scale": scale, "shared": shared, **_steps(state["step_size"] / shrunk, begun=1.0)}
 
     def _tracing(self, state: State, step: int, steps: int) -> State:
         """The length, from the autocorrelation of a few unknowns."""

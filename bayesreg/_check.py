@@ -123,6 +123,20 @@ def squared(name: str, value: Any) -> float:
     return in_range(name, positive(name, value), torch.float64, power=2)
 
 
+def flag(name: str, value: Any) -> bool:
+    """Return `value` when it is True or False, NumPy's too: a text such as "False" would count as True.
+
+    Raises:
+        ValueError: If it is neither.
+
+    >>> flag("adjusted", np.bool_(False))
+    False
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, but {said(value)} came; write it without quotes.")
+    return bool(value)
+
+
 def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value` when it is one of `choices`.
 

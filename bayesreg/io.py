@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg import layers, likelihoods
+from bayesreg import _check, layers, likelihoods
 from bayesreg._catalog import concrete
 from bayesreg._threads import seeded
 from bayesreg.behaviour import Behaviour
@@ -173,6 +173,7 @@ def load(
         ValueError: If the file is not there, not of this kind or format or not as it was written; or the module is missing or
             is another than that of the fit.
     """
+    allow_changed_code = _check.flag("allow_changed_code", allow_changed_code)
     try:
         content = unseal(path, "posterior", FORMAT, "bayesreg.save")
         check_fields(_Saved, content, "a saved posterior")

@@ -169,7 +169,7 @@ def read_table(
         raise ValueError(f"path must be a file that is there, but {str(file)!r} came; check its name and folder.")
     frame = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
     frame = _select(frame, target, drop_columns)
-    num_rows, (frame, missing) = len(frame), _without_missing(frame, drop_missing)
+    num_rows, (frame, missing) = len(frame), _without_missing(frame, _check.flag("drop_missing", drop_missing))
     y, classes, sentence = encode_target(frame.pop(target), kind, max_levels)
     parts, names, sentences = zip(*(encode_feature(column, max_levels) for _, column in frame.items()), strict=True)
     unchanged = sentences.count("")

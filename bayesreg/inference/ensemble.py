@@ -94,7 +94,7 @@ class Ensemble(AbstractMethod):
         patience: int | None = None,
         temperature: float = 1.0,
     ) -> None:
-        self.num_members, self.anchored = _check.count("num_members", num_members), bool(anchored)
+        self.num_members, self.anchored = _check.count("num_members", num_members), _check.flag("anchored", anchored)
         self.temperature = _check.positive("temperature", temperature)
         if self.temperature != 1.0 and not self.anchored:
             raise ValueError(

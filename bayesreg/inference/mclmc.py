@@ -67,7 +67,7 @@ class MCLMC(AbstractSampling):
     ) -> None:
         options = ChainOptions(num_chains, num_warmup, num_samples, thin, temperature, start)
         super().__init__(options, checkpoint, checkpoint_every, checkpoint_key, compile)
-        self.adjusted = bool(adjusted)
+        self.adjusted = _check.flag("adjusted", adjusted)
         owned = (("target_acceptance", target_acceptance, True), ("energy_variance", energy_variance, False))
         for name, value, wanted in owned:
             if value is not None and self.adjusted is not wanted:

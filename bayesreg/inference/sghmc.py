@@ -86,9 +86,9 @@ class SGHMC(AbstractSampling):
         options = ChainOptions(num_chains, num_warmup, num_samples, thin, temperature, start)
         super().__init__(options, checkpoint, checkpoint_every, checkpoint_key, compile)
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
-        self.friction = 1.0 if friction == 1 else _check.fraction("friction", friction)
+        self.friction = 1.0 if friction == 1 and not isinstance(friction, bool) else _check.fraction("friction", friction)
         self.step_size = None if step_size is None else _check.positive("step_size", step_size)
-        self.precondition, self.cyclical = bool(precondition), bool(cyclical)
+        self.precondition, self.cyclical = _check.flag("precondition", precondition), _check.flag("cyclical", cyclical)
         if self.cyclical and thin < 2:
             raise ValueError(f"thin must be at least 2 with cyclical=True, whose cycles end at the draws, but {thin} came.")
 

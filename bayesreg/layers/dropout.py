@@ -118,7 +118,7 @@ class AlphaDropout(AbstractDropout):
 
     def __init__(self, rate: float = 0.5, channels: bool = False) -> None:
         super().__init__(rate)
-        self.channels = bool(channels)
+        self.channels = _check.flag("channels", channels)
 
     def draw_shape(self, row: torch.Size, out: torch.Size) -> torch.Size:
         """One z an entry, or a channel."""

@@ -67,7 +67,7 @@ class MLP(nn.Sequential):
         widths = [_check.count("a width", width) for width in (inputs, *hidden)]
         if isinstance(activation, str):
             activation = ACTIVATIONS[_check.one_of("activation", activation, ACTIVATIONS)]
-        made: list[nn.Module] = []
+        batchnorm, made = _check.flag("batchnorm", batchnorm), list[nn.Module]()
         for width, following in itertools.pairwise(widths):
             made.append(nn.Linear(width, following, bias=not batchnorm))
             made += [nn.BatchNorm1d(following)] if batchnorm else []

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.distributions import constraints
 
+from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.distribution import PriorDistribution
 from bayesreg.priors.values import wide
@@ -67,8 +68,8 @@ class AbstractPrior(abc.ABC):
             if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and np.ndim(value) == 0:
                 value = value.item()  # so that the text can be read back
                 object.__setattr__(self, field.name, value)
-            if field.type == "bool" and not isinstance(value, bool):
-                raise ValueError(f"{field.name} must be True or False, but {value!r} came; write it without quotes.")
+            if field.type == "bool":
+                _check.flag(field.name, value)
         if self.tag is not None and not (isinstance(self.tag, str) and self.tag):
             raise ValueError(f"tag must be a text, but {self.tag!r} came; pass for example tag='inputs'.")
         self.check()

@@ -48,7 +48,7 @@ class SearchOptions:
                 "Normal.from_weight_decay."
             )
         self._checked(
-            jacobian=bool(self.jacobian),
+            jacobian=_check.flag("jacobian", self.jacobian),
             compile=checked_compile(self.compile),
             schedule=_check.one_of("schedule", self.schedule, SCHEDULES),
             num_cycles=_check.count("num_cycles", self.num_cycles),

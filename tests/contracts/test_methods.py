@@ -1,5 +1,7 @@
 """What every method must be: right on the conjugate model, repeatable, without side effects, and strict about its input."""
 
+import inspect
+
 import numpy as np
 import pandas
 import pyro
@@ -125,6 +127,17 @@ class TestEveryMethod:
         assert isinstance(resolve(method), cls)
         assert cls.when.endswith(".")
         assert cls.__doc__
+
+    def test_a_switch_is_true_or_false(self, method):
+        """A text such as "False" would count as True, and 1 is no answer to a yes or no."""
+        cls = next(c for c in concrete(AbstractMethod) if c.name == method)
+        for name, parameter in inspect.signature(cls).parameters.items():
+            for bad in ("False", 1, None) if parameter.annotation == "bool" else ():
+                with pytest.raises(ValueError, match=rf"{name} must be True or False, but .* came; write it without quotes"):
+                    cls(**{name: bad})
+            if "compile" in name:
+                with pytest.raises(ValueError, match="compile must be one of 'auto'"):
+                    cls(**{name: "False"})
 
     def test_leaves_everything_as_it_was(self, method, few):
         """Module, Pyro's store and torch's random state: after fit, predict, sample, compare, save."""

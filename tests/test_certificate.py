@@ -164,7 +164,7 @@ def judged(model, X, y, u=None, **options):
     log_joint = LogJoint(bound)
     start = log_joint.layout.flatten(bound.start(*next(data.epoch())))
     u = start if u is None else u
-    return certify(log_joint, u, start - 1.0, data, False, lambda: u, **options), log_joint, data
+    return certify(log_joint, u, start - 1.0, data, False, lambda steps: u, **options), log_joint, data
 
 
 def test_smallest_eigenvalue_is_the_dense_one_s(standard_diabetes):
@@ -435,7 +435,7 @@ class TestAStartIsNeverReturnedAsAMode:
         bound, data = model.ingest(X, y)
         exact = br.fit(model, X, y, method="exact").loc
         below = exact + 0.1 * torch.ones_like(exact)
-        found = certify(LogJoint(bound), below, exact, data, False, lambda: below)
+        found = certify(LogJoint(bound), below, exact, data, False, lambda steps: below)
         assert found.finding is Finding.BELOW_START
         assert "below its start; lower learning_rate" in str(found)
 

@@ -280,13 +280,13 @@ class TestCertificate:
         bound, data = mode.model.to(dtype=torch.float64).ingest(*rows())
         log_joint, data = by_all_rows(LogJoint(bound), data, None)
         held, u = scale_free(log_joint), log_joint.layout.flatten({name: v.double() for name, v in mode.mean.items()})
-        found = certify(log_joint, u, u - 1.0, data, False, lambda: u, held=held)
+        found = certify(log_joint, u, u - 1.0, data, False, lambda steps: u, held=held)
         assert found.converged, str(found)
         assert found.details["smallest eigenvalue"] == pytest.approx(mode.certificate.details["smallest eigenvalue"], rel=1e-3)
         assert found.details["nats to gain"] == pytest.approx(mode.certificate.details["nats to gain"], abs=1e-3)
         turned = u.clone()
         turned[held[0].segment.slice] = turned[held[0].segment.slice].flip(0)
-        assert not certify(log_joint, turned, u - 1.0, data, False, lambda: u, held=held).converged
+        assert not certify(log_joint, turned, u - 1.0, data, False, lambda steps: u, held=held).converged
 
     def test_a_relu_network_s_further_search_counts_directions_only(self):
         """A strong prior lets a search gain by shorter rows alone; that is no gain."""
@@ -300,7 +300,7 @@ class TestCertificate:
         (one,) = scale_free(log_joint)
         longer = u.clone()
         longer[one.segment.slice] *= 20
-        shorter = lambda: u  # noqa: E731
+        shorter = lambda steps: u  # noqa: E731
         free, held = (certify(log_joint, longer, u - 1.0, data, False, shorter, held=rows) for rows in ((), (one,)))
         assert not free.converged
         assert held.converged, str(held)

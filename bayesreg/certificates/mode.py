@@ -17,7 +17,8 @@ import torch
 from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
-from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, value_of
+from bayesreg.certificates.effort import Effort, Rest, first_look
+from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, takes_matrix, value_of
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point, Restarts, Training
 from bayesreg.data.rows import Data
@@ -25,6 +26,7 @@ from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.pieces import is_nonsmooth
 from bayesreg.objective.whole import gradient_of, in_double
+from bayesreg.solvers.probe import STEPS
 from bayesreg.solvers.rising import Trend
 
 
@@ -34,12 +36,13 @@ def certify(
     start: torch.Tensor,
     data: Data,
     jacobian: bool,
-    probe: Callable[[], torch.Tensor],
+    probe: Callable[[int], torch.Tensor],
     *,
     restarts: Sequence[float] | None = None,
     gap: float | None = None,
     held: Sequence[Rows] = (),
     trend: Trend | None = None,
+    effort: Effort | None = None,
 ) -> Certificate:
     """Judge a candidate for a mode on all rows.
 
@@ -54,7 +57,7 @@ def certify(
         start: Where the fit began, (P,).
         data: All rows.
         jacobian: As for MAP.
-        probe: A further search from the candidate; called for a piecewise linear network only.
+        probe: A further search from the candidate, by so many steps; called for a piecewise linear network only.
         restarts: The log-joint that each restart reached, the best one's included.
         gap: An upper bound of the nats that are left to gain, from duality. Where it is below the tolerance it is a proof, and
             no curvature is formed.
@@ -62,6 +65,7 @@ def certify(
             held fixed and all else is judged, see `scale_free.HeldLogJoint`.
         trend: Trend of the training objective, reported where that differs from this one (dropout, batch normalisation by
             mini-batches) and no mode can be certified.
+        effort: What it may cost; no bound when None.
 
     Returns:
         The certificate; its `point` has the numbers.
@@ -69,7 +73,7 @@ def certify(
     enough = 0.005 * len(u)
     seen = _Seen(Point(enough, "unconstrained" if jacobian else "constrained"))
     try:
-        found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, seen)
+        found = _certified(log_joint, u, start, data, jacobian, probe, gap, held, trend, seen, effort)
     except Exception as error:  # a finished fit is never lost: the network may not support what is needed here
         found = Certificate(Finding.NOT_JUDGED, point=seen.point, failure=why_not_judged(log_joint, error))
     return found if restarts is None else with_restarts(found, restarts, max(0.1, enough))
@@ -92,11 +96,12 @@ def _certified(
     start: torch.Tensor,
     data: Data,
     jacobian: bool,
-    probe: Callable[[], torch.Tensor],
+    probe: Callable[[int], torch.Tensor],
     gap: float | None,
     held: Sequence[Rows],
     trend: Trend | None,
     seen: _Seen,
+    effort: Effort | None,
 ) -> Certificate:
     """`certify` without restarts; the numbers found go into `seen`."""
     moved, enough = not bool((u == start).all()), seen.point.tolerance
@@ -104,7 +109,14 @@ def _certified(
     if held:
         log_joint = fixed = HeldLogJoint(log_joint, held, u)
         start, further = fixed.at_length(start.to(u)), probe
-        probe = lambda: fixed.at_length(further().to(u))  # noqa: E731
+        probe = lambda steps: fixed.at_length(further(steps).to(u))  # noqa: E731
+    alike = log_joint.model.behaviour.deterministic
+    rest = None
+    if effort is not None and alike and gap is None and not effort.within(*_shape(log_joint, data)):
+        decided = _briefly(log_joint, u, start.to(u), data, jacobian, effort, seen)
+        if isinstance(decided, Certificate):
+            return decided
+        rest = decided
     value, gradient = gradient_of(log_joint, u, data, jacobian=jacobian)
     seen.point = dataclasses.replace(seen.point, log_joint=value, duality_gap=None if gap is None else float(gap))
     if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
@@ -113,9 +125,41 @@ def _certified(
         return seen.verdict(Finding.CONVERGED_BY_DUALITY)
     climbed = value - value_of(log_joint, start.to(u), data, jacobian=jacobian)
     seen.point = dataclasses.replace(seen.point, climbed=climbed)
-    candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed)
-    alike = log_joint.model.behaviour.deterministic
+    candidate = _Candidate(log_joint, u, data, jacobian, moved, value, climbed, rest)
     return _judge(candidate, gradient, enough, probe, seen) if alike else _judge_unlike(candidate, trend, seen)
+
+
+def _shape(log_joint: LogJoint, data: Data) -> tuple[bool, bool]:
+    """What decides how dear a check is: whether pieces of the network meet, and whether the matrix is formed."""
+    return is_nonsmooth(log_joint), takes_matrix(log_joint, data.num_data)
+
+
+def _briefly(
+    log_joint: LogJoint, u: torch.Tensor, start: torch.Tensor, data: Data, jacobian: bool, effort: Effort, seen: _Seen
+) -> Certificate | Rest:
+    """What can be said for a part of the search's work: a verdict, or how far the curvature may be looked at."""
+    enough = seen.point.tolerance
+    found = first_look(log_joint, u, start, data, *effort.look(), jacobian=jacobian, enough=max(0.1, enough))
+    seen.point = dataclasses.replace(
+        seen.point,
+        log_joint=found.value,
+        climbed=found.climbed,
+        by_few_steps=max(0.0, found.at_least),
+        looked_rows=found.rows,
+        num_data=data.num_data,
+    )
+    if not math.isfinite(found.value):
+        return seen.verdict(Finding.NOT_FINITE)
+    if (no_mode := _unbounded(log_joint, u, data, found.at_least > enough)) is not None:
+        return _unusable(no_mode, seen)
+    if found.climbed < -max(0.1, 0.005 * min(len(u), data.num_data)):
+        return seen.verdict(Finding.BELOW_START)
+    if bool((u == start).all()):
+        return seen.verdict(Finding.NOT_MOVED)
+    if found.at_least > max(0.1, enough):
+        return seen.verdict(Finding.NOT_CONVERGED)
+    rest = effort.rest(is_nonsmooth(log_joint)) if found.rows >= data.num_data else None
+    return seen.verdict(Finding.NOT_LOOKED) if rest is None else rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +173,7 @@ class _Candidate:
     moved: bool
     value: float
     climbed: float
+    rest: Rest | None
 
     def is_short(self, gain: float) -> bool:
         """True where the gain left is a large part of the whole climb, though small for so many unknowns."""
@@ -142,12 +187,13 @@ class _Candidate:
 
 
 def _judge(
-    at: _Candidate, gradient: torch.Tensor, enough: float, probe: Callable[[], torch.Tensor], seen: _Seen
+    at: _Candidate, gradient: torch.Tensor, enough: float, probe: Callable[[int], torch.Tensor], seen: _Seen
 ) -> Certificate:
     """The certificate from the curvature."""
     log_joint, u, data = at.log_joint, at.u, at.data
     kinks = is_nonsmooth(log_joint)
-    curvature, broken = measure(log_joint, u, gradient, data, jacobian=at.jacobian, kinks=kinks, slack=0.01 * enough)
+    words = {"jacobian": at.jacobian, "kinks": kinks, "slack": 0.01 * enough, "rest": at.rest}
+    curvature, broken = measure(log_joint, u, gradient, data, **words)
     gain = curvature.gain
     seen.point = dataclasses.replace(
         seen.point,
@@ -171,7 +217,8 @@ def _judge(
     if not at.moved:
         return seen.verdict(Finding.NOT_MOVED)
     if kinks:
-        gain = max(0.0, gradient_of(log_joint, probe().to(u), data, jacobian=at.jacobian)[0] - at.value)
+        further = probe(STEPS if at.rest is None else at.rest.steps).to(u)
+        gain = max(0.0, gradient_of(log_joint, further, data, jacobian=at.jacobian)[0] - at.value)
         seen.point = dataclasses.replace(seen.point, by_further_search=gain)
         if gain <= max(0.1, enough) and not at.is_short(gain):
             return seen.verdict(Finding.SADDLE if _leaves(at, curvature, seen) else Finding.CONVERGED_ON_KINK)
@@ -204,7 +251,7 @@ def _judge_saddle(at: _Candidate, curvature: Curvature, enough: float, seen: _Se
 
 def _leaves(at: _Candidate, curvature: Curvature, seen: _Seen) -> bool:
     """True where a piecewise linear network rises along a direction of negative curvature near the candidate."""
-    beside, found = neighbouring(at.log_joint, at.u, at.data, curvature.metric, jacobian=at.jacobian)
+    beside, found = neighbouring(at.log_joint, at.u, at.data, curvature.metric, jacobian=at.jacobian, rest=at.rest)
     if not is_negative(found, max(1e-6, at.log_joint.model.behaviour.curvature_error(at.u.dtype))):
         return False
     rise = climb(at.log_joint, beside, found.direction, at.data, curvature.metric, jacobian=at.jacobian) - at.value

@@ -14,6 +14,7 @@ import dataclasses
 import torch
 
 from bayesreg.behaviour import FORWARD, VMAP
+from bayesreg.certificates.effort import Rest
 from bayesreg.certificates.values import Source
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature import full_hessian, gauss_newton
@@ -71,6 +72,7 @@ def measure(
     jacobian: bool = False,
     kinks: bool = False,
     slack: float = 0.0,
+    rest: Rest | None = None,
 ) -> tuple[Curvature, float]:
     """The curvature at a point, and the violation of the first-order conditions there.
 
@@ -80,9 +82,9 @@ def measure(
     found, and the gain is that of the diagonal.
 
     `kinks` says that the network is piecewise linear; then the curvature is Gauss–Newton's, since the Hessian of one piece says
-    nothing about the next. A gain of `slack` nats does not matter.
+    nothing about the next. A gain of `slack` nats does not matter. `rest` bounds the work; the matrix then is not formed.
     """
-    products, rows = _budget(len(u), data.num_data)
+    products, rows = _budget(len(u), data.num_data, rest)
     seen = sample(data, rows)
     data_part, prior_part = diagonal(log_joint, u, seen)
     metric = data_part + prior_part.clamp_min(0)
@@ -94,8 +96,7 @@ def measure(
         return Curvature(0.0, Source("", 0, data.num_data), None, 0.0, None, False, metric), broken
     behaviour = log_joint.model.behaviour
     kind = "Gauss–Newton matrix" if kinks else f"Hessian{behaviour.approximately}"
-    most = FULL_CURVATURE if behaviour.stands(VMAP, FORWARD) else LOOPED_CURVATURE
-    if len(u) <= most and data.num_data * len(u) ** 2 <= MATRIX:
+    if rest is None and takes_matrix(log_joint, data.num_data):
         source = Source(kind, data.num_data, data.num_data)
         return _whole(log_joint, u, residual, data, free, metric, jacobian, kinks, source), broken
 
@@ -115,7 +116,7 @@ def measure(
     gain = 0.5 * float((g.square() / at).sum())
     if whole and low > 0:
         enough = (2 * low * max(slack, 1e-12)) ** 0.5  # a residual r hides at most ½‖r‖²/λ nats
-        steps = int(min(2 * PRODUCTS, max(40, WORK // (10 * len(u) * data.num_data))))
+        steps = int(min(2 * PRODUCTS, max(40, WORK // (10 * len(u) * data.num_data)))) if rest is None else products // 2
         exact, settled = newton_gain(product, g, at, enough, steps)
         gain = exact if settled else max(gain, exact)
     direction = None if kinks else _spread(v, free)
@@ -151,7 +152,7 @@ def _rounding(log_joint: LogJoint, u: torch.Tensor) -> float:
 
 
 def neighbouring(
-    log_joint: LogJoint, u: torch.Tensor, data: Data, metric: torch.Tensor, *, jacobian: bool
+    log_joint: LogJoint, u: torch.Tensor, data: Data, metric: torch.Tensor, *, jacobian: bool, rest: Rest | None = None
 ) -> tuple[torch.Tensor, Ends]:
     """The Hessian's extreme eigenvalues a thousandth of an sd away from a point, on one piece of a piecewise linear network.
 
@@ -162,7 +163,7 @@ def neighbouring(
     for group in log_joint.nonsmooth:  # a weight that is exactly zero stays so
         noise[group.slice] = torch.where(u[group.slice] == 0, 0.0, noise[group.slice])
     beside = u + 1e-3 * noise / metric.sqrt()
-    products, rows = _budget(len(u), data.num_data)
+    products, rows = _budget(len(u), data.num_data, rest)
     seen = sample(data, rows)
     return beside, smallest_end(lambda v: hessian_product(log_joint, beside, seen, v, jacobian=jacobian), u, products)
 
@@ -240,8 +241,17 @@ def _whole(
     return Curvature(gain, source, low, high, direction, saddle, metric)
 
 
-def _budget(unknowns: int, rows: int) -> tuple[int, int]:
+def takes_matrix(log_joint: LogJoint, num_data: int) -> bool:
+    """Whether the whole matrix is formed, where nothing bounds the work."""
+    size = log_joint.layout.size
+    most = FULL_CURVATURE if log_joint.model.behaviour.stands(VMAP, FORWARD) else LOOPED_CURVATURE
+    return size <= most and num_data * size**2 <= MATRIX
+
+
+def _budget(unknowns: int, rows: int, rest: Rest | None) -> tuple[int, int]:
     """How many products, and over how many rows."""
+    if rest is not None:
+        return rest.products, rest.rows
     seen = min(rows, max(32, WORK // (PRODUCTS * unknowns)))
     return int(min(2 * PRODUCTS, max(24, WORK // (seen * unknowns)))), seen
 

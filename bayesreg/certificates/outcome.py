@@ -39,6 +39,8 @@ class Finding(enum.StrEnum):
     NEARLY_UNBOUNDED = "nearly unbounded"  # the search is going there, or only the prior bounds it
     NOISE_VANISHING = "noise vanishing"  # a later check: the learned noise runs to zero
     OTHER_OBJECTIVE = "other objective"  # training followed another objective than evaluation's
+    NOT_LOOKED = "not looked"  # a check that would tell costs more than it may
+    UNCHECKED = "unchecked"  # nobody asked for a check
     NOT_JUDGED = "not judged"  # the network does not support what the check needs
     STOPPED_EARLY = "stopped early"  # at the best point on held-out rows
     FAILED = "failed"  # the last good point of a search that could not go on
@@ -70,6 +72,7 @@ _KINDS = {
     **dict.fromkeys((Finding.UNBOUNDED, Finding.NEARLY_UNBOUNDED, Finding.NOISE_VANISHING), Outcome.UNBOUNDED),
     Finding.STOPPED_EARLY: Outcome.STOPPED_EARLY,
     **dict.fromkeys((Finding.OTHER_OBJECTIVE, Finding.NOT_JUDGED, Finding.TOO_FEW_STEPS), Outcome.NOT_CERTIFIED),
+    **dict.fromkeys((Finding.NOT_LOOKED, Finding.UNCHECKED), Outcome.NOT_CERTIFIED),
     **dict.fromkeys((Finding.FAILED, Finding.NOT_FINITE), Outcome.FAILED),
     Finding.MIXED: Outcome.CONVERGED,
     Finding.MIXED_IN_FUNCTION: Outcome.CONVERGED_IN_FUNCTION,

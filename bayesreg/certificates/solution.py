@@ -8,10 +8,13 @@ import torch
 
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.constant import says_the_same, with_word
+from bayesreg.certificates.effort import SHARE, Effort, work
 from bayesreg.certificates.linear_gaussian import certify_linear
-from bayesreg.certificates.mode import certify
+from bayesreg.certificates.mode import certify, with_restarts
 from bayesreg.certificates.norms import with_norms
+from bayesreg.certificates.optimality import value_of
 from bayesreg.certificates.outcome import Finding
+from bayesreg.certificates.values import Point
 from bayesreg.objective.directions import by_all_rows, scale_free
 from bayesreg.objective.flat import LogJoint
 from bayesreg.solvers.base import Problem, Solution
@@ -27,10 +30,15 @@ def judged(
     point that predicts the same for every row, None where it was no such point.
     """
     jacobian, data = problem.options.jacobian, problem.data
+    space = "unconstrained" if jacobian else "constrained"
     if found.exact:
-        solved = certify_linear(found, "unconstrained" if jacobian else "constrained")
-        return solved or certify(problem.log_joint, found.u, start, data, jacobian, lambda: found.u)
+        solved = certify_linear(found, space)
+        return solved or certify(problem.log_joint, found.u, start, data, jacobian, lambda steps: found.u)
     log_joint, invariant = LogJoint(found.model), scale_free(problem.log_joint)
+    if problem.options.certify is False:
+        point = Point(0.005 * len(found.u), space, value_of(log_joint, found.u, data, jacobian=jacobian))
+        unchecked = with_norms(Certificate(Finding.UNCHECKED, point=point), invariant, start, found.u, bool(problem.held))
+        return unchecked if restarts is None else with_restarts(unchecked, restarts, max(0.1, point.tolerance))
     whole, rows = by_all_rows(log_joint, data, problem.batch_size)  # where it can be, of the network that sees all rows
     certificate = certify(
         whole,
@@ -38,10 +46,11 @@ def judged(
         start,
         rows,
         jacobian,
-        lambda: further(whole, found.u, rows, problem.batch_size, jacobian=jacobian),
+        lambda steps: further(whole, found.u, rows, problem.batch_size, jacobian=jacobian, num_steps=steps),
         restarts=restarts,
         trend=found.trend,
         held=invariant if rows.coupled else (),
+        effort=_effort(problem, found),
     )
     if problem.held_out is not None and not certificate.converged:
         certificate = certificate.overrule(Finding.STOPPED_EARLY)
@@ -49,3 +58,12 @@ def judged(
     if tried is not None and says_the_same(log_joint, found.u, data):
         certificate = with_word(certificate, problem.log_joint.model, tried)
     return certificate
+
+
+def _effort(problem: Problem, found: Solution) -> Effort | None:
+    """A part of what a search by steps has cost; None where nothing bounds the check."""
+    if problem.options.certify == "full" or found.steps is None:
+        return None
+    data, unknowns = problem.data, len(found.u)
+    rows = problem.batch_size or (data.num_data if data.x is not None else max(1, data.num_data // data.steps_an_epoch(None)))
+    return Effort(unknowns, data.num_data, SHARE * work(found.steps, rows, unknowns))

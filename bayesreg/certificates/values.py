@@ -52,6 +52,9 @@ class Point:
             unknown's unit: below zero at a saddle; for many unknowns Lanczos's upper bound of it.
         along_curvature: Gain along a straight line in a direction of negative curvature.
         by_further_search: Gain of more steps in a piecewise linear network.
+        by_few_steps: What a few steps along the preconditioned gradient gain at least, where a check looked at that first.
+        looked_rows: Rows that this look saw, and on which the other numbers rest where it decided.
+        num_data: N, of which they are.
     """
 
     tolerance: float
@@ -66,6 +69,9 @@ class Point:
     smallest_eigenvalue: float | None = None
     along_curvature: float | None = None
     by_further_search: float | None = None
+    by_few_steps: float | None = None
+    looked_rows: int | None = None
+    num_data: int | None = None
 
 
 class Cause(enum.StrEnum):

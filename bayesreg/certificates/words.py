@@ -46,6 +46,7 @@ def in_python(advice: Advice) -> str:
 
 
 _STEPS, _RATE, _BATCH = Advice("num_steps"), Advice("learning_rate"), Advice("batch_size")
+_CERTIFY = Advice("certify", "full", "certify='full'")
 _MEAN_FIELD = Advice("method", "mean-field", "MeanField")
 
 
@@ -111,7 +112,24 @@ def _left(c: Certificate) -> float:
     return c.point.nats_to_gain if further is None else further
 
 
+def _seen(c: Certificate) -> str:
+    rows, n = c.point.looked_rows, c.point.num_data
+    return f"all {n:,} rows" if rows >= n else f"{rows:,} of {n:,} rows"
+
+
+def _not_looked(c: Certificate, spell: Spelling) -> str:
+    return (
+        f"Not certified: a few steps on {_seen(c)} gain less than {nats(max(c.point.tolerance, 1e-6))}, and to look at the "
+        f"curvature would cost more than a quarter of the search; {spell(_CERTIFY)} looks, or raise {spell(_STEPS)}."
+    )
+
+
 def _not_converged(c: Certificate, spell: Spelling) -> str:
+    if c.point.nats_to_gain is None and c.point.by_few_steps is not None:
+        return (
+            f"Not converged: at least {nats(c.point.by_few_steps)} are left to gain, by a few steps on {_seen(c)} (tolerance "
+            f"{c.point.tolerance:.2g}); raise {spell(_STEPS)}."
+        )
     left, enough = nats(_left(c)), c.point.tolerance
     return f"Not converged: about {left} are left to gain (tolerance {enough:.2g}); raise {spell(_STEPS)}."
 
@@ -257,6 +275,8 @@ VERDICTS: dict[Finding, Callable[[Certificate, Spelling], str]] = {
     Finding.UNBOUNDED: _unusable,
     Finding.NEARLY_UNBOUNDED: _unusable,
     Finding.OTHER_OBJECTIVE: _other_objective,
+    Finding.NOT_LOOKED: _not_looked,
+    Finding.UNCHECKED: lambda c, spell: "Not checked, as was asked: whether this is a mode is not known.",
     Finding.NOT_JUDGED: lambda c, spell: (
         f"Not certified: {c.failure.module} could not be judged ({c.failure.said}); judge this fit by held-out rows, or by "
         "whether more steps raise its objective."
@@ -359,6 +379,7 @@ def numbers(certificate: Certificate) -> dict[str, float | str]:
         found[f"largest {'KKT violation' if p.nonsmooth else 'gradient'} in posterior sds"] = p.violation
         found |= {"curvature from": None if p.source is None else str(p.source), "smallest eigenvalue": p.smallest_eigenvalue}
         found |= {"nats gained along it": p.along_curvature, "nats gained by more steps": p.by_further_search}
+        found |= {"nats gained by a few steps": p.by_few_steps, "rows of those steps": p.looked_rows}
     if c.no_mode is not None:
         why = _no_mode(c.no_mode, in_python)
         found |= {"no mode": why, "unbounded": why if c.no_mode.arrived else None}

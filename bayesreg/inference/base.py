@@ -22,6 +22,7 @@ from bayesreg._memory import keep_freed
 from bayesreg._threads import seeded
 from bayesreg.behaviour import PREDICTION
 from bayesreg.certificates.collapse import with_noise
+from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.chains import AbstractChains, Chains
@@ -230,7 +231,7 @@ def _fitted(
             posterior.record = dataclasses.replace(found, certificate=said)
     posterior.history.notes[:0] = bound.unit_notes
     posterior.history.notes.extend(data.notes)
-    if not posterior.certificate.converged:
+    if not posterior.certificate.converged and posterior.certificate.finding is not Finding.UNCHECKED:
         warnings.warn(f"{method.name}: {posterior.certificate.sentence}", ConvergenceWarning, stacklevel=3)
     return posterior
 

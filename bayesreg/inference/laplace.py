@@ -16,6 +16,7 @@ from bayesreg import _check
 from bayesreg.behaviour import EACH_ROW, EVIDENCE
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.has_mode import check_has_mode
+from bayesreg.certificates.optimality import value_of
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Covariance
 from bayesreg.data.rows import Data
@@ -77,7 +78,7 @@ class LaplaceApproximation(AbstractMethod):
         check_has_mode(model)
         self._check(model)
         mode = self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
-        if (at_mode := mode.certificate.point) is None or not mode.certificate.usable:
+        if mode.certificate.point is None or not mode.certificate.usable:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
         another = model.behaviour.why_not(EVIDENCE)
@@ -96,7 +97,7 @@ class LaplaceApproximation(AbstractMethod):
         u = precision.project(u.double()).to(u)
         evidence = None
         if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not another:
-            evidence = at_mode.log_joint + 0.5 * len(u) * math.log(2 * math.pi) - root.half_log_det
+            evidence = value_of(*wide, jacobian=True) + 0.5 * len(u) * math.log(2 * math.pi) - root.half_log_det
         certificate = _certificate(mode.certificate, precision, taken)
         mode.history.notes.append(f"curvature: {taken}.")
         elapsed = time.perf_counter() - started

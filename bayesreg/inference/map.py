@@ -77,6 +77,8 @@ class MAP(AbstractMethod):
             and the shorter v, the further a step turns it (van Laarhoven 2017; Hoffer et al. 2018). "free" leaves them so, and
             the certificate reports the lengths; "unit-norm" holds each output unit at norm 1, where such a prior is a constant;
             for "adam", and "prox-adam" without a kink on them.
+        certify: How far to check that the answer is a mode. "full" spends on it what it takes; "auto" a quarter of the search
+            at most, where the search is one by steps, and says so where that does not suffice; False does not look.
 
     Raises:
         ValueError: If an argument is out of its range, or an optimizer is asked for where it does not fit.
@@ -110,6 +112,7 @@ class MAP(AbstractMethod):
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
         scale_invariant: str = "free",
+        certify: str | bool = "auto",
     ) -> None:
         self.keep_in(checkpoint, checkpoint_every, checkpoint_key)
         self.options = SearchOptions(
@@ -127,6 +130,7 @@ class MAP(AbstractMethod):
             num_restarts=num_restarts,
             checkpoint=checkpoint,
             scale_invariant=scale_invariant,
+            certify=certify,
         )
         check_choice(self.options)
 

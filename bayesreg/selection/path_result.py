@@ -192,7 +192,7 @@ class Path:
         with isolated(self.seed, model.like.device):
             log_joint = LogJoint(model)
             start = log_joint.layout.flatten(model.start(*next(self.data.epoch())))
-            certificate = certify(log_joint, u, start, self.data, False, lambda: further(log_joint, u, self.data))
+            certificate = certify(log_joint, u, start, self.data, False, lambda steps: further(log_joint, u, self.data))
         where = f"scale {float(self.scales[index]):.4g} in the prior of {', '.join(self.names)}"
         note = f"one of {len(self)} fits made at once: {where}."
         record = FitRecord("map", self.seed, History(notes=[note]), certificate, self.elapsed, "constrained")

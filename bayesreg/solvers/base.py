@@ -91,6 +91,7 @@ class Solution:
         gap: Nats that are at most left to gain, where a dual point is known.
         violation: Largest violation of the optimality conditions in posterior sds, where the solver has measured it.
         exact: Solved by the problem's own conditions, not searched for.
+        steps: Training steps that were taken, where the search is made of them.
     """
 
     u: torch.Tensor
@@ -100,6 +101,7 @@ class Solution:
     gap: float | None = None
     violation: float | None = None
     exact: bool = False
+    steps: int | None = None
 
 
 class Unsuited(ValueError):

@@ -39,6 +39,7 @@ class SearchOptions:
     num_restarts: int = 1
     checkpoint: Any = None
     scale_invariant: str = "free"
+    certify: str | bool = "auto"
 
     def __post_init__(self) -> None:
         if str(self.optimizer).lower() in NO_PRIOR:
@@ -54,6 +55,7 @@ class SearchOptions:
             num_cycles=_check.count("num_cycles", self.num_cycles),
             num_restarts=_check.count("num_restarts", self.num_restarts),
             scale_invariant=_check.one_of("scale_invariant", self.scale_invariant, ("free", "unit-norm")),
+            certify=False if self.certify is False else _check.one_of("certify", self.certify, ("auto", "full", False)),
         )
         for name, check in (
             ("num_steps", _check.steps),
@@ -94,8 +96,9 @@ class SearchOptions:
         return {name: written.get(name, name) for name in given}
 
     def deciding(self) -> dict[str, Any]:
-        """What decides the answer: all but where the state is kept."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "checkpoint"}
+        """What decides the answer: all but where the state is kept, and how it is judged."""
+        names = {field.name for field in dataclasses.fields(self)} - {"checkpoint", "certify"}
+        return {name: getattr(self, name) for name in sorted(names)}
 
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SearchOptions)}

@@ -18,7 +18,13 @@ ENTRIES = 10**8  # rows × unknowns up to which it sees all rows at each step
 
 
 def further(
-    log_joint: LogJoint, u: torch.Tensor, data: Data, batch_size: int | None = None, *, jacobian: bool = False
+    log_joint: LogJoint,
+    u: torch.Tensor,
+    data: Data,
+    batch_size: int | None = None,
+    *,
+    jacobian: bool = False,
+    num_steps: int = STEPS,
 ) -> torch.Tensor:
     """Where a few hundred more steps lead: all rows where that is affordable.
 
@@ -28,6 +34,7 @@ def further(
         data: The rows.
         batch_size: Rows a step of the search that found it; None for all.
         jacobian: As for MAP.
+        num_steps: Of them.
 
     Returns:
         (P,).
@@ -36,7 +43,7 @@ def further(
         FitError: If the loss stops being finite or a loader raises.
     """
     if can_polish(log_joint, data, batch_size):  # Adam only oscillates about a kink
-        return polish(*in_double(log_joint, u, data), jacobian=jacobian, num_steps=STEPS)
+        return polish(*in_double(log_joint, u, data), jacobian=jacobian, num_steps=num_steps)
     if data.num_data * len(u) <= ENTRIES:
         batch_size = None
     options = {"jacobian": jacobian, "training": False, "rows_a_batch": data.rows_a_batch}
@@ -44,7 +51,7 @@ def further(
     run(
         EagerAdam(training.flat, training.backward),
         data.batches(batch_size, torch.Generator().manual_seed(0)),
-        Schedule(STEPS, 1e-3),
+        Schedule(num_steps, 1e-3),
         layout=log_joint.layout,
         report=lambda step, total, objective: None,
         history=History(),

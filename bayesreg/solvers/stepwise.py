@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import torch
@@ -46,11 +47,11 @@ class _AbstractStepwise(AbstractSolver):
         log_joint = LogJoint(found.model)
         ended = problem.options.optimizer == "auto" and problem.held_out is None
         if not (ended and can_polish(log_joint, problem.data, problem.batch_size)):
-            return Solution(found.u, found.model, rising)
+            return dataclasses.replace(found, trend=rising)
         wide = in_double(log_joint, found.u, problem.data)
         u = polish(*wide, jacobian=problem.options.jacobian).to(found.u.dtype)
         history.notes.append(f"fista: the last stretch; {exact_zeros(log_joint, u):,} weights are exactly zero.")
-        return Solution(u, found.model, rising)
+        return dataclasses.replace(found, u=u, trend=rising)
 
 
 class ProximalAdam(_AbstractStepwise):
@@ -159,7 +160,7 @@ class _Search:
         rising = None
         if not log_joint.model.behaviour.deterministic:  # its curvature will not tell
             rising = trend(data.num_data * (log_joint.model.log_jacobian - losses))
-        return self._present(), rising
+        return dataclasses.replace(self._present(), steps=len(losses)), rising
 
     def last_good(self, failure: FitError) -> Solution:
         """The point at which all was well last; the copy's buffers are put back too."""

@@ -120,13 +120,13 @@ def adam_in_batches():
 @case
 def adam_in_single_precision():
     model = br.BayesianModel(net(4, 6, 1, activation=nn.ReLU, dtype=torch.float32), standardize=True)
-    return fit(model, regression(dtype=torch.float32), inference.MAP(num_steps=40, batch_size=20))
+    return fit(model, regression(dtype=torch.float32), inference.MAP(num_steps=40, batch_size=20, certify="full"))
 
 
 @case
 def adam_for_a_relu_network():
     model = br.BayesianModel(net(4, 6, 1, activation=nn.ReLU), likelihood=likelihoods.Gaussian(0.3), standardize=False)
-    return fit(model, regression(), inference.MAP(num_steps=80))
+    return fit(model, regression(), inference.MAP(num_steps=80, certify="full"))
 
 
 @case
@@ -182,7 +182,7 @@ def restarts():
 @case
 def prior_on_activations():
     outputs = {"1": priors.Laplace(1.0)}
-    return fit(noisy_net(standardize=True, outputs=outputs), regression(), inference.MAP(num_steps=60))
+    return fit(noisy_net(standardize=True, outputs=outputs), regression(), inference.MAP(num_steps=60, certify="full"))
 
 
 @case

@@ -1,6 +1,7 @@
 """The certificate of a mode: it depends on no units, it passes true modes, and it fails what is none."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,19 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.certificates import Advice, Alike, Cause, Certificate, Covariance, Finding, Outcome, certify, measure, sentence
+from bayesreg.certificates import (
+    Advice,
+    Alike,
+    Cause,
+    Certificate,
+    Covariance,
+    Finding,
+    Outcome,
+    certify,
+    first_look,
+    measure,
+    sentence,
+)
 from bayesreg.inference import MAP
 from bayesreg.objective import (
     LogJoint,
@@ -23,6 +36,7 @@ from bayesreg.objective import (
     hessian_product,
     prior_curvature,
 )
+from bayesreg.solvers import further
 from tests.conftest import network
 
 
@@ -234,7 +248,12 @@ def test_zero_weights_are_a_saddle_however_many(hidden, activation, monkeypatch)
     for parameter in net.parameters():
         nn.init.zeros_(parameter)
     monkeypatch.setattr("bayesreg.certificates.constant.says_the_same", lambda *at: False)  # which would begin elsewhere
-    mode = br.fit(br.BayesianModel(net, priors.Normal(3.0), likelihoods.Gaussian(0.1)), X, X[:, 0], method=MAP(num_steps=200))
+    mode = br.fit(
+        br.BayesianModel(net, priors.Normal(3.0), likelihoods.Gaussian(0.1)),
+        X,
+        X[:, 0],
+        method=MAP(num_steps=200, certify="full"),
+    )
     assert mode.certificate.finding is Finding.SADDLE
     assert "a saddle, not a mode" in str(mode.certificate)
     assert "start from other weights" in str(mode.certificate)
@@ -379,10 +398,12 @@ class TestAStartIsNeverReturnedAsAMode:
         model = br.BayesianModel(nn.Linear(5000, 1, bias=False), priors.Normal(1.0), likelihoods.Gaussian(1.0))
         X, y = rng.normal(size=(40, 5000)), 0.5 * rng.normal(size=40)
         nn.init.zeros_(model.module.weight)
-        mode = br.fit(model, X, y, method=MAP("adam", learning_rate=1e-12, num_steps=10))
+        mode = br.fit(model, X, y, method=MAP("adam", learning_rate=1e-12, num_steps=10, certify="full"))
         assert mode.certificate.details["nats to gain"] < mode.certificate.details["tolerance"]
         assert mode.certificate.finding is Finding.CLIMB_UNFINISHED
         assert "climbed since the start" in str(mode.certificate)
+        mode = br.fit(model, X, y, method=MAP("adam", learning_rate=1e-12, num_steps=10))
+        assert mode.certificate.finding is Finding.CLIMB_UNFINISHED
         assert br.fit(model, X, y, method="map").certificate.converged
 
     def test_lbfgs_that_cannot_move(self):
@@ -525,3 +546,99 @@ def test_every_finding_is_of_a_kind_and_every_kind_is_found():
     assert {finding.outcome for finding in Finding} == set(Outcome)
     for finding in Finding:
         assert Certificate(finding).converged is (finding.outcome in (Outcome.CONVERGED, Outcome.CONVERGED_IN_FUNCTION))
+
+
+# ── what a check may cost ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rows_of(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    return x, torch.sin(x[:, 0]) + x[:, 1] * x[:, 2] + 0.3 * torch.randn(count, generator=generator, dtype=torch.float64)
+
+
+def short(count, num_steps, certify, **words):
+    net = network(4, 8, 1, dtype=torch.float64)
+    model = br.BayesianModel(net, priors.Normal(1.0), likelihoods.Gaussian(0.3))
+    method = MAP("adam", num_steps=num_steps, batch_size=64, compile=False, certify=certify, **words)
+    return br.fit(model, *rows_of(count), method=method, progress=False)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_a_few_steps_gain_is_left_to_gain(seed):
+    """The bound of the look is below what a long search from there gains, whether it sees all rows or some."""
+    model, data = br.BayesianModel(network(4, 8, 1, dtype=torch.float64), priors.Normal(1.0), likelihoods.Gaussian(0.3)).ingest(
+        *rows_of(20_000, seed)
+    )
+    log_joint = LogJoint(model)
+    start = log_joint.layout.flatten(model.start(*next(data.epoch())))
+    u = start + 0.1 * torch.randn(len(start), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    long = further(log_joint, u, data, num_steps=500)
+    gained = gradient_of(log_joint, long, data)[0] - gradient_of(log_joint, u, data)[0]
+    for rows in (2000, 20_000):
+        found = first_look(log_joint, u, start, data, rows, 5, jacobian=False, enough=1e9)
+        assert 0 < found.at_least <= found.gain
+        assert found.at_least < gained
+        assert found.rows == rows
+        value = gradient_of(log_joint, u, data)[0]
+        assert abs(found.value - value) < (1e-6 if rows == 20_000 else 0.3 * abs(value))
+        assert (found.error == 0) == (rows == 20_000)
+
+
+def test_at_a_mode_a_few_steps_gain_nothing():
+    """Seen on a part of the rows, noise must not be taken for a gain."""
+    net = network(4, 8, 1, dtype=torch.float64, activation=nn.Tanh)
+    mode = br.fit(br.BayesianModel(net, priors.Normal(1.0), likelihoods.Gaussian(0.3)), *rows_of(3000), method="map")
+    bound, data = mode.model.ingest(*rows_of(3000))
+    for rows in (512, 1000, 3000):
+        look = first_look(LogJoint(bound), mode.loc, mode.loc - 0.1, data, rows, 4, jacobian=False, enough=1e9)
+        assert look.at_least < 1.0
+
+
+def test_a_short_fit_is_judged_for_a_part_of_its_search(monkeypatch):
+    """Counted in rows that go through the network: a check of 100 steps of 64 rows sees a few passes, a full one hundreds."""
+    seen = []
+    forward = nn.Linear.forward
+
+    def counted(self, x):
+        if self.in_features == 4:
+            seen.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", counted)
+    spent = {}
+    for how in (False, "auto", "full"):
+        seen.clear()
+        post = short(3000, 300, how, learning_rate=1e-3)
+        spent[how] = sum(seen)
+        known = {False: Finding.UNCHECKED, "auto": Finding.NOT_CONVERGED, "full": Finding.SADDLE}  # the dearer look sees more
+        assert post.certificate.finding is known[how]
+        assert ("at least" in str(post.certificate)) == (how == "auto")
+    assert spent["auto"] - spent[False] < 0.1 * (spent["full"] - spent[False])
+
+
+def test_a_long_fit_is_judged_as_fully_as_ever():
+    """Where the search cost more than the check, "auto" is "full", number by number."""
+    found = [short(300, 6000, how).certificate for how in ("auto", "full")]
+    assert found[0] == found[1]
+    assert found[0].point.by_few_steps is None
+
+
+def test_a_check_that_cannot_be_paid_says_so():
+    model = br.BayesianModel(nn.Linear(4, 1).double(), priors.Normal(1.0), likelihoods.Gaussian(0.3))
+    nn.init.ones_(model.module.weight)
+    nn.init.zeros_(model.module.bias)
+    x, _ = rows_of(200_000)
+    y = x.sum(1) + 0.3 * torch.randn(200_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with pytest.warns(br.ConvergenceWarning, match=r"a few steps on .* of 200,000 rows gain less .*certify='full' looks"):
+        post = br.fit(
+            model, x, y, method=MAP("adam", num_steps=400, learning_rate=1e-6, batch_size=64, compile=False), progress=False
+        )
+    assert post.certificate.outcome is Outcome.NOT_CERTIFIED
+    assert post.certificate.finding is Finding.NOT_LOOKED
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unchecked = br.fit(model, x, y, method=MAP("adam", num_steps=20, batch_size=64, certify=False), progress=False)
+    assert "as was asked" in str(unchecked.certificate)
+    with pytest.raises(ValueError, match="certify must be one of 'auto', 'full', but 'none' came"):
+        MAP(certify="none")

@@ -2,6 +2,7 @@
 
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up
+from bayesreg.certificates.effort import first_look
 from bayesreg.certificates.elbo import rise
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.certificates.mixing import agreement, bfmi, of_chains
@@ -45,6 +46,7 @@ __all__ = [
     "bfmi",
     "certify",
     "check_has_mode",
+    "first_look",
     "measure",
     "of_chains",
     "rise",

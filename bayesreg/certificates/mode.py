@@ -158,6 +158,8 @@ def _briefly(
         return seen.verdict(Finding.NOT_MOVED)
     if found.at_least > max(0.1, enough):
         return seen.verdict(Finding.NOT_CONVERGED)
+    if _Candidate(log_joint, u, data, jacobian, True, found.value, found.climbed, None).is_short(found.at_least):
+        return seen.verdict(Finding.CLIMB_UNFINISHED)
     rest = effort.rest(is_nonsmooth(log_joint)) if found.rows >= data.num_data else None
     return seen.verdict(Finding.NOT_LOOKED) if rest is None else rest
 

@@ -108,8 +108,8 @@ def _gap_open(c: Certificate, spell: Spelling) -> str:
 
 def _left(c: Certificate) -> float:
     """What is left to gain, by the last that looked."""
-    further = c.point.by_further_search
-    return c.point.nats_to_gain if further is None else further
+    p = c.point
+    return next(gain for gain in (p.by_further_search, p.nats_to_gain, p.by_few_steps) if gain is not None)
 
 
 def _seen(c: Certificate) -> str:

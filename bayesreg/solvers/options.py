@@ -55,7 +55,7 @@ class SearchOptions:
             num_cycles=_check.count("num_cycles", self.num_cycles),
             num_restarts=_check.count("num_restarts", self.num_restarts),
             scale_invariant=_check.one_of("scale_invariant", self.scale_invariant, ("free", "unit-norm")),
-            certify=False if self.certify is False else _check.one_of("certify", self.certify, ("auto", "full", False)),
+            certify=False if self.certify is False else _check.one_of("certify", self.certify, ("auto", "full")),
         )
         for name, check in (
             ("num_steps", _check.steps),

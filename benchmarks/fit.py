@@ -1,0 +1,124 @@
+"""What a whole fit costs beside its steps: `br.fit` against the same number of bare PyTorch steps, in one run on one thread.
+
+    python benchmarks/fit.py [--quick]
+
+Net 10-50-1, ReLU, its noise learned; N rows, mini-batches of 256 and, up to 10,000 rows, full batches; as many steps for both,
+from the same weights. Bare is a loop over ready batches with fused Adam and a penalty by weight decay. Contestants take turns;
+a row is the ratio of two of them round by round: median, minimum, maximum. `certify` says how far a fit is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+import bayesreg as br
+from bayesreg import likelihoods, priors
+from bayesreg.inference import MAP, MeanField
+
+BATCH, COLUMNS = 256, 10
+Data = tuple[torch.Tensor, torch.Tensor]
+
+
+def generated(rows: int) -> Data:
+    """Rows and a smooth function of them with noise."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, COLUMNS, generator=generator)
+    f = torch.sin(x[:, 0] + 0.5 * x[:, 1]) + 0.5 * x[:, 2] * x[:, 3]
+    return x, f + 0.3 * torch.randn(rows, generator=generator)
+
+
+def network() -> nn.Sequential:
+    """The same weights each time."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(COLUMNS, 50), nn.ReLU(), nn.Linear(50, 1))
+
+
+def bare(data: Data, steps: int, batch: int | None) -> None:
+    """A plain loop: Gaussian noise of learned size, fused Adam."""
+    net, log_scale = network(), nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.Adam([*net.parameters(), log_scale], lr=0.01, weight_decay=1e-3, fused=True)
+    generator, rows, order = torch.Generator().manual_seed(0), len(data[0]), None
+    at = 0
+    for _ in range(steps):
+        x, y = data
+        if batch is not None:
+            if order is None or at + batch > rows:
+                order, at = torch.randperm(rows, generator=generator), 0
+            which = order[at : at + batch]
+            x, y, at = x[which], y[which], at + batch
+        optimizer.zero_grad()
+        off = (y - net(x)[:, 0]) * (-log_scale).exp()
+        loss = 0.5 * off.square().mean() + log_scale
+        loss.backward()
+        optimizer.step()
+
+
+def ours(data: Data, method: MAP | MeanField) -> Callable[[], br.AbstractPosterior]:
+    """A whole call, from the network to the posterior."""
+
+    def fit() -> br.AbstractPosterior:
+        model = br.BayesianModel(network(), priors.Normal(1.0), likelihoods.Gaussian(priors.HalfNormal(1.0)))
+        return br.fit(model, *data, method=method, progress=False)
+
+    return fit
+
+
+def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds a call, one number a round and contestant."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for r in range(-1, rounds):
+        for name, call in contestants.items():
+            started = time.perf_counter()
+            call()
+            if r >= 0:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def compared(rows: int, steps: int, batch: int | None, rounds: int, full: bool) -> None:
+    """The lines of one size."""
+    data = generated(rows)
+    words: dict[str, Any] = {"optimizer": "adam", "num_steps": steps, "batch_size": batch or rows, "compile": False}
+    methods: dict[str, MAP | MeanField] = {
+        "MAP, certify=False": MAP(certify=False, **words),
+        "MAP": MAP(**words),
+    }
+    if full:
+        methods["MAP, certify='full'"] = MAP(certify="full", **words)
+    methods["mean-field"] = MeanField(num_steps=steps, batch_size=batch or rows, compile=False)
+    contestants: dict[str, Callable[[], Any]] = {"bare": lambda: bare(data, steps, batch)}
+    contestants |= {name: ours(data, method) for name, method in methods.items()}
+    times = in_turns(contestants, rounds)
+    aims = {"MAP, certify=False": "≤ 1.05", "MAP": "≤ 1.3"}
+    how = f"{steps:,} steps of {'all' if batch is None else batch} rows"
+    for name in methods:
+        ratios = [a / b for a, b in zip(times[name], times["bare"], strict=True)]
+        seen = f"{statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f}"
+        print(f"| {rows:,} | {how} | {name} | {aims.get(name, '')} | {seen} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="under 45 s: fewer sizes and rounds")
+    quick = parser.parse_args().quick
+    warnings.simplefilter("ignore", br.ConvergenceWarning)  # these fits are short on purpose
+    torch.set_num_threads(1)
+    print(f"One thread, torch {torch.__version__}.\n")
+    print("| N | how | whole fit ÷ bare steps | aim | median | min | max |\n|---|---|---|---|---|---|---|")
+    for rows in (1000, 10_000) if quick else (1000, 10_000, 100_000, 1_000_000):
+        compared(rows, 500, BATCH, 2 if quick else 7, rows <= 10_000 and not quick)
+    for rows in () if quick else (1000, 10_000):
+        compared(rows, 3000, None, 3, False)
+
+
+if __name__ == "__main__":
+    main()

@@ -161,7 +161,7 @@ def of_coarse_steps(seed):
     return draws.square(), told
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_rule_of_acceptance_is_exact(seed, monkeypatch):
     squares, told = of_coarse_steps(seed)
     assert 0.5 < float(told["acceptance_rate"].mean()) < 0.95
@@ -172,7 +172,7 @@ def test_the_rule_of_acceptance_is_exact(seed, monkeypatch):
         assert_means(squares[10:], [QUARTIC], error=math.inf, multiple=5)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_microcanonical_trajectories_are_exact_by_their_rule(seed):
     """E[x²] of exp(−x⁴) by steps whose energy errors are large; without the rule they miss it."""
     density = lambda u: (-(u**4).sum(1), -4 * u**3)  # noqa: E731
@@ -205,7 +205,7 @@ def test_no_u_turn_on_a_correlated_normal():
     assert abs(float(kinetic.mean()) - 1.0) < 5 / math.sqrt(kinetic.numel())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_unadjusted_steps_have_a_small_bias(seed):
     """At their default the sds of 30 unknowns between 0.1 and 10 are right to three per cent; with long steps they are not."""
     sds = torch.logspace(-1, 1, 30, dtype=F64)

@@ -84,8 +84,8 @@ def networks():
     X, y = regression()
     fits = {
         "plain": br.fit(smooth_network(), X, y, method=Ensemble(4, num_steps=300)),
-        "anchored": br.fit(smooth_network(), X, y, method=Ensemble(4, anchored=True, num_steps=300)),
-        "batch normalisation": br.fit(smooth_network(batchnorm=True), X, y, method=Ensemble(4, num_steps=100)),
+        "anchored": br.fit(smooth_network(), X, y, method=Ensemble(4, anchored=True, num_steps=30)),
+        "batch normalisation": br.fit(smooth_network(batchnorm=True), X, y, method=Ensemble(4, num_steps=30)),
     }
     return X, y, fits
 

@@ -170,7 +170,13 @@ def test_a_temperature_widens_and_is_said(batches):
 
 
 @pytest.mark.parametrize(
-    "options", [{"friction": 1.0}, {"cyclical": True}, {"precondition": False}, {"step_size": 0.4}], ids=str
+    "options",
+    [
+        *(pytest.param(options, marks=pytest.mark.slow) for options in ({"friction": 1.0}, {"step_size": 0.4})),
+        {"cyclical": True},
+        {"precondition": False},
+    ],
+    ids=str,
 )
 def test_its_variants_have_the_same_posterior(batches, options):
     X, y, _, exact = batches

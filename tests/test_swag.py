@@ -116,7 +116,7 @@ def test_draws_of_a_network_with_batch_normalisation_have_statistics_and_come_ba
     net = nn.Sequential(nn.Linear(INPUTS, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     model = br.BayesianModel(net, priors.Normal(1.0), likelihoods.Gaussian(priors.HalfNormal(1.0)))
-    method = SWAG(100, 30, 5, 10, batch_size=60, start=MAP(num_steps=400), num_draws=15)
+    method = SWAG(20, 30, 2, 10, batch_size=60, start=MAP(num_steps=50), num_draws=15)
     found = br.fit(model, X, y, method=method, seed=0)
     assert isinstance(found, WithStatistics)
     assert isinstance(found.fitted, LowRankGaussian)

@@ -279,7 +279,9 @@ class TestWhatARefreshedFitSays:
         assert "each draw's own statistics" in made.data["batchnorm"]["dropout"]["finding"]
 
 
-@pytest.mark.parametrize("momentum", [0.0, 1e-12, 1e-4, 5e-3, 0.1, None])
+@pytest.mark.parametrize(
+    "momentum", [*(pytest.param(value, marks=pytest.mark.slow) for value in (0.0, 1e-12, 1e-4)), 5e-3, 0.1, None]
+)
 def test_statistics_that_a_momentum_never_takes_are_warned_about(momentum):
     X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 5
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=momentum), nn.ReLU(), nn.Linear(4, 1)).double()

@@ -62,7 +62,10 @@ SHORT = {  # where it is asked whether two fits are one, not where they end
     "ensemble": lambda: Ensemble(8, anchored=True, num_steps=10),
     "swag": lambda: SWAG(num_warmup=0, num_samples=20, thin=1, rank=5),
     "sghmc": lambda: SGHMC(num_warmup=10, num_samples=10, thin=1),
-    "mile": lambda: MicrocanonicalEnsemble(2, num_warmup=10, num_samples=10, thin=1, num_steps=2),
+    "mile": lambda: MicrocanonicalEnsemble(2, num_warmup=10, num_samples=10, thin=1, num_steps=2, compile=False),
+    "hmc": lambda: HMC(2, 5, 5, max_leapfrogs=4, compile=False),
+    "nuts": lambda: NUTS(2, 3, 4, max_tree_depth=2, compile=False),
+    "mclmc": lambda: MCLMC(2, 10, 10, thin=1, compile=False),
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 

@@ -233,10 +233,10 @@ def test_chains_share_their_sds_where_they_meet(apart):
     sampler = Microcanonical((0.5, 0.05), scale=torch.ones(3, dtype=F64))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        now, wide = sampler.init(density, away.clone(), 3000), []
-        for step in range(3000):
+        now, wide = sampler.init(density, away.clone(), 1500), []
+        for step in range(1500):
             changed, told = sampler.step(density, now)
-            now = sampler.warm_up(density, now, {**now, **changed}, told, step, 3000)
+            now = sampler.warm_up(density, now, {**now, **changed}, told, step, 1500)
             wide.append(told["energy_error"].mean())
     if apart:
         assert now["scale"].eq(1).all()

@@ -209,7 +209,7 @@ class TestEveryMethod:
         steps = {
             "map": lambda: MAP(num_steps=1000),
             "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=1000)),
-            "sghmc": lambda: SGHMC(num_warmup=300, num_samples=200, thin=4),
+            "sghmc": lambda: SGHMC(num_warmup=200, num_samples=100, thin=4),
         }
         try:
             post = br.fit(linear_for(method), loader, method=steps.get(method, METHODS[method])())
@@ -284,11 +284,11 @@ def test_finds_the_conjugate_mean(method, standard_diabetes, exact):
         "mc-batchnorm": lambda: by_all_rows(2000),
         "ensemble": lambda: Ensemble(400, anchored=True),
         "swag": lambda: SWAG(num_samples=1000, thin=2),
-        "sghmc": lambda: SGHMC(num_chains=20, num_warmup=300, num_samples=100, thin=5),
+        "sghmc": lambda: SGHMC(num_chains=20, num_warmup=300, num_samples=60, thin=5),
         "hmc": lambda: HMC(8, 60, 60, compile=False),
         "nuts": NUTS,
-        "mclmc": lambda: MCLMC(8, 400, 100, thin=4, compile=False),
-        "mile": lambda: MicrocanonicalEnsemble(8, 400, 100, thin=4, num_steps=100, compile=False),
+        "mclmc": lambda: MCLMC(8, 300, 60, thin=4, compile=False),
+        "mile": lambda: MicrocanonicalEnsemble(8, 300, 60, thin=4, num_steps=50, compile=False),
     }
     fitter = longer.get(method, METHODS[method])()
     post = br.fit(linear_for(method), *standard_diabetes, method=fitter)

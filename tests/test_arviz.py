@@ -20,7 +20,7 @@ from bayesreg.posteriors import Draws, Gaussian
 from tests.conftest import network, textbook
 
 N, CHAINS = 24, 4
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 ITS_OWN_WARNINGS = [
     "ignore::matplotlib.MatplotlibDeprecationWarning",  # ArviZ 0.23 beside the Matplotlib and pandas of today
     "ignore:The inplace keyword",
@@ -188,7 +188,7 @@ class TestLeaveOneOut:
         joint = found.log_likelihood["y"].sum("row") + sum(found.log_prior[name] for name in found.log_prior)
         np.testing.assert_allclose(joint - found.sample_stats["log_q"], exact.log_evidence, rtol=1e-9)
 
-    @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+    @pytest.mark.parametrize("seed", SEEDS)
     def test_of_the_posterior_s_own_draws(self, seed):
         exact, X, y = linear()
         truth, error = left_out(X, y), error_of(exact, X, y, 4000)
@@ -199,7 +199,7 @@ class TestLeaveOneOut:
             assert found["pareto_k"].max() < found["good_k"]
 
     @of_arviz_alone
-    @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+    @pytest.mark.parametrize("seed", SEEDS)
     def test_an_approximation_is_corrected(self, seed, az):
         """A normal that is off by half an sd, and a third too wide: ArviZ's own answer is off, the corrected one is not."""
         exact, X, y = linear()

@@ -123,7 +123,7 @@ class TestAForwardOfItsOwn:
                 refused()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("stale", [False, True], ids=["fresh", "stale"])
 def test_the_first_guess_of_the_noise_is_that_of_a_training_step(seed, stale):
     """Whatever the statistics are that the module came with, and in whatever units the inputs are."""

@@ -14,7 +14,7 @@ from bayesreg.objective import LogJoint, Replicas, full_hessian, gradient_of
 from bayesreg.solvers import Stepper, fit_many, polish
 from tests.conftest import network
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 
 
 def problem(prior, *, seed=0, N=60, likelihood=None, activation=nn.Tanh, widths=(4, 6, 1), dtype=torch.float64):

@@ -106,7 +106,7 @@ def test_mini_batches_reach_the_full_batch_mode(standard_diabetes, exact):
     assert "64 of 442 rows" in mini.history.notes[0]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_constrained_and_unconstrained_modes_of_a_noise_scale(seed):
     """With flat weights fixed: d/ds [−N log s − S/(2s²)] + prior = 0, and with the Jacobian −(N−1) log s."""
     generator = torch.Generator().manual_seed(seed)

@@ -17,7 +17,7 @@ from bayesreg.posteriors import Draws
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1)
 SHORT = MCBatchNorm(10, MAP(num_steps=20), num_draws=30)
-SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
+SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 
 
 def model_of(*extra):

@@ -14,7 +14,7 @@ from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import Coverage, Scores, evaluate
 from bayesreg.predictive import Predictive
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 REGRESSION = ("rmse", "mae", "crps", "interval_score", "coverage", "pit", "calibration_error")
 CLASSES = ("accuracy", "brier", "ece")
 
@@ -339,7 +339,7 @@ def test_arrays_and_tensors_score_alike_and_no_random_state_is_touched():
 # ── Monte Carlo error ──
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_score_says_its_monte_carlo_error(seed):
     """It is the spread over independent sets of draws: each of 30 predictives of 400 draws of one and the same posterior."""
     generator = torch.Generator().manual_seed(seed)

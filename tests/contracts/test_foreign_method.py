@@ -121,7 +121,7 @@ def test_it_is_found_by_its_name(bagging):
         br.fit(model, X, y, method="bagging-in-a-tes")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_its_points_are_ridge_solutions_of_samples(bagging, seed):
     model, X, y = linear(seed)
     posterior = br.fit(model, X, y, method=bagging.Bagging(), seed=seed)

@@ -324,7 +324,7 @@ def brute_force(prior):
     [
         Cauchy(0.5),
         Cauchy(0.2),
-        GeneralizedNormal(0.5, 1.0),
+        pytest.param(GeneralizedNormal(0.5, 1.0), marks=pytest.mark.slow),
         GeneralizedNormal(1.5, 0.5),
         ElasticNet(1.0, 0.7),
         pytest.param(SpikeSlab(0.5, 3.0, 0.5), marks=pytest.mark.slow),
@@ -392,8 +392,11 @@ def test_level_sets_say_that_a_pole_has_no_map():
     assert {text.get_text() for text in axes.texts} == {"mean", "least squares"}
 
 
-# numerical steps at each point make these slow to draw; the others take each way of drawing too
-SLOWLY_DRAWN = ("GeneralizedNormal", "Horseshoe", "InverseGamma", "LogNormal", "Positive", "RegularizedHorseshoe")
+# numerical steps at each point make these slow to draw; the tests above draw a pole and a kink, the others here all else
+SLOWLY_DRAWN = (
+    *("GeneralizedNormal", "Horseshoe", "InverseGamma", "LogNormal", "Positive", "RegularizedHorseshoe"),
+    *("ScaleMixture", "SpikeSlab"),
+)
 
 
 @pytest.mark.parametrize(

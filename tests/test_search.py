@@ -230,7 +230,7 @@ INTERRUPTED = """
     from tests.test_search import interrupted_model
     model, X, y = interrupted_model(sys.argv[2])
     slow = lambda step, total, objective: time.sleep(0.02)
-    br.fit(model, X, y, method=MAP(num_steps=1000, batch_size=16, checkpoint=sys.argv[1]), seed=3, progress=slow)
+    br.fit(model, X, y, method=MAP(num_steps=400, batch_size=16, checkpoint=sys.argv[1]), seed=3, progress=slow)
 """
 
 
@@ -258,7 +258,7 @@ def test_a_killed_fit_goes_on_to_the_same_answer_bit_for_bit(kind, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     model, X, y = interrupted_model(kind)
-    method = {"num_steps": 1000, "batch_size": 16}
+    method = {"num_steps": 400, "batch_size": 16}
     whole = br.fit(model, X, y, method=MAP(**method), seed=3)
     resumed = br.fit(model, X, y, method=MAP(checkpoint=path, **method), seed=3)
     assert any(note.startswith("resumed from fit.pt after step ") for note in resumed.history.notes)

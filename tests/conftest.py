@@ -1,6 +1,9 @@
 """Data and fits that many tests read, made once."""
 
 import itertools
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy loads: its BLAS's threads would spin beside each other's tests
 
 import numpy as np
 import pytest

@@ -1,6 +1,9 @@
 """Data and fits that many tests read, made once."""
 
 import itertools
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy loads: its BLAS's threads would spin beside each other's tests
 
 import numpy as np
 import pytest
@@ -95,6 +98,6 @@ def posteriors(diabetes):
     order = np.random.default_rng(0).permutation(len(X))
     train, test = order[:354], order[354:]
     model = br.BayesianModel(network(10, 8, 1), standardize=True)
-    methods = {"MAP": "map", "Laplace": "laplace", "mean-field": br.inference.MeanField(num_steps=2000)}
+    methods = {"MAP": "map", "Laplace": "laplace", "mean-field": br.inference.MeanField(num_steps=800)}
     fits = {name: br.fit(model, X[train], y[train], method=method) for name, method in methods.items()}
     return fits, X[test], y[test]

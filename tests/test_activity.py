@@ -79,9 +79,9 @@ def test_mode_laplace_and_mean_field_have_the_closed_form(data):
         laplace = br.fit(model, X, y, method=br.inference.LaplaceApproximation(curvature))
         torch.testing.assert_close(laplace.covariance, torch.linalg.inv(precision), rtol=1e-7, atol=1e-10)
         assert laplace.log_evidence is None  # the activations' prior is not normalised over weights
-    adam = br.fit(model, X, y, method=br.inference.MAP("adam", num_steps=3000))
+    adam = br.fit(model, X, y, method=br.inference.MAP("adam", num_steps=1000))
     torch.testing.assert_close(adam.mean["0.weight"][0], mean, rtol=1e-4, atol=1e-4)
-    guide = br.fit(model, X, y, method=br.inference.MeanField(num_steps=3000, num_particles=16))
+    guide = br.fit(model, X, y, method=br.inference.MeanField(num_steps=1000, num_particles=16))
     sd = precision.diagonal().rsqrt()
     assert bool(((guide.mean["0.weight"][0] - mean).abs() < 0.1 * sd).all())
     torch.testing.assert_close(guide.std["0.weight"][0], sd, rtol=0.05, atol=0)
@@ -103,7 +103,7 @@ def test_sparse_activations(data):
 
     def hidden(outputs):
         model = br.BayesianModel(net(), likelihood=likelihoods.Gaussian(0.3), outputs=outputs)
-        mode = br.fit(model, X, y, method="map")
+        mode = br.fit(model, X, y, method=br.inference.MAP(num_steps=800) if outputs else "map")
         with activations.captured(mode.model.to_run(), (activations.Output("1", priors.Flat(), ""),)) as found:
             mode.model.forward(mode.mean, X)
         return mode, float(found["1"][0].abs().mean())

@@ -20,7 +20,7 @@ from bayesreg.posteriors import Draws, Gaussian
 from tests.conftest import network, textbook
 
 N, CHAINS = 24, 4
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 ITS_OWN_WARNINGS = [
     "ignore::matplotlib.MatplotlibDeprecationWarning",  # ArviZ 0.23 beside the Matplotlib and pandas of today
     "ignore:The inplace keyword",

@@ -25,7 +25,7 @@ KINDS = {
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 NORMS = (1, 4)  # where the layers stand
-seeds = pytest.mark.parametrize("seed", [0, 1, 2])
+seeds = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 
 
 def problem(kind="1d", seed=0, dropout=False):

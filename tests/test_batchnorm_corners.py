@@ -123,7 +123,7 @@ class TestAForwardOfItsOwn:
                 refused()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("stale", [False, True], ids=["fresh", "stale"])
 def test_the_first_guess_of_the_noise_is_that_of_a_training_step(seed, stale):
     """Whatever the statistics are that the module came with, and in whatever units the inputs are."""
@@ -279,7 +279,9 @@ class TestWhatARefreshedFitSays:
         assert "each draw's own statistics" in made.data["batchnorm"]["dropout"]["finding"]
 
 
-@pytest.mark.parametrize("momentum", [0.0, 1e-12, 1e-4, 5e-3, 0.1, None])
+@pytest.mark.parametrize(
+    "momentum", [*(pytest.param(value, marks=pytest.mark.slow) for value in (0.0, 1e-12, 1e-4)), 5e-3, 0.1, None]
+)
 def test_statistics_that_a_momentum_never_takes_are_warned_about(momentum):
     X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 5
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=momentum), nn.ReLU(), nn.Linear(4, 1)).double()

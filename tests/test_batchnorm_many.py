@@ -101,7 +101,13 @@ def by_hand(net, scale, x, y, num_data):
 
 @pytest.mark.parametrize(
     ("name", "own_rows"),
-    [*((name, False) for name in NETWORKS), ("mlp", True), ("conv, cumulative", True), ("own forward", True)],
+    [
+        ("mlp", True),
+        ("conv, cumulative", False),
+        ("own forward", True),
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in NETWORKS if name != "conv, cumulative"),
+        pytest.param("conv, cumulative", True, marks=pytest.mark.slow),
+    ],
 )
 def test_fifty_steps_of_each_are_a_torch_loop_of_its_own(name, own_rows):
     """Loss, gradient and running statistics at every step, and the weights that follow, on the same batches."""
@@ -269,8 +275,15 @@ def test_what_a_module_does_in_training_by_itself_is_found_beside_batch_normalis
         br.BayesianModel(Masked().double()).ingest(x, y)
 
 
-@pytest.mark.parametrize("poor", [False, True], ids=["any start", "a poor own start"])
-@pytest.mark.parametrize("name", ["mlp", "mlp, cumulative", "conv"])
+@pytest.mark.parametrize(
+    ("name", "poor"),
+    [
+        ("mlp", False),
+        ("conv", True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("mlp", True), ("conv", False))),
+        *(pytest.param("mlp, cumulative", poor, marks=pytest.mark.slow) for poor in (False, True)),
+    ],
+)
 def test_the_best_of_several_starts_keeps_its_own_statistics(name, poor):
     """The answer's log-joint is reached with the buffers that came along; the single fit's is among the restarts'."""
     make, options = NETWORKS[name]
@@ -300,7 +313,7 @@ def test_the_best_of_several_starts_keeps_its_own_statistics(name, poor):
     assert not model.module.training
 
 
-@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("standardize", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_each_point_of_a_path_and_each_fold_has_its_own_statistics(standardize):
     """A fit of the path is the fit of that scale alone; what a fold leaves out is in no batch of its fits."""
     net = mlp().double()
@@ -361,8 +374,10 @@ def test_a_path_of_a_linear_network_with_batch_normalisation_is_trained_not_solv
     assert [int(m.module[1].num_batches_tracked) for m in found.models] == [20, 20]
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("momentum", "rate"),
+    [(0.1, 0.0), (None, 0.3), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((None, 0.0), (0.1, 0.3)))],
+)
 def test_dropout_fits_of_several_sets_have_statistics_of_each(rate, momentum):
     """At rate 0 each is a plain torch loop of its own; at any rate each has seen its own set alone."""
     sets, models, steps = [], [], 30

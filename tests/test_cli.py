@@ -458,7 +458,19 @@ def test_the_script_says_its_version():
 
 
 def test_a_process_the_whole_way(houses):
-    words = ["report", houses, "--target", "price", "--drop", "id", *QUICK, "--prior", "*.weight=Laplace(scale=1.0)"]
+    words = [
+        "report",
+        houses,
+        "--target",
+        "price",
+        "--drop",
+        "id",
+        *QUICK,
+        "--method",
+        "map",
+        "--prior",
+        "*.weight=Laplace(1.0)",
+    ]
     found = process(*words, cwd=houses.parent)
     assert (found.returncode, found.stderr) == (0, "")
     assert "\x1b" not in found.stdout

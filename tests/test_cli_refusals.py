@@ -206,6 +206,7 @@ def test_an_interrupt_is_one_line(houses, monkeypatch):
     assert os.listdir(houses.parent) == ["houses.csv"]
 
 
+@pytest.mark.slow  # quickly: `test_a_backend_that_is_none` is such a process, and all refusals are met in this one
 def test_a_process_that_fails(tmp_path):
     found = process("report", tmp_path / "nowhere.csv", "--target", "y", module=False)
     assert found.returncode == 2

@@ -17,7 +17,7 @@ from bayesreg.posteriors import Guide
 from bayesreg.predictive import Predictive
 from bayesreg.priors import AbstractPrior, Flat, HalfNormal, Normal
 
-SEEDS = [0, 1, 2]
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 
 
 def data(seed=0, N=30, D=3, K=None, noise=0.3):

@@ -47,7 +47,7 @@ def test_without_noise_each_fit_is_the_single_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_each_set_learns_its_own_rate(seed):
     """Learned numbers go to their own member: units that only scatter are dropped where the noise drowns the rest."""
     X, y = data(1)

@@ -17,7 +17,7 @@ from bayesreg.inference import MCDropout
 from bayesreg.layers import bernoulli_entropy, log_uniform_kl, normal_energy, normal_entropy, relaxed_moments, two_points
 from bayesreg.priors import Flat, Horseshoe, Laplace, Normal, StudentT
 
-SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
+SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 PRIORS = pytest.mark.parametrize(
     ("prior", "law"),
     [
@@ -250,7 +250,7 @@ def test_a_decay_that_is_none(arguments, message):
         dropout_decay(*arguments)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("temperature", [1e-4, 0.1, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("rate", [0.05, 0.4, 0.9])
 def test_concrete_dropout_s_moments_are_those_of_its_draws(rate, temperature, seed):

@@ -294,8 +294,14 @@ KERAS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["values", "labels", "classes"])
-@pytest.mark.parametrize("name", KERAS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[] if i == k else pytest.mark.slow)
+        for i, name in enumerate(KERAS)
+        for k, kind in enumerate(("values", "labels", "classes"))
+    ],
+)
 def test_keras(name, kind):
     make, factors = KERAS[name]
     known = {"num_outputs": 1 if kind == "classes" else K} | ({"noise_scale": SIGMA} if kind == "values" else {})

@@ -46,7 +46,7 @@ def test_evidence_is_the_product_of_predictives(standard_diabetes):
     assert post.log_evidence == pytest.approx(total, rel=1e-10)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_predictive_is_the_closed_form_within_monte_carlo_error(standard_diabetes, seed):
     X, y = standard_diabetes
     post = br.fit(linear_model(standardize=False), X[:200], y[:200], method="exact")

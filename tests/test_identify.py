@@ -97,7 +97,7 @@ def test_integer_inputs():
     np.testing.assert_allclose((weight[..., 0] - weight[..., 1]).std(0), sd, rtol=0.02)
 
 
-@pytest.mark.parametrize("tau", [1.0, 30.0, 1e3, 1e5])
+@pytest.mark.parametrize("tau", [1.0, *(pytest.param(tau, marks=pytest.mark.slow) for tau in (30.0, 1e3)), 1e5])
 def test_what_equivalents_recommends_works(tau):
     """Flat intercepts under `LogisticRegression(C=τ²)`: its mode, and a posterior by each method."""
     from sklearn.linear_model import LogisticRegression
@@ -156,7 +156,7 @@ def iris_classes():
     return (X - X.mean(0)) / X.std(0), y
 
 
-@pytest.mark.parametrize("tau", [1.0, 30.0, 1e3])
+@pytest.mark.parametrize("tau", [1.0, pytest.param(30.0, marks=pytest.mark.slow), 1e3])
 def test_separated_classes_under_a_proper_prior_are_not(iris_classes, tau):
     X, y = iris_classes
     rules = {"weight": priors.Normal(tau), "bias": priors.Flat()}

@@ -182,9 +182,24 @@ class Timed(nn.Module):
         return self.linear(torch.stack([since.to(x), x[:, 1] * self.gain.to(x)], 1))
 
 
-@pytest.mark.parametrize("persistent", [True, False])
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("persistent", "tied", "dtype"),
+    [
+        (True, True, torch.float32),
+        (False, True, torch.float64),
+        (False, False, torch.float32),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (True, True, torch.float64),
+                (True, False, torch.float32),
+                (True, False, torch.float64),
+                (False, True, torch.float32),
+                (False, False, torch.float64),
+            )
+        ),
+    ],
+)
 def test_buffers_keep_their_own_type_whether_persistent_or_not(tmp_path, persistent, tied, dtype):
     torch.manual_seed(0)
     X = torch.randn(40, 2)

@@ -19,7 +19,7 @@ from bayesreg.objective import FlatLayout
 from bayesreg.posteriors import FitRecord, Masks, propagate
 from bayesreg.solvers import History
 
-SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
+SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 S = 20_000
 
 

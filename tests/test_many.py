@@ -14,7 +14,7 @@ from bayesreg.objective import LogJoint, Replicas, full_hessian, gradient_of
 from bayesreg.solvers import Stepper, fit_many, polish
 from tests.conftest import network
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 
 
 def problem(prior, *, seed=0, N=60, likelihood=None, activation=nn.Tanh, widths=(4, 6, 1), dtype=torch.float64):
@@ -158,7 +158,7 @@ def test_logistic_regressions_are_scikit_learns(breast_cancer):
         assert float(row[30]) == pytest.approx(float(ref.intercept_[0]), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["Normal", "Laplace", "GroupLasso"])
+@pytest.mark.parametrize("name", ["Normal", pytest.param("Laplace", marks=pytest.mark.slow), "GroupLasso"])
 def test_ends_of_networks_are_modes(name):
     """Adam, then Newton's and proximal steps: a certified mode from each start, at which a single polish finds nothing."""
     joints, data = problem([PRIORS[name][1]], likelihood=likelihoods.Gaussian(0.4))

@@ -80,17 +80,18 @@ def test_pyro_svi_takes_the_mean_field_guide_under_its_own_elbo_too(standard_dia
     guide = MeanFieldGuide(layout, torch.zeros(11).double(), torch.full((11,), 0.05).double())
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        ours = [FlatELBO().loss(model.pyro_model, guide, X, y) for _ in range(400)]
-        theirs = [pyro.infer.TraceMeanField_ELBO().loss(model.pyro_model, guide, X, y) for _ in range(400)]
+        ours = [FlatELBO().loss(model.pyro_model, guide, X, y) for _ in range(200)]
+        theirs = [pyro.infer.TraceMeanField_ELBO().loss(model.pyro_model, guide, X, y) for _ in range(200)]
     pyro.clear_param_store()
-    error = np.hypot(np.std(ours), np.std(theirs)) / 20
+    error = np.hypot(np.std(ours), np.std(theirs)) / 200**0.5
     assert abs(np.mean(ours) - np.mean(theirs)) < 4 * error
     assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.3)
 
 
 def test_adam_and_lbfgs_find_one_mode(standard_diabetes):
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3))
-    modes = {o: br.fit(model, *standard_diabetes, method=MAP(optimizer=o)) for o in ("adam", "lbfgs")}
+    searches = {"adam": MAP("adam", num_steps=2000), "lbfgs": MAP("lbfgs")}
+    modes = {name: br.fit(model, *standard_diabetes, method=search) for name, search in searches.items()}
     torch.testing.assert_close(modes["adam"].mean["weight"], modes["lbfgs"].mean["weight"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(modes["adam"].mean["noise_scale"], modes["lbfgs"].mean["noise_scale"], rtol=1e-5, atol=0)
 
@@ -99,13 +100,13 @@ def test_mini_batches_reach_the_full_batch_mode(standard_diabetes, exact):
     X, y = standard_diabetes
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
     full = br.fit(model, X, y, method="map")
-    mini = br.fit(model, X, y, method=MAP(batch_size=64, num_steps=6000))
+    mini = br.fit(model, X, y, method=MAP(batch_size=64, num_steps=3000))
     sd = br.fit(model, X, y, method="exact").std["weight"]
     assert float(((mini.mean["weight"] - full.mean["weight"]).abs() / sd).max()) < 0.05
     assert "64 of 442 rows" in mini.history.notes[0]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_constrained_and_unconstrained_modes_of_a_noise_scale(seed):
     """With flat weights fixed: d/ds [−N log s − S/(2s²)] + prior = 0, and with the Jacobian −(N−1) log s."""
     generator = torch.Generator().manual_seed(seed)

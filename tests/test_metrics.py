@@ -14,7 +14,7 @@ from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.metrics import Coverage, Scores, evaluate
 from bayesreg.predictive import Predictive
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 REGRESSION = ("rmse", "mae", "crps", "interval_score", "coverage", "pit", "calibration_error")
 CLASSES = ("accuracy", "brier", "ece")
 

@@ -50,7 +50,7 @@ def test_a_mean_shift_of_the_test_rows_is_no_collapsed_noise(shift):
     assert found.shifted
 
 
-@pytest.mark.parametrize("shift", [0.0, 3.0])
+@pytest.mark.parametrize("shift", [0.0, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_a_network_that_followed_the_noise_of_its_rows_has_collapsed_shifted_or_not(shift):
     (x, y), (x_new, y_new) = linear(0, 24), linear(1, 100)
     torch.manual_seed(0)

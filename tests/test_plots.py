@@ -25,7 +25,7 @@ from bayesreg.predictive import Predictive
 from bayesreg.reports import THEME, inline
 from bayesreg.solvers import History
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 
 
 def mixture(seed=0, S=20, N=150, K=None):

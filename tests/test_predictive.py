@@ -12,7 +12,7 @@ from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian
 from bayesreg.predictive import Predictive, tails
 from bayesreg.predictive import mixture as module
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 PROBABILITIES = (1e-6, 0.025, 0.2, 0.5, 0.9, 0.975, 1 - 1e-6)
 
 

@@ -199,6 +199,11 @@ def test_whatever_a_person_writes_is_shown_as_text():
     assert "script" not in Page(found.html).tags
 
 
+@pytest.mark.parametrize(
+    "made",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("regression", "outputs", "binary")), "multiclass"],
+    indirect=True,
+)
 def test_same_inputs_same_page_but_for_its_date(made):
     kind, found = made
     x, y = data(kind)
@@ -367,6 +372,7 @@ def test_refusals():
         report(posteriors("multiclass"), x, y, classes=["a", "b"])
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_section_is_one_file():
     given = posteriors()
 

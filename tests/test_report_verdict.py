@@ -158,7 +158,7 @@ def test_tails_of_equal_probabilities_are_binomial(hits):
     assert found.at_least == pytest.approx(stats.binom.sf(hits - 1, 40, 0.7), abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_ece_limit_is_passed_by_one_in_twenty_calibrated_test_sets(seed):
     rng = np.random.default_rng(seed)
     stated = rng.uniform(0.05, 0.95, size=150)

@@ -170,7 +170,13 @@ def test_a_temperature_widens_and_is_said(batches):
 
 
 @pytest.mark.parametrize(
-    "options", [{"friction": 1.0}, {"cyclical": True}, {"precondition": False}, {"step_size": 0.4}], ids=str
+    "options",
+    [
+        *(pytest.param(options, marks=pytest.mark.slow) for options in ({"friction": 1.0}, {"step_size": 0.4})),
+        {"cyclical": True},
+        {"precondition": False},
+    ],
+    ids=str,
 )
 def test_its_variants_have_the_same_posterior(batches, options):
     X, y, _, exact = batches
@@ -183,7 +189,7 @@ def test_its_variants_have_the_same_posterior(batches, options):
 def test_a_loader_gives_each_chain_its_own_batches(batches):
     X, y, _, exact = batches
     loader = DataLoader(TensorDataset(torch.tensor(X), torch.tensor(y)), batch_size=150, shuffle=True)
-    method = SGHMC(num_chains=2, num_warmup=150, num_samples=60, thin=4, start=MAP(num_steps=300))
+    method = SGHMC(num_chains=2, num_warmup=100, num_samples=40, thin=4, start=MAP(num_steps=100))
     found = br.fit(linear(3), loader, method=method, seed=0)
     assert compared(found, exact)[1] < 0.6
     assert not torch.equal(found.chains[0], found.chains[1])

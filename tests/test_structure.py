@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ ORDER = [
 ]
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def part(path):
@@ -28,7 +30,7 @@ def part(path):
 
 def imported(path):
     """Parts of the package that a file imports, anywhere in it; its own class tree apart."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "bayesreg":
             rest = node.module.split(".")[1:]
             yield from [rest[0]] if rest else [alias.name for alias in node.names]
@@ -49,7 +51,7 @@ def test_imports_point_one_way(path):
 def test_files_stay_small_and_say_what_they_are(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 450
-    assert ast.get_docstring(ast.parse(text)), "the first lines say the file's idea"
+    assert ast.get_docstring(TREES[path]), "the first lines say the file's idea"
 
 
 PROSE = {"sentence", "notes", "details", "said", "of_statistics"}
@@ -80,7 +82,7 @@ def reads_prose(node):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_parses_a_sentence(path):
     if str(path.relative_to(PACKAGE)) not in SHOW:
-        found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if reads_prose(node)]
+        found = [node for node in ast.walk(TREES[path]) if reads_prose(node)]
         assert not found, f"{ast.unparse(found[0])}: words are for people; ask the certificate's values"
 
 
@@ -112,7 +114,7 @@ THE_METHOD = {
 
 def identifiers(path):
     """Every name, attribute, argument and import of a file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[path]):
         for field in ("id", "attr", "name", "asname", "arg", "module"):
             value = getattr(node, field, None)
             if isinstance(value, str):
@@ -127,10 +129,43 @@ def test_kinds_of_layers_are_named_where_behaviour_is_told(path):
     assert not found, f"ask model.behaviour, or Behaviour(module), in place of {', '.join(found)}"
 
 
-def test_names_load_when_they_are_used():
-    code = "import sys, bayesreg; dir(bayesreg); print([m for m in ('torch', 'numpy', 'pyro') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+HEAVY = ["matplotlib", "arviz", "scipy.stats", "sklearn", "pandas", "jinja2", "typer", "rich", "pyarrow"]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """What a new process finds, step by step, as it imports the package, what the package stands on, and all its names."""
+    kinds = "sorted(c.__name__ for c in concrete(AbstractPosterior))"
+    path = tmp_path_factory.mktemp("fresh") / "found.json"
+    code = f"""
+import json, sys, warnings
+found, loaded = {{}}, lambda names: [m for m in names if m in sys.modules]
+f = list(warnings.filters)
+import bayesreg
+dir(bayesreg)
+found["kept"] = [list(warnings.filters) == f]
+found["at import"] = loaded(["torch", "numpy", "pyro"])
+import torch, pyro, pyro.infer, pyro.optim
+found["theirs"] = loaded({HEAVY})
+f, d, s = list(warnings.filters), torch.get_default_dtype(), torch.get_rng_state()
+from bayesreg._catalog import concrete
+from bayesreg.posteriors import AbstractPosterior
+import bayesreg.io
+found["few"] = {kinds}
+{EVERYTHING}
+found["all"] = {kinds}
+bayesreg.arviz.to_arviz
+found["ours"] = loaded({HEAVY})
+found["kept"] += [list(warnings.filters) == f, torch.get_default_dtype() == d, torch.get_rng_state().equal(s)]
+json.dump(found, open({str(path)!r}, "w"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {**json.loads(path.read_text()), "stdout": done.stdout}
+
+
+def test_names_load_when_they_are_used(fresh):
+    assert fresh["at import"] == []
 
 
 def named(tree):
@@ -141,7 +176,7 @@ def named(tree):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_function_shares_its_name_with_a_file(path):
     files = {file.stem for file in path.parent.iterdir()} | {path.parent.name}
-    assert not files & set(named(ast.parse(path.read_text(encoding="utf-8"))))
+    assert not files & set(named(TREES[path]))
 
 
 def test_no_public_name_is_that_of_a_file():
@@ -179,37 +214,18 @@ def test_every_name_comes_from_where_type_checkers_see_it():
         _ = bayesreg.fti
 
 
-def test_a_file_is_read_back_by_whoever_loads_only_the_reader():
-    kinds = "sorted(c.__name__ for c in concrete(AbstractPosterior))"
-    head = "from bayesreg._catalog import concrete; from bayesreg.posteriors import AbstractPosterior; import bayesreg"
-    code = (
-        f"{head}; import bayesreg.io; few = {kinds}; {EVERYTHING}; assert few == {kinds}, (few, {kinds}); print(len(few) > 4)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+def test_a_file_is_read_back_by_whoever_loads_only_the_reader(fresh):
+    assert len(fresh["few"]) > 4
+    assert fresh["few"] == fresh["all"]
 
 
-def test_import_is_light():
-    heavy = ["matplotlib", "arviz", "scipy.stats", "sklearn", "pandas", "jinja2", "typer", "rich", "pyarrow"]
-    code = f"import sys, bayesreg; {EVERYTHING}; bayesreg.arviz.to_arviz; print([m for m in {heavy} if m in sys.modules])"
-    base = f"import sys, torch, pyro, pyro.infer, pyro.optim; print([m for m in {heavy} if m in sys.modules])"
-    ours, theirs = (
-        ast.literal_eval(subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True).stdout)
-        for c in (code, base)
-    )
-    assert set(ours) <= set(theirs)
+def test_import_is_light(fresh):
+    assert set(fresh["ours"]) <= set(fresh["theirs"])
 
 
-def test_nothing_is_printed_or_configured_at_import():
-    code = (
-        "import warnings, torch, sys; f = list(warnings.filters); d = torch.get_default_dtype(); s = torch.get_rng_state();"
-        "import pyro, pyro.infer; f = list(warnings.filters); import bayesreg;"
-        f"{EVERYTHING};"
-        "assert list(warnings.filters) == f and torch.get_default_dtype() == d and torch.get_rng_state().equal(s)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+def test_nothing_is_printed_or_configured_at_import(fresh):
+    assert fresh["kept"] == [True] * 4
+    assert fresh["stdout"] == ""
 
 
 def runtime(tree):
@@ -254,13 +270,14 @@ def test_no_private_attribute_is_read_from_another_file():
     ours, read = {}, []
     for path, tree in TREES.items():
         own = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        own |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) in ("self", "cls")}
+        own |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and called(n.value, "self", "cls")}
         own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         ours[path] = {name for name in own if name.startswith("_") and not name.startswith("__")}
     everything = set().union(*ours.values())
     for path, tree in TREES.items():
+        others = everything - ours[path] - TORCHS
         for node in ast.walk(tree):
-            private = isinstance(node, ast.Attribute) and node.attr in everything - ours[path] - TORCHS
+            private = isinstance(node, ast.Attribute) and node.attr in others
             if private and ast.unparse(node.value) not in ("self", "cls", "super()"):
                 read.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}")
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesreg."):
@@ -278,7 +295,6 @@ TORCHS = {
     "_backward_hooks",
     "_version",
 }
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def from_folder(tree, folder):
@@ -287,6 +303,11 @@ def from_folder(tree, folder):
     taken = {a.name for node in found if (node.module or "").startswith(f"bayesreg.{folder}") for a in node.names}
     whole = any(node.module == "bayesreg" and folder in {a.name for a in node.names} for node in found)
     return taken | (set(vars(sys.modules[f"bayesreg.{folder}"])) if whole else set())
+
+
+def called(node, *names):
+    """Whether a node is one of these plain names."""
+    return isinstance(node, ast.Name) and node.id in names
 
 
 def bases(base):
@@ -308,11 +329,13 @@ def test_nobody_outside_asks_which_concrete_class_it_is(folder):
     names = bases(base)
     asked = []
     for path, tree in TREES.items():
+        if part(path) == folder:
+            continue
+        taken = names & from_folder(tree, folder)
         for node in ast.walk(tree):
-            if part(path) != folder and isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            if isinstance(node, ast.Call) and called(node.func, "isinstance", "issubclass"):
                 kinds = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(node.args[1])}
-                kinds &= from_folder(tree, folder)
-                asked += [f"{path.relative_to(PACKAGE)}:{node.lineno} {kind}" for kind in kinds & names]
+                asked += [f"{path.relative_to(PACKAGE)}:{node.lineno} {kind}" for kind in kinds & taken]
     assert not asked
 
 

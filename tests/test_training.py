@@ -90,7 +90,7 @@ def test_fifty_steps_are_torch_s_own_batch_norm_included():
     assert model.module[1].running_mean.equal(torch.zeros(6).double())  # only the training copy moved
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize(
     "rules", [{}, {"*.weight": priors.Normal(0.3), "*.bias": priors.Flat()}, {"0.*": priors.Fixed(0.1)}], ids=str
 )

@@ -44,7 +44,7 @@ class HMC(AbstractSampling):
     >>> from bayesreg import likelihoods, priors
     >>> X, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0.0, 1.0, 2.0])
     >>> model = br.BayesianModel(torch.nn.Linear(1, 1, bias=False), priors.Normal(1.0), likelihoods.Gaussian(1.0))
-    >>> draws = br.fit(model, X, y, method=HMC(num_warmup=200, num_samples=200)).sample(3200, seed=0)["weight"].flatten()
+    >>> draws = br.fit(model, X, y, method=HMC(num_warmup=100, num_samples=150)).sample(3200, seed=0)["weight"].flatten()
     >>> bool(abs(draws.mean() - 5 / 6) < 0.03), bool(abs(draws.std() - 6**-0.5) < 0.03)      # N(Σxy, 1)/(Σx² + 1)
     (True, True)
     """

@@ -67,7 +67,7 @@ class SWAG(AbstractMethod):
     >>> y = 2 * x[:, 0] + 0.5 * torch.randn(200, generator=torch.Generator().manual_seed(0))
     >>> net = torch.nn.Linear(1, 1, bias=False)
     >>> model = br.BayesianModel(net, br.priors.Normal(1.0), br.likelihoods.Gaussian(0.5))
-    >>> posterior = br.fit(model, x, y, method=SWAG())
+    >>> posterior = br.fit(model, x, y, method=SWAG(num_warmup=200, num_samples=100))
     >>> exact = br.fit(model, x, y, method="exact")
     >>> 0.5 < float(posterior.std["weight"] / exact.std["weight"]) < 1.5
     True

@@ -204,7 +204,7 @@ def torch_loop(module, model, x, y, num_steps, batches):
         yield output.detach(), {name: p.grad.clone() for name, p in net.named_parameters()}, state(net)[0]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @every_kind
 def test_fifty_steps_are_a_plain_torch_loop_s(kind, seed):
     """Output, gradients and every buffer, step by step, on the same batches."""

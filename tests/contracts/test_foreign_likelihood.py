@@ -137,7 +137,7 @@ def test_prediction_is_the_mixture(predictive, data):
     assert repr(predictive) == f"Predictive(counts, S=200, N={N})"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_pit_is_uniform_where_the_model_is_right(poisson, seed):
     rng = np.random.default_rng(seed)
     output = torch.tensor(rng.normal(0.5, 1, size=(2, 1500)))
@@ -172,6 +172,7 @@ def test_counts_and_densities_are_not_compared(posteriors, data):
         br.compare({"a": posteriors["map"], "b": other}, *data[2:])
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_report_speaks_of_counts(posteriors, data, tmp_path):
     made = report(posteriors, *data[2:], num_samples=200, target_name="bikes")
     page, facts = made.save(tmp_path / "counts.html")
@@ -188,6 +189,7 @@ def test_the_report_speaks_of_counts(posteriors, data, tmp_path):
     assert made.data["calibration"]["laplace"]["pit_counts"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_good_fit_is_called_calibrated(posteriors, data):
     found = report({"laplace": posteriors["laplace"]}, *data[2:], num_samples=200).data
     calibration = next(card for card in found["verdict"] if card["topic"] == "Calibration")
@@ -203,6 +205,7 @@ def test_it_is_saved_and_read_back(posteriors, data, tmp_path):
     torch.testing.assert_close(one, other)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_command_line_finds_it(poisson, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = np.column_stack([data[0], data[1]])

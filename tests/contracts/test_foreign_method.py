@@ -121,7 +121,7 @@ def test_it_is_found_by_its_name(bagging):
         br.fit(model, X, y, method="bagging-in-a-tes")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_its_points_are_ridge_solutions_of_samples(bagging, seed):
     model, X, y = linear(seed)
     posterior = br.fit(model, X, y, method=bagging.Bagging(), seed=seed)
@@ -148,6 +148,7 @@ def test_its_certificate_is_a_warning_where_it_is_not_passed(bagging):
     assert not posterior.certificate.converged
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_it_is_compared_and_reported(fitted, tmp_path):
     posterior, X, y = fitted
     exact = br.fit(*linear(), method="exact")
@@ -174,6 +175,7 @@ def test_it_is_saved_and_read_back(fitted, tmp_path):
     assert torch.equal(posterior.predict(X, num_samples=20).mean, again.predict(X, num_samples=20).mean)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_command_line_fits_by_it(bagging, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, X, y = linear()

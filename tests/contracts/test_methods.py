@@ -62,7 +62,10 @@ SHORT = {  # where it is asked whether two fits are one, not where they end
     "ensemble": lambda: Ensemble(8, anchored=True, num_steps=10),
     "swag": lambda: SWAG(num_warmup=0, num_samples=20, thin=1, rank=5),
     "sghmc": lambda: SGHMC(num_warmup=10, num_samples=10, thin=1),
-    "mile": lambda: MicrocanonicalEnsemble(2, num_warmup=10, num_samples=10, thin=1, num_steps=2),
+    "mile": lambda: MicrocanonicalEnsemble(2, num_warmup=10, num_samples=10, thin=1, num_steps=2, compile=False),
+    "hmc": lambda: HMC(2, 5, 5, max_leapfrogs=4, compile=False),
+    "nuts": lambda: NUTS(2, 3, 4, max_tree_depth=2, compile=False),
+    "mclmc": lambda: MCLMC(2, 10, 10, thin=1, compile=False),
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -206,7 +209,7 @@ class TestEveryMethod:
         steps = {
             "map": lambda: MAP(num_steps=1000),
             "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=1000)),
-            "sghmc": lambda: SGHMC(num_warmup=300, num_samples=200, thin=4),
+            "sghmc": lambda: SGHMC(num_warmup=200, num_samples=100, thin=4),
         }
         try:
             post = br.fit(linear_for(method), loader, method=steps.get(method, METHODS[method])())
@@ -281,11 +284,11 @@ def test_finds_the_conjugate_mean(method, standard_diabetes, exact):
         "mc-batchnorm": lambda: by_all_rows(2000),
         "ensemble": lambda: Ensemble(400, anchored=True),
         "swag": lambda: SWAG(num_samples=1000, thin=2),
-        "sghmc": lambda: SGHMC(num_chains=20, num_warmup=300, num_samples=100, thin=5),
+        "sghmc": lambda: SGHMC(num_chains=20, num_warmup=300, num_samples=60, thin=5),
         "hmc": lambda: HMC(8, 60, 60, compile=False),
         "nuts": NUTS,
-        "mclmc": lambda: MCLMC(8, 400, 100, thin=4, compile=False),
-        "mile": lambda: MicrocanonicalEnsemble(8, 400, 100, thin=4, num_steps=100, compile=False),
+        "mclmc": lambda: MCLMC(8, 300, 60, thin=4, compile=False),
+        "mile": lambda: MicrocanonicalEnsemble(8, 300, 60, thin=4, num_steps=50, compile=False),
     }
     fitter = longer.get(method, METHODS[method])()
     post = br.fit(linear_for(method), *standard_diabetes, method=fitter)

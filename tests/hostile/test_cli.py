@@ -479,8 +479,18 @@ def test_a_data_file_whose_name_is_no_text(tmp_path):
 # ---- the terminal
 
 
-@pytest.mark.parametrize("name", ["COLUMNS", "TERMINAL_WIDTH", "LINES"])
-@pytest.mark.parametrize("value", ["0", "1", "-5", "abc", "", "99999999999", "²"])
+WIDTHS = ["COLUMNS", "TERMINAL_WIDTH", "LINES"]
+NO_WIDTHS = ["0", "1", "-5", "abc", "", "99999999999", "²"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(name, value, marks=[] if (i - k) % 3 == 0 else pytest.mark.slow)
+        for k, name in enumerate(WIDTHS)
+        for i, value in enumerate(NO_WIDTHS)
+    ],
+)
 def test_a_terminal_of_no_width(name, value):
     env = {name: value}
     for words in (["methods"], ["priors", "--list"], ["report", "--help"]):

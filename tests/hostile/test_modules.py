@@ -67,6 +67,13 @@ def quick(method: str) -> inference.AbstractMethod:
         "exact": inference.Exact(),
         "mc-dropout": inference.MCDropout(num_steps=3),
         "mc-batchnorm": inference.MCBatchNorm(mode=few, num_draws=4),
+        "ensemble": inference.Ensemble(2, num_steps=3),
+        "swag": inference.SWAG(2, 20, 1, 3, start=few, num_draws=4),
+        "sghmc": inference.SGHMC(2, 4, 4, 1, compile=False),
+        "hmc": inference.HMC(2, 4, 4, max_leapfrogs=2, compile=False),
+        "nuts": inference.NUTS(1, 3, 4, max_tree_depth=1, compile=False),
+        "mclmc": inference.MCLMC(2, 4, 4, 1, compile=False),
+        "mile": inference.MicrocanonicalEnsemble(2, 4, 4, 1, num_steps=3, compile=False),
     }[method]
 
 

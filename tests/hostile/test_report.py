@@ -167,7 +167,7 @@ def test_worst_rows_have_the_numbers_of_the_file(tmp_path):
         (["--method", "mc-dropout", "--method", "map", "--method", "exact"], ["map"], ["mc-dropout", "exact"],
          "add --dropout 0.05, or fit by --method map"),
         (["--method", "mc-batchnorm", "--method", "map"], ["map"], ["mc-batchnorm"], "add --batchnorm, or fit by --method map"),
-        (["--method", "map", "--method", "laplace", "--prior", "*.weight=Laplace(1.0)"], ["map"], ["laplace"],
+        (["--method", "map", "--method", "laplace", "--prior", "*.weight=Laplace(1.0)", "--hidden", "3"], ["map"], ["laplace"],
          "take a Normal prior, or --method mean-field"),
     ],
 )  # fmt: skip

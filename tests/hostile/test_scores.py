@@ -42,7 +42,7 @@ def test_a_difference_that_a_few_rows_make_is_heavy_tailed(rows, heavy):
     assert again.heavy_tailed == heavy
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_normal_differences_are_never_heavy_tailed_and_lognormal_ones_of_sd_3_are(seed):
     generator = torch.Generator().manual_seed(seed)
     for n in (10, 50, 200):
@@ -163,7 +163,7 @@ def conjugate(seed, noise, ratio=70.0, N=5, T=200, D=20):
     return (x[:N], y[:N]), (x[N:], y[N:]), models, truth
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("method", ["exact", "laplace"])
 def test_a_function_known_to_seventy_noise_sds_is_scored_without_error(method, seed):
     train, test, models, truth = conjugate(seed, 0.1)
@@ -176,7 +176,7 @@ def test_a_function_known_to_seventy_noise_sds_is_scored_without_error(method, s
     assert found.differences[worse].sum == pytest.approx(-abs(truth["true"] - truth["wrong"]), abs=1e-3)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("ratio", [3.0, 70.0])
 def test_draws_are_raised_until_their_error_does_not_matter_or_it_is_said(ratio, seed, monkeypatch):
     """The same posteriors by draws alone, as of a network that has no closed form."""

@@ -112,7 +112,7 @@ def test_twelve_threads(posteriors):
     check(posteriors, 12, 3000)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_fits_of_separate_models_give_what_they_give_alone(seed):
     with torch.random.fork_rng(devices=[]):
         models = [model_of(layers()), model_of(layers(nn.Dropout(0.1))), model_of(layers(nn.Dropout(0.1)))]
@@ -185,7 +185,7 @@ def test_models_and_posteriors_are_copied_and_moved_as_before(posteriors):
     assert torch.equal(other.forward(other.weights(), x), post.model.forward(zero, x))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_private_draws_are_those_of_a_seeded_generator(seed):
     """Of every distribution that a prior or a likelihood draws from, and of torch's own dropout."""
     one = torch.full((5,), 0.5)

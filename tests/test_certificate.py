@@ -567,7 +567,7 @@ def rows_of(count, seed=0):
 
 
 def short(count, num_steps, certify, **words):
-    net = network(4, 8, 1, dtype=torch.float64)
+    net = network(4, 8, 1, dtype=torch.float64, activation=nn.ReLU)
     model = br.BayesianModel(net, priors.Normal(1.0), likelihoods.Gaussian(0.3))
     method = MAP("adam", num_steps=num_steps, batch_size=64, compile=False, certify=certify, **words)
     return br.fit(model, *rows_of(count), method=method, progress=False)
@@ -620,7 +620,7 @@ def test_a_short_fit_is_judged_for_a_part_of_its_search(monkeypatch):
         seen.clear()
         post = short(3000, 300, how, learning_rate=1e-3)
         spent[how] = sum(seen)
-        known = {False: Finding.UNCHECKED, "auto": Finding.NOT_CONVERGED, "full": Finding.SADDLE}  # the dearer look sees more
+        known = {False: Finding.UNCHECKED, "auto": Finding.NOT_CONVERGED, "full": Finding.NOT_CONVERGED}
         assert post.certificate.finding is known[how]
         assert ("at least" in str(post.certificate)) == (how == "auto")
     assert spent["auto"] - spent[False] < 0.1 * (spent["full"] - spent[False])
@@ -639,7 +639,9 @@ def test_a_check_that_cannot_be_paid_says_so():
     nn.init.zeros_(model.module.bias)
     x, _ = rows_of(200_000)
     y = x.sum(1) + 0.3 * torch.randn(200_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    with pytest.warns(br.ConvergenceWarning, match=r"a few steps on .* of 200,000 rows gain less .*certify='full' looks"):
+    with pytest.warns(
+        br.ConvergenceWarning, match=r"a few steps on .* of 200,000 rows gain less .*in Python say certify='full'"
+    ):
         post = br.fit(
             model, x, y, method=MAP("adam", num_steps=400, learning_rate=1e-6, batch_size=64, compile=False), progress=False
         )

@@ -46,7 +46,6 @@ def in_python(advice: Advice) -> str:
 
 
 _STEPS, _RATE, _BATCH = Advice("num_steps"), Advice("learning_rate"), Advice("batch_size")
-_CERTIFY = Advice("certify", "full", "certify='full'")
 _MEAN_FIELD = Advice("method", "mean-field", "MeanField")
 
 
@@ -120,7 +119,7 @@ def _seen(c: Certificate) -> str:
 def _not_looked(c: Certificate, spell: Spelling) -> str:
     return (
         f"Not certified: a few steps on {_seen(c)} gain less than {nats(max(c.point.tolerance, 1e-6))}, and to look at the "
-        f"curvature would cost more than a quarter of the search; {spell(_CERTIFY)} looks, or raise {spell(_STEPS)}."
+        f"curvature would cost more than a quarter of the search; raise {spell(_STEPS)}, or in Python say certify='full'."
     )
 
 

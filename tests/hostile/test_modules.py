@@ -243,7 +243,7 @@ def test_verdict_is_the_same_by_every_way(way, num_steps, piece, monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 2), piece(), nn.Linear(2, 1)).double()
     x, y = rows(30)
-    options = {"num_steps": num_steps} if piece is nn.Tanh else {"optimizer": "adam", "num_steps": num_steps}
+    options = {"num_steps": num_steps, "optimizer": "auto" if piece is nn.Tanh else "adam", "certify": "full"}
     expected = br.fit(model_of(net), x, y, method=inference.MAP(**options), progress=False)
     met = base.Behaviour.met
 
@@ -444,7 +444,7 @@ def test_a_fit_that_is_done_is_not_lost_to_its_certificate(monkeypatch):
 
     monkeypatch.setattr(certificate, "measure", broken)
     x, y = rows()
-    post = br.fit(model_of(zoo.made("LSTM")), x, y, method=quick("map"), progress=False)
+    post = br.fit(model_of(zoo.made("LSTM")), x, y, method=quick("map").but(certify="full"), progress=False)
     assert not post.certificate.converged
     assert re.match(r"Not certified: Wrapped could not be judged \(NotImplementedError: Trying", str(post.certificate))
     assert "log joint" in post.certificate.details

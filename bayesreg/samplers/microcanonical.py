@@ -218,6 +218,7 @@ class AdjustedMicrocanonical(AbstractSampler):
             **{"u": u, "lp": value, "slope": gradient, "at": u, "n": directions(u), "value": value, "gradient": gradient},
             **{"change": none, "left": one[:, 0], "acceptance": none, "scale": torch.ones_like(u[:1])},
             **{"length": math.sqrt(u.shape[1]) * one, "exact": u.new_tensor(0.0 if num_warmup else 1.0)},
+            **{"heard": none - 1, "accepted": none},
             **_steps(one),
             **under("tuning", self.tuning.init(u.new_tensor(0.25))),
             **under("moments", Moments.init(u[0])),
@@ -255,11 +256,8 @@ class AdjustedMicrocanonical(AbstractSampler):
     def warm_up(self, density: Density, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:
         """See `AbstractSampler.warm_up`: a third for the typical set, a third for the sds, a third for the acceptance."""
         third = num_warmup // 3
-        if step < 2 * third:
-            state = _tuned(before, state, told["energy_error"], _SMALL)
-        elif bool((decided := told["decided"] > 0).any()):
-            tuning = self.tuning.update(part_of("tuning", state), told["acceptance_rate"][decided].mean())
-            state = {**state, **under("tuning", tuning), "step_size": self.tuning.now(tuning) + 0 * state["step_size"]}
+        tuned = step < 2 * third
+        state = _tuned(before, state, told["energy_error"], _SMALL) if tuned else self._listening(state, told)
         if third <= step < 2 * third:
             state = {**state, **under("moments", Moments.update(part_of("moments", state), state["u"]))}
         if step + 1 == 2 * third:
@@ -267,12 +265,32 @@ class AdjustedMicrocanonical(AbstractSampler):
             typical = state["step_size"].log().mean().exp() / (scale / state["scale"]).log().mean().exp()
             tuning = self.tuning.init(typical, optimism=1.0)  # it is near already, and a trajectory takes long to tell
             state = {**state, "scale": scale, "exact": 1 + 0 * state["exact"], **under("tuning", tuning)}
-            state |= {"n": directions(state["u"])}
-            state |= {"step_size": typical + 0 * state["step_size"], "at": state["u"], "left": 0 * state["left"]}
-            state |= {"value": state["lp"], "gradient": state["slope"], "change": 0 * state["change"]}
+            state = _afresh({**state, "step_size": typical + 0 * state["step_size"]})
         if step + 1 == num_warmup:
             state = {**state, "step_size": self.tuning.final(part_of("tuning", state)) + 0 * state["step_size"]}
         return state
+
+    def _listening(self, state: State, told: Told) -> State:
+        """The step size changes once every chain has told of a whole trajectory of it, and all set out afresh.
+
+        Changed at each decision, it would be blamed for trajectories that an older one began, and fall without end.
+        """
+        decided, heard = told["decided"] > 0, state["heard"]
+        accepted = torch.where(decided & (heard == 0), told["acceptance_rate"], state["accepted"])
+        heard = torch.where(decided, (heard + 1).clamp(max=1), heard)  # the first after a change is of one step
+        state = {**state, "heard": heard, "accepted": accepted}
+        if not bool((heard > 0).all()):
+            return state
+        tuning = self.tuning.update(part_of("tuning", state), accepted.mean())
+        changed = self.tuning.now(tuning) + 0 * state["step_size"]
+        return _afresh({**state, **under("tuning", tuning), "step_size": changed})
+
+
+def _afresh(state: State) -> State:
+    """All chains at the start of a trajectory."""
+    there = {"at": state["u"], "n": directions(state["u"]), "value": state["lp"], "gradient": state["slope"]}
+    none = {name: 0 * state[name] for name in ("left", "change")}
+    return {**state, **there, **none, "heard": 0 * state["heard"] - 1}
 
 
 def _begun(density: Density, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,13 +39,14 @@ def agreement(values: torch.Tensor) -> Agreement | None:
     """
     if len(values) == 1:
         values = values[:, : values.shape[1] // 2 * 2].reshape(2, -1, values.shape[2])
-    values = values[..., values.flatten(0, 1).amax(0) > values.flatten(0, 1).amin(0)]
-    if values.shape[1] < _FEW or not values.shape[2]:
+    moving = (values.flatten(0, 1).amax(0) > values.flatten(0, 1).amin(0)).nonzero()[:, 0]
+    if values.shape[1] < _FEW or not len(moving):
         return None
-    count = values.shape[2]
+    count = len(moving)
     if count > _LOOKED_AT:
         which = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_LOOKED_AT].sort().values
-        values = values[..., which.to(values.device)]
+        moving = moving[which.to(moving.device)]
+    values = values[..., moving]  # once: of many weights a copy is all that memory has left
     with quiet_arviz() as arviz:
         found: Any = arviz.convert_to_dataset({"x": values.double().cpu().numpy()})
         rhats: Any = arviz.rhat(found)

@@ -32,6 +32,7 @@ _TURNS = 12  # products with the curvature that find its largest eigenvalue
 _PAIRS = 64  # pairs of gradients, over all chains, that show their noise
 _PROBES = 8
 _PASSES = 3
+_BLOW = 4.0  # kinetic energy, by that of the dynamics at their largest, beyond which a chain was thrown
 _SHRUNK = 5.0  # draws that count for the typical curvature
 
 
@@ -62,18 +63,18 @@ class Langevin(AbstractSampler):
         return self._tuned(density, state, HOT)
 
     def step(self, density: AbstractChains, state: State) -> tuple[State, Told]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """See `AbstractSampler.step`; a step to where the density is not finite is not taken."""
+        """See `AbstractSampler.step`; a step to where the density is not finite is not taken, and no momentum is a blow."""
         u, scale, keep, h = state["u"], state["scale"], state["keep"], state["step_size"]
         if self.period:
             h = h * 0.5 * (1 + (math.pi * (state["clock"] % self.period + 0.5) / self.period).cos())
         half = 0.5 * h * scale
-        p = state["p"] + half * state["gradient"]
+        p, struck = _softened(state["p"] + half * state["gradient"])
         there = u + half * p
         variance = 1 - keep.square() - state["kick"] * (h * (1 + keep) / 2).square()
         p = keep * p + variance.clamp_min(0).sqrt() * torch.randn_like(p)
         there = there + half * p
         value, gradient = density(there)
-        p = p + half * gradient
+        p, again = _softened(p + half * gradient)
         good = value.isfinite() & gradient.isfinite().all(1)
         keeps = good[:, None]
         changed = {
@@ -83,7 +84,7 @@ class Langevin(AbstractSampler):
             "value": torch.where(good, value, state["value"]),
             "clock": state["clock"] + 1,
         }
-        return changed, {"lp": changed["value"], "diverging": ~good, "step_size": h.expand_as(value)}
+        return changed, {"lp": changed["value"], "diverging": ~good | struck | again, "step_size": h.expand_as(value)}
 
     def warm_up(self, density: AbstractChains, before: State, state: State, told: Told, step: int, num_warmup: int) -> State:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `AbstractSampler.warm_up`."""
@@ -118,6 +119,18 @@ class Langevin(AbstractSampler):
             h = h * room.clamp_max(1.0).sqrt()
             keep = torch.minimum(keep, 1 - 2 / (room.clamp_min(1.0) + 1))
         return {**state, "scale": scale, "kick": variance * scale.square(), "step_size": h, "keep": keep}
+
+
+def _softened(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Momenta (R, P) no longer than any that belong to the dynamics, ‖p‖² = P ± √(2P), and which were (R,).
+
+    Where a network's predicted noise is small, one batch's gradient can throw a chain so far that it never comes back.
+    """
+    size = p.shape[1]
+    most = _BLOW * (size + 10 * math.sqrt(2 * size))
+    length = p.square().sum(1, keepdim=True)
+    longer = length > most
+    return torch.where(longer, p * (most / length.clamp_min(1e-30)).sqrt(), p), longer[:, 0]
 
 
 def _shrunk(bend: torch.Tensor, count: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ F64 = torch.float64
 SAMPLERS = {
     "hmc": (Hamiltonian, 64, 250, 300),
     "nuts": (NoUTurn, 4, 250, 400),
-    "adjusted": (AdjustedMicrocanonical, 128, 900, 1200),
+    "adjusted": (AdjustedMicrocanonical, 128, 4500, 1500),
 }
 # the No-U-Turn sampler takes its chains one by one, and half a minute for each of these
 every_sampler = pytest.mark.parametrize(

@@ -27,7 +27,9 @@ class MicrocanonicalEnsemble(AbstractSampling):
 
     All members move in one batched gradient. A network's posterior has many regions which no chain goes between: each member
     explores its own, and the mixture of all is the answer. The warm-up is hot at first, with long steps whose energy errors
-    carry a member out of its mode, and cools to steps of small bias. What the members differ by is in the certificate.
+    carry a member out of its mode, and cools to steps of small bias. What the members differ by is in the certificate. Members
+    that turn out to be in one region, as in a linear model, share what they learn of its sds, and take the small steps of
+    `MCLMC`.
 
     Networks and priors that cannot be fitted many times at once (dropout, unknown scales) start at random weights, without a
     search. Batch normalisation takes the statistics of all rows.

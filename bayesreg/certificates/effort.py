@@ -18,6 +18,7 @@ import torch
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature_products import diagonal, sample
 from bayesreg.objective.flat import LogJoint
+from bayesreg.solvers.probe import STEPS
 
 # in units of 10⁻¹⁰ s on one core: what a pass costs by itself, what a row costs beside its unknowns
 _CALL, _ROW = 1.3e7, 3000
@@ -31,8 +32,7 @@ _ROUNDS, _MOST = 4, 30  # rounds of a look: of so many rows that there are at le
 _TRIED = 3  # lengths of a step that are tried, on average
 _LEAST = 512  # rows below which a look says nothing
 _FEW, _MANY = 24, 200  # products with a curvature, at least and at most
-_SEARCH = 300  # steps of a further search, and those below which it says nothing
-_SHORT = 50
+_SHORT = 50  # steps of a further search below which it says nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Effort:
     Attributes:
         unknowns: P.
         num_data: N.
-        budget: In units of `work`; inf for no bound.
+        budget: In units of `work`.
     """
 
     unknowns: int
     num_data: int
-    budget: float = math.inf
+    budget: float
 
     def cost(self, kind: tuple[float, float], rows: int, calls: float = 1.0) -> float:
         """Of a pass over so many rows in so many blocks."""
@@ -63,12 +63,10 @@ class Effort:
 
     def within(self, kinks: bool, by_matrix: bool) -> bool:
         """Whether a check without a bound is within the budget; `kinks` where a network's pieces meet and it searches on."""
-        if self.budget == math.inf:
-            return True
         n = self.num_data
         spent = self.cost(_GRADIENT, n) + 2 * self.cost(_VALUE, n)
         spent += self.matrix() if by_matrix else _MANY * self.product(n)
-        return spent + kinks * (_MANY * self.product(n) + _SEARCH * self.cost(_STEP, n)) <= self.budget
+        return spent + kinks * (_MANY * self.product(n) + STEPS * self.cost(_STEP, n)) <= self.budget
 
     def look(self) -> tuple[int, int]:
         """Rows and rounds of the first look, within its part of the budget."""
@@ -88,11 +86,11 @@ class Effort:
             rows = max(_LEAST, rows // 2)
         if (1 + kinks) * _FEW * self.product(rows) + self.cost(_DIAGONAL, rows) > left:
             return None
-        steps = int(left / self.cost(_STEP, self.num_data)) if kinks else _SEARCH
+        steps = int(left / self.cost(_STEP, self.num_data)) if kinks else STEPS
         if steps < _SHORT:
             return None
         products = int((left - self.cost(_DIAGONAL, rows)) / ((1 + kinks) * self.product(rows)))
-        return Rest(min(_MANY, products), rows, min(_SEARCH, steps))
+        return Rest(min(_MANY, products), rows, min(STEPS, steps))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -152,13 +152,14 @@ def _briefly(
         return seen.verdict(Finding.NOT_FINITE)
     if (no_mode := _unbounded(log_joint, u, data, found.at_least > enough)) is not None:
         return _unusable(no_mode, seen)
-    if found.climbed < -max(0.1, 0.005 * min(len(u), data.num_data)):
+    at = _Candidate(log_joint, u, data, jacobian, not bool((u == start).all()), found.value, found.climbed, None)
+    if at.is_below:
         return seen.verdict(Finding.BELOW_START)
-    if bool((u == start).all()):
+    if not at.moved:
         return seen.verdict(Finding.NOT_MOVED)
     if found.at_least > max(0.1, enough):
         return seen.verdict(Finding.NOT_CONVERGED)
-    if _Candidate(log_joint, u, data, jacobian, True, found.value, found.climbed, None).is_short(found.at_least):
+    if at.is_short(found.at_least):
         return seen.verdict(Finding.CLIMB_UNFINISHED)
     rest = effort.rest(is_nonsmooth(log_joint)) if found.rows >= data.num_data else None
     return seen.verdict(Finding.NOT_LOOKED) if rest is None else rest

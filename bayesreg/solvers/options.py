@@ -97,8 +97,8 @@ class SearchOptions:
 
     def deciding(self) -> dict[str, Any]:
         """What decides the answer: all but where the state is kept, and how it is judged."""
-        names = {field.name for field in dataclasses.fields(self)} - {"checkpoint", "certify"}
-        return {name: getattr(self, name) for name in sorted(names)}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("checkpoint", "certify")]
+        return {name: getattr(self, name) for name in names}
 
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SearchOptions)}

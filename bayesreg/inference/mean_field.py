@@ -80,12 +80,12 @@ class MeanField(AbstractGuided):
         """See `AbstractGuided.guide`."""
         return MeanFieldGuide(log_joint.layout, loc, scale)
 
-    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> Step:
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
         """See `AbstractGuided.one_draw`; row by row where layers allow, the KL in closed form where priors do."""
         local = LocalDraws(copy, x)
         if local.found:
             history.notes.append(f"drawn row by row: {', '.join(name or type(copy.module).__name__ for name in local.found)}.")
-        return lambda x, y: one_draw_step(guide, copy, copy.log_joint, x, y, local)
+        return (lambda x, y: one_draw_step(guide, copy, copy.log_joint, x, y, local)), [local.noise.taken]
 
 
 def one_draw_step(
@@ -113,19 +113,22 @@ def one_draw_step(
         A scalar.
     """
     loc, log_scale = guide.phi.detach().chunk(2)
-    scale, noise, each = log_scale.exp(), torch.randn_like(loc), 1 / copy.num_data
+    scale, each = log_scale.exp(), 1 / copy.num_data
     gradient: Any = copy.flat.grad
     gradient.zero_()
-    if local is None or not local.found:
+    if local is None:
+        noise = torch.randn_like(loc)
         torch.addcmul(loc, scale, noise, out=copy.flat.data)
     else:
+        local.noise.begin()
+        noise = local.noise.normal(len(loc))
         local.set(scale, noise)
         torch.addcmul(loc, scale, noise * local.drawn, out=copy.flat.data)
     loss = copy.likelihood_loss(x, y)
     loss.backward()
     by_scale = gradient * noise
     by_scale.mul_(scale)
-    if local is not None and local.found:
+    if local is not None:
         by_scale.mul_(local.drawn).add_(local.by_log_scale())
     into_loc, into_scale = guide.phi.grad.chunk(2)  # pyright: ignore[reportOptionalMemberAccess]
     into_loc.add_(gradient)

@@ -42,7 +42,7 @@ from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
 _SCALE = 0.03  # at the start, where there is no mode
-_AVERAGED = 0.25  # share of the steps, the last ones, whose points are averaged
+_SLOW = 0.15  # of the first rate: below, a fit's points are averaged
 _ROUNDS, _LEAST = 100, 1e-12
 _FLAT = 1e-2  # precision to start from where neither data nor prior bend
 _SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where these are more
@@ -134,9 +134,12 @@ class AbstractGuided(AbstractVariational):
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
         """The guide to start with: of these means and about these standard deviations, both (P,)."""
 
-    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> Step:
-        """A step of one draw, for batches like `x`: minus the ELBO divided by N, its gradient added to `guide.phi.grad`."""
-        return lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
+        """A step of one draw, for batches like `x`, and tensors of its own state that the next step depends on.
+
+        The step gives minus the ELBO divided by N; its gradient is added to `guide.phi.grad`.
+        """
+        return (lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)), []
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
         """Fit; see `AbstractMethod.run`."""
@@ -157,7 +160,7 @@ class AbstractGuided(AbstractVariational):
         copy = TrainingCopy(log_joint, start, num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
         stepper = self._stepper(guide, copy, pure, data, schedule.num_steps, batch_size, history)
-        stepper = Averaged(stepper, round((1 - _AVERAGED) * schedule.num_steps))
+        stepper = Averaged(stepper, _SLOW)
 
         def rescued(failure: FitError) -> Guide:
             stepper.restore(failure.state)
@@ -222,7 +225,9 @@ class AbstractGuided(AbstractVariational):
         model = log_joint.model
         normalised = bool(model.behaviour.normalising)
         example = lambda: next(data.epoch(batch_size or num_data))  # noqa: E731
-        one_draw = self.one_draw(guide, copy, example()[0], history) if self.num_particles == 1 and not copy.flat_path else None
+        one_draw, kept = None, []
+        if self.num_particles == 1 and not copy.flat_path:
+            one_draw, kept = self.one_draw(guide, copy, example()[0], history)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             if one_draw is not None:
@@ -250,7 +255,7 @@ class AbstractGuided(AbstractVariational):
             notes=history.notes,
             noise_size=self.num_particles * guide.noise_size,
             num_data=num_data,
-            buffers=list(copy.module.buffers()),
+            buffers=[*copy.module.buffers(), *kept],
         )
 
 

@@ -2,6 +2,7 @@
 
 from bayesreg import _catalog
 from bayesreg.objective.affine import affine_problem as affine_problem
+from bayesreg.solvers.averaged import Averaged
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
 from bayesreg.solvers.batched_early import fit_many_early
@@ -31,6 +32,7 @@ __all__ = [
     "AbstractSolver",
     "AbstractStepper",
     "Adam",
+    "Averaged",
     "Columns",
     "CompiledAdam",
     "EagerAdam",

@@ -81,6 +81,6 @@ def test_a_certificate_says_it(shape, said):
     weights = Importance(shape, 1000, 2 / 3, -12.0, 0.5)
     found = Certificate(Finding.ELBO_LEVEL, importance=weights)
     assert found.converged
-    assert said in approximations.importance(weights)
+    assert said in approximations.covering(weights)
     assert found.details["Pareto k"] == shape
     assert found.details["log evidence by importance"] == -12.0

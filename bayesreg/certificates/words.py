@@ -65,7 +65,7 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
     if c.covariance is not None:
         parts.append(approximations.covariance(c.covariance))
     if c.importance is not None:
-        parts.append(approximations.importance(c.importance))
+        parts.append(approximations.covering(c.importance))
     if c.elbo is not None and c.elbo.of_batches:
         parts.append("Batch normalisation by mini-batches makes this ELBO differ from that of all rows.")
     if c.noise is not None:

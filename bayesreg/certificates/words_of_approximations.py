@@ -16,7 +16,7 @@ def covariance(found: Covariance) -> str:
     return said
 
 
-def importance(found: Importance) -> str:
+def covering(found: Importance) -> str:
     """Whether the approximation can be believed, by the Pareto shape of its importance weights."""
     said = f"Pareto k̂ = {found.shape:.2f} of {found.num_draws:,} importance weights"
     if found.shape <= min(0.5, found.limit):

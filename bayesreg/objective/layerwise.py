@@ -86,8 +86,8 @@ def layers_of(log_joint: LogJoint, u: torch.Tensor, data: Data, root: Root) -> l
             _own(model.places.get(f"{name}.{part}" if name else part), owners, layout) for part in ("weight", "bias")
         )
         if weight is not None:
-            outputs = module.weight.shape[0]
-            found.append(Layer(name, weight, bias, outputs, module.weight[0].numel()))
+            outputs = weight.latent.shape[0]
+            found.append(Layer(name, weight, bias, outputs, weight.latent.shape[1:].numel()))
     x, y = next(data.epoch(_TRIED))
     return [layer for layer in found if _holds(log_joint, u, x, y, layer, root)]
 
@@ -103,8 +103,9 @@ def _own(name: str | None, owners: dict[str, set[int]], layout: FlatLayout) -> S
 def _is_plain(module: nn.Module) -> bool:
     if type(module) is nn.Linear:
         return True
-    plain = type(module) in (nn.Conv1d, nn.Conv2d)
-    return plain and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d)) or type(module) not in (nn.Conv1d, nn.Conv2d):
+        return False
+    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def _unfolded(module: nn.Module, value: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ The precision is the likelihood's curvature, structured, plus the prior's; the n
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import torch
 
@@ -39,23 +41,49 @@ class Structured:
     Attributes:
         blocks: Factors, over unknowns that no two share.
         taken: The matrix they come from, in words.
+        half_log_det: ½ log|precision|.
         condition: The condition number κ.
-        digits: Decimal digits that hold.
+        error: About what part of a standard deviation is rounding.
         free: Unknowns on whose sum over classes no prediction depends, in words.
         notes: What else is to be said of it.
+        values: The values of the first block's unknowns with what is free held at zero; None where nothing is.
     """
 
     blocks: tuple[AbstractFactor, ...]
     taken: str
+    half_log_det: float
     condition: float = 1.0
-    digits: int = 15
+    error: float = EPS
     free: str = ""
     notes: tuple[str, ...] = ()
+    values: torch.Tensor | None = None
 
     @property
-    def half_log_det(self) -> float:
-        """½ log|precision|."""
-        return -sum(block.log_det for block in self.blocks)
+    def size(self) -> int:
+        """The number of unknowns that vary."""
+        return sum(len(block.index) for block in self.blocks)
+
+    @property
+    def digits(self) -> int:
+        """Decimal digits that hold."""
+        return max(0, math.floor(-math.log10(self.error))) if math.isfinite(self.error) else 0
+
+    def moved(self, u: torch.Tensor) -> torch.Tensor:
+        """The mode, (P,), with what is free held at zero."""
+        return u if self.values is None else u.index_copy(0, self.blocks[0].index, self.values.to(u))
+
+
+def of_precision(found: Precision, taken: str, index: torch.Tensor, u: torch.Tensor) -> Structured:
+    """A dense precision of the unknowns at `index` as a structure of one block."""
+    root, block = found.root, DenseFactor(index, found.factor)
+    values = found.project(u[index].double()) if found.free.shape[1] else None
+    return Structured((block,), taken, root.half_log_det, root.condition, root.error, found.names, values=values)
+
+
+def _in_blocks(blocks: Sequence[AbstractFactor], taken: str, notes: Sequence[str] = ()) -> Structured:
+    kappa = condition(tuple(blocks))
+    half_log_det = -sum(block.log_det for block in blocks)
+    return Structured(tuple(blocks), taken, half_log_det, kappa, EPS * kappa**2, notes=tuple(notes))
 
 
 def root_of(log_joint: LogJoint, u: torch.Tensor, kind: str) -> Root:
@@ -108,9 +136,7 @@ def dense(log_joint: LogJoint, u: torch.Tensor, data: Data, index: torch.Tensor,
 
 def over_some(log_joint: LogJoint, u: torch.Tensor, data: Data, index: torch.Tensor, curvature: str) -> Structured:
     """A dense block over some unknowns; see `dense`."""
-    found, taken = dense(log_joint, u, data, index, curvature)
-    block = DenseFactor(index, found.factor)
-    return Structured((block,), taken, found.root.condition, found.root.digits, found.names)
+    return of_precision(*dense(log_joint, u, data, index, curvature), index, u)
 
 
 # ── a diagonal ──
@@ -221,7 +247,7 @@ def diagonal_blocks(log_joint: LogJoint, u: torch.Tensor, data: Data, index: tor
     weights = torch.nonzero(kept)[:, 0].to(u.device)
     precision = likelihood_diagonal(log_joint, u, data, kind) + prior_diagonal(log_joint, u, jacobian=True).clamp_min(0)
     blocks = (_independent(log_joint, weights, precision[weights]), *(() if noise is None else (noise,)))
-    return Structured(blocks, f"{NAMES[kind]}'s diagonal")
+    return _in_blocks(blocks, f"{NAMES[kind]}'s diagonal")
 
 
 # ── Kronecker products ──
@@ -262,10 +288,8 @@ def kronecker_blocks(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature
         blocks.append(_independent(log_joint, rest, precision))
     noise = _noise_block(log_joint, u, data, kind)
     blocks += [] if noise is None else [noise]
-    kappa = condition(tuple(blocks))
-    digits = max(0, int(-torch.tensor(EPS * kappa**2).log10().floor()) - 1) if kappa < 1e300 else 0
     taken = f"{NAMES[kind]}'s Kronecker products"
-    return Structured(tuple(blocks), taken, kappa, digits, notes=tuple(_said(log_joint, layers, rest, farthest)))
+    return _in_blocks(blocks, taken, _said(log_joint, layers, rest, farthest))
 
 
 def _said(log_joint: LogJoint, layers: list[Layer], rest: torch.Tensor, farthest: float) -> list[str]:

@@ -66,6 +66,23 @@ class AbstractAboutAMode(AbstractNormal):
         super().__init__(model, record)
         self.loc, self.linearize = loc.detach(), linearize
 
+    @abc.abstractmethod
+    def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        """Draws (S, P) from standard normal noise (S, Q), Q being the number of unknowns that vary."""
+
+    @property
+    def width(self) -> int:
+        """Q, the number of unknowns that vary."""
+        return len(self.loc)
+
+    def noise(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Standard normal noise, (S, Q)."""
+        return torch.randn(num_samples, self.width, generator=generator, dtype=self.loc.dtype).to(self.loc.device)
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws, (S, P)."""
+        return self.from_noise(self.noise(num_samples, generator))
+
     def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws of the unknowns, (S, P), in pairs."""
         # antithetic pairs loc ± step: the mean of a linearised network's output then has no Monte Carlo error
@@ -123,9 +140,8 @@ class Gaussian(AbstractAboutAMode):
         """(P, P), of the unconstrained vector in the layout's order."""
         return self.factor @ self.factor.mT
 
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Draws, (S, P)."""
-        noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
+    def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        """See `AbstractAboutAMode.from_noise`."""
         return self.loc + noise @ self.factor.mT
 
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:

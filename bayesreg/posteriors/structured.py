@@ -46,12 +46,11 @@ class BlockGaussian(AbstractAboutAMode):
         """Q, the number of unknowns that vary."""
         return sum(len(block.index) for block in self.blocks)
 
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Draws, (S, P)."""
-        drawn = self.loc.repeat(num_samples, 1)
-        for block in self.blocks:
-            noise = torch.randn(num_samples, len(block.index), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
-            drawn[:, block.index] += block.times(noise)
+    def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        """See `AbstractAboutAMode.from_noise`."""
+        drawn = self.loc.repeat(len(noise), 1)
+        for block, own in zip(self.blocks, noise.split([len(block.index) for block in self.blocks], 1), strict=True):
+            drawn[:, block.index] += block.times(own)
         return drawn
 
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +83,7 @@ class BlockGaussian(AbstractAboutAMode):
         if self.width < len(self.loc):
             return None
         away = u.double() - self.loc.double()
-        square = sum(block.whitened(away[:, block.index]).square().sum(1) for block in self.blocks)
+        square = torch.stack([block.whitened(away[:, block.index]).square().sum(1) for block in self.blocks]).sum(0)
         return -0.5 * square - sum(block.log_det for block in self.blocks) - len(self.loc) * HALF_LOG_2PI
 
     def state(self) -> dict[str, Any]:

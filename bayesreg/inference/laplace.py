@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -45,7 +45,7 @@ from bayesreg.objective.structures import (
     widest,
 )
 from bayesreg.objective.whole import in_double
-from bayesreg.posteriors.dirac import Dirac
+from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.gaussian import AbstractAboutAMode, Gaussian
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.posteriors.structured import BlockGaussian
@@ -54,6 +54,7 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 
 Wide = tuple[LogJoint, torch.Tensor, Data]
+_FIRST_DRAWS, _HOPELESS = 200, 1.0  # of an importance check, and the k̂ that more draws do not mend
 STRUCTURES = ("auto", "full", "kron", "diag", "last-layer", "subnetwork")
 
 
@@ -83,8 +84,8 @@ class LaplaceApproximation(AbstractMethod):
     Args:
         curvature: "hessian" (exact second derivatives; refused where they are not positive definite), "ggn" (Gauss–Newton,
             never indefinite), "fisher" (the empirical Fisher matrix Σ ggᵀ of the rows' gradients, which is no curvature where
-            the model is wrong), or "auto": where the covariance is dense the Hessian if it is positive definite, else
-            Gauss–Newton; the certificate says which.
+            the model is wrong), or "auto": where the covariance is dense the Hessian if it is positive definite and N·P² is
+            below 10⁸, else Gauss–Newton; the certificate says which.
         mode: How the mode is found, a `MAP`, its defaults when None; it is taken in unconstrained space in any case. Or the
             mode itself, as `MAP(jacobian=True)` fitted it to the same model and data: its prior is the one of the curvature.
         max_parameters: Refuse a dense covariance of more unknowns than this: it takes 8·P² bytes and P³ operations.
@@ -113,7 +114,7 @@ class LaplaceApproximation(AbstractMethod):
     def __init__(
         self,
         curvature: str = "auto",
-        mode: MAP | Dirac | None = None,
+        mode: MAP | AbstractPosterior | None = None,
         max_parameters: int = 5000,
         *,
         structure: str = "auto",
@@ -121,12 +122,12 @@ class LaplaceApproximation(AbstractMethod):
         sharing: str = "expand",
     ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn", "fisher"))
-        self.mode = MAP() if mode is None else mode
+        self.mode: Any = MAP() if mode is None else mode
         self.max_parameters = _check.count("max_parameters", max_parameters)
         self.structure = _check.one_of("structure", structure, STRUCTURES)
         self.subnetwork = _checked_subnetwork(subnetwork)
         self.sharing = _check.one_of("sharing", sharing, SHARING)
-        if not isinstance(self.mode, (MAP, Dirac)):
+        if not isinstance(self.mode, MAP) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
             raise ValueError(f"mode must be a MAP or the mode that one fitted, but {_check.said(mode)} came; pass mode=MAP().")
         if structure == "kron" and curvature == "hessian":
             raise ValueError(
@@ -165,7 +166,8 @@ class LaplaceApproximation(AbstractMethod):
         if mode is self.mode:
             check_rows(mode, value_of(*wide, jacobian=True))
         index = self._among(log_joint, u, data, history)
-        found = self._about(wide, index, history)
+        structure = self._structure(wide, index, history)
+        found = self._about(wide, index, structure)
         at = found.moved(wide[1].double())
         history.notes.extend([f"curvature: {found.taken}.", *found.notes])
         evidence, some = None, len(index) < len(u)
@@ -173,7 +175,7 @@ class LaplaceApproximation(AbstractMethod):
         if proper and not (some and self.structure != "last-layer") and not log_joint.nonsmooth:
             value = value_of(*wide, jacobian=True) - (_log_prior_of_others(wide[0], wide[1], index) if some else 0.0)
             evidence = value + found.size * HALF_LOG_2PI - found.half_log_det
-        certificate = _certificate(mode.certificate, found)
+        certificate = _certificate(mode.certificate, found, structure)
         record = FitRecord(self.name, seed, history, certificate, 0.0, "unconstrained", evidence)
         posterior = _posterior(model, record, at.to(u), found)
         if not found.free and not another:
@@ -239,31 +241,34 @@ class LaplaceApproximation(AbstractMethod):
             found += [torch.arange(s.start, s.stop) for s in own]
         return torch.cat(found).unique().to(u.device)
 
-    def _about(self, wide: Wide, index: torch.Tensor, history: History) -> Structured:
-        """The covariance, in the structure that suits.
+    def _structure(self, wide: Wide, index: torch.Tensor, history: History) -> str:
+        """The one asked for, or that suits."""
+        if self.structure != "auto":
+            return self.structure
+        if len(index) <= self.max_parameters:
+            return "full"
+        found = "kron" if len(index) == len(wide[1]) and has_kronecker(*wide) else "diag"
+        history.notes.append(
+            f"structure: {found!r}, since {len(index):,} unknowns are more than max_parameters={self.max_parameters:,}."
+        )
+        return found
+
+    def _about(self, wide: Wide, index: torch.Tensor, structure: str) -> Structured:
+        """The covariance in this structure.
 
         Raises:
             ValueError: If a dense covariance would be too large.
         """
-        u, structure, every = wide[1], self.structure, len(index) == len(wide[1])
-        if structure == "auto":
-            structure = "full"
-            if len(index) > self.max_parameters:
-                structure = "kron" if every and has_kronecker(*wide) else "diag"
-                history.notes.append(
-                    f"structure: {structure!r}, since {len(index):,} unknowns are more than max_parameters="
-                    f"{self.max_parameters:,}."
-                )
         if structure == "kron":
             return kronecker_blocks(*wide, self.curvature, self.sharing)
         if structure == "diag":
             return diagonal_blocks(*wide, index, self.curvature)
         self._check_size(len(index))
-        if not every or self.curvature == "fisher":
+        if len(index) < len(wide[1]) or self.curvature == "fisher":
             return over_some(*wide, index, self.curvature)
         precision, taken = precision_at(*wide, self.curvature)
         check_separated(*wide, precision)
-        return of_precision(precision, taken, index, u)
+        return of_precision(precision, taken, index, wide[1])
 
     def _check_size(self, size: int) -> None:
         if size > self.max_parameters:
@@ -319,7 +324,7 @@ def _checked_subnetwork(given: int | Sequence[str] | None) -> int | tuple[str, .
     return _check.count("subnetwork", given)  # pyright: ignore[reportArgumentType]
 
 
-def check_mode(mode: Dirac, model: BayesianModel) -> None:
+def check_mode(mode: AbstractPosterior, model: BayesianModel) -> None:
     """Refuse a mode that is not one of this model's unconstrained density.
 
     Raises:
@@ -362,7 +367,7 @@ def _described(model: BayesianModel) -> dict[str, str]:
     }
 
 
-def check_rows(mode: Dirac, value: float) -> None:
+def check_rows(mode: AbstractPosterior, value: float) -> None:
     """Refuse a mode that was fitted to other data: the log-joint there is another one.
 
     Raises:
@@ -393,17 +398,25 @@ def _posterior(model: BayesianModel, record: FitRecord, u: torch.Tensor, found: 
 
 
 def _covered(posterior: AbstractAboutAMode, found: Structured, wide: Wide, data: Data, whole: bool) -> Importance | None:
-    """How well the Gaussian covers the posterior, over the unknowns that vary; None where looking would cost too much."""
-    count = num_draws(wide[0], data)
-    if not count or data.x is None:
+    """How well the Gaussian covers the posterior, over the unknowns that vary; None where looking would cost too much.
+
+    A few draws tell a hopeless case; only others get all that are affordable.
+    """
+    most = num_draws(wide[0], data)
+    if not most or data.x is None:
         return None
-    noise = posterior.noise(count, torch.Generator().manual_seed(0))
-    log_q = -0.5 * noise.double().square().sum(1) - found.size * HALF_LOG_2PI + found.half_log_det
-    seen = of_draws(wide[0], posterior.from_noise(noise).to(wide[1]), log_q, wide[2])
-    return seen if whole else dataclasses.replace(seen, log_evidence=None, error=None)
+    generator, seen = torch.Generator().manual_seed(0), None
+    for count in (_FIRST_DRAWS, most):
+        if seen is not None and (seen.shape > _HOPELESS or seen.num_draws >= count):
+            break
+        noise = posterior.noise(count, generator)
+        log_q = -0.5 * noise.double().square().sum(1) - found.size * HALF_LOG_2PI + found.half_log_det
+        seen = of_draws(wide[0], posterior.from_noise(noise).to(wide[1]), log_q, wide[2])
+    return seen if whole or seen is None else dataclasses.replace(seen, log_evidence=None, error=None)
 
 
-def _certificate(mode: Certificate, found: Structured) -> Certificate:
+def _certificate(mode: Certificate, found: Structured, structure: str) -> Certificate:
     """The mode's certificate, with the accuracy of the covariance about it."""
     judged = mode if found.error <= TRUSTED else mode.overrule(Finding.COVARIANCE_LOOSE)
-    return dataclasses.replace(judged, covariance=Covariance(found.taken, found.condition, found.digits, found.free))
+    covariance = Covariance(found.taken, found.condition, found.digits, found.free, structure)
+    return dataclasses.replace(judged, covariance=covariance)

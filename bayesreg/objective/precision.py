@@ -11,12 +11,14 @@ from bayesreg.objective.curvature import full_hessian, gauss_newton, gauss_newto
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.identify import Precision, Undetermined, from_matrix, from_rows, undetermined
 
+_HESSIAN = 2**27  # rows × unknowns² up to which "auto" forms the Hessian: about a second
 _GOOD = 1e-9  # relative error of the standard deviations that is small enough
 
 
 def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: str = "auto") -> tuple[Precision, str]:
     """The precision at the mode of the unconstrained density, (P,), and the name of the matrix it comes from.
 
+    "auto" is the Hessian where it is positive definite and cheaper than the search for the mode, else Gauss–Newton's matrix.
     The objective is best in float64.
 
     Raises:
@@ -26,7 +28,7 @@ def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: st
     if curvature != "ggn" and _is_gauss_newton(log_joint, data):
         return _gauss_newton(log_joint, u, data), "Hessian"
     why = ""
-    if curvature != "ggn":
+    if curvature == "hessian" or (curvature == "auto" and pays(len(u), data)):
         matrix = full_hessian(log_joint, u, data, jacobian=True).double()
         found = from_matrix(matrix, log_joint, u, data)
         if found is not None and found.root.error <= TRUSTED:
@@ -39,6 +41,11 @@ def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: st
             )
         why = f" (the Hessian's smallest eigenvalue is {smallest})"
     return _gauss_newton(log_joint, u, data), f"Gauss–Newton matrix{why}"
+
+
+def pays(size: int, data: Data) -> bool:
+    """Whether second derivatives in so many unknowns cost no more than a search for a mode."""
+    return data.num_data * size**2 <= _HESSIAN
 
 
 def _is_gauss_newton(log_joint: LogJoint, data: Data) -> bool:

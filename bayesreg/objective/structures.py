@@ -20,6 +20,7 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.identify import Precision, Undetermined, from_matrix, undetermined
 from bayesreg.objective.kron import kronecker_factor, kronecker_sums
 from bayesreg.objective.layerwise import Layer, Root, Seen, layers_of, others, seen_by
+from bayesreg.objective.precision import pays
 from bayesreg.objective.subset import (
     Subset,
     likelihood_curvature,
@@ -116,7 +117,8 @@ def dense(log_joint: LogJoint, u: torch.Tensor, data: Data, index: torch.Tensor,
     """
     subset = Subset(log_joint, u, index)
     prior, why = prior_curvature_among(subset), ""
-    for kind in ("hessian", "ggn") if curvature == "auto" else (curvature,):
+    cheap = ("hessian", "ggn") if pays(len(index), data) else ("ggn",)
+    for kind in cheap if curvature == "auto" else (curvature,):
         matrix = (likelihood_curvature(subset, data, kind) + prior).double()
         found = from_matrix(matrix, log_joint, u, data, index)
         if found is not None and (kind != "hessian" or found.root.error <= TRUSTED):

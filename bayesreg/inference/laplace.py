@@ -412,7 +412,9 @@ def _covered(posterior: AbstractAboutAMode, found: Structured, wide: Wide, data:
         noise = posterior.noise(count, generator)
         log_q = -0.5 * noise.double().square().sum(1) - found.size * HALF_LOG_2PI + found.half_log_det
         seen = of_draws(wide[0], posterior.from_noise(noise).to(wide[1]), log_q, wide[2])
-    return seen if whole or seen is None else dataclasses.replace(seen, log_evidence=None, error=None)
+    if seen is None or (whole and seen.reliable):
+        return seen
+    return dataclasses.replace(seen, log_evidence=None, error=None)
 
 
 def _certificate(mode: Certificate, found: Structured, structure: str) -> Certificate:

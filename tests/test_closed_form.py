@@ -1,6 +1,7 @@
 """Where a function's values are normal, p(y | x, data) has no Monte Carlo error: it equals formulas and integrals."""
 
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,59 @@ def test_rows_and_scores_of_a_closed_form():
         )
     scores = [evaluate(posterior.predict(x, num_samples=n, seed=n), y, seed=n) for n in (2, 1000)]
     assert dict(scores[0]) == pytest.approx(dict(scores[1]), rel=1e-12)  # no score has a Monte Carlo error
+
+
+def counted(posterior, monkeypatch):
+    """How often the posterior has drawn for a prediction."""
+    calls, draws = [], type(posterior)._draws_for_prediction
+    monkeypatch.setattr(type(posterior), "_draws_for_prediction", lambda *a: calls.append(1) or draws(*a))
+    return calls
+
+
+def test_nothing_is_drawn_before_it_is_asked_for(monkeypatch):
+    x, y = data()
+    posterior = fitted(x, y, "laplace", Gaussian())
+    calls = counted(posterior, monkeypatch)
+    found = posterior.predict(x, num_samples=50, seed=3)
+    assert (found.num_samples, found.num_rows, found.mean_shape, repr(found)) == (
+        50,
+        30,
+        (30,),
+        "Predictive(regression, S=50, N=30)",
+    )
+    evaluate(found, y)
+    found.interval(0.5), found.variance, found.pit(y), take(found, [1, 2]).mean
+    assert not calls
+    rows = take(found, [1, 2])
+    assert rows.output.shape == (50, 2)
+    assert found.sample(7).shape == (7, 30)
+    assert found.mixed(torch.arange(3)).num_samples == 3
+    again = pickle.loads(pickle.dumps(found))
+    assert calls == [1]
+    assert torch.equal(again.output, found.output)
+    assert torch.equal(again.mean, found.mean)
+
+
+def test_the_draws_behind_a_closed_form_are_those_of_the_seed():
+    """They have the type of the outputs that were announced, and are the linearised network at the posterior's own draws."""
+    for dtype, far in ((torch.float32, 0.0), (torch.float32, 1e5), (torch.float64, 0.0)):
+        x, y = data()
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).to(dtype)
+        model = br.BayesianModel(net, Normal(1.0), Gaussian(0.3), standardize=True)
+        posterior: Any = br.fit(model, x, y + far, method="laplace", progress=False)
+        found = posterior.predict(x, num_samples=8, seed=5)
+        assert found.like.dtype == found.mean.dtype == found.output.dtype == (torch.float64 if far else dtype)
+        assert found.like.shape == found.output.shape == (8, 30)
+        half = posterior.draw(4, torch.Generator().manual_seed(5))
+        u = torch.cat([half, 2 * posterior.loc - half]).double()
+        scale, wide = posterior.model.standardization, posterior.model.module.double()
+        inputs = posterior.model.prepare(x).double()
+
+        def f(u, bound=posterior, wide=wide, inputs=inputs):
+            return bound.model.forward(bound.layout.unflatten(u), inputs, wide)
+
+        loc = posterior.loc.double()
+        linear = torch.stack([torch.stack(torch.func.jvp(f, (loc,), (one - loc,))).sum(0) for one in u]).double()
+        truth = scale.y_mean.double() + scale.y_scale.double() * linear
+        rtol = 1e-9 if dtype == torch.float64 else 2e-5
+        np.testing.assert_allclose(found.output.double() - far, truth - far, rtol=rtol, atol=10 * rtol)

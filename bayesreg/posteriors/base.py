@@ -219,7 +219,8 @@ class AbstractPosterior(abc.ABC):
             max_memory: Bytes that the stored outputs may take.
 
         Returns:
-            The predictive, in the data's own units.
+            The predictive, in the data's own units. Where it has a closed form the draws are made when they are first asked
+            for: by `sample`, or by its `output`.
 
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
@@ -227,14 +228,26 @@ class AbstractPosterior(abc.ABC):
         seed = _check.seed(seed)
         count = 1 if self.is_mode else _check.count("num_samples", num_samples)
         self.check_statistics()
-        inputs = self.model.prepare(x)
-        draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
-        options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
-        found, normal = propagate.mixture(self.model, self.layout, draws, count, inputs, **options), self.as_normal()
-        if normal is None:
-            return found
-        linear, layout = self._linearize_at() is not None, self.layout
-        return closed_form.with_function(found, self.model, layout, normal, inputs, linear=linear, max_memory=max_memory)
+        inputs, centre = self.model.prepare(x), self._linearize_at()
+
+        def drawn() -> Predictive:
+            draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
+            options: dict[str, Any] = {"probe": probe, "linearize_at": centre, "max_memory": max_memory}
+            return propagate.mixture(self.model, self.layout, draws, count, inputs, **options)
+
+        if (normal := self._normal()) is None:
+            return drawn()
+        self.model.behaviour.meet(self.model, inputs)
+        options: dict[str, Any] = {"linear": centre is not None, "max_memory": max_memory}
+        function = closed_form.function_of(self.model, self.layout, normal, inputs, **options)
+        if function is None:
+            return drawn()
+        return propagate.later(self.model, self.layout, normal.centre, count, inputs, drawn, function)
+
+    def _normal(self) -> closed_form.Normal | None:
+        """The unconstrained vector's distribution, where it is normal."""
+        normal = self.as_normal()
+        return None if normal is None else closed_form.Normal(normal[0], self.times_factor, self.draw)
 
     # a draw's network: its parameters, which need not be the unknowns, and a pass through it
 

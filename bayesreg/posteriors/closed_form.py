@@ -5,7 +5,8 @@ With u ~ N(u₀, F Fᵀ) and f(x; u) = f(x; u₀) + J(x) (u − u₀):
     f(x) ~ N(f(x; u₀), J F Fᵀ Jᵀ),      y | x ~ N(f(x; u₀), J F Fᵀ Jᵀ + σ²)
 
 With an unknown σ = g(uₛ): given z = (uₛ − u₀ₛ)/sd(uₛ) the rest is normal with a mean linear in z, and p(y | x) is the mean of
-that over z ~ N(0, 1), by Gauss–Hermite quadrature.
+that over z ~ N(0, 1), by Gauss–Hermite quadrature. So it is where the network predicts log σ itself, as another output. For
+classes f(x) are logits, see `predictive/probabilities.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bayesreg.objective.jacobian import jacobians
 from bayesreg.predictive.drawn import finite
 from bayesreg.predictive.function import AbstractFunction
 from bayesreg.predictive.normal_function import NormalFunction
+from bayesreg.predictive.probabilities import ClassProbabilities
 
 MAX_PARAMETERS = 20_000  # of a network whose linearity is tried
 _NODES = 40  # with a log-noise of sd ½ the log density of a row twenty sds out is right to 1e-6
@@ -45,20 +47,63 @@ class Normal:
 
 
 def function_of(
-    model: BayesianModel, layout: FlatLayout, normal: Normal, x: torch.Tensor, *, linear: bool, max_memory: int
+    model: BayesianModel,
+    layout: FlatLayout,
+    normal: Normal,
+    x: torch.Tensor,
+    *,
+    linear: bool,
+    max_memory: int,
+    link: str = "quadrature",
 ) -> AbstractFunction | None:
     """The distribution of y at prepared rows in closed form, in the data's own units; None where there is none.
 
-    `linear` says that the network is replaced by the linear one at u₀; else it is tried whether it is linear.
-    There is none for other noise than normal, a noise that the network predicts or whose scale depends on another unknown, and
-    where more bytes than `max_memory` were needed.
+    `linear` says that the network is replaced by the linear one at u₀; else it is tried whether it is linear. `link` is one of
+    `probabilities.LINKS`.
+
+    There is none for other noise than normal, noise scales of several targets that the network predicts, a noise scale that
+    depends on another unknown, and where more bytes than `max_memory` were needed.
     """
-    if _scale(model, layout) is None or not (linear or is_affine(model, layout, normal, x)):
+    labels, by_row = model.likelihood.labels, model.likelihood.normal_log_scale
+    known = _scale(model, layout) is not None or ((labels is not None or by_row) and not model.likelihood.latents)
+    if not known or not (linear or is_affine(model, layout, normal, x)):
         return None
-    function = normal_function(model, layout, normal, x, max_memory)
+    if labels is not None:
+        found = _output(model, layout, normal, x, None, 1, max_memory)
+        if found is None:
+            return None
+        loc = found.loc.reshape(len(x), -1)
+        return ClassProbabilities.of(loc, found.covariance, link)
+    function = (with_log_scale if by_row else normal_function)(model, layout, normal, x, max_memory)
     if function is not None and model.standardization is not None:
         function = function.in_units(model.standardization.y_mean, model.standardization.y_scale)
     return function
+
+
+def with_log_scale(
+    model: BayesianModel, layout: FlatLayout, normal: Normal, x: torch.Tensor, max_memory: int
+) -> NormalFunction | None:
+    """The distribution of y where location f and log noise scale s are outputs, which are jointly normal.
+
+        f | s = s₀ + z sd(s)  ~  N(f₀ + z cov(f, s)/sd(s), Var[f] − cov(f, s)²/Var[s])
+
+    None for several targets, or more bytes than allowed.
+    """
+    found = _output(model, layout, normal, x, None, 2 * _NODES, max_memory)
+    if found is None or found.loc.shape[1] != 2:
+        return None
+    z, weight = _nodes(_NODES, found.loc)
+    sd = found.covariance[:, 1, 1].sqrt()
+    slope = torch.where(sd > 0, found.covariance[:, 0, 1] / sd.clamp_min(1e-300), 0.0)
+    rest = (found.covariance[:, 0, 0] - slope.square()).clamp_min(0)
+    loc, log_scale = (found.loc[:, i] + z[:, None] * each for i, each in enumerate((slope, sd)))
+    return NormalFunction(loc, rest, log_scale.exp(), weight)
+
+
+def _nodes(count: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points and weights of a standard normal."""
+    z, weight = (torch.as_tensor(v).to(like) for v in np.polynomial.hermite_e.hermegauss(count))
+    return z, weight / weight.sum()
 
 
 def _scale(model: BayesianModel, layout: FlatLayout) -> str | None:
@@ -82,7 +127,7 @@ def normal_function(
     found = _output(model, layout, normal, x, None if noise is None else noise.start, count, max_memory)
     if found is None:
         return None
-    z, weight = (torch.as_tensor(v).to(found.loc) for v in np.polynomial.hermite_e.hermegauss(count))
+    z, weight = _nodes(count, found.loc)
     if noise is None:
         scale = model.noise(layout.unflatten(normal.centre))[name].double().reshape(1)
     else:
@@ -91,7 +136,7 @@ def normal_function(
     across = [-1, *[1] * found.loc.dim()]
     loc = found.loc[None] if found.slope is None else found.loc + z.reshape(across) * found.slope
     covariance = found.covariance if found.loc.dim() > 1 else found.covariance[:, 0, 0]
-    return NormalFunction(loc, covariance, scale.reshape(across), weight / weight.sum())
+    return NormalFunction(loc, covariance, scale.reshape(across), weight)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

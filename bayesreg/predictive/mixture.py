@@ -267,7 +267,7 @@ class Predictive:
 
         def mixture(part: Predictive, target: torch.Tensor) -> torch.Tensor:
             if part.function is not None:
-                return part.function.log_prob(target.double()).to(target)
+                return part.function.log_prob(target.double()).to(part.like)
             rows = part.likelihood.log_prob(part.output, target, **part.noise)
             return torch.logsumexp(rows, 0) - math.log(part.num_samples)
 

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -100,6 +100,8 @@ class AbstractGuided(AbstractVariational):
         ValueError: If an argument is out of its range.
     """
 
+    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw_step` costs less than a pass of all at once
+
     def __init__(
         self,
         num_steps: int | None,
@@ -121,6 +123,19 @@ class AbstractGuided(AbstractVariational):
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
         """The guide to start with: of these means and about these standard deviations, both (P,)."""
 
+    def first_guide(
+        self,
+        log_joint: LogJoint,
+        data: Data,
+        start: torch.Tensor,
+        history: History,
+        *,
+        seed: int,
+        report: ProgressCallback,
+    ) -> AbstractFamily:
+        """Where the ascent begins; `start`, (P,), is what a fit starts from that knows no better."""
+        return self.guide(log_joint, start, torch.full_like(start, self.initial_scale))
+
     def one_draw_step(
         self, guide: AbstractFamily, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
@@ -135,7 +150,7 @@ class AbstractGuided(AbstractVariational):
         history.notes.extend([*_of_priors(model), *_of_layers(model)])
         history.of_statistics.extend(_of_statistics(model))
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        guide = self.guide(log_joint, start, torch.full_like(start, self.initial_scale))
+        guide = self.first_guide(log_joint, data, start, history, seed=seed, report=report)
         guide.phi.grad = torch.zeros_like(guide.phi)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
@@ -182,7 +197,8 @@ class AbstractGuided(AbstractVariational):
     ) -> AbstractStepper:
         log_joint, num_data = copy.log_joint, data.num_data
         model = log_joint.model
-        one_draw, normalised = self.num_particles == 1 and not copy.flat_path, bool(model.behaviour.normalising)
+        one_draw = self.num_particles <= self.draws_by_copy and not copy.flat_path
+        normalised = bool(model.behaviour.normalising)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             if one_draw:
@@ -258,7 +274,7 @@ def nats_to_gain(
 
 def _judged(elbos: torch.Tensor, guide: AbstractFamily, log_joint: LogJoint, data: Data, batches: Iterator) -> Certificate:
     try:
-        return maximal(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.01 * len(guide.phi))
+        return maximal(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.02 * guide.layout.size)
     except Exception as error:  # a finished fit is never lost
         return dataclasses.replace(rise(elbos), finding=Finding.NOT_JUDGED, failure=why_not_judged(log_joint, error))
 

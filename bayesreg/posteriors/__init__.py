@@ -11,11 +11,13 @@ from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractGuide, DeltaGuide, FlatELBO, MeanFieldGuide
 from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path
 from bayesreg.posteriors.masks import Masks
+from bayesreg.posteriors.normal_guides import AbstractCorrelated, FullRankGuide, LowRankGuide
 from bayesreg.posteriors.propagate import outputs
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
 
 __all__ = [
+    "AbstractCorrelated",
     "AbstractGuide",
     "AbstractNormal",
     "AbstractPosterior",
@@ -24,9 +26,11 @@ __all__ = [
     "Draws",
     "FitRecord",
     "FlatELBO",
+    "FullRankGuide",
     "Gaussian",
     "Guide",
     "LowRankGaussian",
+    "LowRankGuide",
     "Masks",
     "MeanFieldGuide",
     "WithStatistics",

@@ -9,7 +9,7 @@ from bayesreg.posteriors.draws import Draws
 from bayesreg.posteriors.gaussian import AbstractNormal, Gaussian
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractGuide, DeltaGuide, FlatELBO, MeanFieldGuide
-from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path
+from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path, nearest
 from bayesreg.posteriors.masks import Masks
 from bayesreg.posteriors.normal_guides import AbstractCorrelated, FullRankGuide, LowRankGuide
 from bayesreg.posteriors.propagate import outputs
@@ -35,6 +35,7 @@ __all__ = [
     "MeanFieldGuide",
     "WithStatistics",
     "moments_of_path",
+    "nearest",
     "outputs",
     "refresh_batchnorm",
     "stopped",

@@ -172,6 +172,10 @@ class AbstractFamily(AbstractGuide):
     def whitened(self, gradients: torch.Tensor) -> torch.Tensor:
         """Gradients of the ELBO, (R, len(phi)), times F^−½, F the Fisher information: a natural step gains half the square."""
 
+    @abc.abstractmethod
+    def log_density(self, u: torch.Tensor) -> torch.Tensor:
+        """Log q(u) of unconstrained draws (S, P), (S,) in nats, detached."""
+
     def divergence_at(self, phi: torch.Tensor, log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
         """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw `u`, (P,)."""
         loc, scale = self.marginals_at(phi)
@@ -264,6 +268,11 @@ class MeanFieldGuide(AbstractFamily):
         """By the Fisher information 1/scale² of a mean and 2 of a log-sd."""
         loc, scale = gradients.chunk(2, 1)
         return torch.cat([loc * self.moments()[1].to(loc), scale * 0.5**0.5], 1)
+
+    def log_density(self, u: torch.Tensor) -> torch.Tensor:
+        """Σ log N(uᵢ; locᵢ, scaleᵢ²)."""
+        loc, scale = self.moments()
+        return dist.Normal(loc.to(u), scale.to(u), validate_args=False).log_prob(u).sum(-1)
 
     def as_normal(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and standard deviations."""

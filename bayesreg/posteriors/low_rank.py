@@ -77,6 +77,7 @@ class LowRankGaussian(AbstractNormal):
 
 
 _ENTRIES = 10**8
+_LEAST = 0.05  # of an entry's sd given the others, that it keeps for itself where the directions would take all
 
 
 def moments_of_path(path: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -135,5 +136,6 @@ def nearest(covariance: torch.Tensor, rank: int, num_rounds: int = 50) -> tuple[
         directions = own[:, None] * vectors[:, :rank] * along.sqrt()
         if turn < num_rounds - 1:
             inverse = (1 - (vectors[:, :rank].square() * (along / (1 + along))).sum(1)) / own.square()  # of S, its diagonal
-            own = own * (inverse / bend).sqrt()
+            own = own * (inverse / bend).clamp(min=0.0).sqrt()
+            own = own.maximum(_LEAST * bend.rsqrt())
     return own, directions

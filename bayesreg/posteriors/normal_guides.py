@@ -7,6 +7,7 @@ autoguides have.
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,7 +86,11 @@ class AbstractCorrelated(AbstractFamily):
 
     def log_density(self, u: torch.Tensor) -> torch.Tensor:
         """Log q(u) of the unconstrained vector, (P,) to a scalar or (S, P) to (S,), in nats, detached."""
-        return self.log_density_at(self.phi.detach(), u)
+        return self._as(u).log_density_at(self.phi.detach().to(u), u)
+
+    def _as(self, like: torch.Tensor) -> AbstractCorrelated:
+        """The same guide with numbers of this type."""
+        return self if self.phi.dtype == like.dtype else copy.deepcopy(self).to(like.dtype)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """The Pyro program: an auxiliary site with the vector, then each unknown; arguments are not used."""
@@ -94,7 +99,7 @@ class AbstractCorrelated(AbstractFamily):
         values, found = self.layout.unflatten(u), {}
         for name, s in self.layout.segments.items():
             part, value = u[s.slice], values[name]
-            inwards = u.new_zeros(())  # log |du/dθ| of this unknown
+            inwards: Any = u.new_zeros(())  # log |du/dθ| of this unknown
             if s.transform is not None:
                 inwards = inwards - s.transform.log_abs_det_jacobian(part, s.transform(part)).sum()
             if not s.latent.centered:
@@ -120,6 +125,9 @@ class FullRankGuide(AbstractCorrelated):
     References:
         Kucukelbir, Tran, Ranganath, Gelman and Blei (2017), Automatic differentiation variational inference.
     """
+
+    centre: torch.Tensor
+    root: torch.Tensor
 
     def __init__(self, layout: FlatLayout, loc: torch.Tensor, factor: torch.Tensor) -> None:
         size = layout.size
@@ -171,7 +179,7 @@ class FullRankGuide(AbstractCorrelated):
 
     @torch.no_grad()
     def drawn(self, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `AbstractCorrelated.drawn`; nothing ever enters the upper triangle of `phi`'s matrix, so that it is B but for e."""
+        """See `AbstractCorrelated.drawn`; the upper triangle of `phi`'s matrix is zero, since no gradient enters it."""
         size = self.layout.size
         shift, matrix = self.phi[:size], self.phi[size:].view(size, size)
         log_diagonal = matrix.diagonal()
@@ -194,7 +202,7 @@ class FullRankGuide(AbstractCorrelated):
         phi.grad[size:].add_(block.view(-1))  # pyright: ignore[reportOptionalSubscript]
 
     def whitened(self, gradients: torch.Tensor) -> torch.Tensor:
-        """By the Fisher information about q: 1 for a shift or a lower entry in its own units, 2 for a logarithm of the diagonal."""
+        """By the Fisher information about q: 1 for a shift or a lower entry in its own units, 2 for a log-diagonal one."""
         size = self.layout.size
         _, inner, log_diagonal = (part.detach().to(gradients) for part in self._parts(self.phi))
         shift, matrix = gradients[:, :size], gradients[:, size:].reshape(-1, size, size)
@@ -227,6 +235,9 @@ class LowRankGuide(AbstractCorrelated):
     References:
         Ong, Nott and Smith (2018), Gaussian variational approximation with a factor covariance structure.
     """
+
+    centre: torch.Tensor
+    units: torch.Tensor
 
     def __init__(self, layout: FlatLayout, loc: torch.Tensor, scale: torch.Tensor, directions: torch.Tensor) -> None:
         inner = directions / scale[:, None]
@@ -311,7 +322,7 @@ class LowRankGuide(AbstractCorrelated):
         With S = diag(e²ˡ) + W Wᵀ that is S⁻¹ of the shift, 2 of the logarithms, and 2 S⁻¹ ⊗ (Wᵀ S⁻¹ W) of W.
         """
         size = self.layout.size
-        shift, log_own, inner = (part.detach().to(gradients) for part in self._parts(self.phi))
+        log_own, inner = (part.detach().to(gradients) for part in self._parts(self.phi)[1:])
         of_shift, of_own, of_inner = gradients[:, :size], gradients[:, size : 2 * size], gradients[:, 2 * size :]
         of_inner = of_inner.reshape(len(gradients), size, -1)
         own = log_own.exp()

@@ -5,6 +5,7 @@ from bayesreg.certificates.collapse import used_up
 from bayesreg.certificates.effort import first_look
 from bayesreg.certificates.elbo import maximal, rise
 from bayesreg.certificates.has_mode import check_has_mode
+from bayesreg.certificates.importance import of_draws, pareto_smoothed
 from bayesreg.certificates.mixing import agreement, bfmi, of_chains
 from bayesreg.certificates.mode import certify
 from bayesreg.certificates.optimality import measure
@@ -15,6 +16,7 @@ from bayesreg.certificates.values import (
     Cause,
     Covariance,
     Elbo,
+    Importance,
     Lengths,
     Mixing,
     NoMode,
@@ -35,6 +37,7 @@ __all__ = [
     "Covariance",
     "Elbo",
     "Finding",
+    "Importance",
     "Lengths",
     "Mixing",
     "NoMode",
@@ -50,6 +53,8 @@ __all__ = [
     "maximal",
     "measure",
     "of_chains",
+    "of_draws",
+    "pareto_smoothed",
     "rise",
     "sentence",
     "used_up",

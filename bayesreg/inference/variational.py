@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,6 +19,7 @@ from bayesreg import _check
 from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.elbo import gain_of, maximal, rise
+from bayesreg.certificates.importance import num_draws, of_draws
 from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Data
@@ -28,7 +29,7 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.objective.curvature_products import diagonal
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
-from bayesreg.objective.whole import of_rows
+from bayesreg.objective.whole import in_double, of_rows
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractFamily
 from bayesreg.posteriors.record import FitRecord, stopped
@@ -113,6 +114,8 @@ class AbstractGuided(AbstractVariational):
         ValueError: If an argument is out of its range.
     """
 
+    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw_step` costs less than a pass of all at once
+
     def __init__(
         self,
         num_steps: int | None,
@@ -134,12 +137,31 @@ class AbstractGuided(AbstractVariational):
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
         """The guide to start with: of these means and about these standard deviations, both (P,)."""
 
-    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
-        """A step of one draw, for batches like `x`, and tensors of its own state that the next step depends on.
+    def one_draw_step(
+        self, guide: Any, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor:
+        """Minus the one-draw ELBO divided by N, detached; its gradient is added to `guide.phi.grad`."""
+        return one_draw_by_graph(guide, copy, log_joint, x, y)
 
-        The step gives minus the ELBO divided by N; its gradient is added to `guide.phi.grad`.
-        """
-        return (lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)), []
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
+        """`one_draw_step` for batches like `x`, and tensors of its own state that the next step depends on."""
+        return (lambda x, y: self.one_draw_step(guide, copy, copy.log_joint, x, y)), []
+
+    def first_guide(
+        self,
+        log_joint: LogJoint,
+        data: Data,
+        start: torch.Tensor,
+        history: History,
+        *,
+        seed: int,
+        report: ProgressCallback,
+    ) -> AbstractFamily:
+        """Where the ascent begins: at a mode where no `initial_scale` was said; `start`, (P,), knows no better."""
+        found = None if self.initial_scale else self._mode(log_joint, data, history, seed, report)
+        if found is None:
+            found = start, torch.full_like(start, self.initial_scale or _SCALE)
+        return self.guide(log_joint, *found)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
         """Fit; see `AbstractMethod.run`."""
@@ -148,11 +170,11 @@ class AbstractGuided(AbstractVariational):
         history = History("elbo")
         history.notes.extend([*_of_priors(model), *_of_layers(model)])
         history.of_statistics.extend(_of_statistics(model))
+        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
+        guide = self.first_guide(log_joint, data, start, history, seed=seed, report=report)
+        guide.phi.grad = torch.zeros_like(guide.phi)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
         schedule = self.schedule(data, batch_size)
-        start, scale = self._begin(log_joint, data, batch_size, schedule.num_steps, seed, history, report)
-        guide = self.guide(log_joint, start, scale)
-        guide.phi.grad = torch.zeros_like(guide.phi)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
@@ -182,34 +204,31 @@ class AbstractGuided(AbstractVariational):
             guide.phi.data.copy_(stepper.mean)
             certificate = _judged(constant - num_data * losses, guide, pure, data, readable(batches, len(losses), stepper))
         certificate = _of_batches(certificate) if model.behaviour.coupling and batch_size is not None else certificate
+        fitted = model.with_buffers(copy.module)
+        seen = len(losses) * self.num_particles * (batch_size or num_data)
+        certificate = _with_importance(certificate, fitted, guide.requires_grad_(False), data, seen, history)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
-        return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
+        return Guide(fitted, record, guide)
 
-    def _begin(
-        self,
-        log_joint: LogJoint,
-        data: Data,
-        batch_size: int | None,
-        num_steps: int,
-        seed: int,
-        history: History,
-        report: ProgressCallback,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means and standard deviations to start from, both (P,)."""
-        model = log_joint.model
-        if self.initial_scale is None:
-            steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), num_steps)
-            search = MAP(num_steps=steps, batch_size=self.batch_size, jacobian=True, compile=False, certify=False)
-            try:
-                u = search.run(model, data, seed=seed, report=lambda *told: report(0, num_steps, told[2])).loc.detach()
-                start = widened(log_joint, u, data)
-            except Exception as why:  # no mode, or no way to one: a fit that can begin elsewhere is not given up
-                history.notes.append(f"starts at the module's weights: {first_line(why)}")
-            else:
-                history.notes.append(f"starts at the point of {steps:,} steps towards a mode, scales by the curvature.")
-                return start
-        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        return start, torch.full_like(start, self.initial_scale or _SCALE)
+    def _mode(
+        self, log_joint: LogJoint, data: Data, history: History, seed: int, report: ProgressCallback
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Means and standard deviations near a mode, both (P,); None where none is found."""
+        batch_size = resolve_batch(self.batch_size, data, log_joint)
+        total = self.schedule(data, batch_size).num_steps
+        steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), total)
+
+        def searching(step: int, most: int, nats: float, said: str = "") -> None:
+            report(0, total, nats, said or f"search for a start, {step}/{most}")
+
+        search = MAP(num_steps=steps, batch_size=self.batch_size, jacobian=True, compile=False, certify=False)
+        try:
+            found = widened(log_joint, search.run(log_joint.model, data, seed=seed, report=searching).loc.detach(), data)
+        except Exception as why:  # no mode, or no way to one: a fit that can begin elsewhere is not given up
+            history.notes.append(f"starts at the module's weights: {first_line(why)}")
+            return None
+        history.notes.append(f"starts at the point of at most {steps:,} steps towards a mode, scales by the curvature.")
+        return found
 
     def _stepper(
         self,
@@ -226,7 +245,7 @@ class AbstractGuided(AbstractVariational):
         normalised = bool(model.behaviour.normalising)
         example = lambda: next(data.epoch(batch_size or num_data))  # noqa: E731
         one_draw, kept = None, []
-        if self.num_particles == 1 and not copy.flat_path:
+        if self.num_particles <= self.draws_by_copy and not copy.flat_path:
             one_draw, kept = self.one_draw(guide, copy, example()[0], history)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -336,9 +355,29 @@ def nats_to_gain(
 
 def _judged(elbos: torch.Tensor, guide: AbstractFamily, log_joint: LogJoint, data: Data, batches: Iterator) -> Certificate:
     try:
-        return maximal(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.01 * len(guide.phi))
+        return maximal(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.02 * guide.layout.size)
     except Exception as error:  # a finished fit is never lost
         return dataclasses.replace(rise(elbos), finding=Finding.NOT_JUDGED, failure=why_not_judged(log_joint, error))
+
+
+def _with_importance(
+    certificate: Certificate, model: BayesianModel, guide: AbstractFamily, data: Data, seen: int, history: History
+) -> Certificate:
+    """The certificate with k̂ where that costs less than the search, which passed `seen` rows forwards and backwards."""
+    log_joint = LogJoint(model)
+    count = num_draws(log_joint, data)
+    if model.behaviour.coupling or not count or 2 * count * data.num_data > seen:
+        why = "its batches make another objective" if model.behaviour.coupling else "all rows under many draws cost too much"
+        history.notes.append(f"importance weights (k̂) were not looked at: {why}.")
+        return certificate
+    try:
+        draws = guide.draw(count, torch.Generator().manual_seed(0))
+        wide, _, rows = in_double(log_joint, draws[0], data)
+        found = of_draws(wide, draws.double(), guide.log_density(draws.double()), rows)
+    except Exception as error:  # a finished fit is never lost
+        history.notes.append(f"importance weights (k̂) could not be found: {error}")
+        return certificate
+    return dataclasses.replace(certificate, importance=found)
 
 
 def _of_batches(found: Certificate) -> Certificate:

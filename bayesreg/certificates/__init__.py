@@ -3,7 +3,7 @@
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up
 from bayesreg.certificates.effort import first_look
-from bayesreg.certificates.elbo import rise
+from bayesreg.certificates.elbo import maximal, rise
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.certificates.importance import of_draws, pareto_smoothed
 from bayesreg.certificates.mixing import agreement, bfmi, of_chains
@@ -50,6 +50,7 @@ __all__ = [
     "certify",
     "check_has_mode",
     "first_look",
+    "maximal",
     "measure",
     "of_chains",
     "of_draws",

@@ -54,7 +54,7 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 
 Wide = tuple[LogJoint, torch.Tensor, Data]
-_FIRST_DRAWS, _HOPELESS = 200, 1.0  # of an importance check, and the k̂ that more draws do not mend
+_FIRST_DRAWS, _HOPELESS = 100, 1.5  # of an importance check, and the k̂ that more draws do not mend
 STRUCTURES = ("auto", "full", "kron", "diag", "last-layer", "subnetwork")
 
 
@@ -179,9 +179,8 @@ class LaplaceApproximation(AbstractMethod):
         record = FitRecord(self.name, seed, history, certificate, 0.0, "unconstrained", evidence)
         posterior = _posterior(model, record, at.to(u), found)
         if not found.free and not another:
-            certificate = dataclasses.replace(
-                certificate, importance=_covered(posterior, found, wide, data, not some and log_joint.smooth)
-            )
+            seen = _covered(posterior, found, (log_joint, u, data), wide, not some and log_joint.smooth)
+            certificate = dataclasses.replace(certificate, importance=seen)
         elapsed = time.perf_counter() - started
         posterior.record = dataclasses.replace(record, certificate=certificate, elapsed=elapsed)
         return posterior
@@ -397,21 +396,21 @@ def _posterior(model: BayesianModel, record: FitRecord, u: torch.Tensor, found: 
     return BlockGaussian(model, record, u, found.blocks, linearize=True)
 
 
-def _covered(posterior: AbstractAboutAMode, found: Structured, wide: Wide, data: Data, whole: bool) -> Importance | None:
+def _covered(posterior: AbstractAboutAMode, found: Structured, narrow: Wide, wide: Wide, whole: bool) -> Importance | None:
     """How well the Gaussian covers the posterior, over the unknowns that vary; None where looking would cost too much.
 
-    A few draws tell a hopeless case; only others get all that are affordable.
+    A few draws in the model's own type tell a hopeless case; only others get all that are affordable, in float64.
     """
-    most = num_draws(wide[0], data)
-    if not most or data.x is None:
+    most = num_draws(wide[0], wide[2])
+    if not most or wide[2].x is None:
         return None
     generator, seen = torch.Generator().manual_seed(0), None
-    for count in (_FIRST_DRAWS, most):
-        if seen is not None and (seen.shape > _HOPELESS or seen.num_draws >= count):
-            break
+    for count, (log_joint, u, data) in ((_FIRST_DRAWS, narrow), (most, wide)):
         noise = posterior.noise(count, generator)
         log_q = -0.5 * noise.double().square().sum(1) - found.size * HALF_LOG_2PI + found.half_log_det
-        seen = of_draws(wide[0], posterior.from_noise(noise).to(wide[1]), log_q, wide[2])
+        seen = of_draws(log_joint, posterior.from_noise(noise).to(u), log_q, data)
+        if seen.shape > _HOPELESS:
+            break
     if seen is None or (whole and seen.reliable):
         return seen
     return dataclasses.replace(seen, log_evidence=None, error=None)

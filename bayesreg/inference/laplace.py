@@ -21,6 +21,7 @@ from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Covariance
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
+from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_mode, with_tuned
 from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.affine import is_affine
@@ -51,6 +52,9 @@ class LaplaceApproximation(AbstractMethod):
             which.
         mode: How the mode is found, a `MAP`; its defaults when None. It is taken in unconstrained space in any case.
         max_parameters: Refuse more unknowns than this: the matrix takes 8·P² bytes and P³ operations.
+        tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest evidence (empirical Bayes);
+            `inference.Evidence(per="rule", noise=False)` for one scale a rule, or a noise that stays. The posterior's model
+            has the tuned scales.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -63,10 +67,18 @@ class LaplaceApproximation(AbstractMethod):
     name: ClassVar[str] = "laplace"
     when: ClassVar[str] = "Up to a few thousand weights and smooth priors: correlations, honest error bars, an evidence."
 
-    def __init__(self, curvature: str = "auto", mode: MAP | None = None, max_parameters: int = 5000) -> None:
+    def __init__(
+        self,
+        curvature: str = "auto",
+        mode: MAP | None = None,
+        max_parameters: int = 5000,
+        *,
+        tune: str | Evidence | None = None,
+    ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn"))
         self.mode = mode or MAP()
         self.max_parameters = _check.count("max_parameters", max_parameters)
+        self.tune = checked_tune(tune)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Gaussian:
         """Fit; see `AbstractMethod.run`.
@@ -77,7 +89,10 @@ class LaplaceApproximation(AbstractMethod):
         started = time.perf_counter()
         check_has_mode(model)
         self._check(model)
-        mode = self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
+        mode, tuned, curvature = self.mode.but(jacobian=True).run(model, data, seed=seed, report=report), None, self.curvature
+        if self.tune is not None:
+            mode, tuned = tuned_mode(mode, data, self.tune, self.mode.options, self.max_parameters)
+            curvature = "ggn" if curvature == "auto" else curvature  # by which they were tuned
         if mode.certificate.point is None or not mode.certificate.usable:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         model, u = mode.model, mode.loc
@@ -91,14 +106,14 @@ class LaplaceApproximation(AbstractMethod):
             mode.history.notes.append(f"there is no evidence: {another}.")
         log_joint = LogJoint(model)
         wide = in_double(log_joint, u, data)
-        precision, taken = precision_at(*wide, self.curvature)
+        precision, taken = precision_at(*wide, curvature)
         root = precision.root
         check_separated(*wide, precision)
         u = precision.project(u.double()).to(u)
         evidence = None
         if all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not another:
             evidence = value_of(*wide, jacobian=True) + 0.5 * len(u) * math.log(2 * math.pi) - root.half_log_det
-        certificate = _certificate(mode.certificate, precision, taken)
+        certificate = with_tuned(_certificate(mode.certificate, precision, taken), tuned)
         mode.history.notes.append(f"curvature: {taken}.")
         elapsed = time.perf_counter() - started
         record = FitRecord(self.name, seed, mode.history, certificate, elapsed, "unconstrained", evidence)

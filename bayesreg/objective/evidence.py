@@ -205,7 +205,7 @@ def _of_likelihood(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Te
 
 
 def pull(log_joint: LogJoint, u: torch.Tensor, data: Data, covariance: torch.Tensor) -> torch.Tensor | None:
-    """q = H⁻¹ a: how ½ log|H| of the Gauss–Newton matrix pulls at the mode; None where the network stands no such derivative.
+    """How ½ log|H| of the Gauss–Newton matrix pulls at the mode, q = H⁻¹ a; None where the network stands no such derivative.
 
     a = ∂/∂u ½ tr(Σ H(u)) at fixed Σ, a pass back through one forward derivative a row; H⁻¹ by `newton_step`.
 

@@ -253,3 +253,18 @@ def test_slopes_are_derivatives_under_other_smooth_priors(prior: Any) -> None:
         assert up is not None
         assert down is not None
         assert abs((up.evidence - down.evidence) / (2 * h) - at.slope[j]) < 1e-3
+
+
+def test_a_kink_and_a_diagonal_structure() -> None:
+    x, y = _centred("weak")
+    with pytest.raises(ValueError, match="has a kink where the mode may sit"):
+        _tuned(_linear(8, priors.Laplace(1.0)), x, y)
+    posterior = _tuned(_net(), *_waves(), structure="diag")
+    assert posterior.log_evidence == pytest.approx(max(posterior.history.log_evidence), abs=0.05)
+    assert any("diagonal" in note for note in posterior.history.notes)
+
+
+def test_a_mode_that_is_given() -> None:
+    x, y = _centred("weak")
+    mode = br.fit(_linear(8), x, y, method=MAP(jacobian=True), progress=False)
+    assert _scales(_tuned(_linear(8), x, y, mode=mode)) == pytest.approx(_scales(_tuned(_linear(8), x, y)), rel=1e-3)

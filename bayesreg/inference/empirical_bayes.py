@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesreg.behaviour import EVIDENCE
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.solution import judged
@@ -35,23 +36,26 @@ def checked_tune(tune: Any) -> Evidence | None:
     return Evidence()
 
 
-def tuned_mode(mode: Dirac, data: Data, settings: Evidence, options: SearchOptions, most: int) -> tuple[Dirac, Tuned]:
+def tuned_mode(mode: Dirac, data: Data, settings: Evidence, most: int) -> tuple[Dirac, Tuned]:
     """The mode at the scales of the highest evidence.
 
     Args:
         mode: The mode at the scales as they were written, in unconstrained space.
         data: Prepared rows.
         settings: What is tuned.
-        options: How the mode was searched.
         most: Unknowns up to which the whole Gauss–Newton matrix is taken; above that its diagonal.
 
     Returns:
         The mode of the tuned model, with its own certificate, and how the search for the scales ended.
 
     Raises:
-        ValueError: If nothing can be tuned, rows are streamed, or there is no evidence at the start.
+        ValueError: If nothing can be tuned, rows are streamed, or there is no evidence.
     """
     x, y = data.full("tuning by the evidence")
+    if why := no_evidence(LogJoint(mode.model)):
+        raise ValueError(
+            f"tune='evidence' must have an evidence, but {why}; take smooth priors on weights alone, or leave out tune."
+        )
     history, scales = copy.deepcopy(mode.history), Scales.of(mode.model, settings)
     history.scales.update({label: [] for label in scales.labels})
 
@@ -70,7 +74,7 @@ def tuned_mode(mode: Dirac, data: Data, settings: Evidence, options: SearchOptio
     values = {label: float(f"{value:.6g}") for label, value in zip(scales.labels, np.exp(found.t), strict=True)}
     model, u = scales.model(mode.model, values), found.at.what.u.to(mode.loc)
     history.notes.extend(_notes(scales, values, mode.model, search))
-    problem = Problem(LogJoint(model), data, None, dataclasses.replace(options, jacobian=True, checkpoint=None))
+    problem = Problem(LogJoint(model), data, options=SearchOptions(jacobian=True))
     start = problem.log_joint.layout.flatten(model.start(x, y))
     certificate = judged(problem, start, Solution(u, model), None, None)
     weak = (found.at.slope <= 0) & (found.at.slope > -NOTHING) & (found.at.size < 0.1)
@@ -78,6 +82,15 @@ def tuned_mode(mode: Dirac, data: Data, settings: Evidence, options: SearchOptio
     fixed = not search.follows
     tuned = Tuned(found.steps, max(0.0, found.gain), 0.5 if fixed else 0.01, fixed, vanishing)
     return Dirac(model, dataclasses.replace(mode.record, history=history, certificate=certificate), u), tuned
+
+
+def no_evidence(log_joint: LogJoint) -> str:
+    """Why the scales of a model's priors cannot be tuned by a Laplace evidence, one clause; empty where they can."""
+    if log_joint.nonsmooth:
+        return f"{log_joint.nonsmooth[0].prior} has a kink where the mode may sit"
+    if log_joint.model.outputs:
+        return f"the output of {log_joint.model.outputs[0].name} has a prior of its own"
+    return log_joint.model.behaviour.why_not(EVIDENCE) or ""
 
 
 def with_tuned(certificate: Certificate, tuned: Tuned | None) -> Certificate:

@@ -14,11 +14,13 @@ from bayesreg.posteriors.masks import Masks
 from bayesreg.posteriors.propagate import outputs
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
+from bayesreg.posteriors.structured import BlockGaussian
 
 __all__ = [
     "AbstractGuide",
     "AbstractNormal",
     "AbstractPosterior",
+    "BlockGaussian",
     "DeltaGuide",
     "Dirac",
     "Draws",

@@ -119,6 +119,11 @@ class AbstractPosterior(abc.ABC):
         return self
 
     @property
+    def centre(self) -> AbstractPosterior:
+        """A posterior with the same mean output, whose predictions cost least: the mode where a network is linearised there."""
+        return self
+
+    @property
     def method(self) -> str:
         """The method's name."""
         return self.record.method

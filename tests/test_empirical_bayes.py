@@ -268,3 +268,24 @@ def test_a_mode_that_is_given() -> None:
     x, y = _centred("weak")
     mode = br.fit(_linear(8), x, y, method=MAP(jacobian=True), progress=False)
     assert _scales(_tuned(_linear(8), x, y, mode=mode)) == pytest.approx(_scales(_tuned(_linear(8), x, y)), rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::bayesreg.inference.ConvergenceWarning")
+def test_a_comparison_shows_evidences_and_when_they_compare() -> None:
+    x, y = _centred("diabetes")
+    fits = {
+        "wide": br.fit(_linear(10), x, y, method="laplace", progress=False),
+        "tuned": _tuned(_linear(10), x, y),
+        "map": br.fit(_linear(10), x, y, method="map", progress=False),
+    }
+    found = br.compare(fits, x[:50], y[:50])
+    assert set(found.log_evidences) == {"wide", "tuned"}
+    assert found.log_evidences["tuned"] > found.log_evidences["wide"]
+    text = str(found)
+    assert "log evidence" in text.splitlines()[0]
+    assert "tuned (2): at scales tuned to it" in text
+    assert found.to_dict()["posteriors"]["map"]["log_evidence"] is None
+    assert math.isnan(found.to_frame().loc["map", "log_evidence"])
+    fewer = br.fit(_linear(10), x[:100], y[:100], method="laplace", progress=False)
+    assert "100 and 442 training rows" in str(br.compare({"all": fits["wide"], "fewer": fewer}, x[:50], y[:50]))
+    assert "log evidence" not in str(br.compare({"map": fits["map"]}, x[:50], y[:50]))

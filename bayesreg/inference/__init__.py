@@ -25,6 +25,7 @@ from bayesreg.inference.nuts import NUTS
 from bayesreg.inference.sghmc import SGHMC
 from bayesreg.inference.swag import SWAG
 from bayesreg.inference.variational import AbstractGuided, AbstractVariational
+from bayesreg.solvers.evidence_ascent import Evidence
 from bayesreg.solvers.failures import FitError
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "AbstractVariational",
     "ConvergenceWarning",
     "Ensemble",
+    "Evidence",
     "Exact",
     "FitError",
     "FullRank",

@@ -11,6 +11,7 @@ from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.compiled import SMALL, CompiledAdam
 from bayesreg.solvers.coordinate_descent import lasso
 from bayesreg.solvers.early_stopping import hold_out
+from bayesreg.solvers.evidence_ascent import Evidence, GaussNewton, Scales
 from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
@@ -35,9 +36,11 @@ __all__ = [
     "CompiledAdam",
     "EagerAdam",
     "Elimination",
+    "Evidence",
     "Fista",
     "FitError",
     "Follow",
+    "GaussNewton",
     "Groups",
     "History",
     "Lbfgs",
@@ -45,6 +48,7 @@ __all__ = [
     "Problem",
     "ProgressCallback",
     "ProximalAdam",
+    "Scales",
     "Schedule",
     "SearchOptions",
     "Solution",

@@ -22,7 +22,9 @@ from bayesreg.solvers.nonsmooth import can_polish, polish
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.rising import Trend, trend
+from bayesreg.solvers.whitened import can_settle, settle
 
+SETTLED = 1000  # steps before rounds in whitened coordinates take over
 _PIECES = "the network is piecewise linear, and a line search stalls where the pieces meet"
 
 
@@ -45,6 +47,8 @@ class _AbstractStepwise(AbstractSolver):
         with keeping(search.last_good):
             found, rising = search.run(report)
         log_joint = LogJoint(found.model)
+        if search.settles:
+            return self._settled(problem, found, history, report)
         ended = problem.options.optimizer == "auto" and problem.held_out is None
         if not (ended and can_polish(log_joint, problem.data, problem.batch_size)):
             return dataclasses.replace(found, trend=rising)
@@ -52,6 +56,17 @@ class _AbstractStepwise(AbstractSolver):
         u = polish(*wide, jacobian=problem.options.jacobian).to(found.u.dtype)
         history.notes.append(f"fista: the last stretch; {exact_zeros(log_joint, u):,} weights are exactly zero.")
         return dataclasses.replace(found, u=u, trend=rising)
+
+    def _settled(self, problem: Problem, found: Solution, history: History, report: ProgressCallback) -> Solution:
+        """A search that goes on until it has converged, by `settle`."""
+        done, log_joint = found.steps or 0, LogJoint(found.model)
+        words = {"jacobian": problem.options.jacobian, "history": history, "report": report, "done": done}
+        end = settle(log_joint, found.u, problem.data, **words)
+        history.notes.append(
+            f"{self.name}: {done:,} steps, then {end.steps:,} in coordinates whitened by the Gauss–Newton matrix, which gained "
+            f"{end.gain:.3g} nats; the search ended since {end.why}."
+        )
+        return dataclasses.replace(found, u=end.u.to(found.u.dtype), steps=done + end.steps)
 
 
 class ProximalAdam(_AbstractStepwise):
@@ -107,7 +122,9 @@ class _Search:
             rows_a_batch=data.rows_a_batch,
         )
         self.batches = data.batches(problem.batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        num_steps = options.num_steps or max(5000, 30 * data.steps_an_epoch(problem.batch_size))
+        self.settles = options.num_steps is None and options.optimizer == "auto" and not proximal and can_settle(problem)
+        most = SETTLED if self.settles else max(5000, 30 * data.steps_an_epoch(problem.batch_size))
+        num_steps = options.num_steps or most
         self.schedule = Schedule(num_steps, options.learning_rate or 0.01, options.schedule, options.num_cycles)
         self.stepper = make_stepper(
             options.compile,

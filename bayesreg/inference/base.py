@@ -35,8 +35,8 @@ from bayesreg.samplers.options import ChainOptions, divided
 from bayesreg.samplers.starting import chain_starts, pays_for_chains
 from bayesreg.solvers.checkpoint import check_options, opened
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import Schedule
 from bayesreg.solvers.progress import ProgressCallback, reporter
+from bayesreg.solvers.schedules import Schedule
 from bayesreg.solvers.stepper import checked_compile
 
 _MISSED_ROWS, _MISSED_DRAWS = 500, 20

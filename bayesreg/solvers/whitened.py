@@ -24,8 +24,9 @@ from bayesreg.solvers.base import Problem
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.last_steps import NEWTON_WORK
-from bayesreg.solvers.loop import Schedule, run
+from bayesreg.solvers.loop import run
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.schedules import Schedule
 from bayesreg.solvers.stepper import EagerAdam
 
 PARAMETERS = 2000  # unknowns up to which a dense matrix a round is cheap

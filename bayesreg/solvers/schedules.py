@@ -116,6 +116,4 @@ class UntilFlat(Schedule):
         if self.num_steps < self.budget:
             why = "the search ended once its objective rose no more than its noise"
             return [f"{why}: after {self.num_steps:,} steps, the rate falling over the last third; at most {self.budget:,}."]
-        return [
-            f"the search ended with its budget of {self.budget:,} steps; its objective still rose when the rate fell."
-        ]
+        return [f"the search ended with its budget of {self.budget:,} steps; its objective still rose when the rate fell."]

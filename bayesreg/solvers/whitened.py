@@ -117,10 +117,10 @@ def settle(
             break
         if rise > pays:
             continue
-        if rate <= LEAST:
+        if rate <= LEAST and rise > -pays:
             why = f"a fall of the rate gained less than {pays:.2g} nats"
             break
-        rate = max(LEAST, rate / FALL)
+        rate /= FALL
     return Settled(best, steps, value, value - first, why)
 
 

@@ -20,7 +20,7 @@ from bayesreg.solvers.early_stopping import EarlyStopping
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.schedules import Schedule
+from bayesreg.solvers.schedules import AbstractSchedule
 from bayesreg.solvers.stepper import AbstractStepper, NotFinite
 
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
@@ -55,7 +55,7 @@ class Follow:
 def run(
     stepper: AbstractStepper,
     batches: Batches,
-    schedule: Schedule,
+    schedule: AbstractSchedule,
     *,
     layout: FlatLayout,
     report: ProgressCallback,
@@ -127,7 +127,7 @@ def run(
     return losses[:step]
 
 
-def _heard(schedule: Schedule, losses: torch.Tensor, looks: Iterable[int]) -> Schedule:
+def _heard(schedule: AbstractSchedule, losses: torch.Tensor, looks: Iterable[int]) -> AbstractSchedule:
     """The schedule as it had become by so many steps, from the losses of all of them."""
     for look in looks:
         schedule = schedule.after(losses[:look])
@@ -184,7 +184,7 @@ def _told(
     batches: Batches,
     step: int,
     count: int,
-    schedule: Schedule,
+    schedule: AbstractSchedule,
     checkpoint: Checkpoint | None,
 ) -> tuple[str | None, BaseException | None]:
     """What is said of a step's failure, or None where nothing is lost and it speaks for itself; and its cause."""
@@ -226,7 +226,7 @@ def _blame(
     batches: Batches,
     step: int,
     count: int,
-    schedule: Schedule,
+    schedule: AbstractSchedule,
     checkpoint: Checkpoint | None,
 ) -> str:
     flat = failure.gradient  # what a variational method learns beside the unknowns stands behind them

@@ -5,6 +5,7 @@ constant while the objective rises more than its noise  →  half a cosine down 
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 
@@ -17,14 +18,38 @@ _LATEST = 0.6  # of the budget: there the rate falls in any case
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
+class AbstractSchedule(abc.ABC):
     """How long, and how fast at each step.
-
-    rate(step) = learning_rate · ½ (1 + cos π t),  t ∈ [0, 1) the progress within a cycle;  or constant.
 
     Attributes:
         num_steps: Steps.
         learning_rate: The first rate.
+    """
+
+    num_steps: int
+    learning_rate: float
+
+    @abc.abstractmethod
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+
+    def after(self, losses: torch.Tensor) -> AbstractSchedule:
+        """How to go on after these losses of all steps so far, (steps,): as before."""
+        return self
+
+    @property
+    def said(self) -> list[str]:
+        """Why the search ended where it did, in a sentence; none where that was fixed from the start."""
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(AbstractSchedule):
+    """So many steps.
+
+    rate(step) = learning_rate · ½ (1 + cos π t),  t ∈ [0, 1) the progress within a cycle;  or constant.
+
+    Attributes:
         kind: "cosine" or "constant".
         num_cycles: With more than one, the cosine starts anew: warm restarts.
 
@@ -37,8 +62,6 @@ class Schedule:
     [1.0, 0.5, 1.0, 0.5]
     """
 
-    num_steps: int
-    learning_rate: float
     kind: str = "cosine"
     num_cycles: int = 1
 
@@ -48,18 +71,9 @@ class Schedule:
             return self.learning_rate
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step * self.num_cycles / self.num_steps % 1)))
 
-    def after(self, losses: torch.Tensor) -> Schedule:
-        """How to go on after these losses of all steps so far, (steps,): as before."""
-        return self
-
-    @property
-    def said(self) -> list[str]:
-        """Why the search ended where it did, in a sentence; none where that was fixed from the start."""
-        return []
-
 
 @dataclasses.dataclass(frozen=True)
-class UntilFlat(Schedule):
+class UntilFlat(AbstractSchedule):
     """A constant rate while the objective rises, then half a cosine down to zero, half as long as the way there.
 
     It counts as flat where the mean loss of the last quarter of the steps is below that of the quarter before by no more than
@@ -93,7 +107,7 @@ class UntilFlat(Schedule):
         part = (step - self.turn) / max(1, self.num_steps - self.turn)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
 
-    def after(self, losses: torch.Tensor) -> Schedule:
+    def after(self, losses: torch.Tensor) -> AbstractSchedule:
         """With the end in sight, where the losses so far are flat, or the budget is nearly spent."""
         done = len(losses)
         if self.turn is not None or done < min(_FIRST, _LATEST * self.budget):

@@ -22,7 +22,7 @@ from bayesreg.solvers.nonsmooth import can_polish, polish
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.rising import Trend, trend
-from bayesreg.solvers.schedules import Schedule, UntilFlat
+from bayesreg.solvers.schedules import AbstractSchedule, Schedule, UntilFlat
 from bayesreg.solvers.whitened import can_settle, settle
 
 STEPS = 5000  # where they are fixed from the start, and at least 30 epochs
@@ -213,7 +213,7 @@ class _Search:
         return float(rows) / len(x) + present.model.log_jacobian
 
 
-def _schedule(problem: Problem, settles: bool) -> Schedule:
+def _schedule(problem: Problem, settles: bool) -> AbstractSchedule:
     """As many steps as were said; else those before the rounds of `settle`, or until the objective is flat."""
     options, size = problem.options, problem.log_joint.layout.size
     rate, epochs = options.learning_rate or 0.01, 30 * problem.data.steps_an_epoch(problem.batch_size)

@@ -95,14 +95,14 @@ def test_noise_is_log_normal_and_in_the_data_s_units(diabetes):
 
 def test_what_is_left_to_gain_is_said_whatever_the_trend():
     """A gradient that does not vanish is named before a rise, and its numbers stand in every verdict."""
-    from bayesreg.inference import certify
+    from bayesreg.certificates import maximal
 
     flat, rising = torch.zeros(1000), torch.linspace(0.0, 1e4, 1000)
     for elbos in (flat, rising):
-        short = certify(elbos, gain=5.0, gain_error=0.1, enough=0.5)
+        short = maximal(elbos, gain=5.0, gain_error=0.1, enough=0.5)
         assert "would still gain about 5 nats" in short.sentence
     for elbos, converged in ((flat, True), (rising, False)):
-        found = certify(elbos, gain=0.1, gain_error=0.1, enough=0.5)
+        found = maximal(elbos, gain=0.1, gain_error=0.1, enough=0.5)
         assert found.converged is converged
         assert found.details["nats to gain"] == 0.1
     assert "the ELBO still rose by" in found.sentence

@@ -8,7 +8,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, MeanField
-from bayesreg.posteriors import Draws, propagate
+from bayesreg.posteriors import Draws, LowRankGaussian, propagate
 from tests.conftest import linear_model, network
 
 
@@ -149,3 +149,14 @@ def test_images_of_a_small_convolutional_network(width):
     post = br.fit(model, X, y, method=MAP(num_steps=30, batch_size=16))
     assert post.predict(X).mean.shape == (40, 3)
     torch.testing.assert_close(post.predict(X).mean.sum(1), torch.ones(40))
+
+
+def test_rows_times_the_factor_give_the_covariance_of_a_linear_function(exact):
+    """(J F)(J F)ᵀ = J Σ Jᵀ for every kind of normal; a posterior that is none has no factor."""
+    rows = torch.randn(3, exact.layout.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = torch.randn(2, exact.layout.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    low = LowRankGaussian(exact.model, exact.record, exact.loc, torch.ones_like(exact.loc), parts.mT)
+    for post in (exact, low):
+        root = post.times_factor(rows)
+        torch.testing.assert_close(root @ root.mT, rows @ post.covariance @ rows.mT, rtol=1e-12, atol=1e-12)
+    assert Draws(exact.model, exact.record, parts).times_factor(rows) is None

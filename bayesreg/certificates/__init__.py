@@ -3,8 +3,9 @@
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.collapse import used_up
 from bayesreg.certificates.effort import first_look
-from bayesreg.certificates.elbo import rise
+from bayesreg.certificates.elbo import maximal, rise
 from bayesreg.certificates.has_mode import check_has_mode
+from bayesreg.certificates.importance import of_draws, pareto_smoothed
 from bayesreg.certificates.mixing import agreement, bfmi, of_chains
 from bayesreg.certificates.mode import certify
 from bayesreg.certificates.optimality import measure
@@ -15,6 +16,7 @@ from bayesreg.certificates.values import (
     Cause,
     Covariance,
     Elbo,
+    Importance,
     Lengths,
     Mixing,
     NoMode,
@@ -35,6 +37,7 @@ __all__ = [
     "Covariance",
     "Elbo",
     "Finding",
+    "Importance",
     "Lengths",
     "Mixing",
     "NoMode",
@@ -47,8 +50,11 @@ __all__ = [
     "certify",
     "check_has_mode",
     "first_look",
+    "maximal",
     "measure",
     "of_chains",
+    "of_draws",
+    "pareto_smoothed",
     "rise",
     "sentence",
     "used_up",

@@ -14,6 +14,7 @@ from bayesreg.certificates.values import (
     Covariance,
     Elbo,
     Failure,
+    Importance,
     Lengths,
     Mixing,
     NoMode,
@@ -43,6 +44,7 @@ class Certificate:
         lengths: Norms of weights whose scale no prediction depends on.
         alike: Set where the prediction is the same for every row.
         covariance: The accuracy of the covariance about a mode.
+        importance: How well an approximation covers the posterior.
         noise: Set where a learned noise scale runs to zero.
         mixing: How well Markov chains mixed.
     """
@@ -60,6 +62,7 @@ class Certificate:
     lengths: Lengths | None = None
     alike: Alike | None = None
     covariance: Covariance | None = None
+    importance: Importance | None = None
     noise: VanishingNoise | None = None
     mixing: Mixing | None = None
 

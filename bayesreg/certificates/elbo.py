@@ -1,6 +1,8 @@
-"""Whether the ELBO of a variational fit has stopped rising."""
+"""Whether the ELBO of a variational fit has stopped rising, and what its gradient would still gain."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import torch
 
@@ -21,3 +23,35 @@ def rise(elbos: torch.Tensor) -> Certificate:
         return Certificate(Finding.TOO_FEW_STEPS, elbo=values)
     rising = found.rise > max(1.0, 2.5 * found.error)
     return Certificate(Finding.ELBO_RISING if rising else Finding.ELBO_LEVEL, elbo=values)
+
+
+def gain_of(whitened: torch.Tensor) -> tuple[float, float]:
+    """The gain in nats of a natural-gradient step, ½ gᵀF⁻¹g, which may be negative by chance, and its Monte Carlo error.
+
+    Args:
+        whitened: Estimates of F^−½ g, (R, D), independent of each other.
+
+    Returns:
+        The gain, from which the square of its mean's Monte Carlo error is subtracted, and its own error.
+    """
+    noise = whitened.var(0) / len(whitened)
+    gain = 0.5 * float((whitened.mean(0).square() - noise).sum())
+    return gain, 0.5 * float((2 * noise.square()).sum().sqrt())
+
+
+def maximal(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) -> Certificate:
+    """Whether an ELBO is at its maximum: it has stopped rising, and its gradient vanishes within Monte Carlo error.
+
+    It passes when the mean of `elbos` over the last tenth of the steps is above that over steps 70–80 % by less than 1 nat or
+    2.5 standard errors, and the gain of a natural-gradient step is below `enough` nats plus 3 standard errors.
+    """
+    found = rise(elbos)
+    if found.elbo is None or found.elbo.trend is None:  # too few steps to tell
+        return found
+    finding = found.finding
+    if gain > enough + 3 * gain_error:
+        finding = Finding.ELBO_SLOPE
+    elif found.converged:
+        finding = Finding.ELBO_MAXIMAL
+    elbo = dataclasses.replace(found.elbo, nats_to_gain=gain, error=gain_error, tolerance=enough)
+    return Certificate(finding, elbo=elbo)

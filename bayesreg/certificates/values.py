@@ -184,6 +184,30 @@ class Covariance:
 
 
 @dataclasses.dataclass(frozen=True)
+class Importance:
+    """How well an approximation q covers the posterior, by the tail of the importance weights p(y, u)/q(u) of its draws.
+
+    Attributes:
+        shape: The Pareto shape k̂ of the largest weights; infinite where some have no finite logarithm.
+        num_draws: Draws.
+        limit: The k̂ up to which that many draws suffice, min(1 − 1/log₁₀ S, 0.7).
+        log_evidence: Log p(y) in nats by the smoothed weights; None where a prior is improper.
+        error: Its Monte Carlo error.
+    """
+
+    shape: float
+    num_draws: int
+    limit: float
+    log_evidence: float | None = None
+    error: float | None = None
+
+    @property
+    def reliable(self) -> bool:
+        """Whether weighted draws of q can stand for the posterior's."""
+        return self.shape <= self.limit
+
+
+@dataclasses.dataclass(frozen=True)
 class Restarts:
     """How many starts reached the best one's log-joint.
 

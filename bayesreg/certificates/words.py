@@ -12,9 +12,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bayesreg.certificates import words_of_approximations as approximations
 from bayesreg.certificates import words_of_chains as chains
 from bayesreg.certificates.outcome import Finding
-from bayesreg.certificates.values import Alike, Cause, Covariance, Lengths, NoMode, Restarts, VanishingNoise
+from bayesreg.certificates.values import Alike, Cause, Lengths, NoMode, Restarts, VanishingNoise
 
 if TYPE_CHECKING:
     from bayesreg.certificates.certificate import Certificate
@@ -62,7 +63,9 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
     if c.alike is not None:
         parts.append(_alike(c.alike))
     if c.covariance is not None:
-        parts.append(_covariance(c.covariance))
+        parts.append(approximations.covariance(c.covariance))
+    if c.importance is not None:
+        parts.append(approximations.covering(c.importance))
     if c.elbo is not None and c.elbo.of_batches:
         parts.append("Batch normalisation by mini-batches makes this ELBO differ from that of all rows.")
     if c.noise is not None:
@@ -345,16 +348,6 @@ def _alike(found: Alike) -> str:
     return said
 
 
-def _covariance(found: Covariance) -> str:
-    said = f"Covariance from the {found.curvature}; condition number {found.condition:.2g}."
-    if found.free:
-        said += (
-            f" No prediction and no prior depends on a sum over classes of {found.free}: it is held at zero, and standard "
-            "deviations are those of the differences from it."
-        )
-    return said
-
-
 def _vanishing(found: VanishingNoise) -> str:
     flat = found.target is not None
     why = f"all targets are {found.target:g}" if flat else "the network passes through every target"
@@ -398,8 +391,7 @@ def numbers(certificate: Certificate) -> dict[str, float | str]:
         found |= {f"norm of {one.name}": f"{one.before:.3g} -> {one.after:.3g}" for one in c.lengths.tensors}
     if c.alike is not None:
         found |= {"predicts the same for every row": 1.0, "other starts": float(c.alike.other_starts)}
-    if c.covariance is not None:
-        found |= {"curvature": c.covariance.curvature, "condition number": c.covariance.condition}
+    found |= approximations.numbers(c.covariance, c.importance)
     if c.noise is not None:
         found["noise ratio"] = c.noise.ratio
     if c.mixing is not None:

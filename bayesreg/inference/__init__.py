@@ -3,7 +3,7 @@
 from typing import Any
 
 from bayesreg import _catalog
-from bayesreg.inference.base import AbstractMethod, AbstractSampling, AbstractVariational, ConvergenceWarning, fit
+from bayesreg.inference.base import AbstractMethod, AbstractSampling, ConvergenceWarning, fit
 from bayesreg.inference.base import methods as methods
 from bayesreg.inference.base import resolve as resolve
 from bayesreg.inference.ensemble import Ensemble
@@ -16,12 +16,12 @@ from bayesreg.inference.mc_dropout import DropoutBound as DropoutBound
 from bayesreg.inference.mc_dropout import MCDropout
 from bayesreg.inference.mclmc import MCLMC
 from bayesreg.inference.mean_field import MeanField
-from bayesreg.inference.mean_field import certify as certify
 from bayesreg.inference.mean_field import one_draw_step as one_draw_step
 from bayesreg.inference.mile import MicrocanonicalEnsemble
 from bayesreg.inference.nuts import NUTS
 from bayesreg.inference.sghmc import SGHMC
 from bayesreg.inference.swag import SWAG
+from bayesreg.inference.variational import AbstractGuided, AbstractVariational
 from bayesreg.solvers.failures import FitError
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "NUTS",
     "SGHMC",
     "SWAG",
+    "AbstractGuided",
     "AbstractMethod",
     "AbstractSampling",
     "AbstractVariational",

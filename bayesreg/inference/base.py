@@ -36,7 +36,6 @@ from bayesreg.samplers.starting import chain_starts, pays_for_chains
 from bayesreg.solvers.checkpoint import check_options, opened
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback, reporter
-from bayesreg.solvers.schedules import Schedule
 from bayesreg.solvers.stepper import checked_compile
 
 _MISSED_ROWS, _MISSED_DRAWS = 500, 20
@@ -306,51 +305,6 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
     _start_libraries()
     with seeded(device, seed), torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-class AbstractVariational(AbstractMethod):
-    """A method that maximises an ELBO by Adam.
-
-    Args:
-        num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
-        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
-        batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
-            brings its own batches.
-        checkpoint: As for `MAP`, with checkpoint_every and checkpoint_key.
-        checkpoint_every: Steps between two states.
-        checkpoint_key: A text that names a loader's data.
-
-    Raises:
-        ValueError: If an argument is out of its range.
-    """
-
-    def __init__(
-        self,
-        num_steps: int | None,
-        learning_rate: float | None,
-        batch_size: int | None,
-        checkpoint: str | os.PathLike[str] | None,
-        checkpoint_every: int | None,
-        checkpoint_key: str | None,
-    ) -> None:
-        self.num_steps = None if num_steps is None else _check.steps("num_steps", num_steps)
-        self.learning_rate = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
-        self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
-        self.keep_in(checkpoint, checkpoint_every, checkpoint_key)
-
-    def schedule(self, data: Data, batch_size: int | None) -> Schedule:
-        """How many steps, and the learning rate of each, for batches of so many rows, None for all."""
-        return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
-
-    def keep(
-        self, log_joint: LogJoint, start: torch.Tensor, data: Data, schedule: Schedule, batch_size: int | None, seed: int
-    ) -> Any:
-        """The open checkpoint, with the fit that it belongs to; None where none was asked for."""
-        if self.checkpoint is not None:
-            streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
-            settings = (self.name, self.deciding, schedule, batch_size, streamed)
-            self.checkpoint.belong(log_joint, start, data, settings, seed, schedule.num_steps)
-        return self.checkpoint
 
 
 class AbstractSampling(AbstractMethod):

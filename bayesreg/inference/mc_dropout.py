@@ -24,7 +24,8 @@ from bayesreg import _check
 from bayesreg.behaviour import Behaviour, check_draws, together
 from bayesreg.certificates.elbo import rise
 from bayesreg.data.rows import Data
-from bayesreg.inference.base import AbstractVariational, ConvergenceWarning, isolated
+from bayesreg.inference.base import ConvergenceWarning, isolated
+from bayesreg.inference.variational import AbstractVariational
 from bayesreg.layers.copying import copied
 from bayesreg.layers.sites import dotted
 from bayesreg.model.model import BayesianModel

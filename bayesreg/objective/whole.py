@@ -6,8 +6,11 @@ import dataclasses
 
 import torch
 
+from bayesreg.behaviour import VMAP
 from bayesreg.data.rows import Data
 from bayesreg.objective.flat import LogJoint
+
+_ROWS, _DRAWS = 1024, 20  # of many points in one pass: small enough for a cache
 
 
 def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> tuple[float, torch.Tensor]:
@@ -41,6 +44,36 @@ def value_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool
         if jacobian:
             total += float(log_joint.layout.log_jacobian(u))
         return total + sum(float(log_joint.row_terms(values, x, y, len(x))) for x, y in data.epoch())
+
+
+def values_of(log_joint: LogJoint, draws: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
+    """The log-joint over all rows at many points, in the data's own units; in evaluation mode, in blocks.
+
+    Args:
+        log_joint: The objective.
+        draws: (S, P) unconstrained.
+        data: Prepared rows.
+        jacobian: Add log |dθ/du|.
+
+    Returns:
+        (S,) float64, in nats.
+    """
+
+    def prior(u: torch.Tensor) -> torch.Tensor:
+        return log_joint.log_prior(u) + (log_joint.layout.log_jacobian(u) if jacobian else 0.0)
+
+    def rows(u: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return log_joint.row_terms(log_joint.layout.unflatten(u), x, y, len(x))
+
+    at_once = log_joint.model.behaviour.stands(VMAP)
+    with torch.no_grad():
+        total = torch.vmap(prior)(draws).double() + data.num_data * log_joint.model.log_jacobian
+        for x, y in data.epoch(_ROWS):
+            if at_once:
+                total += torch.vmap(rows, (0, None, None), chunk_size=_DRAWS)(draws, x, y)
+            else:
+                total += torch.stack([rows(u, x, y) for u in draws])
+    return total
 
 
 def of_rows(log_joint: LogJoint) -> LogJoint:

@@ -82,6 +82,18 @@ class AbstractPosterior(abc.ABC):
         """
         return None
 
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """Rows (M, P) times a factor F of the covariance F Fᵀ, (M, Q), where the unconstrained vector is normal; else None.
+
+        With the rows J of a derivative, (J F)(J F)ᵀ is the covariance of a linear function of the unknowns. A posterior with
+        structure never writes F out.
+        """
+        normal = self.as_normal()
+        if normal is None:
+            return None
+        factor = normal[1].to(rows)
+        return rows * factor if factor.dim() == 1 else rows @ factor
+
     def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
         """Log q(u) of unconstrained draws (S, P), where it is normal and has a density: (S,), in nats; else None."""
         normal = self.as_normal()

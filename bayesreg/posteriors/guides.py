@@ -123,11 +123,96 @@ class DeltaGuide(AbstractGuide):
         return dist.Delta(value, event_dim=value.dim())
 
 
-class MeanFieldGuide(AbstractGuide):
+class AbstractFamily(AbstractGuide):
+    """A family that is learned: its draws are a smooth function of one vector `phi` and of standard normal numbers.
+
+    A subclass says its draws, its marginals and its entropy; the ELBO follows. What has no marginals that are normal overrides
+    `divergence_at`. The loop that fits it is `inference.variational.AbstractGuided`.
+
+    Args:
+        layout: Where each unknown lies in the vector.
+        phi: All that is learned, one vector: one optimizer update.
+    """
+
+    def __init__(self, layout: FlatLayout, phi: torch.Tensor) -> None:
+        super().__init__(layout)
+        self.phi = nn.Parameter(phi.detach().clone())
+
+    @property
+    def noise_size(self) -> int:
+        """Standard normal numbers that one draw needs, M."""
+        return self.layout.size
+
+    @abc.abstractmethod
+    def draws_at(self, phi: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Draws as a pure function of `phi` and of standard normal numbers: (M,) to (P,), or (S, M) to (S, P)."""
+
+    @abc.abstractmethod
+    def marginals_at(self, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd of each entry of `u`, both (P,), a pure function of `phi`."""
+
+    @abc.abstractmethod
+    def entropy_at(self, phi: torch.Tensor) -> torch.Tensor:
+        """The entropy of `u`, a scalar in nats, a pure function of `phi`."""
+
+    @abc.abstractmethod
+    def whitened(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Gradients of the ELBO, (R, len(phi)), times F^−½, F the Fisher information: a natural step gains half the square."""
+
+    def divergence_at(self, phi: torch.Tensor, log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
+        """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw `u`, (P,)."""
+        loc, scale = self.marginals_at(phi)
+        energy = log_joint.expected_energy(loc, scale, u)
+        return energy - log_joint.log_prior_constant - self.entropy_at(phi) - log_joint.expected_log_jacobian(loc, u)
+
+    def elbo_at(
+        self, phi: torch.Tensor, noise: torch.Tensor, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: Any
+    ) -> torch.Tensor:
+        """The ELBO as a pure function of `phi` and of standard normal numbers, (num_particles, M).
+
+        Of several particles the first half counts, with both signs.
+        """
+
+        def at(u: torch.Tensor) -> torch.Tensor:
+            fit = log_joint.row_terms(self.layout.unflatten(u), x, y, num_data)
+            return fit - self.divergence_at(phi, log_joint, u)
+
+        if len(noise) == 1:
+            return at(self.draws_at(phi, noise[0]))
+        half = noise[: len(noise) // 2]
+        draws = self.draws_at(phi, torch.cat([half, -half, noise[2 * len(half) :]]))
+        return each(log_joint.model.behaviour, at, draws).mean()
+
+    def elbo(
+        self, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: int, num_particles: int = 1
+    ) -> torch.Tensor:
+        """E_q[log-likelihood] from draws minus the KL, a scalar in nats; the KL is in closed form wherever the prior has one.
+
+        Draws go in one vmapped pass and come in pairs of opposite noise, which cancels every odd term of the error: on a linear
+        model the gradient of a normal's mean is then exact.
+        """
+        noise = torch.randn(num_particles, self.noise_size, dtype=self.phi.dtype, device=self.phi.device)
+        return self.elbo_at(self.phi, noise, log_joint, x, y, num_data)
+
+    def rsample(self) -> torch.Tensor:
+        """One reparametrised draw, (P,)."""
+        return self.draws_at(self.phi, torch.randn(self.noise_size, dtype=self.phi.dtype, device=self.phi.device))
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Independent draws, (S, P)."""
+        noise = torch.randn(num_samples, self.noise_size, generator=generator, dtype=self.phi.dtype).to(self.phi.device)
+        return self.draws_at(self.phi.detach(), noise)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and standard deviations."""
+        return self.marginals_at(self.phi.detach())
+
+
+class MeanFieldGuide(AbstractFamily):
     """Independent normals on the unconstrained vector: q(u) = Π N(uᵢ; locᵢ, scaleᵢ²).
 
     Sites are real Normals (log-normals for positive unknowns), so that a KL to a Normal prior is in closed form, here and
-    in `pyro.infer.TraceMeanField_ELBO` alike.
+    in `pyro.infer.TraceMeanField_ELBO` alike. `phi` is the means and then the log-sds, (2P,).
 
     Args:
         layout: Where each unknown lies in the vector.
@@ -140,79 +225,37 @@ class MeanFieldGuide(AbstractGuide):
     """
 
     def __init__(self, layout: FlatLayout, loc: torch.Tensor, scale: torch.Tensor) -> None:
-        super().__init__(layout)
-        self.phi = nn.Parameter(torch.cat([loc.detach(), scale.detach().log()]))  # one tensor: one optimizer update
+        super().__init__(layout, torch.cat([loc.detach(), scale.detach().log()]))
 
     @classmethod
     def blank(cls, layout: FlatLayout, like: torch.Tensor) -> MeanFieldGuide:
         """Standard normals."""
         return cls(layout, like.new_zeros(layout.size), like.new_ones(layout.size))
 
-    def parameters_of(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Location and scale, both (P,), with gradient."""
-        loc, log_scale = self.phi.chunk(2)
+    def marginals_at(self, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Location and scale, both (P,)."""
+        loc, log_scale = phi.chunk(2)
         return loc, log_scale.exp()
 
-    def rsample(self) -> torch.Tensor:
-        """Loc + scale·ε, (P,)."""
-        loc, scale = self.parameters_of()
-        return loc + scale * torch.randn_like(loc)
+    def draws_at(self, phi: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Loc + scale·ε."""
+        loc, scale = self.marginals_at(phi)
+        return torch.addcmul(loc, scale, noise)
 
-    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Independent draws, (S, P)."""
-        loc, scale = self.moments()
-        noise = torch.randn(num_samples, len(loc), generator=generator, dtype=loc.dtype).to(loc.device)
-        return loc + scale * noise
-
-    def elbo(
-        self, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: int, num_particles: int = 1
-    ) -> torch.Tensor:
-        """E_q[log-likelihood] from draws minus the KL, a scalar in nats; the KL is in closed form wherever the prior has one.
-
-        Draws go in one vmapped pass and come in pairs loc ± scale·ε, which cancels every odd term of the error: on a linear
-        model the gradient of `loc` is then exact.
-        """
-        size = self.layout.size
-        noise = torch.randn(num_particles, size, dtype=self.phi.dtype, device=self.phi.device)
-        return self.elbo_at(self.phi, noise, log_joint, x, y, num_data)
-
-    def elbo_at(
-        self, phi: torch.Tensor, noise: torch.Tensor, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor, num_data: Any
-    ) -> torch.Tensor:
-        """The same as a pure function of `phi`, means and log-sds (2P,), and of standard normal numbers (num_particles, P).
-
-        Of several particles the first half counts, with both signs.
-        """
+    def entropy_at(self, phi: torch.Tensor) -> torch.Tensor:
+        """Σ log scale + P/2 log 2πe."""
         loc, log_scale = phi.chunk(2)
-        scale = log_scale.exp()
+        return log_scale.sum() + (HALF_LOG_2PI + 0.5) * len(loc)
 
-        def at(u: torch.Tensor) -> torch.Tensor:
-            fit = log_joint.row_terms(self.layout.unflatten(u), x, y, num_data)
-            return fit - self.divergence(log_joint, loc, scale, log_scale, u)
-
-        if len(noise) == 1:
-            return at(torch.addcmul(loc, scale, noise[0]))
-        half = noise[: len(noise) // 2]
-        draws = torch.addcmul(loc, scale, torch.cat([half, -half, noise[2 * len(half) :]]))
-        return each(log_joint.model.behaviour, at, draws).mean()
-
-    def divergence(
-        self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor, log_scale: torch.Tensor, u: torch.Tensor
-    ) -> torch.Tensor:
-        """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw `u`, (P,)."""
-        entropy = log_scale.sum() + (HALF_LOG_2PI + 0.5) * len(loc)
-        energy = log_joint.expected_energy(loc, scale, u)
-        return energy - log_joint.log_prior_constant - entropy - log_joint.expected_log_jacobian(loc, u)
-
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means and standard deviations."""
-        loc, scale = self.parameters_of()
-        return loc.detach(), scale.detach()
+    def whitened(self, gradients: torch.Tensor) -> torch.Tensor:
+        """By the Fisher information 1/scale² of a mean and 2 of a log-sd."""
+        loc, scale = gradients.chunk(2, 1)
+        return torch.cat([loc * self.moments()[1].to(loc), scale * 0.5**0.5], 1)
 
     def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
         """A Normal of the unknown's shape; a log-normal where it is positive; times its scale where it is non-centred."""
         segment = self.layout.segments[name]
-        loc, scale = (part[segment.slice].view(segment.latent.shape) for part in self.parameters_of())
+        loc, scale = (part[segment.slice].view(segment.latent.shape) for part in self.marginals_at(self.phi))
         normal = dist.Normal(loc, scale)
         transforms = [] if segment.transform is None else [segment.transform]
         if not segment.latent.centered:

@@ -54,6 +54,10 @@ class LowRankGaussian(AbstractNormal):
             return None
         return self.loc, torch.cat([self.directions, self.sd.diag()], 1)
 
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor:
+        """See `AbstractPosterior.times_factor`; for any number of unknowns."""
+        return torch.cat([rows @ self.directions.to(rows), rows * self.sd.to(rows)], 1)
+
     def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
         """See `AbstractPosterior.log_density`; by Woodbury's identity, for any number of unknowns."""
         if not bool((self.sd > 0).all()):

@@ -23,6 +23,7 @@ from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.data.rows import Data, rows_of
 from bayesreg.inference.base import isolated
 from bayesreg.model.model import BayesianModel
+from bayesreg.model.rescaled import matched, with_scale
 from bayesreg.objective.affine import affine_problem, is_affine
 from bayesreg.objective.batched import Replicas, check_replicable
 from bayesreg.objective.flat import LogJoint
@@ -31,7 +32,7 @@ from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import stopped
 from bayesreg.selection.model_size import degrees_of_freedom, log_evidence, no_evidence
 from bayesreg.selection.path_result import Path
-from bayesreg.selection.scales import default_scales, matched, power, with_scale
+from bayesreg.selection.scales import default_scales, power
 from bayesreg.solvers.batched import search_many
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.failures import FitError, rescuing

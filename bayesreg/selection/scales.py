@@ -1,64 +1,22 @@
-"""The same model under another prior scale, and the default scales of a path."""
+"""The default scales of a path, and the power of a scale that its penalty's weight is."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from bayesreg.data.rows import Data
-from bayesreg.model.autoscale import adjusted
 from bayesreg.model.model import BayesianModel
-from bayesreg.model.spec import PriorSpec, Resolved, settled
+from bayesreg.model.rescaled import own_scale, with_scale
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
-from bayesreg.priors import Normal
 from bayesreg.solvers.last_steps import finish
 
 NUM_SCALES = 20
 BELOW, ABOVE = 1e-2, 10.0  # range of a path in units of the prior's own scale, when the data do not determine its start
 SPAN = 1e3  # widest scale over that at which all weights are zero, as in glmnet and scikit-learn
-
-
-def matched(model: BayesianModel, rule: Any) -> list[str]:
-    """Names of the tensors that a rule of `PriorSpec` matches, refused where their priors have no scale to vary.
-
-    Raises:
-        ValueError: If the rule matches nothing, or a prior that it matches has no scale that is a number.
-    """
-    found = [r.name for r in PriorSpec({rule: Normal(1.0)}).resolve(model.module) if r.source != "default"]
-    norms = [r.name for r in model.resolved if r.flat_by_default]
-    found = [name for name in found if name not in norms] or found  # a normalisation layer's tensor without a prior of its own
-    for r in model.resolved:
-        if r.name in found and r.specified.path_scale is None:
-            raise ValueError(
-                f"each prior on a path must have a scale that is a number, but {r.name} has {r.specified}; give it for example "
-                "Normal(1.0) or Laplace(1.0), or a rule that does not match it."
-            )
-    return found
-
-
-def own_scale(model: BayesianModel, names: Sequence[str]) -> float:
-    """The scale that the first of these tensors' priors was written with."""
-    prior: Any = next(r.specified for r in model.resolved if r.name in names)
-    return float(prior.path_scale)
-
-
-def with_scale(model: BayesianModel, names: Sequence[str], scale: float) -> BayesianModel:
-    """A new model with this `path_scale`, > 0, in some tensors' priors; fan_in and autoscale still apply.
-
-    The model may be bound to data or not.
-    """
-    return model.with_resolved([_rescaled(r, scale, model) if r.name in names else r for r in model.resolved])
-
-
-def _rescaled(resolved: Resolved, scale: float, model: BayesianModel) -> Resolved:
-    prior = resolved.specified.with_path_scale(scale)
-    found = dataclasses.replace(resolved, specified=prior, prior=settled(prior, resolved.shape, resolved.inputs))
-    return found if model.autoscale is None else adjusted(found, model.autoscale.to(model.like))
 
 
 def power(model: BayesianModel, names: Sequence[str]) -> int:

@@ -1,0 +1,41 @@
+"""What is to be said of an approximation to a posterior: where its covariance comes from, and how well it covers."""
+
+from __future__ import annotations
+
+from bayesreg.certificates.values import Covariance, Importance
+
+
+def covariance(found: Covariance) -> str:
+    """The matrix that a covariance comes from, and what it leaves free."""
+    said = f"Covariance from the {found.curvature}; condition number {found.condition:.2g}."
+    if found.free:
+        said += (
+            f" No prediction and no prior depends on a sum over classes of {found.free}: it is held at zero, and standard "
+            "deviations are those of the differences from it."
+        )
+    return said
+
+
+def covering(found: Importance) -> str:
+    """Whether the approximation can be believed, by the Pareto shape of its importance weights."""
+    said = f"Pareto k̂ = {found.shape:.2f} of {found.num_draws:,} importance weights"
+    if found.shape <= min(0.5, found.limit):
+        return f"{said}: the approximation covers the posterior."
+    if found.reliable:
+        return f"{said}: the approximation is usable, and importance weights can correct it."
+    return (
+        f"{said}, above {found.limit:.2f}: the approximation misses much of the posterior of the weights, and neither its "
+        "evidence nor weighted draws can be trusted; predictions may still be good. A sampler (HMC) tells."
+    )
+
+
+def numbers(taken: Covariance | None, weights: Importance | None) -> dict[str, float | str | None]:
+    """What is known of the two under plain names."""
+    found: dict[str, float | str | None] = {}
+    if taken is not None:
+        found |= {"curvature": taken.curvature, "condition number": taken.condition}
+    if weights is not None:
+        found |= {"Pareto k": weights.shape, "importance draws": float(weights.num_draws)}
+        found |= {"log evidence by importance": weights.log_evidence}
+        found |= {"log evidence by importance, Monte Carlo error": weights.error}
+    return found

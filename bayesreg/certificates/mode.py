@@ -16,7 +16,7 @@ import torch
 
 from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
+from bayesreg.certificates.collapse import CONSTANT, falls_to_zero, is_constant, size_of
 from bayesreg.certificates.effort import Effort, Rest, first_look
 from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, takes_matrix
 from bayesreg.certificates.outcome import Finding
@@ -24,6 +24,7 @@ from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point
 from bayesreg.data.rows import Data
 from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.freedom import MOST, used_up
 from bayesreg.objective.pieces import is_nonsmooth
 from bayesreg.objective.whole import gradient_of, in_double, value_of
 from bayesreg.solvers.probe import STEPS

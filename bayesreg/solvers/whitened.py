@@ -18,6 +18,7 @@ from bayesreg.behaviour import FORWARD, VMAP
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature import gauss_newton
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.freedom import MOST, used_up
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import in_double, value_of
 from bayesreg.solvers.base import Problem
@@ -33,6 +34,7 @@ PARAMETERS = 2000  # unknowns up to which a dense matrix a round is cheap
 ROUND, ROUNDS = 300, 12  # steps, and rounds at most
 RATE, FALL, LEAST = 0.2, 4.0, 0.05  # of the first step in sds; by what it falls where a round does not pay; and the last one
 PAYS = 0.005  # nats an unknown that a round must gain: no less than what a certificate lets pass
+_FEW = 1000  # rows whose matrix is looked at after each round
 VANISHING = 5e-3  # a learned noise below so many sds of the target, while the search still climbs, is on its way to zero
 
 
@@ -40,7 +42,7 @@ class Settled(NamedTuple):
     """Where the rounds ended.
 
     Attributes:
-        u: (P,), in float64; never worse than the start.
+        u: (P,), in float64 where the module can; never worse than the start.
         steps: That were taken.
         value: The log-joint there, in nats and the data's own units.
         gain: How far it rose.
@@ -80,7 +82,7 @@ def settle(
 ) -> Settled:
     """Rounds of Adam's steps in whitened coordinates, one after the other, until a fall of the rate no longer pays.
 
-    A round that does not rise is taken back. The search also ends where a learned noise runs to zero, since no mode is there.
+    A round that does not rise is taken back. The search also ends where a learned noise collapses, since no mode is there.
 
     Args:
         log_joint: The objective, in the module's type.
@@ -99,22 +101,25 @@ def settle(
         Shampoo using Adam.
     """
     wide, best, rows = in_double(log_joint, u, data)
-    best = best.double()
-    first = value = value_of(wide, best.to(wide.model.like.dtype), rows, jacobian=jacobian)
+    first = value = value_of(wide, best, rows, jacobian=jacobian)
     pays, rate, steps, why = max(0.1, PAYS * len(u)), RATE, 0, f"its budget of {ROUNDS} rounds was spent"
     for _ in range(ROUNDS):
+        if noise_collapses(wide, best, rows):
+            why = "the learned noise collapses, and no mode is there to find"
+            break
+        root = _root(wide, best, rows, jacobian)
+        if root is None:
+            why = "the Gauss–Newton matrix could not be formed"
+            break
         begun = done + steps
         told = lambda step, total, nats, begun=begun: report(begun + step, done + ROUNDS * ROUND, nats)  # noqa: E731
-        trial = _round(log_joint, wide, best, data, rows, rate, jacobian, told)
+        trial = _round(log_joint, best, root, data, rate, jacobian, told)
         steps += ROUND
         after = -math.inf if trial is None else value_of(wide, trial, rows, jacobian=jacobian)
         rise = after - value
         if rise > 0 and trial is not None:
             best, value = trial, after
         history.record(done + steps - 1, value)
-        if rise > pays and noise_vanishes(wide, best, rows):
-            why = "the learned noise runs to zero, where there is no mode to find"
-            break
         if rise > pays:
             continue
         if rate <= LEAST and rise > -pays:
@@ -124,21 +129,26 @@ def settle(
     return Settled(best, steps, value, value - first, why)
 
 
+def _root(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool) -> torch.Tensor | None:
+    """L⁻ᵀ of the Gauss–Newton matrix, (P, P) in float64; None where the network does not support it, or it is not finite."""
+    try:
+        matrix = gauss_newton(log_joint, u, data, jacobian=jacobian)
+    except Exception:  # a search that is done is never lost: a person's module may raise anything
+        return None
+    return _inverse_root(matrix.double())
+
+
 def _round(
     log_joint: LogJoint,
-    wide: LogJoint,
     u: torch.Tensor,
+    root: torch.Tensor,
     data: Data,
-    rows: Data,
     rate: float,
     jacobian: bool,
     report: ProgressCallback,
 ) -> torch.Tensor | None:
-    """Where one round from `u` leads, (P,) in float64; None where it cannot be gone."""
-    root = _inverse_root(gauss_newton(wide, u, rows, jacobian=jacobian))
-    if root is None:
-        return None
-    back = root.to(data.x.dtype if data.x.is_floating_point() else log_joint.model.like.dtype)  # pyright: ignore
+    """Where one round from `u` leads, (P,) as that; None where the loss stops being finite."""
+    back = root.to(log_joint.model.like.dtype)
     back, num_data, start = back.contiguous(), data.num_data, u.to(back.dtype)
     copy = TrainingCopy(log_joint, start, num_data, jacobian=jacobian, training=False)
     whitened = nn.Parameter(torch.zeros_like(start))
@@ -164,7 +174,7 @@ def _round(
         )
     except FitError:
         return None
-    return u + root @ whitened.detach().double()
+    return u + (root @ whitened.detach().double()).to(u)
 
 
 def _inverse_root(matrix: torch.Tensor) -> torch.Tensor | None:
@@ -180,10 +190,13 @@ def _inverse_root(matrix: torch.Tensor) -> torch.Tensor | None:
     return None
 
 
-def noise_vanishes(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
-    """True where a learned noise is below `VANISHING` sds of the target."""
+def noise_collapses(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
+    """True where a learned noise is below `VANISHING` sds of the target, or weights use up the rows it is learned from."""
     if data.y is None or not data.y.is_floating_point():
         return False
     spread = float(data.y.double().std(correction=0))
     noises = [s for s in log_joint.layout.in_order if s.latent.is_noise]
-    return any(float(s.transform(u[s.slice]).min()) < VANISHING * spread for s in noises)  # pyright: ignore[reportOptionalCall]
+    if any(float(s.transform(u[s.slice]).min()) < VANISHING * spread for s in noises):  # pyright: ignore[reportOptionalCall]
+        return True
+    share = used_up(log_joint, u, data) if data.y.numel() <= _FEW else None
+    return share is not None and share > MOST

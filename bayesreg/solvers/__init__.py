@@ -17,15 +17,17 @@ from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
 from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
-from bayesreg.solvers.loop import Follow, Schedule, run
+from bayesreg.solvers.loop import Follow, run
 from bayesreg.solvers.nonsmooth import Fista, polish
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.probe import further
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.quasi_newton import Lbfgs
 from bayesreg.solvers.restarts import starts
+from bayesreg.solvers.schedules import Schedule, UntilFlat
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
 from bayesreg.solvers.stepwise import Adam, ProximalAdam
+from bayesreg.solvers.whitened import can_settle, settle
 
 __all__ = [
     "SMALL",
@@ -55,6 +57,8 @@ __all__ = [
     "Stepper",
     "Undetermined",
     "Unsuited",
+    "UntilFlat",
+    "can_settle",
     "descend",
     "fit_many",
     "fit_many_early",
@@ -72,9 +76,11 @@ __all__ = [
     "run",
     "search_many",
     "searched",
+    "settle",
     "solve",
     "solve_path",
     "starts",
+    "unheard",
 ]
 
 _catalog.load_files(__name__, __path__)

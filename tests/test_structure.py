@@ -294,6 +294,7 @@ TORCHS = {
     "_forward_pre_hooks",
     "_backward_hooks",
     "_version",
+    "_model",  # Pyro's
 }
 
 

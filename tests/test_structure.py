@@ -299,6 +299,7 @@ TORCHS = {
     "_forward_pre_hooks",
     "_backward_hooks",
     "_version",
+    "_model",  # Pyro's
 }
 
 

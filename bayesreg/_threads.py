@@ -79,6 +79,13 @@ def settings() -> Iterator[None]:
 
 
 @contextmanager
+def of_pyro() -> Iterator[None]:
+    """Let one thread at a time change Pyro's settings and its stack of handlers."""
+    with _lock("pyro"):
+        yield
+
+
+@contextmanager
 def importing() -> Iterator[None]:
     """Leave Python's own random state as it was: Rich, which scikit-learn loads, draws numbers at import."""
     before = random.getstate()

@@ -23,8 +23,10 @@ from bayesreg.inference.mean_field import one_draw_step as one_draw_step
 from bayesreg.inference.mile import MicrocanonicalEnsemble
 from bayesreg.inference.nuts import NUTS
 from bayesreg.inference.sghmc import SGHMC
+from bayesreg.inference.svi import SVI
 from bayesreg.inference.swag import SWAG
 from bayesreg.inference.variational import AbstractGuided, AbstractVariational
+from bayesreg.solvers.evidence_ascent import Evidence
 from bayesreg.solvers.failures import FitError
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "MCLMC",
     "NUTS",
     "SGHMC",
+    "SVI",
     "SWAG",
     "AbstractGuided",
     "AbstractMethod",
@@ -40,6 +43,7 @@ __all__ = [
     "AbstractVariational",
     "ConvergenceWarning",
     "Ensemble",
+    "Evidence",
     "Exact",
     "FitError",
     "FullRank",

@@ -7,12 +7,17 @@ from typing import Any, ClassVar
 
 import torch
 
+from bayesreg.data.rows import Data
 from bayesreg.inference.variational import AbstractGuided, Step
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.local_draws import LocalDraws
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.posteriors.guides import MeanFieldGuide
 from bayesreg.solvers.history import History
+from bayesreg.solvers.schedules import AbstractSchedule, UntilFlat
+
+_MOST = 6000  # steps where the ELBO rises all the way
+_LEAST = 1.0  # nats, a rise over a quarter of the steps that no longer matters
 
 
 class MeanField(AbstractGuided):
@@ -23,10 +28,11 @@ class MeanField(AbstractGuided):
 
     A step draws what Linear and Conv layers put out, for each row by itself, in place of their weights where that leaves the
     ELBO as it is (`history.notes` says which layers): less noise for the same number of steps. The answer is the mean of the
-    points of the last quarter of the steps.
+    points at which the rate had nearly fallen.
 
     Args:
-        num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
+        num_steps: Steps. When None the rate is constant while the ELBO rises more than its noise, then it falls over a third of
+            all steps: 6,000 at most, or 50 epochs of mini-batches.
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
@@ -75,6 +81,13 @@ class MeanField(AbstractGuided):
             checkpoint_every,
             checkpoint_key,
         )
+
+    def schedule(self, data: Data, batch_size: int | None) -> AbstractSchedule:
+        """As many steps as were said; else until the ELBO is flat within its noise."""
+        if self.num_steps is not None:
+            return super().schedule(data, batch_size)
+        most = max(_MOST, 50 * data.steps_an_epoch(batch_size))
+        return UntilFlat(most, self.learning_rate or 0.01, least=_LEAST / data.num_data)
 
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> MeanFieldGuide:
         """See `AbstractGuided.guide`."""

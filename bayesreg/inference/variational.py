@@ -31,7 +31,7 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import in_double, of_rows
 from bayesreg.posteriors.guide import Guide
-from bayesreg.posteriors.guides import AbstractFamily
+from bayesreg.posteriors.guides import AbstractFamily, AbstractGuide
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.solvers.averaged import Averaged
 from bayesreg.solvers.batches import resolve_batch
@@ -40,6 +40,7 @@ from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import Schedule, readable, run
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.schedules import AbstractSchedule
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
 _SCALE = 0.03  # at the start, where there is no mode
@@ -81,12 +82,18 @@ class AbstractVariational(AbstractMethod):
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
         self.keep_in(checkpoint, checkpoint_every, checkpoint_key)
 
-    def schedule(self, data: Data, batch_size: int | None) -> Schedule:
+    def schedule(self, data: Data, batch_size: int | None) -> AbstractSchedule:
         """How many steps, and the learning rate of each, for batches of so many rows, None for all."""
         return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
 
     def keep(
-        self, log_joint: LogJoint, start: torch.Tensor, data: Data, schedule: Schedule, batch_size: int | None, seed: int
+        self,
+        log_joint: LogJoint,
+        start: torch.Tensor,
+        data: Data,
+        schedule: AbstractSchedule,
+        batch_size: int | None,
+        seed: int,
     ) -> Any:
         """The open checkpoint, with the fit that it belongs to; None where none was asked for."""
         if self.checkpoint is not None:
@@ -168,8 +175,7 @@ class AbstractGuided(AbstractVariational):
         started = time.perf_counter()
         log_joint = LogJoint(model)
         history = History("elbo")
-        history.notes.extend([*_of_priors(model), *_of_layers(model)])
-        history.of_statistics.extend(_of_statistics(model))
+        notes_of(model, history)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         guide = self.first_guide(log_joint, data, start, history, seed=seed, report=report)
         guide.phi.grad = torch.zeros_like(guide.phi)
@@ -206,7 +212,7 @@ class AbstractGuided(AbstractVariational):
         certificate = _of_batches(certificate) if model.behaviour.coupling and batch_size is not None else certificate
         fitted = model.with_buffers(copy.module)
         seen = len(losses) * self.num_particles * (batch_size or num_data)
-        certificate = _with_importance(certificate, fitted, guide.requires_grad_(False), data, seen, history)
+        certificate = with_importance(certificate, fitted, guide.requires_grad_(False), data, seen, history)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(fitted, record, guide)
 
@@ -360,8 +366,8 @@ def _judged(elbos: torch.Tensor, guide: AbstractFamily, log_joint: LogJoint, dat
         return dataclasses.replace(rise(elbos), finding=Finding.NOT_JUDGED, failure=why_not_judged(log_joint, error))
 
 
-def _with_importance(
-    certificate: Certificate, model: BayesianModel, guide: AbstractFamily, data: Data, seen: int, history: History
+def with_importance(
+    certificate: Certificate, model: BayesianModel, guide: AbstractGuide, data: Data, seen: int, history: History
 ) -> Certificate:
     """The certificate with k̂ where that costs less than the search, which passed `seen` rows forwards and backwards."""
     log_joint = LogJoint(model)
@@ -371,9 +377,11 @@ def _with_importance(
         history.notes.append(f"importance weights (k̂) were not looked at: {why}.")
         return certificate
     try:
-        draws = guide.draw(count, torch.Generator().manual_seed(0))
-        wide, _, rows = in_double(log_joint, draws[0], data)
-        found = of_draws(wide, draws.double(), guide.log_density(draws.double()), rows)
+        weighed = guide.weighed(count, torch.Generator().manual_seed(0))
+        if weighed is None or bool((weighed[0][0] == weighed[0]).all()):  # no density, or a point
+            return certificate
+        wide, _, rows = in_double(log_joint, weighed[0][0], data)
+        found = of_draws(wide, weighed[0].double(), weighed[1], rows)
     except Exception as error:  # a finished fit is never lost
         history.notes.append(f"importance weights (k̂) could not be found: {error}")
         return certificate
@@ -382,6 +390,12 @@ def _with_importance(
 
 def _of_batches(found: Certificate) -> Certificate:
     return found if found.elbo is None else dataclasses.replace(found, elbo=dataclasses.replace(found.elbo, of_batches=True))
+
+
+def notes_of(model: BayesianModel, history: History) -> None:
+    """Tell what a variational fit makes of improper priors, of dropout, and of normalisation layers."""
+    history.notes.extend([*_of_priors(model), *_of_layers(model)])
+    history.of_statistics.extend(_of_statistics(model))
 
 
 def _of_priors(model: BayesianModel) -> list[str]:

@@ -13,6 +13,7 @@ from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path, neare
 from bayesreg.posteriors.masks import Masks
 from bayesreg.posteriors.normal_guides import AbstractCorrelated, FullRankGuide, LowRankGuide
 from bayesreg.posteriors.propagate import outputs
+from bayesreg.posteriors.pyro_guide import PyroGuide
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
 from bayesreg.posteriors.structured import BlockGaussian
@@ -35,6 +36,7 @@ __all__ = [
     "LowRankGuide",
     "Masks",
     "MeanFieldGuide",
+    "PyroGuide",
     "WithStatistics",
     "moments_of_path",
     "nearest",

@@ -32,6 +32,10 @@ class Guide(AbstractNormal):
         """Draws, (S, P)."""
         return self.guide.draw(num_samples, generator)
 
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `AbstractPosterior.moments`; from draws where the guide is not normal."""
+        return self.guide.constrained_moments() or super().moments()
+
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry."""
         return self.guide.moments()
@@ -47,7 +51,7 @@ class Guide(AbstractNormal):
 
     def state(self) -> dict[str, Any]:
         """The guide's family and parameters."""
-        return {"family": type(self.guide).__name__, **self.guide.state_dict()}
+        return {"family": type(self.guide).__name__, **self.guide.saved()}
 
     @classmethod
     def from_state(cls, model: BayesianModel, record: FitRecord, state: dict[str, Any]) -> Guide:
@@ -56,8 +60,8 @@ class Guide(AbstractNormal):
         name = state.get("family")
         if name not in families:
             refuse("a saved guide's family", f"one of {', '.join(families)}", repr(name))
-        found = {name: value for name, value in state.items() if name != "family"}
-        guide = families[name].like_state(FlatLayout(model), model.like, found)
+        guide = families[name].like_state(FlatLayout(model), model.like, state)
+        found = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
         check_tensors(found, {k: tuple(v.shape) for k, v in guide.state_dict().items()}, {}, "a saved guide's state")
         guide.load_state_dict(found)
         return cls(model, record, guide)

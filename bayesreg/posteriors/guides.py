@@ -48,6 +48,10 @@ class AbstractGuide(nn.Module, abc.ABC):
         """A `blank` guide of the sizes that a saved state says, where the layout does not tell them."""
         return cls.blank(layout, like)
 
+    def saved(self) -> dict[str, Any]:
+        """The parameters, and what else `like_state` must know, for a file."""
+        return self.state_dict()
+
     @abc.abstractmethod
     def rsample(self) -> torch.Tensor:
         """One reparametrised draw, (P,)."""
@@ -65,6 +69,16 @@ class AbstractGuide(nn.Module, abc.ABC):
     @abc.abstractmethod
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry of `u`, both (P,), detached."""
+
+    def constrained_moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean and sd of each unknown in constrained space, flat, both (P,); None where the vector is normal, which tells."""
+        return None
+
+    def weighed(self, num_samples: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Independent draws (S, P) and their log q, (S,), in nats; None where there is no density."""
+        draws = self.draw(num_samples, generator)
+        log_q = self.log_density(draws)
+        return None if log_q is None else (draws, log_q)
 
     def as_normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """See `AbstractPosterior.as_normal`."""

@@ -7,6 +7,7 @@ import pandas
 import pyro
 import pytest
 import torch
+from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,6 +21,7 @@ from bayesreg.inference import (
     MCLMC,
     NUTS,
     SGHMC,
+    SVI,
     SWAG,
     AbstractMethod,
     Ensemble,
@@ -44,6 +46,7 @@ def by_all_rows(num_steps):
 
 QUICK = {
     "mean-field": lambda: MeanField(num_steps=300),
+    "svi": lambda: SVI(num_steps=150, num_particles=2, learning_rate=0.05),
     "low-rank": lambda: LowRank(3, num_steps=100),
     "full-rank": lambda: FullRank(num_steps=100),
     "mc-dropout": lambda: MCDropout(num_steps=300),
@@ -61,6 +64,7 @@ METHODS = {cls.name: QUICK.get(cls.name, cls) for cls in concrete(AbstractMethod
 SHORT = {  # where it is asked whether two fits are one, not where they end
     **METHODS,
     "mean-field": lambda: MeanField(num_steps=30),
+    "svi": lambda: SVI(num_steps=10),
     "low-rank": lambda: LowRank(3, num_steps=10),
     "full-rank": lambda: FullRank(num_steps=10),
     "mc-dropout": lambda: MCDropout(num_steps=30),
@@ -288,6 +292,7 @@ class TestEveryMethod:
 def test_finds_the_conjugate_mean(method, standard_diabetes, exact):
     longer = {
         "mean-field": lambda: MeanField(num_steps=2000, num_particles=2),
+        "svi": lambda: SVI(AutoMultivariateNormal, num_steps=1000, learning_rate=0.03, num_particles=4),
         "mc-dropout": lambda: MCDropout(num_steps=2000),
         "mc-batchnorm": lambda: by_all_rows(2000),
         "ensemble": lambda: Ensemble(400, anchored=True),
@@ -302,7 +307,7 @@ def test_finds_the_conjugate_mean(method, standard_diabetes, exact):
     post = br.fit(linear_for(method), *standard_diabetes, method=fitter)
     expected = br.fit(linear_model(), *standard_diabetes, method="exact")
     sds = (post.mean["weight"] - expected.mean["weight"]).abs() / expected.std["weight"]
-    sampled = isinstance(post, Draws) or method == "swag"
+    sampled = isinstance(post, Draws) or method in ("swag", "svi")
     assert float(sds.max()) < (0.3 if sampled else 1e-2)  # a sampler has its Monte Carlo error
 
 

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from bayesreg.inference.variational import AbstractGuided, one_draw_by_graph
+from bayesreg.inference.variational import AbstractGuided, Step
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.local_draws import LocalDraws
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.posteriors.guides import MeanFieldGuide
+from bayesreg.solvers.history import History
 
 
 class MeanField(AbstractGuided):
@@ -19,13 +21,18 @@ class MeanField(AbstractGuided):
     On a linear-Gaussian model the optimum has the exact mean and sd² = 1/diag(precision): it is too narrow wherever the
     posterior is correlated, and has no correlations.
 
+    A step draws what Linear and Conv layers put out, for each row by itself, in place of their weights where that leaves the
+    ELBO as it is (`history.notes` says which layers): less noise for the same number of steps. The answer is the mean of the
+    points of the last quarter of the steps.
+
     Args:
         num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
         num_particles: Draws a step, averaged, in antithetic pairs; more draws, smaller Monte Carlo error.
-        initial_scale: Standard deviation of every unknown at the start.
+        initial_scale: Standard deviation of every unknown at the start, about the module's own weights. When None the fit
+            starts at a mode, with scales from the curvature's diagonal; where there is no mode, as with 0.03.
         compile: True to compile the whole step, optimizer included; False not to; "auto" where it pays: for 50,000 steps or
             more of a small model.
         checkpoint: A file where a running fit keeps its state, to continue from it to the same answer; as for `MAP`.
@@ -37,7 +44,8 @@ class MeanField(AbstractGuided):
 
     References:
         Graves (2011), Practical variational inference for neural networks. Blundell et al. (2015), Weight uncertainty in
-        neural networks.
+        neural networks. Kingma, Salimans and Welling (2015), Variational dropout and the local reparameterization trick. Wen et
+        al. (2018), Flipout: efficient pseudo-independent weight perturbations on mini-batches.
     """
 
     name: ClassVar[str] = "mean-field"
@@ -49,7 +57,7 @@ class MeanField(AbstractGuided):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         num_particles: int = 1,
-        initial_scale: float = 0.03,
+        initial_scale: float | None = None,
         *,
         compile: bool | str = "auto",
         checkpoint: str | os.PathLike[str] | None = None,
@@ -72,43 +80,70 @@ class MeanField(AbstractGuided):
         """See `AbstractGuided.guide`."""
         return MeanFieldGuide(log_joint.layout, loc, scale)
 
-    def one_draw_step(
-        self, guide: Any, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
-    ) -> torch.Tensor:
-        """See `AbstractGuided.one_draw_step`; the guide's part in closed form where the priors allow."""
-        return one_draw_step(guide, copy, log_joint, x, y)
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> Step:
+        """See `AbstractGuided.one_draw`; row by row where layers allow, the KL in closed form where priors do."""
+        local = LocalDraws(copy, x)
+        if local.found:
+            history.notes.append(f"drawn row by row: {', '.join(name or type(copy.module).__name__ for name in local.found)}.")
+        return lambda x, y: one_draw_step(guide, copy, copy.log_joint, x, y, local)
 
 
 def one_draw_step(
-    guide: MeanFieldGuide, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
+    guide: MeanFieldGuide,
+    copy: TrainingCopy,
+    log_joint: LogJoint,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    local: LocalDraws | None = None,
 ) -> torch.Tensor:
     """Minus the one-draw ELBO divided by N, detached; its gradient, that of `guide.elbo`, is added to `guide.phi.grad`.
 
     It costs less than `guide.elbo`. The draw is written into the buffer of `copy`, a training copy of the model, and the
     network's gradient is read from that copy; the guide's part is in closed form, or goes through a graph of a few operations.
+
+    Args:
+        guide: The guide.
+        copy: A training copy of the model.
+        log_joint: Its log-joint.
+        x: A prepared batch.
+        y: Its targets.
+        local: Layers of the copy whose weights are drawn row by row; None where all weights are drawn.
+
+    Returns:
+        A scalar.
     """
-    if not log_joint.closed_divergence:
-        return one_draw_by_graph(guide, copy, log_joint, x, y)
-    phi, each = guide.phi.detach(), 1 / copy.num_data
-    loc, log_scale = phi.chunk(2)
-    scale, noise = log_scale.exp(), torch.randn_like(loc)
-    torch.addcmul(loc, scale, noise, out=copy.flat.data)
+    loc, log_scale = guide.phi.detach().chunk(2)
+    scale, noise, each = log_scale.exp(), torch.randn_like(loc), 1 / copy.num_data
     gradient: Any = copy.flat.grad
     gradient.zero_()
+    if local is None or not local.found:
+        torch.addcmul(loc, scale, noise, out=copy.flat.data)
+    else:
+        local.set(scale, noise)
+        torch.addcmul(loc, scale, noise * local.drawn, out=copy.flat.data)
     loss = copy.likelihood_loss(x, y)
     loss.backward()
+    by_scale = gradient * noise
+    by_scale.mul_(scale)
+    if local is not None and local.found:
+        by_scale.mul_(local.drawn).add_(local.by_log_scale())
+    into_loc, into_scale = guide.phi.grad.chunk(2)  # pyright: ignore[reportOptionalMemberAccess]
+    into_loc.add_(gradient)
+    into_scale.add_(by_scale)
+    if not log_joint.closed_divergence:
+        u = guide.draws_at(guide.phi, noise)
+        divergence = guide.divergence_at(guide.phi, log_joint, u) * each
+        divergence.backward()
+        return loss.detach() + divergence.detach()
     with torch.no_grad():
-        divergence = guide.divergence_at(guide.phi, log_joint, loc)  # no draw needed: every part is in closed form
-        by_scale = gradient * noise
         for group in log_joint.groups:
             where = group.slice
             to_loc, to_scale = group.prior.expected_slopes(loc[where], scale[where])
-            gradient[where].add_(to_loc, alpha=each)
-            by_scale[where].add_(to_scale, alpha=each)
+            into_loc[where].add_(to_loc, alpha=each)
+            into_scale[where].addcmul_(to_scale, scale[where], value=each)
         for s in log_joint.layout.in_order:
             if s.transform is not None:  # the log-Jacobian of exp
-                gradient[s.slice].sub_(each)
-        into_loc, into_scale = guide.phi.grad.chunk(2)  # pyright: ignore[reportOptionalMemberAccess]
-        into_loc.add_(gradient)
-        into_scale.add_(by_scale.mul_(scale).sub_(each))  # the entropy contributes −1/N
+                into_loc[s.slice].sub_(each)
+        into_scale.sub_(each)  # the entropy
+        divergence = guide.divergence_at(guide.phi, log_joint, loc)  # no draw needed: every part is in closed form
         return loss.detach() + divergence * each

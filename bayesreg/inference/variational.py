@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
 
 from bayesreg import _check
+from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.elbo import gain_of, maximal, rise
 from bayesreg.certificates.importance import num_draws, of_draws
@@ -22,13 +24,16 @@ from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
+from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
+from bayesreg.objective.curvature_products import diagonal
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import in_double, of_rows
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractFamily, AbstractGuide
 from bayesreg.posteriors.record import FitRecord, stopped
+from bayesreg.solvers.averaged import Averaged
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.compiled import CompiledAdam, make_stepper
 from bayesreg.solvers.failures import FitError, rescuing
@@ -36,6 +41,14 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import Schedule, readable, run
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
+
+_SCALE = 0.03  # at the start, where there is no mode
+_AVERAGED = 0.25  # share of the steps, the last ones, whose points are averaged
+_ROUNDS, _LEAST = 100, 1e-12
+_FLAT = 1e-2  # precision to start from where neither data nor prior bend
+_SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where these are more
+
+Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class AbstractVariational(AbstractMethod):
@@ -91,7 +104,7 @@ class AbstractGuided(AbstractVariational):
         learning_rate: Adam's first rate.
         batch_size: Rows a step.
         num_particles: Draws a step, averaged, in pairs of opposite noise.
-        initial_scale: Standard deviation of every unknown at the start.
+        initial_scale: Sd of every unknown at the start, about the module's own weights; None to start at a mode.
         compile: True, False or "auto".
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
@@ -101,7 +114,7 @@ class AbstractGuided(AbstractVariational):
         ValueError: If an argument is out of its range.
     """
 
-    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw_step` costs less than a pass of all at once
+    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw` costs less than a pass of all at once
 
     def __init__(
         self,
@@ -109,7 +122,7 @@ class AbstractGuided(AbstractVariational):
         learning_rate: float | None,
         batch_size: int | None,
         num_particles: int,
-        initial_scale: float,
+        initial_scale: float | None,
         compile: bool | str,
         checkpoint: str | os.PathLike[str] | None,
         checkpoint_every: int | None,
@@ -117,7 +130,7 @@ class AbstractGuided(AbstractVariational):
     ) -> None:
         super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key)
         self.num_particles = _check.count("num_particles", num_particles)
-        self.initial_scale = _check.positive("initial_scale", initial_scale)
+        self.initial_scale = None if initial_scale is None else _check.positive("initial_scale", initial_scale)
         self.compile = checked_compile(compile)
 
     @abc.abstractmethod
@@ -128,20 +141,18 @@ class AbstractGuided(AbstractVariational):
         self,
         log_joint: LogJoint,
         data: Data,
-        start: torch.Tensor,
-        history: History,
-        *,
+        batch_size: int | None,
+        num_steps: int,
         seed: int,
+        history: History,
         report: ProgressCallback,
     ) -> AbstractFamily:
-        """Where the ascent begins; `start`, (P,), is what a fit starts from that knows no better."""
-        return self.guide(log_joint, start, torch.full_like(start, self.initial_scale))
+        """Where the ascent begins."""
+        return self.guide(log_joint, *self._begin(log_joint, data, batch_size, num_steps, seed, history, report))
 
-    def one_draw_step(
-        self, guide: AbstractFamily, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
-    ) -> torch.Tensor:
-        """Minus the one-draw ELBO divided by N, detached; its gradient is added to `guide.phi.grad`."""
-        return one_draw_by_graph(guide, copy, log_joint, x, y)
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> Step:
+        """A step of one draw, for batches like `x`: minus the ELBO divided by N, its gradient added to `guide.phi.grad`."""
+        return lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
         """Fit; see `AbstractMethod.run`."""
@@ -149,18 +160,18 @@ class AbstractGuided(AbstractVariational):
         log_joint = LogJoint(model)
         history = History("elbo")
         notes_of(model, history)
-        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        guide = self.first_guide(log_joint, data, start, history, seed=seed, report=report)
-        guide.phi.grad = torch.zeros_like(guide.phi)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
+        schedule = self.schedule(data, batch_size)
+        guide = self.first_guide(log_joint, data, batch_size, schedule.num_steps, seed, history, report)
+        guide.phi.grad = torch.zeros_like(guide.phi)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
         # a training step normalises by its batch, and its draw's statistics go into the running averages
-        copy = TrainingCopy(log_joint, start, num_data, noise=False, rows_a_batch=data.rows_a_batch)
+        copy = TrainingCopy(log_joint, guide.moments()[0], num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
-        schedule = self.schedule(data, batch_size)
         stepper = self._stepper(guide, copy, pure, data, schedule.num_steps, batch_size, history)
+        stepper = Averaged(stepper, round((1 - _AVERAGED) * schedule.num_steps))
 
         def rescued(failure: FitError) -> Guide:
             stepper.restore(failure.state)
@@ -179,7 +190,7 @@ class AbstractGuided(AbstractVariational):
                 objective=lambda loss, phi: constant - num_data * float(loss),
                 checkpoint=self.keep(log_joint, guide.phi.detach(), data, schedule, batch_size, seed),
             )
-            guide.phi.data.copy_(stepper.parameter.detach())
+            guide.phi.data.copy_(stepper.mean)
             certificate = _judged(constant - num_data * losses, guide, pure, data, readable(batches, len(losses), stepper))
         certificate = _of_batches(certificate) if model.behaviour.coupling and batch_size is not None else certificate
         fitted = model.with_buffers(copy.module)
@@ -187,6 +198,32 @@ class AbstractGuided(AbstractVariational):
         certificate = with_importance(certificate, fitted, guide.requires_grad_(False), data, seen, history)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(fitted, record, guide)
+
+    def _begin(
+        self,
+        log_joint: LogJoint,
+        data: Data,
+        batch_size: int | None,
+        num_steps: int,
+        seed: int,
+        history: History,
+        report: ProgressCallback,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and standard deviations to start from, both (P,)."""
+        model = log_joint.model
+        if self.initial_scale is None:
+            steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), num_steps)
+            search = MAP(num_steps=steps, batch_size=self.batch_size, jacobian=True, compile=False, certify=False)
+            try:
+                u = search.run(model, data, seed=seed, report=lambda *told: report(0, num_steps, told[2])).loc.detach()
+                start = widened(log_joint, u, data)
+            except Exception as why:  # no mode, or no way to one: a fit that can begin elsewhere is not given up
+                history.notes.append(f"starts at the module's weights: {first_line(why)}")
+            else:
+                history.notes.append(f"starts at the point of {steps:,} steps towards a mode, scales by the curvature.")
+                return start
+        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
+        return start, torch.full_like(start, self.initial_scale or _SCALE)
 
     def _stepper(
         self,
@@ -200,12 +237,13 @@ class AbstractGuided(AbstractVariational):
     ) -> AbstractStepper:
         log_joint, num_data = copy.log_joint, data.num_data
         model = log_joint.model
-        one_draw = self.num_particles <= self.draws_by_copy and not copy.flat_path
-        normalised = bool(model.behaviour.normalising)
+        normalised, few = bool(model.behaviour.normalising), self.num_particles <= self.draws_by_copy and not copy.flat_path
+        example = lambda: next(data.epoch(batch_size or num_data))  # noqa: E731
+        one_draw = self.one_draw(guide, copy, example()[0], history) if few else None
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            if one_draw:
-                return self.one_draw_step(guide, copy, log_joint, x, y)
+            if one_draw is not None:
+                return one_draw(x, y)
             loss = negative_elbo(guide, pure, data, x, y, self.num_particles) * (1 / num_data)
             loss.backward()
             if normalised:  # of one draw: the pass of all draws writes no statistics
@@ -223,7 +261,7 @@ class AbstractGuided(AbstractVariational):
             guide.phi,
             backward,
             pure_loss,
-            lambda: next(data.epoch(batch_size or num_data)),
+            example,
             obstacle=CompiledAdam.requires(log_joint, data),
             num_steps=num_steps,
             notes=history.notes,
@@ -231,6 +269,39 @@ class AbstractGuided(AbstractVariational):
             num_data=num_data,
             buffers=list(copy.module.buffers()),
         )
+
+
+def widened(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and standard deviations, both (P,), that the ELBO would have near a mode, by the curvature's diagonal d + p.
+
+    A learned noise is smaller at a mode than on average over weights, whose spread misses targets too. With sd² = 1/(d/k + p)
+    the variance of the noise that belongs to it is k times the mode's, where k = 1 + Σ sd² d/N: it is put there.
+
+    Args:
+        log_joint: The objective.
+        u: A mode of the unconstrained density, (P,).
+        data: Its rows.
+
+    Returns:
+        The point, whose noise is another, and the standard deviations.
+    """
+    likelihood, by_data, by_prior = log_joint.model.likelihood, *diagonal(log_joint, u, data)
+    by_prior, k = by_prior.clamp_min(0), 1.0
+    noises = [s for s in log_joint.layout.in_order if s.latent.is_noise and s.latent.is_positive]
+    if noises and likelihood.squared_error_scale is not None:
+        _, y = next(data.epoch())
+        most = min(float(y.double().var(correction=0) / s.transform(u[s.slice]).double().square().max()) for s in noises)
+        weights = torch.ones_like(by_data)
+        for s in noises:
+            weights[s.slice] = 0.0
+        share = weights * by_data / (data.num_data * y[0].numel())
+        for _ in range(_ROUNDS):
+            k = min(1 + float((share / (by_data / k + by_prior).clamp_min(_LEAST)).sum()), max(most, 1.0))
+        u = u.clone()
+        for s in noises:
+            u[s.slice] += 0.5 * math.log(k)
+            by_data[s.slice] *= k
+    return u, (by_data / k + by_prior).clamp_min(_FLAT).rsqrt()
 
 
 def one_draw_by_graph(

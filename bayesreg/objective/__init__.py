@@ -9,6 +9,7 @@ from bayesreg.objective.curvature import full_hessian, gauss_newton, output_jaco
 from bayesreg.objective.curvature_products import diagonal, ends, gauss_newton_product, hessian_product, sample
 from bayesreg.objective.directions import HeldLogJoint, along_sphere, by_all_rows, on_sphere, scale_free
 from bayesreg.objective.flat import FlatLayout, LogJoint
+from bayesreg.objective.local_draws import LocalDraws
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import gradient_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "ChainsOfBatches",
     "FlatLayout",
     "HeldLogJoint",
+    "LocalDraws",
     "LogJoint",
     "Products",
     "ReplicaBuffers",

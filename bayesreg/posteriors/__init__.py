@@ -16,12 +16,14 @@ from bayesreg.posteriors.propagate import outputs
 from bayesreg.posteriors.pyro_guide import PyroGuide
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
+from bayesreg.posteriors.structured import BlockGaussian
 
 __all__ = [
     "AbstractCorrelated",
     "AbstractGuide",
     "AbstractNormal",
     "AbstractPosterior",
+    "BlockGaussian",
     "DeltaGuide",
     "Dirac",
     "Draws",

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg import _check
+from bayesreg.behaviour import first_line
 from bayesreg.data.rows import Data
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.map import MAP
-from bayesreg.inference.variational import AbstractGuided
+from bayesreg.inference.variational import AbstractGuided, Step
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
@@ -37,39 +38,41 @@ class AbstractFromLaplace(AbstractGuided):
     def from_normal(self, log_joint: LogJoint, loc: torch.Tensor, factor: torch.Tensor) -> AbstractFamily:
         """The guide of this family nearest to N(loc, factor · factorᵀ), factor (P, P)."""
 
-    def one_draw_step(
-        self, guide: Any, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
-    ) -> torch.Tensor:
-        """See `AbstractGuided.one_draw_step`; of `num_particles` draws."""
-        return pairs_by_copy(guide, copy, log_joint, x, y, self.num_particles)
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
+        """See `AbstractGuided.one_draw`; a step of `num_particles` draws."""
+        return (lambda x, y: pairs_by_copy(guide, copy, copy.log_joint, x, y, self.num_particles)), []
 
     def first_guide(
         self,
         log_joint: LogJoint,
         data: Data,
-        start: torch.Tensor,
-        history: History,
-        *,
+        batch_size: int | None,
+        num_steps: int,
         seed: int,
+        history: History,
         report: ProgressCallback,
     ) -> AbstractFamily:
-        """The Laplace approximation, as wide as is best, or `start` with `initial_scale` where there is none."""
-        instead = super().first_guide(log_joint, data, start, history, seed=seed, report=report)
-        if log_joint.layout.size > self.start_parameters:
-            return instead
+        """The Laplace approximation, as wide as is best; the start of `MeanField` where there is none."""
+        found = None
+        if self.initial_scale is None and log_joint.layout.size <= self.start_parameters:
+            found = self._laplace(log_joint, data, num_steps, seed, history, report)
+        return found or super().first_guide(log_joint, data, batch_size, num_steps, seed, history, report)
 
+    def _laplace(
+        self, log_joint: LogJoint, data: Data, num_steps: int, seed: int, history: History, report: ProgressCallback
+    ) -> AbstractFamily | None:
         def searching(step: int, total: int, nats: float, said: str = "") -> None:
-            report(0, 1, nats, said or f"search for a start, {step}/{total}")
+            report(0, num_steps, nats, said or f"search for a start, {step}/{total}")
 
         laplace = LaplaceApproximation(mode=MAP(num_steps=self.num_steps), max_parameters=self.start_parameters)
         try:
             found = laplace.run(log_joint.model, data, seed=seed, report=searching)
             normal = found.as_normal()
-        except ValueError as error:
-            history.notes.append(f"no Laplace approximation to start from: {error}")
-            return instead
-        if normal is None or normal[1].dim() != 2 or normal[1].shape[1] != len(start):
-            return instead
+        except Exception as error:  # a fit that can begin elsewhere is not given up
+            history.notes.append(f"no Laplace approximation to start from: {first_line(error)}")
+            return None
+        if normal is None or normal[1].dim() != 2 or normal[1].shape[1] != log_joint.layout.size:
+            return None
         loc, factor = normal
         width = _best_width(log_joint, loc, factor, data)
         history.notes.append(f"starts from the Laplace approximation{'' if width == 1 else f', {width:g} times as wide'}.")
@@ -128,7 +131,8 @@ class FullRank(AbstractFromLaplace):
             None.
         batch_size: Rows a step, as for `MeanField`.
         num_particles: Draws a step, averaged, in pairs of opposite noise.
-        initial_scale: Standard deviation of every unknown at the start, where there is no Laplace approximation to start from.
+        initial_scale: Sd of every unknown at the start, about the module's own weights; None to start from the Laplace
+            approximation, or as `MeanField` where there is none.
         max_parameters: Refuse more unknowns than this: a step takes P² operations, and Adam 32·P² bytes.
         compile: As for `MeanField`.
         checkpoint: As for `MAP`.
@@ -162,7 +166,7 @@ class FullRank(AbstractFromLaplace):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         num_particles: int = 2,
-        initial_scale: float = 0.03,
+        initial_scale: float | None = None,
         max_parameters: int = 2000,
         *,
         compile: bool | str = "auto",

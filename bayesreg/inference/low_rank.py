@@ -29,7 +29,8 @@ class LowRank(AbstractFromLaplace):
             None.
         batch_size: Rows a step, as for `MeanField`.
         num_particles: Draws a step, averaged, in pairs of opposite noise.
-        initial_scale: Standard deviation of every unknown at the start, where there is no Laplace approximation to start from.
+        initial_scale: Sd of every unknown at the start, about the module's own weights; None to start from the Laplace
+            approximation, or as `MeanField` where there is none.
         compile: As for `MeanField`.
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
@@ -63,7 +64,7 @@ class LowRank(AbstractFromLaplace):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         num_particles: int = 2,
-        initial_scale: float = 0.03,
+        initial_scale: float | None = None,
         *,
         compile: bool | str = "auto",
         checkpoint: str | os.PathLike[str] | None = None,

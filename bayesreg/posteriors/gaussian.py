@@ -11,6 +11,7 @@ import torch
 from bayesreg._memory import blocks
 from bayesreg.data.moments import Moments, of_transformed
 from bayesreg.model.model import BayesianModel
+from bayesreg.posteriors import closed_form
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord
@@ -24,6 +25,13 @@ class AbstractNormal(AbstractPosterior):
     @abc.abstractmethod
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry of `u`, both (P,)."""
+
+    def _normal(self) -> closed_form.Normal | None:
+        if self.times_factor(torch.zeros(1, self.layout.size).to(self.model.like)) is None:
+            return None
+        centre = self._linearize_at()
+        centre = self.unconstrained_moments()[0] if centre is None else centre
+        return closed_form.Normal(centre, self.times_factor, self.draw)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd in constrained space: of the normal itself, or of the log-normal where the unknown is positive.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -25,6 +24,7 @@ from bayesreg.certificates.values import Covariance, Importance
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_mode, with_tuned
+from bayesreg.inference.hmc import HMC
 from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.spec import match_name
@@ -48,14 +48,16 @@ from bayesreg.objective.structures import (
 from bayesreg.objective.whole import in_double
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.gaussian import AbstractAboutAMode, Gaussian
+from bayesreg.posteriors.given_mode import check_mode, check_rows
 from bayesreg.posteriors.record import FitRecord
+from bayesreg.posteriors.refining import refined
 from bayesreg.posteriors.structured import BlockGaussian
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 
 Wide = tuple[LogJoint, torch.Tensor, Data]
-_FIRST_DRAWS, _HOPELESS = 200, 1.0  # of an importance check, and the k̂ that more draws do not mend
+_FIRST_DRAWS, _HOPELESS = 100, 1.5  # of an importance check, and the k̂ that more draws do not mend
 _DENSE = 2000  # unknowns up to which scales are tuned by the whole matrix
 STRUCTURES = ("auto", "full", "kron", "diag", "last-layer", "subnetwork")
 
@@ -94,6 +96,9 @@ class LaplaceApproximation(AbstractMethod):
         structure: One of the table's, or "auto".
         subnetwork: Which weights "subnetwork" takes: names or globs of tensors, or how many: those with the largest marginal
             variance by the diagonal. 500 when None.
+        refine: Draws of each of 32 chains of `HMC` that start from the Gaussian's draws and move in its coordinates, after as
+            many that tune the steps; or an `HMC` whose settings are taken. The answer is then `Draws`, certified as chains are.
+            It is for a Gaussian over all unknowns.
         sharing: Where a layer's weights act at several places of a row (positions of a sequence or image), "kron" counts each
             place as a row ("expand"), or a row's sum over places ("reduce").
         tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest evidence (empirical Bayes);
@@ -126,6 +131,7 @@ class LaplaceApproximation(AbstractMethod):
         subnetwork: int | Sequence[str] | None = None,
         sharing: str = "expand",
         tune: str | Evidence | None = None,
+        refine: int | HMC | None = None,
     ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn", "fisher"))
         self.mode: Any = MAP() if mode is None else mode
@@ -136,17 +142,42 @@ class LaplaceApproximation(AbstractMethod):
         self.tune = checked_tune(tune)
         if not isinstance(self.mode, MAP) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
             raise ValueError(f"mode must be a MAP or the mode that one fitted, but {_check.said(mode)} came; pass mode=MAP().")
+        self.refine = refine if refine is None or isinstance(refine, HMC) else _check.count("refine", refine)
+        if refine is not None and structure in ("last-layer", "subnetwork"):
+            raise ValueError(
+                f"refine needs a Gaussian over all unknowns, but structure={structure!r} holds some at the mode; take 'full', "
+                "'kron' or 'diag'."
+            )
         if structure == "kron" and curvature == "hessian":
             raise ValueError(
                 "structure='kron' needs a curvature that is a sum over rows of squares, but curvature='hessian' came; take "
                 "curvature='ggn' or 'fisher'."
             )
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractAboutAMode:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
         """Fit; see `AbstractMethod.run`.
 
         Raises:
             ValueError: If the model is too large, a prior has a kink, there is no usable mode or no proper posterior.
+        """
+        started = time.perf_counter()
+        posterior = self._gaussian(model, data, seed, report)
+        if self.refine is None:
+            return posterior
+        if posterior.width < len(posterior.loc):
+            raise ValueError(
+                "refine needs priors with two derivatives, but a kink holds some weights at zero, where no chain stays; take "
+                "HMC or a Normal prior."
+            )
+        hmc = self.refine if isinstance(self.refine, HMC) else HMC(num_warmup=self.refine, num_samples=self.refine)
+        sampler = hmc.sampler(LogJoint(posterior.model))
+        return refined(posterior, sampler, hmc.options, data, seed, report, started)
+
+    def _gaussian(self, model: BayesianModel, data: Data, seed: int, report: ProgressCallback) -> AbstractAboutAMode:
+        """The Gaussian about the mode.
+
+        Raises:
+            ValueError: See `run`.
         """
         started = time.perf_counter()
         mode = self._mode(model, data, seed, report)
@@ -182,9 +213,8 @@ class LaplaceApproximation(AbstractMethod):
         record = FitRecord(self.name, seed, history, certificate, 0.0, "unconstrained", evidence)
         posterior = _posterior(model, record, at.to(u), found)
         if not found.free and not another:
-            certificate = dataclasses.replace(
-                certificate, importance=_covered(posterior, found, wide, data, not some and log_joint.smooth)
-            )
+            seen = _covered(posterior, found, (log_joint, u, data), wide, not some and log_joint.smooth)
+            certificate = dataclasses.replace(certificate, importance=seen)
         elapsed = time.perf_counter() - started
         posterior.record = dataclasses.replace(record, certificate=certificate, elapsed=elapsed)
         return posterior
@@ -205,7 +235,7 @@ class LaplaceApproximation(AbstractMethod):
         method.tune = None
         if self.curvature == "auto":
             method.curvature = "ggn"  # by which they were tuned
-        posterior = method.run(method.mode.model, data, seed=seed, report=report)
+        posterior = method._gaussian(method.mode.model, data, seed, report)
         elapsed = mode.elapsed + time.perf_counter() - started
         certificate = with_tuned(posterior.certificate, tuned)
         posterior.record = dataclasses.replace(posterior.record, certificate=certificate, elapsed=elapsed)
@@ -349,64 +379,6 @@ def _checked_subnetwork(given: int | Sequence[str] | None) -> int | tuple[str, .
     return _check.count("subnetwork", given)  # pyright: ignore[reportArgumentType]
 
 
-def check_mode(mode: AbstractPosterior, model: BayesianModel) -> None:
-    """Refuse a mode that is not one of this model's unconstrained density.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if mode.space != "unconstrained" and any(s.transform is not None for s in mode.layout.in_order):
-        named = next(s.latent.name for s in mode.layout.in_order if s.transform is not None)
-        raise ValueError(
-            f"a Laplace approximation needs the mode of the unconstrained density, but that of {mode.space} space came, which "
-            f"differs for {named}; fit MAP(jacobian=True)."
-        )
-    own, others = _described(mode.model), _described(model)
-    different = [name for name in own if own[name] != others[name]]
-    if different:
-        raise ValueError(
-            f"mode must be of the model that is fitted, but its {different[0]} differ: {_shortened(own[different[0]])} "
-            f"against {_shortened(others[different[0]])}; fit the mode anew, or pass mode=MAP()."
-        )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _described(model: BayesianModel) -> dict[str, str]:
-    """What makes two bound models one, in words."""
-    scale = model.standardization
-    units = (
-        ()
-        if scale is None
-        else tuple(torch.as_tensor(v).tolist() for v in (scale.x_mean, scale.x_scale, scale.y_mean, scale.y_scale))
-    )
-    latents = [f"{latent.name} {tuple(latent.shape)} {latent.prior!r}" for latent in model.latents.values()]
-    return {
-        "priors": "; ".join(latents),
-        "likelihoods": repr(model.likelihood),
-        "numbers of rows": str(model.total()),
-        "units": str(units),
-        "networks": type(model.module).__name__,
-    }
-
-
-def check_rows(mode: AbstractPosterior, value: float) -> None:
-    """Refuse a mode that was fitted to other data: the log-joint there is another one.
-
-    Raises:
-        ValueError: If so.
-    """
-    point = mode.certificate.point
-    known = math.nan if point is None else point.log_joint
-    if math.isfinite(known) and abs(known - value) > 1e-3 * (1 + abs(known)):
-        raise ValueError(
-            f"mode must have been fitted to these data, but its log-joint was {known:.6g} nats and is {value:.6g} on them; fit "
-            "the mode anew, or pass mode=MAP()."
-        )
-
-
 def _log_prior_of_others(log_joint: LogJoint, u: torch.Tensor, index: torch.Tensor) -> float:
     """The log-prior of the tensors that are not at `index`, at u."""
     inside, values = set(index.tolist()), log_joint.layout.unflatten(u)
@@ -422,21 +394,21 @@ def _posterior(model: BayesianModel, record: FitRecord, u: torch.Tensor, found: 
     return BlockGaussian(model, record, u, found.blocks, linearize=True)
 
 
-def _covered(posterior: AbstractAboutAMode, found: Structured, wide: Wide, data: Data, whole: bool) -> Importance | None:
+def _covered(posterior: AbstractAboutAMode, found: Structured, narrow: Wide, wide: Wide, whole: bool) -> Importance | None:
     """How well the Gaussian covers the posterior, over the unknowns that vary; None where looking would cost too much.
 
-    A few draws tell a hopeless case; only others get all that are affordable.
+    A few draws in the model's own type tell a hopeless case; only others get all that are affordable, in float64.
     """
-    most = num_draws(wide[0], data)
-    if not most or data.x is None:
+    most = num_draws(wide[0], wide[2])
+    if not most or wide[2].x is None:
         return None
     generator, seen = torch.Generator().manual_seed(0), None
-    for count in (_FIRST_DRAWS, most):
-        if seen is not None and (seen.shape > _HOPELESS or seen.num_draws >= count):
-            break
+    for count, (log_joint, u, data) in ((_FIRST_DRAWS, narrow), (most, wide)):
         noise = posterior.noise(count, generator)
         log_q = -0.5 * noise.double().square().sum(1) - found.size * HALF_LOG_2PI + found.half_log_det
-        seen = of_draws(wide[0], posterior.from_noise(noise).to(wide[1]), log_q, wide[2])
+        seen = of_draws(log_joint, posterior.from_noise(noise).to(u), log_q, data)
+        if seen.shape > _HOPELESS:
+            break
     if seen is None or (whole and seen.reliable):
         return seen
     return dataclasses.replace(seen, log_evidence=None, error=None)

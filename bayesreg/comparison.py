@@ -320,7 +320,7 @@ def _more_draws(
             predictive, own = predictives[one], errors[one].error
             if own <= difference.monte_carlo / 4:  # the error is that of the other one
                 continue
-            most = min(_MOST, _ENTRIES // predictive.output[0].numel(), posteriors[one].num_draws or _MOST)
+            most = min(_MOST, _ENTRIES // predictive.like[0].numel(), posteriors[one].num_draws or _MOST)
             wanted = math.ceil(predictive.num_samples * min(max(1.5 * excess**2, 2.0), 64.0) / 1000) * 1000
             if most > predictive.num_samples:
                 found[one] = max(found.get(one, 0), min(wanted, most))

@@ -33,6 +33,7 @@ class AbstractLikelihood(abc.ABC):
             number.
         network_noise: Names of the noise parameters that the network predicts for each row, each with a note.
         squared_error_scale: Name of the noise parameter σ where log p = −(y − f)²/(2σ²) + a constant: least squares applies.
+        normal_log_scale: True where y is normal about the first half of the outputs, with the last half as its log sd.
         is_default: True where it is the default for targets that it suits.
     """
 
@@ -41,6 +42,7 @@ class AbstractLikelihood(abc.ABC):
     outputs_per_target: ClassVar[int] = 1
     network_noise: ClassVar[Mapping[str, str]] = {}
     squared_error_scale: ClassVar[str | None] = None
+    normal_log_scale: ClassVar[bool] = False
     is_default: ClassVar[bool] = False
 
     @abc.abstractmethod

@@ -37,6 +37,7 @@ class HeteroscedasticGaussian(AbstractLikelihood):
 
     location_scale: ClassVar[bool] = True
     outputs_per_target: ClassVar[int] = 2
+    normal_log_scale: ClassVar[bool] = True
     network_noise: ClassVar[Mapping[str, str]] = {
         "noise_scale": "exp of the last half of the outputs; what is assumed about it are the priors on their weights"
     }

@@ -107,10 +107,7 @@ def take(predictive: Predictive, rows: Any) -> Predictive:
     Returns:
         A predictive.
     """
-    rows = torch.as_tensor(rows, device=predictive.output.device)
-    noise = {name: value if value.shape[1] == 1 else value[:, rows] for name, value in predictive.noise.items()}
-    function = None if predictive.function is None else predictive.function.rows(rows)
-    return Predictive(predictive.likelihood, predictive.output[:, rows], noise, function)
+    return predictive.rows(torch.as_tensor(rows, device=predictive.like.device))
 
 
 def check_output(predictive: Predictive, output: int) -> None:

@@ -103,8 +103,13 @@ def in_data_units(
     noise = {name: value.detach().reshape(-1, *[1] * (output.dim() - 1)) for name, value in noise.items()}
     if scale is not None and likelihood.location_scale:
         mean, width = scale.y_mean, scale.y_scale
-        far = bool((mean.abs() > 100 * width).any())  # float32 would round the scatter away
-        output = output.double() if far else output
+        output = widened(likelihood, scale, output)
         output = likelihood.in_units(output, mean.to(output.dtype), width.to(output.dtype))
         noise = {name: value * width.to(value.dtype) for name, value in noise.items()}
     return Predictive(likelihood, output, noise)
+
+
+def widened(likelihood: AbstractLikelihood, scale: Standardization | None, output: torch.Tensor) -> torch.Tensor:
+    """Outputs in the model's units in the type that they have in the data's: float32 would round a small scatter away."""
+    far = scale is not None and likelihood.location_scale and bool((scale.y_mean.abs() > 100 * scale.y_scale).any())
+    return output.double() if far else output

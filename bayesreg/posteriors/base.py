@@ -24,9 +24,11 @@ from bayesreg.objective.flat import FlatLayout
 from bayesreg.posteriors import closed_form, propagate
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
+from bayesreg.predictive.probabilities import LINKS
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
 
+PREDICTIVES = ("linearised", "draws")
 _DRAWS = 10_000  # draws for moments without a closed form: their Monte Carlo error is a hundredth of an sd
 
 
@@ -209,7 +211,16 @@ class AbstractPosterior(abc.ABC):
         values = together(torch.vmap(self.layout.unflatten)(block) for block in self._draws(count, seed))
         return values if units == "model" else self.to_data_units(values)
 
-    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = MAX_MEMORY) -> Predictive:
+    def predict(
+        self,
+        x: Any,
+        *,
+        num_samples: int = 1000,
+        seed: int = 0,
+        max_memory: int = MAX_MEMORY,
+        predictive: str | None = None,
+        link: str = "quadrature",
+    ) -> Predictive:
         """p(y | x, data) at new inputs.
 
         Args:
@@ -217,24 +228,62 @@ class AbstractPosterior(abc.ABC):
             num_samples: S, the number of draws that are mixed; for a mode it is one in any case.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
+            predictive: "linearised" for the network that is linear in its weights about their mean, where the posterior is
+                normal: a closed form for normal noise and for classes; "draws" for the network itself at draws of its weights.
+                None for what the method chose, as Laplace approximations do.
+            link: How classes' probabilities come from normal logits, where these are: "quadrature" (right to ten digits for
+                two classes, to about .002 for several), "probit" or "bridge" (Laplace bridge), which are cruder; see
+                `bayesreg/predictive/probabilities.py` for their errors.
 
         Returns:
-            The predictive, in the data's own units.
+            The predictive, in the data's own units. Where it has a closed form the draws are made when they are first asked
+            for: by `sample`, or by its `output`.
 
         Raises:
-            ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
+            ValueError: If the inputs do not fit the model, the outputs not into `max_memory`, or a linearised prediction is
+                asked of a posterior that is not normal.
         """
-        seed = _check.seed(seed)
+        seed, link = _check.seed(seed), _check.one_of("link", link, LINKS)
         count = 1 if self.is_mode else _check.count("num_samples", num_samples)
         self.check_statistics()
-        inputs = self.model.prepare(x)
-        draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
-        options: dict[str, Any] = {"probe": probe, "linearize_at": self._linearize_at(), "max_memory": max_memory}
-        found, normal = propagate.mixture(self.model, self.layout, draws, count, inputs, **options), self.as_normal()
+        inputs, normal = self.model.prepare(x), self._normal()
+        centre = self._expanded_about(normal, predictive)
+
+        def drawn() -> Predictive:
+            draws, probe = self._draws_for_prediction(count, seed), self.draw(1, torch.Generator().manual_seed(seed))[0]
+            options: dict[str, Any] = {"probe": probe, "linearize_at": centre, "max_memory": max_memory}
+            return propagate.mixture(self.model, self.layout, draws, count, inputs, **options)
+
         if normal is None:
-            return found
-        linear, layout = self._linearize_at() is not None, self.layout
-        return closed_form.with_function(found, self.model, layout, normal, inputs, linear=linear, max_memory=max_memory)
+            return drawn()
+        self.model.behaviour.meet(self.model, inputs)
+        options: dict[str, Any] = {"linear": centre is not None, "max_memory": max_memory, "link": link}
+        function = closed_form.function_of(self.model, self.layout, normal, inputs, **options)
+        if function is None:
+            return drawn()
+        return propagate.later(self.model, self.layout, normal.centre, count, inputs, drawn, function)
+
+    def _expanded_about(self, normal: closed_form.Normal | None, predictive: str | None) -> torch.Tensor | None:
+        """The point about which a prediction takes the network as linear; None where it takes the network itself.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if predictive is None:
+            return self._linearize_at()
+        if _check.one_of("predictive", predictive, PREDICTIVES) == "draws":
+            return None
+        if normal is None:
+            raise ValueError(
+                "a linearised prediction needs a posterior that is normal in the weights, with a covariance, but "
+                f"{type(self).__name__} of method {self.method!r} came; take predictive='draws', or a Laplace approximation."
+            )
+        return normal.centre
+
+    def _normal(self) -> closed_form.Normal | None:
+        """The unconstrained vector's distribution, where it is normal."""
+        normal = self.as_normal()
+        return None if normal is None else closed_form.Normal(normal[0], self.times_factor, self.draw)
 
     # a draw's network: its parameters, which need not be the unknowns, and a pass through it
 

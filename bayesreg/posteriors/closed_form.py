@@ -5,10 +5,15 @@ With u ~ N(u₀, F Fᵀ) and f(x; u) = f(x; u₀) + J(x) (u − u₀):
     f(x) ~ N(f(x; u₀), J F Fᵀ Jᵀ),      y | x ~ N(f(x; u₀), J F Fᵀ Jᵀ + σ²)
 
 With an unknown σ = g(uₛ): given z = (uₛ − u₀ₛ)/sd(uₛ) the rest is normal with a mean linear in z, and p(y | x) is the mean of
-that over z ~ N(0, 1), by Gauss–Hermite quadrature.
+that over z ~ N(0, 1), by Gauss–Hermite quadrature. So it is where the network predicts log σ itself, as another output. For
+classes f(x) are logits, see `predictive/probabilities.py`.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,101 +21,189 @@ import torch
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.objective.jacobian import jacobians
-from bayesreg.predictive.mixture import Predictive
+from bayesreg.predictive.drawn import finite
+from bayesreg.predictive.function import AbstractFunction
 from bayesreg.predictive.normal_function import NormalFunction
+from bayesreg.predictive.probabilities import ClassProbabilities
 
-MAX_PARAMETERS = 20_000
+MAX_PARAMETERS = 20_000  # of a network whose linearity is tried
 _NODES = 40  # with a log-noise of sd ½ the log density of a row twenty sds out is right to 1e-6
 _AFFINE_ROWS, _PAIRS = 16, 4
 
 
-def with_function(
-    predictive: Predictive,
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normal:
+    """An unconstrained vector that is normal, as far as its linear functions need it.
+
+    Attributes:
+        centre: Its mean u₀, (P,).
+        times_factor: Rows (M, P) to rows times F, (M, Q), with the covariance F Fᵀ.
+        draw: Some draws and a generator to draws, (S, P).
+    """
+
+    centre: torch.Tensor
+    times_factor: Callable[[torch.Tensor], Any]
+    draw: Callable[[int, torch.Generator], torch.Tensor]
+
+
+def function_of(
     model: BayesianModel,
     layout: FlatLayout,
-    normal: tuple[torch.Tensor, torch.Tensor],
+    normal: Normal,
     x: torch.Tensor,
     *,
     linear: bool,
     max_memory: int,
-) -> Predictive:
-    """The predictive of draws, in the data's own units, with its closed form added where it has one within `max_memory` bytes.
+    link: str = "quadrature",
+) -> AbstractFunction | None:
+    """The distribution of y at prepared rows in closed form, in the data's own units; None where there is none.
 
-    `normal` is the mean of the unconstrained vector with a factor of its covariance, or the diagonal of one. `linear` says that
-    the draws' outputs are those of the network linearised at the mean; else linearity is tested.
+    `linear` says that the network is replaced by the linear one at u₀; else it is tried whether it is linear. `link` is one of
+    `probabilities.LINKS`.
+
+    There is none for other noise than normal, noise scales of several targets that the network predicts, a noise scale that
+    depends on another unknown, and where more bytes than `max_memory` were needed.
     """
-    if not linear and not is_affine(model, layout, *normal, x):
-        return predictive
-    function = normal_function(model, layout, *normal, x, max_memory)
+    labels, by_row = model.likelihood.labels, model.likelihood.normal_log_scale
+    known = _scale(model, layout) is not None or ((labels is not None or by_row) and not model.likelihood.latents)
+    if not known or not (linear or is_affine(model, layout, normal, x)):
+        return None
+    if labels is not None:
+        found = _output(model, layout, normal, x, None, 1, max_memory)
+        if found is None:
+            return None
+        loc = found.loc.reshape(len(x), -1)
+        return ClassProbabilities.of(loc, found.covariance, link)
+    function = (with_log_scale if by_row else normal_function)(model, layout, normal, x, max_memory)
     if function is not None and model.standardization is not None:
         function = function.in_units(model.standardization.y_mean, model.standardization.y_scale)
-    return Predictive(predictive.likelihood, predictive.output, predictive.noise, function)
+    return function
+
+
+def with_log_scale(
+    model: BayesianModel, layout: FlatLayout, normal: Normal, x: torch.Tensor, max_memory: int
+) -> NormalFunction | None:
+    """The distribution of y where location f and log noise scale s are outputs, which are jointly normal.
+
+        f | s = s₀ + z sd(s)  ~  N(f₀ + z cov(f, s)/sd(s), Var[f] − cov(f, s)²/Var[s])
+
+    None for several targets, or more bytes than allowed.
+    """
+    found = _output(model, layout, normal, x, None, 2 * _NODES, max_memory)
+    if found is None or found.loc.shape[1] != 2:
+        return None
+    z, weight = _nodes(_NODES, found.loc)
+    sd = found.covariance[:, 1, 1].sqrt()
+    slope = torch.where(sd > 0, found.covariance[:, 0, 1] / sd.clamp_min(1e-300), 0.0)
+    rest = (found.covariance[:, 0, 0] - slope.square()).clamp_min(0)
+    loc, log_scale = (found.loc[:, i] + z[:, None] * each for i, each in enumerate((slope, sd)))
+    return NormalFunction(loc, rest, log_scale.exp(), weight)
+
+
+def _nodes(count: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points and weights of a standard normal."""
+    z, weight = (torch.as_tensor(v).to(like) for v in np.polynomial.hermite_e.hermegauss(count))
+    return z, weight / weight.sum()
+
+
+def _scale(model: BayesianModel, layout: FlatLayout) -> str | None:
+    """The name of the noise's scale, where that is known, or is one unknown that hangs on no other."""
+    noise = [s for s in layout.in_order if s.latent.is_noise]
+    single = len(noise) == 1 and noise[0].stop - noise[0].start == 1 and noise[0].latent.centered
+    return model.likelihood.squared_error_scale if single or model.likelihood.fixed else None
 
 
 def normal_function(
-    model: BayesianModel, layout: FlatLayout, centre: torch.Tensor, factor: torch.Tensor, x: torch.Tensor, max_memory: int
+    model: BayesianModel, layout: FlatLayout, normal: Normal, x: torch.Tensor, max_memory: int
 ) -> NormalFunction | None:
-    """The distribution of y under a model that is linear in its unknowns, in the units that it works in.
+    """The distribution of y with normal noise under the model that is linear in its unknowns, in the units that it works in.
 
-    The network is replaced by the linear one at `centre` u₀, (P,); `factor` is F, (P, Q), or a diagonal (P,). None where there
-    is no closed form: other noise than normal, a noise that the network predicts or whose scale depends on another unknown,
-    more than `MAX_PARAMETERS` unknowns, or more bytes than allowed.
+    None where it takes more bytes than allowed.
     """
-    noise = [s for s in layout.in_order if s.latent.is_noise]
-    known = len(noise) == 1 and noise[0].stop - noise[0].start == 1 and noise[0].latent.centered
-    sigma = model.likelihood.squared_error_scale
-    if sigma is None or not (known or model.likelihood.fixed) or layout.size > MAX_PARAMETERS:
+    name = _scale(model, layout)
+    assert name is not None  # `function_of` has asked
+    noise = next((s for s in layout.in_order if s.latent.is_noise), None)
+    count = 1 if noise is None else _NODES
+    found = _output(model, layout, normal, x, None if noise is None else noise.start, count, max_memory)
+    if found is None:
         return None
-    entry = noise[0].start if noise else None
+    z, weight = _nodes(count, found.loc)
+    if noise is None:
+        scale = model.noise(layout.unflatten(normal.centre))[name].double().reshape(1)
+    else:
+        u = normal.centre[noise.slice].double() + found.sd * z
+        scale = u if noise.transform is None else noise.transform(u)
+    across = [-1, *[1] * found.loc.dim()]
+    loc = found.loc[None] if found.slope is None else found.loc + z.reshape(across) * found.slope
+    covariance = found.covariance if found.loc.dim() > 1 else found.covariance[:, 0, 0]
+    return NormalFunction(loc, covariance, scale.reshape(across), weight)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Output:
+    """The output's distribution, given one entry uₛ of the unknowns.
+
+    Attributes:
+        loc: Its mean, (N,) or (N, W).
+        covariance: Between a row's outputs, (N, W, W), given uₛ.
+        slope: What its mean moves by with one sd of uₛ, in the shape of `loc`; None where it does not.
+        sd: That of uₛ.
+    """
+
+    loc: torch.Tensor
+    covariance: torch.Tensor
+    slope: torch.Tensor | None
+    sd: float
+
+
+def _output(
+    model: BayesianModel,
+    layout: FlatLayout,
+    normal: Normal,
+    x: torch.Tensor,
+    entry: int | None,
+    count: int,
+    max_memory: int,
+) -> _Output | None:
+    """In float64, from derivatives in the type of the weights; None where with `count` nodes it does not fit."""
 
     def f(u: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return model.forward(layout.unflatten(u), x)
 
     with torch.no_grad():
-        shape = f(centre, x[:1]).shape[1:]
-    width, count = shape.numel(), 1 if entry is None else _NODES
+        shape, centre = f(normal.centre, x[:1]).shape[1:], normal.centre
+    width = shape.numel()
     if 8 * len(x) * width * (width + count) > max_memory:
         return None
-    still, shift, sd = _given(factor.double(), entry)
-    base = still.new_empty(len(x), *shape)
-    slope, covariance = torch.empty_like(base), still.new_empty(len(x), width, width)
-    for rows, output, part in jacobians(model.behaviour, f, centre, x):
-        part = part.double()
-        root = part * still if still.dim() == 1 else part @ still
-        base[rows], covariance[rows] = output.double(), root @ root.mT
-        slope[rows] = (part @ shift).reshape(-1, *shape)
-    z, weight = (torch.as_tensor(v).to(base) for v in np.polynomial.hermite_e.hermegauss(count))
-    u = centre.double().repeat(count, 1)
+    loc = torch.empty(len(x), *shape, dtype=torch.float64, device=centre.device)
+    covariance, slope, sd, along = loc.new_empty(len(x), width, width), torch.zeros_like(loc), 0.0, None
     if entry is not None:
-        u[:, entry] += sd * z
-    scale = torch.vmap(lambda v: model.noise(layout.unflatten(v))[sigma])(u.to(centre)).double()
-    across = [-1, *[1] * base.dim()]
-    loc = base + z.reshape(across) * slope
-    return NormalFunction(loc, covariance if shape else covariance[:, 0, 0], scale.reshape(across), weight / weight.sum())
+        one = torch.zeros_like(centre)[None]
+        one[0, entry] = 1.0
+        own = normal.times_factor(one)[0].double()
+        sd = float(own.norm())
+        along = own / sd if sd > 0 else None
+    for rows, output, part in jacobians(model.behaviour, f, centre, x):
+        root = normal.times_factor(part.reshape(-1, len(centre))).double()
+        if along is not None:
+            moved = root @ along
+            root = root - moved[:, None] * along
+            slope[rows] = moved.reshape(-1, *shape)
+        loc[rows] = output
+        if width == 1:
+            covariance[rows, 0, 0] = root.square().sum(1)
+        else:
+            root = root.reshape(-1, width, root.shape[1])
+            covariance[rows] = root @ root.mT
+    return _Output(finite("output", loc), finite("its variance", covariance), slope if bool(slope.any()) else None, sd)
 
 
-def _given(factor: torch.Tensor, entry: int | None) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """The factor of the covariance given one entry, the shift of the mean per sd of that entry, and the sd."""
-    still = factor.new_zeros(len(factor))
-    if entry is None:
-        return factor, still, 0.0
-    if factor.dim() == 1:
-        sd, rest = float(factor[entry]), factor.clone()
-        still[entry], rest[entry] = sd, 0.0
-        return rest, still, sd
-    sd = float(factor[entry].norm())
-    along = factor[entry] / sd if sd > 0 else factor[entry]
-    shift = factor @ along
-    return factor - shift[:, None] * along, shift, sd
-
-
-def is_affine(model: BayesianModel, layout: FlatLayout, centre: torch.Tensor, factor: torch.Tensor, x: torch.Tensor) -> bool:
-    """Whether a few rows' outputs are linear in the unknowns over the range of draws: f(a) + f(b) = f(a + b − u₀) + f(u₀).
-
-    `centre` is u₀, (P,), and `factor` F, (P, Q), or a diagonal (P,).
-    """
-    noise = torch.randn(_PAIRS, 2, factor.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(factor)
-    steps = noise * factor if factor.dim() == 1 else noise @ factor.mT
+def is_affine(model: BayesianModel, layout: FlatLayout, normal: Normal, x: torch.Tensor) -> bool:
+    """Whether a few rows' outputs are linear in the unknowns over the range of draws: f(a) + f(b) = f(a + b − u₀) + f(u₀)."""
+    centre = normal.centre
+    if len(centre) > MAX_PARAMETERS:
+        return False
+    steps = (normal.draw(2 * _PAIRS, torch.Generator().manual_seed(0)) - centre).reshape(_PAIRS, 2, -1)
     tiny = torch.finfo(centre.dtype).eps
 
     def f(u: torch.Tensor) -> torch.Tensor:
@@ -118,7 +211,7 @@ def is_affine(model: BayesianModel, layout: FlatLayout, centre: torch.Tensor, fa
 
     with torch.no_grad():
         base = f(centre)
-        for a, b in steps.to(centre):
+        for a, b in steps:
             one, two, both = f(centre + a), f(centre + b), f(centre + a + b)
             moved = max(float((part - base).abs().max()) for part in (one, two, both))
             size = max(float(part.abs().max()) for part in (base, one, two, both))

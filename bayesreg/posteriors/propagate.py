@@ -15,9 +15,11 @@ from torch.func import vmap
 from bayesreg._memory import MAX_MEMORY, check_room, together
 from bayesreg.behaviour import VMAP, Behaviour
 from bayesreg.model.model import BayesianModel
-from bayesreg.model.prior_predictive import in_data_units
+from bayesreg.model.prior_predictive import in_data_units, widened
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.objective.jacobian import jacobians
+from bayesreg.predictive.drawn import Drawn
+from bayesreg.predictive.function import AbstractFunction
 from bayesreg.predictive.mixture import Predictive
 
 _VMAP_ROWS = 256  # up to about here one batched product is cheaper than the overhead of a forward pass for each draw
@@ -59,6 +61,27 @@ def mixture(
     options = {"probe": probe, "linearize_at": linearize_at, "max_memory": max_memory}
     found = outputs(model.behaviour, forward or plain, heard(), count, x, **options)
     return in_data_units(model.likelihood, model.standardization, found, together(noises))
+
+
+def later(
+    model: BayesianModel,
+    layout: FlatLayout,
+    centre: torch.Tensor,
+    count: int,
+    x: torch.Tensor,
+    make: Callable[[], Predictive],
+    function: AbstractFunction,
+) -> Predictive:
+    """A predictive in closed form, whose `count` draws are those of `make`, made when first asked for."""
+    with torch.no_grad():
+        first = widened(model.likelihood, model.standardization, model.forward(layout.unflatten(centre), x[:1]))
+    like = first.new_empty(()).expand(count, len(x), *first.shape[1:])
+
+    def parts() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        made = make()
+        return made.output, made.noise
+
+    return Predictive(model.likelihood, Drawn(like, parts), None, function)
 
 
 def outputs(

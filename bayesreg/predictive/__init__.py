@@ -2,5 +2,6 @@
 
 from bayesreg.predictive.mixture import Predictive, tails
 from bayesreg.predictive.normal_function import NormalFunction
+from bayesreg.predictive.probabilities import ClassProbabilities
 
-__all__ = ["NormalFunction", "Predictive", "tails"]
+__all__ = ["ClassProbabilities", "NormalFunction", "Predictive", "tails"]

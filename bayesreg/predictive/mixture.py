@@ -21,7 +21,8 @@ from bayesreg._memory import MAX_MEMORY, check_draws
 from bayesreg._threads import drawing
 from bayesreg.data.rows import as_tensor
 from bayesreg.likelihoods import AbstractLikelihood
-from bayesreg.predictive.normal_function import NormalFunction
+from bayesreg.predictive.drawn import Drawn, checked
+from bayesreg.predictive.function import AbstractFunction
 from bayesreg.predictive.roots import root
 
 # Entries of one block of rows (draws × rows × outputs): 2 MB in float64, so that temporaries stay in the cache. One row
@@ -45,6 +46,7 @@ class Predictive:
         likelihood: What is assumed about the noise; it makes a component from an output.
         output: The network's output for each draw, in the data's own units: (S, N) or (S, N, K). For `Bernoulli`
             and `Categorical` these are logits; for `HeteroscedasticGaussian` locations and log noise scales, (S, N, 2K).
+            Or a `Drawn` with noise of its own, which makes them when they are first asked for.
         noise: The likelihood's own latents for each draw, name to a tensor that broadcasts against `output`, for
             example {"noise_scale": (S, 1)}; None when there are none.
         function: The same distribution row by row without Monte Carlo error, where the function's values are normal:
@@ -52,9 +54,8 @@ class Predictive:
 
     Attributes:
         likelihood: As given.
+        drawn: Outputs and noise, detached.
         function: As given.
-        output: As given, detached.
-        noise: As given, detached, with the axes of `output`; its first axis is S.
 
     Raises:
         ValueError: If `output` has not the axes that the likelihood needs or no entry, if `output` or the noise is
@@ -76,21 +77,28 @@ class Predictive:
     def __init__(
         self,
         likelihood: AbstractLikelihood,
-        output: torch.Tensor,
+        output: torch.Tensor | Drawn,
         noise: Mapping[str, torch.Tensor] | None = None,
-        function: NormalFunction | None = None,
+        function: AbstractFunction | None = None,
     ) -> None:
-        axes, m = likelihood.output_axes, likelihood.outputs_per_target
-        if output.dim() - 1 not in axes or output.numel() == 0 or output.shape[-1] % m:
-            wanted = " or ".join("(S, N)" if n == 1 else f"(S, N, {'' if m == 1 else m}K)" for n in axes)
-            raise ValueError(
-                f"output must have shape {wanted} with one entry or more for {type(likelihood).__name__}, but "
-                f"{tuple(output.shape)} came; put the draws on the first axis, also when there is only one."
-            )
         self.likelihood = likelihood
-        self.output = _finite("output", output.detach())
-        self.noise = {name: self._fit_noise(name, value) for name, value in (noise or {}).items()}
+        self.drawn = output if isinstance(output, Drawn) else checked(likelihood, output, noise or {})
         self.function = function
+
+    @property
+    def output(self) -> torch.Tensor:
+        """The network's output for each draw, (S, N) or (S, N, K); made now where nobody has asked for it before."""
+        return self.drawn.output
+
+    @property
+    def noise(self) -> dict[str, torch.Tensor]:
+        """The likelihood's own latents for each draw, with the axes of `output`."""
+        return self.drawn.noise
+
+    @property
+    def like(self) -> torch.Tensor:
+        """A tensor with the shape, type and device of `output`, for which no draw is made; its entries mean nothing."""
+        return self.drawn.like
 
     @property
     def kind(self) -> str:
@@ -100,12 +108,12 @@ class Predictive:
     @property
     def num_samples(self) -> int:
         """S, the number of components; 1 for a mode."""
-        return self.output.shape[0]
+        return self.like.shape[0]
 
     @property
     def num_rows(self) -> int:
         """N, the number of rows of x."""
-        return self.output.shape[1]
+        return self.like.shape[1]
 
     @property
     def num_outputs(self) -> int:
@@ -115,27 +123,27 @@ class Predictive:
     @property
     def mean_shape(self) -> torch.Size:
         """The shape of `mean`, (N,) or (N, K), without its computation."""
-        return self.likelihood.mean_shape(self.output.shape)[1:]
+        return self.likelihood.mean_shape(self.like.shape)[1:]
 
     @cached_property
     def mean(self) -> torch.Tensor:
         """E[y | x], (N,) or (N, K); for classes their probabilities: P(y = 1) (N,) or (N, K)."""
         if self.function is not None:
-            return self.function.mean.to(self.output)
+            return self.function.mean.to(self.like)
         return self._by_rows(lambda part: part._component_mean().mean(0))
 
     @cached_property
     def aleatoric_variance(self) -> torch.Tensor:
         """E[Var(y | x, θ)], the noise, which more data would not reduce, in the shape of `mean`."""
         if self.function is not None:
-            return self.function.aleatoric_variance.to(self.output)
+            return self.function.aleatoric_variance.to(self.like)
         return self._by_rows(lambda part: part.likelihood.variance(part.output, **part.noise).mean(0))
 
     @cached_property
     def epistemic_variance(self) -> torch.Tensor:
         """Var(E[y | x, θ]), the uncertainty about the function, in the shape of `mean`; zero for a mode."""
         if self.function is not None:
-            return self.function.epistemic_variance.to(self.output)
+            return self.function.epistemic_variance.to(self.like)
         # about the mean, and not E[μ²] − E[μ]²: that one cancels when the mean is large beside the spread
         return self._by_rows(lambda part: part._component_mean().var(0, correction=0))
 
@@ -259,7 +267,7 @@ class Predictive:
 
         def mixture(part: Predictive, target: torch.Tensor) -> torch.Tensor:
             if part.function is not None:
-                return part.function.log_prob(target.double()).to(target)
+                return part.function.log_prob(target.double()).to(part.like)
             rows = part.likelihood.log_prob(part.output, target, **part.noise)
             return torch.logsumexp(rows, 0) - math.log(part.num_samples)
 
@@ -283,8 +291,8 @@ class Predictive:
             ValueError: If num_samples is not a whole number >= 1, or the draws do not fit into `max_memory`.
         """
         number = max(self.num_samples, 1000) if num_samples is None else _check.count("num_samples", num_samples)
-        check_draws(number, self.output[0].numel(), self.output, max_memory)
-        turn = torch.arange(number, device=self.output.device)
+        check_draws(number, self.like[0].numel(), self.like, max_memory)
+        turn = torch.arange(number, device=self.like.device)
         index = turn % self.num_samples if number >= self.num_samples else turn * self.num_samples // number
         noise = {name: value[index] for name, value in self.noise.items()}
         with torch.no_grad(), drawing(_check.seed(seed)):
@@ -302,8 +310,8 @@ class Predictive:
         Raises:
             ValueError: If it holds no numbers, the shape differs, an entry is not finite or a label is no class.
         """
-        values = as_tensor("y", y).to(self.output.device)
-        shape = self.likelihood.target_shape(self.output.shape[1:])
+        values = as_tensor("y", y).to(self.like.device)
+        shape = self.likelihood.target_shape(self.like.shape[1:])
         if values.dim() == 2 and values.shape[1] == 1 and len(shape) == 1:  # one column, as the fit takes it too
             values = values[:, 0]
         if values.shape != shape:
@@ -311,8 +319,8 @@ class Predictive:
                 f"y must have shape {tuple(shape)} as the prediction has, but {tuple(values.shape)} came; "
                 "give the targets of the rows predicted, in the same order."
             )
-        values = self.likelihood.target(values, self.output.dtype)
-        self.likelihood.check_output(self.output[0], values)
+        values = self.likelihood.target(values, self.like.dtype)
+        self.likelihood.check_output(self.like[0], values)
         return values
 
     def split(self, width: int = 1) -> Iterator[tuple[slice, Predictive]]:
@@ -324,41 +332,31 @@ class Predictive:
         Yields:
             The rows, and their predictive.
         """
-        step = max(1, _BLOCK // (max(width, self.num_samples) * self.output[0, 0].numel()))
+        components = self.num_samples if self.function is None else self.function.num_components
+        step = max(1, _BLOCK // (max(width, components) * self.like[0, 0].numel()))
         for start in range(0, self.num_rows, step):
             rows = slice(start, start + step)
-            noise = {name: value[:, rows] if value.shape[1] > 1 else value for name, value in self.noise.items()}
-            yield rows, self._with(self.output[:, rows], noise, None if self.function is None else self.function.rows(rows))
+            yield rows, self.rows(rows)
 
-    def mixed(self, draws: torch.Tensor) -> Predictive:
+    def rows(self, index: Any) -> Predictive:
+        """The prediction for some of the rows, by numbers or a slice."""
+        function = None if self.function is None else self.function.rows(index)
+        return Predictive(self.likelihood, self.drawn.rows(index), None, function)
+
+    def mixed(self, draws: Any) -> Predictive:
         """The mixture of some of the draws alone.
 
         Args:
-            draws: Their numbers, (S',).
+            draws: Their numbers, (S',), or a slice.
 
         Returns:
             A predictive of the same rows.
         """
-        return self._with(self.output[draws], {name: value[draws] for name, value in self.noise.items()}, None)
+        return Predictive(self.likelihood, self.drawn.draws(draws))
 
     def __repr__(self) -> str:
         outputs = f", K={self.num_outputs}" if len(self.mean_shape) > 1 else ""
         return f"Predictive({self.kind}, S={self.num_samples}, N={self.num_rows}{outputs})"
-
-    def _with(self, output: torch.Tensor, noise: dict[str, torch.Tensor], function: NormalFunction | None) -> Predictive:
-        part = object.__new__(Predictive)  # without the checks, which the whole has passed
-        part.likelihood, part.output, part.noise, part.function = self.likelihood, output, noise, function
-        return part
-
-    def _fit_noise(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        value = torch.as_tensor(value, dtype=self.output.dtype, device=self.output.device).detach()
-        shape = (1,) * (self.output.dim() - value.dim()) + tuple(value.shape)
-        if len(shape) > self.output.dim() or any(n not in (1, m) for n, m in zip(shape, self.output.shape, strict=True)):
-            raise ValueError(
-                f"{name} must broadcast against output of shape {tuple(self.output.shape)}, but shape "
-                f"{tuple(value.shape)} came; give one value a draw and a 1 for each further axis, for example (S, 1)."
-            )
-        return _finite(name, value).reshape(shape).expand(self.num_samples, *shape[1:])
 
     def _by_rows(self, function: Callable[..., torch.Tensor], *targets: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -374,10 +372,9 @@ class Predictive:
 
     def _quantiles(self, wanted: Sequence[float]) -> torch.Tensor:
         # in double: where the density is low, a float32 CDF resolves y only coarsely
-        noise = {name: value.double() for name, value in self.noise.items()}
-        double = self._with(self.output.double(), noise, self.function)
+        double = self if self.function is not None else Predictive(self.likelihood, self.drawn.double())
         if self.likelihood.discrete:
-            return torch.stack([double._count(q) for q in wanted], 1).to(self.output.dtype)
+            return torch.stack([double._count(q) for q in wanted], 1).to(self.like.dtype)
         components = double.components
         tolerance = 1e-11 * components.stddev.amin(0)
         found = []
@@ -387,11 +384,11 @@ class Predictive:
                 found.append(each[0])
             else:
                 found.append(root(lambda y, q=q: double._cdf(y) - q, each.amin(0), each.amax(0), tolerance))
-        return torch.stack(found, 1).to(self.output.dtype)
+        return torch.stack(found, 1).to(self.like.dtype)
 
     def _component_quantiles(self, q: float) -> torch.Tensor:
         if self.function is not None:
-            return self.function.normals.icdf(self.function.loc.new_tensor(q))
+            return self.function.normals.icdf(self.function.mean.new_tensor(q))
         return self.likelihood.quantile(self.output, q, **self.noise)
 
     def _count(self, q: float) -> torch.Tensor:
@@ -432,13 +429,3 @@ def tails(level: float) -> tuple[float, float]:
     if not 0 < number < 1:
         raise ValueError(f"level must be a probability with 0 < level < 1, but {level!r} came; pass for example 0.95.")
     return 0.5 * (1 - number), 0.5 * (1 + number)
-
-
-def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
-    bad = int((~torch.isfinite(values)).sum())
-    if bad:
-        raise ValueError(
-            f"{name} must be finite, but {bad:,} of {values.numel():,} entries are NaN or infinite; "
-            "the fit has diverged, or x lies where the network overflows: see the posterior's certificate."
-        )
-    return values

@@ -13,18 +13,20 @@ from typing import Any, final
 
 import torch
 
+from bayesreg.predictive.function import AbstractFunction
+
 _BLOCK = 2**21  # pairs of components × entries at once
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class NormalFunction:
+class NormalFunction(AbstractFunction):
     """A weighted mixture of few normals for each row, in float64.
 
     Attributes:
-        loc: E[f(x) | noiseⱼ], (J, N) or (J, N, K).
+        loc: E[f(x) | noiseⱼ], (J, N) or (J, N, K); (1, N) or (1, N, K) where it is the same for each j.
         covariance: Var[f(x) | noise], the same for each j: (N,), or (N, K, K) between a row's outputs.
-        noise: The noise's sd, (J, 1), or (J, 1, 1) or (J, 1, K).
+        noise: The noise's sd, (J, 1) or (J, N), or (J, 1, 1) or (J, 1, K).
         weight: wⱼ, (J,), with sum one.
 
     >>> one = NormalFunction(torch.zeros(1, 1), torch.tensor([3.0]), torch.ones(1, 1), torch.ones(1))
@@ -42,9 +44,9 @@ class NormalFunction:
         """J."""
         return len(self.weight)
 
-    @property
-    def _each(self) -> torch.Tensor:
-        return self.weight.reshape(-1, *[1] * (self.loc.dim() - 1))
+    def _average(self, values: torch.Tensor) -> torch.Tensor:
+        """Σⱼ wⱼ valuesⱼ."""
+        return values[0] if len(values) == 1 else torch.tensordot(self.weight, values, 1)
 
     @property
     def _variance(self) -> torch.Tensor:
@@ -53,17 +55,17 @@ class NormalFunction:
     @property
     def mean(self) -> torch.Tensor:
         """E[y | x], (N,) or (N, K)."""
-        return (self._each * self.loc).sum(0)
+        return self._average(self.loc)
 
     @property
     def aleatoric_variance(self) -> torch.Tensor:
         """The noise's variance, in the shape of `mean`."""
-        return (self._each * self.noise.square()).sum(0).expand(self.loc.shape[1:])
+        return self._average(self.noise.square()).expand(self.loc.shape[1:])
 
     @property
     def epistemic_variance(self) -> torch.Tensor:
         """Var[f(x)], in the shape of `mean`: given the noise, and with it where the function's mean depends on it."""
-        return self._variance + (self._each * (self.loc - self.mean).square()).sum(0)
+        return self._variance if len(self.loc) == 1 else self._variance + self._average((self.loc - self.mean).square())
 
     @property
     def normals(self) -> torch.distributions.Normal:
@@ -73,8 +75,9 @@ class NormalFunction:
     def cdf(self, y: torch.Tensor) -> torch.Tensor:
         """F(y), entry by entry, in the shape of y."""
         normals = self.normals
-        each = 0.5 * torch.erfc((normals.loc - y) / (math.sqrt(2) * normals.scale))  # keeps its digits in the lower tail
-        return (self._each * each).sum(0)
+        return self._average(
+            0.5 * torch.erfc((normals.loc - y) / (math.sqrt(2) * normals.scale))
+        )  # keeps the lower tail's digits
 
     def log_prob(self, y: torch.Tensor) -> torch.Tensor:
         """Log density of each row, (N,), joint over its K outputs."""
@@ -87,7 +90,8 @@ class NormalFunction:
 
     def rows(self, index: Any) -> NormalFunction:
         """The same for some rows, by numbers or a slice."""
-        return replace(self, loc=self.loc[:, index], covariance=self.covariance[index])
+        noise = self.noise if self.noise.shape[1] == 1 else self.noise[:, index]
+        return replace(self, loc=self.loc[:, index], covariance=self.covariance[index], noise=noise)
 
     def in_units(self, mean: torch.Tensor, width: torch.Tensor) -> NormalFunction:
         """The distribution of mean + width · y, with numbers or (K,) tensors, width > 0."""

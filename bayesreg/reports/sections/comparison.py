@@ -179,7 +179,7 @@ def _p_if_right(best: Predictive, other: Predictive, y: Any, seed: int) -> float
     Any statistic has its right distribution there, so a few components and rows suffice.
     """
     rows = torch.arange(0, other.num_rows, -(-other.num_rows // _ROWS))
-    best, other, y = _readings.take(best, rows), _readings.take(other, rows), other.target(y)[rows.to(other.output.device)]
+    best, other, y = _readings.take(best, rows), _readings.take(other, rows), other.target(y)[rows.to(other.like.device)]
     sets, thin = other.sample(_SETS, seed=seed), [_thinned(best), _thinned(other)]
     leads = [[float(p.log_prob(each).double().sum()) for p in thin] for each in (y, *sets)]
     lead = np.array([a - b for a, b in leads])
@@ -188,9 +188,7 @@ def _p_if_right(best: Predictive, other: Predictive, y: Any, seed: int) -> float
 
 def _thinned(predictive: Predictive) -> Predictive:
     """The same with a few components at even distances."""
-    each = slice(None, None, -(-predictive.num_samples // _COMPONENTS))
-    noise = {name: value[each] for name, value in predictive.noise.items()}
-    return Predictive(predictive.likelihood, predictive.output[each], noise)
+    return predictive.mixed(slice(None, None, -(-predictive.num_samples // _COMPONENTS)))
 
 
 def _p(d: Difference, rows: int) -> float:

@@ -88,6 +88,9 @@ class Comparison:
         seconds: Duration of the fit.
         best: Name of the one with the highest log predictive density.
         errors: Monte Carlo error of the log density, of all rows together.
+        log_evidences: Log evidence of the training targets in nats and their own units, of the posteriors that have one.
+        num_trained: Rows that it was trained on.
+        num_tuned: Scales that the evidence tuned.
     """
 
     scores: dict[str, Scores]
@@ -98,6 +101,9 @@ class Comparison:
     seconds: dict[str, float]
     best: str
     errors: dict[str, LogDensityError] = field(default_factory=dict)
+    log_evidences: dict[str, float] = field(default_factory=dict)
+    num_trained: dict[str, int] = field(default_factory=dict)
+    num_tuned: dict[str, int] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -125,6 +131,7 @@ class Comparison:
                 "method": self.methods[name],
                 "num_parameters": self.num_parameters[name],
                 "seconds": plain(self.seconds[name]),
+                "log_evidence": plain(self.log_evidences[name]) if name in self.log_evidences else None,
                 "num_samples": self.predictives[name].num_samples,
                 "closed_form": self.predictives[name].function is not None,
                 "monte_carlo_error": plain(self.errors[name].error) if name in self.errors else None,
@@ -145,8 +152,8 @@ class Comparison:
         """A data frame with one row a posterior and every metric in a column.
 
         Returns:
-            Index "posterior"; columns "method", "num_parameters", "seconds", "log_density_difference",
-            "log_density_difference_se" (sums over rows, in nats), then the metrics by name.
+            Index "posterior"; columns "method", "num_parameters", "seconds", "log_evidence" (NaN where there is none),
+            "log_density_difference", "log_density_difference_se" (sums over rows, in nats), then the metrics by name.
         """
         import pandas as pd
 
@@ -155,6 +162,7 @@ class Comparison:
                 "method": self.methods[name],
                 "num_parameters": self.num_parameters[name],
                 "seconds": self.seconds[name],
+                "log_evidence": self.log_evidences.get(name, math.nan),
                 "log_density_difference": self.differences[name].sum,
                 "log_density_difference_se": self.differences[name].sum_se,
                 **scores,
@@ -182,6 +190,9 @@ class Comparison:
             ["parameters ", *(f"{number:,} " for number in self.num_parameters.values())],
             ["seconds ", *(f"{number:.3g} " if number < 1000 else f"{number:,.0f} " for number in self.seconds.values())],
         ]
+        if self.log_evidences:
+            known = [_plain(number(self.log_evidences[n], 5)) if n in self.log_evidences else "-" for n in names]
+            columns.append(["log evidence ", *(f"{text} " for text in known)])
         for metric, values, best in self.headline():
             marks = ["*" if top else " " for top in best]
             if METRICS[metric].goal == "level":
@@ -210,6 +221,11 @@ class Comparison:
         lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best."]
         lines.append("log density: mean log predictive density, in nats a row.")
         lines.append("Δ: log density summed over the rows minus that of the best, ± its standard error, paired by row.")
+        if self.log_evidences:
+            lines.append(
+                "log evidence: log p(training targets | model) in nats: of architectures and priors on the same training rows "
+                "the higher is the more probable."
+            )
         if any(not coverage.consistent for scores in self.scores.values() for coverage in scores.coverages[-1:]):
             lines.append("!: fewer than one calibrated test set in twenty has a coverage as far from its level.")
         return lines + self.notes
@@ -217,7 +233,7 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What the differences and their standard errors do not say by themselves, one sentence each."""
-        found = []
+        found = self._of_evidences()
         for name, d in self.differences.items():
             if d.heavy_tailed:
                 found.append(
@@ -241,6 +257,20 @@ class Comparison:
                     f"{name}: on {error.few:,} of {self.num_data:,} rows fewer than {FEW:g} of its {error.num_samples:,} draws "
                     "carry the density; how far it is off there is a guess."
                 )
+        return found
+
+    def _of_evidences(self) -> list[str]:
+        """What stands in the way of comparing log evidences, one sentence each."""
+        found, rows = [], {self.num_trained[name] for name in self.log_evidences}
+        if len(rows) > 1:
+            counts = " and ".join(f"{count:,}" for count in sorted(rows))
+            found.append(f"log evidences do not compare: they are of {counts} training rows.")
+        tuned = [f"{name} ({count})" for name, count in self.num_tuned.items() if count and name in self.log_evidences]
+        if tuned and len(self.log_evidences) > 1:
+            found.append(
+                f"log evidences of {', '.join(tuned)}: at scales tuned to it, and optimistic by about half a nat for each of "
+                "these."
+            )
         return found
 
 
@@ -290,6 +320,9 @@ def compare(
         seconds={name: posterior.elapsed for name, posterior in posteriors.items()},
         best=_best(rows),
         errors=errors,
+        log_evidences={name: p.log_evidence for name, p in posteriors.items() if p.log_evidence is not None},
+        num_trained={name: posterior.model.total() for name, posterior in posteriors.items()},
+        num_tuned={name: len(posterior.history.scales) for name, posterior in posteriors.items()},
     )
 
 

@@ -116,7 +116,7 @@ def test_on_the_way_to_a_collapse_laplace_says_so_and_goes_on():
     truth = lambda x: np.sin(2 * x[:, 0]) + x[:, 1]  # noqa: E731
     model = br.BayesianModel(network(2, 50, 1, activation=nn.ReLU), priors.Normal(3.0), standardize=True)
     fits = {name: br.fit(model, X, truth(X), method=name) for name in ("map", "laplace")}
-    assert all("noise_scale ran to zero" in str(fit.certificate) for fit in fits.values())
+    assert all(fit.certificate.finding is Finding.NEARLY_UNBOUNDED for fit in fits.values())
     mode, laplace = (br.metrics.coverage(fit.predict(new), truth(new), 0.95).rate for fit in fits.values())
     assert mode < 0.5 < laplace
 

@@ -451,3 +451,67 @@ def test_a_prediction_may_be_asked_for_in_the_other_way():
         fitted(x, y, "map", Gaussian(0.3)).predict(x, predictive="linearised")
     with pytest.raises(ValueError, match="predictive"):
         posterior.predict(new, predictive="linear")
+
+
+# ── the posterior over functions ──
+
+
+@pytest.mark.parametrize(("likelihood", "outputs"), [(Gaussian(0.5), 1), (Gaussian(0.5), 2), (Categorical(), 3)], ids=repr)
+def test_the_covariance_of_the_function_is_that_of_its_derivatives(likelihood, outputs):
+    posterior, new, _, within = about(likelihood, outputs)
+
+    def f(u):
+        return posterior.model.forward(posterior.layout.unflatten(u), posterior.model.prepare(new)).reshape(-1)
+
+    slopes = torch.autograd.functional.jacobian(f, posterior.loc)
+    truth = slopes @ posterior.covariance @ slopes.mT
+    found = posterior.function_covariance(new)
+    assert found.shape == ((4, 4) if outputs == 1 else (4, outputs, 4, outputs))
+    np.testing.assert_allclose(found.reshape(truth.shape), truth, rtol=1e-9, atol=1e-12)
+    same = torch.stack([found.reshape(4, outputs, 4, outputs)[n, :, n] for n in range(4)])
+    np.testing.assert_allclose(same, within, rtol=1e-9, atol=1e-12)
+    draws = posterior.sample_function(new, 40_000, seed=1).reshape(40_000, -1)
+    assert torch.equal(draws, posterior.predict(new, num_samples=40_000, seed=1).output.reshape(40_000, -1))
+    sd = truth.diagonal().sqrt()
+    np.testing.assert_allclose(draws.mT.cov(correction=0) / sd[:, None] / sd, truth / sd[:, None] / sd, atol=0.04)
+    with pytest.raises(ValueError, match="max_memory"):
+        posterior.function_covariance(new, max_memory=100)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_linear_model_is_a_gaussian_process(seed, standardize):
+    """Its covariance after the data is K** − K*x (Kxx + σ² I)⁻¹ Kx* with the kernel τ² x·x′, in the units of the data."""
+    x, y = data(seed)
+    new = data(seed + 5, N=6)[0]
+    posterior = fitted(x, 50 * y, "exact", Gaussian(0.3), standardize=standardize)
+    scale = posterior.model.standardization
+    a, b, width = x, new, 1.0
+    if scale is not None:
+        a, b, width = posterior.model.prepare(x), posterior.model.prepare(new), float(scale.y_scale)
+    gain = torch.linalg.solve(a @ a.mT + 0.09 * torch.eye(30, dtype=torch.float64), a @ b.mT)
+    truth = width**2 * (b @ b.mT - b @ a.mT @ gain)
+    found = posterior.function_covariance(new)
+    np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-9 * width**2)
+    np.testing.assert_allclose(found.diagonal(), posterior.predict(new).epistemic_variance, rtol=1e-9)
+
+
+def test_other_posteriors_give_the_covariance_of_their_draws():
+    posterior, new, *_ = about(Gaussian(0.5), 2)
+    found = posterior.function_covariance(new, predictive="draws", num_samples=500, seed=2)
+    drawn = posterior.predict(new, predictive="draws", num_samples=500, seed=2)
+    np.testing.assert_allclose(found.reshape(8, 8).diagonal(), drawn.epistemic_variance.reshape(-1), rtol=1e-9)
+    np.testing.assert_allclose(found.reshape(8, 8), np.cov(drawn.output.reshape(500, 8).T, bias=True), rtol=1e-9)
+    x, y = data()
+    mode = fitted(x, y, "map", Gaussian(0.3))
+    assert torch.equal(mode.function_covariance(x), torch.zeros(30, 30, dtype=torch.float64))
+    assert mode.sample_function(x, 5).shape == (1, 30)
+
+
+def test_a_predicted_noise_has_its_covariance_in_the_units_of_the_data():
+    posterior, new, _, within = about(Gaussian("heteroscedastic"), 2, standardize=True)
+    width = float(posterior.model.standardization.y_scale)
+    found = posterior.function_covariance(new)
+    np.testing.assert_allclose(found[1, :, 1], within[1] * torch.tensor([[width**2, width], [width, 1.0]]), rtol=1e-6)
+    draws = posterior.sample_function(new, 20_000)
+    np.testing.assert_allclose(np.cov(draws[:, 1].T), found[1, :, 1], rtol=0.1, atol=0.03 * float(found[1, 0, 1, 0]))

@@ -161,7 +161,7 @@ def test_dict_is_json_and_frame_has_every_metric(case):
     frame = found.to_frame()
     assert isinstance(frame, pd.DataFrame)
     assert list(frame.index) == ["good", "poor", "draws"]
-    assert list(frame.columns[5:]) == list(found.scores["good"])
+    assert list(frame.columns[6:]) == list(found.scores["good"])
     assert frame.loc["draws", "log_density_difference_se"] == found.differences["draws"].sum_se
 
 

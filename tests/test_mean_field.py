@@ -58,6 +58,16 @@ def test_elbo_is_log_joint_plus_entropy_on_average(standard_diabetes, prior, par
     assert abs(float(ours.mean() - plain.mean())) < 4 * error
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_defaults_reach_the_mean_field_optimum(diabetes, exact, seed):
+    post = br.fit(linear_model(), *diabetes, method=MeanField(compile=False), seed=seed)
+    loc, scale = post.guide.moments()
+    assert float(((loc - exact.loc).abs() / exact.covariance.diagonal().sqrt()).max()) < 0.02
+    precision = torch.linalg.inv(exact.covariance).diagonal()
+    torch.testing.assert_close(scale.square() * precision, torch.ones_like(scale), rtol=0.02, atol=0)
+    assert post.certificate.converged
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_kl_weighs_against_all_rows_not_a_batch(diabetes, seed):

@@ -151,6 +151,22 @@ def test_quantiles_of_hard_mixtures():
         assert float(predictive.cdf(y)) == pytest.approx(q, abs=1e-8)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("spread", [0.1, 1.0, 30.0])
+def test_quantiles_of_skewed_mixtures_with_a_noise_of_each_row(seed, spread):
+    """Many components, gaps between them, noise scales of every size: F is q at each, in double and in single precision."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (300, 8)
+    loc = spread * torch.randn(shape, generator=generator, dtype=torch.float64).exp()
+    log_scale = 0.7 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    predictive = Predictive(Gaussian("heteroscedastic"), torch.stack([loc, log_scale], -1))
+    truth = stats.norm(loc.numpy(), log_scale.exp().numpy())
+    for q, y in zip(PROBABILITIES, predictive.quantile(PROBABILITIES), strict=True):
+        np.testing.assert_allclose(truth.cdf(y.numpy()).mean(0), np.full(8, q), rtol=1e-9)
+    single = Predictive(Gaussian("heteroscedastic"), torch.stack([loc, log_scale], -1).float())
+    np.testing.assert_allclose(single.quantile(0.3), predictive.quantile(0.3), rtol=1e-5, atol=1e-5)
+
+
 def test_equal_components_have_the_closed_form_quantile():
     one = gaussian(S=1)
     many = Predictive(Gaussian(), one.output.expand(9, -1), one.noise)

@@ -1,7 +1,6 @@
 """Checks of a fit: whether its answer can be believed, and the numbers behind that."""
 
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.collapse import used_up
 from bayesreg.certificates.effort import first_look
 from bayesreg.certificates.elbo import maximal, rise
 from bayesreg.certificates.has_mode import check_has_mode
@@ -25,6 +24,7 @@ from bayesreg.certificates.values import (
     Training,
 )
 from bayesreg.certificates.words import ADDED, VERDICTS, Advice, sentence
+from bayesreg.objective.freedom import used_up
 
 __all__ = [
     "ADDED",

@@ -22,6 +22,7 @@ from bayesreg.certificates.values import (
     Point,
     Restarts,
     Training,
+    Tuned,
     VanishingNoise,
 )
 
@@ -45,6 +46,7 @@ class Certificate:
         alike: Set where the prediction is the same for every row.
         covariance: The accuracy of the covariance about a mode.
         importance: How well an approximation covers the posterior.
+        tuned: How the search for the scales of the highest evidence ended.
         noise: Set where a learned noise scale runs to zero.
         mixing: How well Markov chains mixed.
     """
@@ -63,6 +65,7 @@ class Certificate:
     alike: Alike | None = None
     covariance: Covariance | None = None
     importance: Importance | None = None
+    tuned: Tuned | None = None
     noise: VanishingNoise | None = None
     mixing: Mixing | None = None
 

@@ -78,13 +78,22 @@ class Effort:
             rows = int(min(rows, max(_LEAST, (left / _ROUNDS - calls) / each)))
         return rows, int(min(_MOST, max(1, left / (calls + rows * each))))
 
-    def rest(self, kinks: bool) -> Rest | None:
-        """What curvature can be looked at after the first look; None where that is too little to tell."""
-        left = (1 - _FIRST) * self.budget / (2 if kinks else 1)  # where pieces meet there are two looks, and a search
+    def rest(self, kinks: bool, passes: tuple[int, int]) -> Rest | None:
+        """What curvature can be looked at after a first look at all rows; None where that is too little to tell.
+
+        Args:
+            kinks: Whether pieces of the network meet.
+            passes: Gradients and values that the first look took.
+        """
+        (gradients, values), n = passes, self.num_data
+        spent = self.cost(_DIAGONAL, _LEAST) + self.cost(_GRADIENT, n * gradients, gradients)
+        spent += self.cost(_VALUE, n * values, _PARTS * values)
+        left = (self.budget - spent) / (2 if kinks else 1)  # where pieces meet there are two looks, and a search
         rows = self.num_data
-        while rows > _LEAST and _FEW * self.product(rows) + self.cost(_DIAGONAL, rows) > left:
+        least = lambda rows: (1 + kinks) * _FEW * self.product(rows) + self.cost(_DIAGONAL, rows)  # noqa: E731
+        while rows > _LEAST and least(rows) > left:
             rows = max(_LEAST, rows // 2)
-        if (1 + kinks) * _FEW * self.product(rows) + self.cost(_DIAGONAL, rows) > left:
+        if least(rows) > left:
             return None
         steps = int(left / self.cost(_STEP, self.num_data)) if kinks else STEPS
         if steps < _SHORT:
@@ -123,6 +132,7 @@ class Look:
         gain: What they gain, in nats.
         error: The gain's Monte Carlo error; zero where all rows were seen.
         rows: Rows that were seen.
+        passes: Gradients and values that it took.
     """
 
     value: float
@@ -130,6 +140,7 @@ class Look:
     gain: float
     error: float
     rows: int
+    passes: tuple[int, int] = (0, 2)
 
     @property
     def at_least(self) -> float:
@@ -173,7 +184,8 @@ def first_look(
     before = _Values.at(log_joint, u, judged, jacobian)
     best = Look(before.total, before.above(_Values.at(log_joint, start, judged, jacobian))[0], 0.0, 0.0, count)
     at, reached, direction, last, length = u, before, torch.zeros_like(u), None, 1.0
-    for _ in range(rounds):
+    values = 2
+    for tried in range(1, rounds + 1):
         gradient = _slope(log_joint, at, found, jacobian)
         for group in log_joint.nonsmooth:  # what a kink holds at zero stays there
             gradient[group.slice] = torch.where(at[group.slice] == 0, 0.0, gradient[group.slice])
@@ -181,7 +193,8 @@ def first_look(
         turned = 0.0 if last is None else max(0.0, float(newton @ (gradient - last[0])) / float(last[0] @ last[1]))
         direction, last = newton + turned * direction, (gradient, newton)
         while length > 1e-3:
-            there = _Values.at(log_joint, at + length * direction, judged, jacobian)
+            there, values = _Values.at(log_joint, at + length * direction, judged, jacobian), values + 1
+            best = dataclasses.replace(best, passes=(tried, values))
             if there.above(reached)[0] > 0:
                 break
             length *= 0.25

@@ -16,8 +16,9 @@ def check_has_mode(model: BayesianModel) -> None:
         child = scaled[0]
         raise ValueError(
             f"a joint mode over weights and their unknown scale runs to scale zero, so that MAP must have fixed scales, but "
-            f"{child} has {model.latents[child].prior}; fix the scale (a number), marginalise it (StudentT is a Normal with an "
-            "unknown scale integrated out), or take a posterior method such as MeanField."
+            f"{child} has {model.latents[child].prior}; fix the scale (a number), tune that number by the evidence "
+            "(LaplaceApproximation(tune='evidence')), marginalise it (StudentT is a Normal with an unknown scale integrated "
+            "out), or take a posterior method such as MeanField."
         )
     for name, latent in model.latents.items():
         if latent.parents and not latent.prior.smooth:

@@ -16,18 +16,20 @@ import torch
 
 from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.collapse import CONSTANT, MOST, falls_to_zero, is_constant, size_of, used_up
+from bayesreg.certificates.collapse import CONSTANT, falls_to_zero, is_constant, size_of
 from bayesreg.certificates.effort import Effort, Rest, first_look
-from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, takes_matrix, value_of
+from bayesreg.certificates.optimality import Curvature, climb, is_negative, measure, neighbouring, takes_matrix
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point, Restarts, Training
 from bayesreg.data.rows import Data
 from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.freedom import MOST, used_up
 from bayesreg.objective.pieces import is_nonsmooth
-from bayesreg.objective.whole import gradient_of, in_double
+from bayesreg.objective.whole import gradient_of, in_double, value_of
 from bayesreg.solvers.probe import STEPS
 from bayesreg.solvers.rising import Trend
+from bayesreg.solvers.whitened import VANISHING
 
 
 def certify(
@@ -161,7 +163,7 @@ def _briefly(
         return seen.verdict(Finding.NOT_CONVERGED)
     if at.is_short(found.at_least):
         return seen.verdict(Finding.CLIMB_UNFINISHED)
-    rest = effort.rest(is_nonsmooth(log_joint)) if found.rows >= data.num_data else None
+    rest = effort.rest(is_nonsmooth(log_joint), found.passes) if found.rows >= data.num_data else None
     return seen.verdict(Finding.NOT_LOOKED) if rest is None else rest
 
 
@@ -327,7 +329,7 @@ def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) ->
                 return NoMode(Cause.CONSTANT_TARGET, arrived=True, name=name, target=float(y.flatten()[0]))
             continue
         ratio = noise / size_of(y)
-        if ratio < 1e-6 or (rising and ratio < 5e-3):
+        if ratio < 1e-6 or (rising and ratio < VANISHING):
             return NoMode(Cause.PERFECT_FIT, arrived=ratio < 1e-6, name=name)
     share = used_up(log_joint, u, data)
     if share is not None and share > MOST:

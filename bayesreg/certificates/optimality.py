@@ -30,6 +30,7 @@ from bayesreg.objective.curvature_products import (
 )
 from bayesreg.objective.first_order import stationarity, violation
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.whole import value_of
 
 FULL_CURVATURE = 1000  # unknowns up to which the whole matrix is formed; above, products with it
 LOOPED_CURVATURE = 200  # the same where its columns cannot be found side by side
@@ -186,16 +187,6 @@ def climb(
             step, last = 2 * step, value
         best = max(best, last)
     return best
-
-
-def value_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> float:
-    """The log-joint over all rows in nats and the data's own units, as `gradient_of` gives it, without its gradient."""
-    with torch.no_grad():
-        values = log_joint.layout.unflatten(u)
-        total = float(log_joint.log_prior(u, values)) + data.num_data * log_joint.model.log_jacobian
-        if jacobian:
-            total += float(log_joint.layout.log_jacobian(u))
-        return total + sum(float(log_joint.row_terms(values, x, y, len(x))) for x, y in data.epoch())
 
 
 def smallest_end(product: Product, like: torch.Tensor, num_products: int) -> Ends:

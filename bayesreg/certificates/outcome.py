@@ -50,6 +50,7 @@ class Finding(enum.StrEnum):
     FEW_DIGITS = "few digits"  # too few digits of a closed form hold
     ROUNDED = "rounded"  # rounding to the module's type changes a closed form
     COVARIANCE_LOOSE = "covariance loose"  # a later check: too few digits of the covariance about a mode hold
+    EVIDENCE_RISING = "evidence rising"  # a later check: other scales of the priors still have a higher evidence
     CHECK_FAILED = "check failed"
     MIXED = "mixed"  # chains agree, with draws enough
     MIXED_IN_FUNCTION = "mixed in function space"  # on predictions, not on single weights, which have symmetric modes

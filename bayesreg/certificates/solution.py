@@ -12,11 +12,11 @@ from bayesreg.certificates.effort import SHARE, Effort, work
 from bayesreg.certificates.linear_gaussian import certify_linear
 from bayesreg.certificates.mode import certify, with_restarts
 from bayesreg.certificates.norms import with_norms
-from bayesreg.certificates.optimality import value_of
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Point
 from bayesreg.objective.directions import by_all_rows, scale_free
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.whole import value_of
 from bayesreg.solvers.base import Problem, Solution
 from bayesreg.solvers.probe import further
 

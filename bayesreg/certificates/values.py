@@ -210,6 +210,30 @@ class Importance:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tuned:
+    """The end of a search for the scales at which the evidence is highest.
+
+    Attributes:
+        steps: Steps that were taken in them.
+        gain: Nats of evidence that another step would gain.
+        tolerance: The gain that does not matter.
+        fixed: True where it is the gain at a fixed mode (MacKay's updates), and not with the mode that follows the scales.
+        vanishing: Names of scales that the evidence would have at zero.
+    """
+
+    steps: int
+    gain: float
+    tolerance: float
+    fixed: bool = False
+    vanishing: tuple[str, ...] = ()
+
+    @property
+    def maximal(self) -> bool:
+        """Whether nothing that matters is left to gain."""
+        return self.gain <= self.tolerance
+
+
+@dataclasses.dataclass(frozen=True)
 class Restarts:
     """How many starts reached the best one's log-joint.
 

@@ -66,6 +66,8 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
         parts.append(approximations.covariance(c.covariance))
     if c.importance is not None:
         parts.append(approximations.covering(c.importance))
+    if c.tuned is not None:
+        parts.append(approximations.tuned(c.tuned))
     if c.elbo is not None and c.elbo.of_batches:
         parts.append("Batch normalisation by mini-batches makes this ELBO differ from that of all rows.")
     if c.noise is not None:
@@ -306,6 +308,7 @@ ADDED: dict[Finding, Callable[[Certificate], str]] = {
         f"Not certified: of the covariance about {c.covariance.digits} digits hold; standardise the inputs, or drop collinear "
         "ones."
     ),
+    Finding.EVIDENCE_RISING: lambda c: "",  # likewise
     Finding.NOISE_VANISHING: lambda c: "",  # told at the end, with its numbers
 }
 
@@ -391,7 +394,7 @@ def numbers(certificate: Certificate) -> dict[str, float | str]:
         found |= {f"norm of {one.name}": f"{one.before:.3g} -> {one.after:.3g}" for one in c.lengths.tensors}
     if c.alike is not None:
         found |= {"predicts the same for every row": 1.0, "other starts": float(c.alike.other_starts)}
-    found |= approximations.numbers(c.covariance, c.importance)
+    found |= approximations.numbers(c.covariance, c.importance, c.tuned)
     if c.noise is not None:
         found["noise ratio"] = c.noise.ratio
     if c.mixing is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bayesreg.certificates.values import Covariance, Importance
+from bayesreg.certificates.values import Covariance, Importance, Tuned
 
 _OVER = {"last-layer": " of the last layer", "subnetwork": " of a subnetwork"}
 
@@ -32,8 +32,27 @@ def covering(found: Importance) -> str:
     )
 
 
-def numbers(taken: Covariance | None, weights: Importance | None) -> dict[str, float | str | None]:
-    """What is known of the two under plain names."""
+def tuned(found: Tuned) -> str:
+    """How the search for the scales of the highest evidence ended."""
+    at = " at a fixed mode (MacKay's updates)" if found.fixed else ""
+    if found.maximal:
+        said = f"The evidence is highest at the tuned scales{at}: less than {found.tolerance:.2g} nats are left to gain."
+    else:
+        said = (
+            f"Not converged: other scales of the priors would gain about {found.gain:.2g} nats of evidence{at}; write the "
+            "tuned scales into the priors and fit again."
+        )
+    if found.vanishing:
+        one = len(found.vanishing) == 1
+        said += (
+            f" Of {', '.join(found.vanishing)} the evidence is highest at scale zero: the data do not need "
+            f"{'it' if one else 'them'}."
+        )
+    return said
+
+
+def numbers(taken: Covariance | None, weights: Importance | None, scales: Tuned | None) -> dict[str, float | str | None]:
+    """What is known of these under plain names."""
     found: dict[str, float | str | None] = {}
     if taken is not None:
         found |= {"structure": taken.structure, "curvature": taken.curvature, "condition number": taken.condition}
@@ -41,4 +60,6 @@ def numbers(taken: Covariance | None, weights: Importance | None) -> dict[str, f
         found |= {"Pareto k": weights.shape, "importance draws": float(weights.num_draws)}
         found |= {"log evidence by importance": weights.log_evidence}
         found |= {"log evidence by importance, Monte Carlo error": weights.error}
+    if scales is not None:
+        found |= {"nats of evidence to gain": scales.gain, "steps in the scales": float(scales.steps)}
     return found

@@ -249,7 +249,7 @@ def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...]
     if s is not None:
         x, y = s.x_mean.to(x) + s.x_scale.to(x) * x, s.y_mean.to(y) + s.y_scale.to(y) * y
     try:
-        predicted = posterior.predict(x, num_samples=_MISSED_DRAWS, seed=0)
+        predicted = posterior.centre.predict(x, num_samples=_MISSED_DRAWS, seed=0)
         missed = (predicted.target(y) - predicted.mean).double().reshape(len(rows), -1)
     except (ValueError, RuntimeError):  # predicting reports the error; raised here it would lose the fit
         return None

@@ -24,6 +24,7 @@ from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Covariance, Importance
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
+from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_mode, with_tuned
 from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.spec import match_name
@@ -54,7 +55,8 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 
 Wide = tuple[LogJoint, torch.Tensor, Data]
-_FIRST_DRAWS, _HOPELESS = 200, 1.0  # of an importance check, and the k̂ that more draws do not mend
+_FIRST_DRAWS, _HOPELESS = 100, 1.5  # of an importance check, and the k̂ that more draws do not mend
+_DENSE = 2000  # unknowns up to which scales are tuned by the whole matrix
 STRUCTURES = ("auto", "full", "kron", "diag", "last-layer", "subnetwork")
 
 
@@ -94,6 +96,9 @@ class LaplaceApproximation(AbstractMethod):
             variance by the diagonal. 500 when None.
         sharing: Where a layer's weights act at several places of a row (positions of a sequence or image), "kron" counts each
             place as a row ("expand"), or a row's sum over places ("reduce").
+        tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest evidence (empirical Bayes);
+            `inference.Evidence(per="rule", noise=False)` for one scale a rule, or a noise that stays. The posterior's model
+            has the tuned scales. "auto" is then Gauss–Newton.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -120,6 +125,7 @@ class LaplaceApproximation(AbstractMethod):
         structure: str = "auto",
         subnetwork: int | Sequence[str] | None = None,
         sharing: str = "expand",
+        tune: str | Evidence | None = None,
     ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn", "fisher"))
         self.mode: Any = MAP() if mode is None else mode
@@ -127,6 +133,7 @@ class LaplaceApproximation(AbstractMethod):
         self.structure = _check.one_of("structure", structure, STRUCTURES)
         self.subnetwork = _checked_subnetwork(subnetwork)
         self.sharing = _check.one_of("sharing", sharing, SHARING)
+        self.tune = checked_tune(tune)
         if not isinstance(self.mode, MAP) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
             raise ValueError(f"mode must be a MAP or the mode that one fitted, but {_check.said(mode)} came; pass mode=MAP().")
         if structure == "kron" and curvature == "hessian":
@@ -142,13 +149,9 @@ class LaplaceApproximation(AbstractMethod):
             ValueError: If the model is too large, a prior has a kink, there is no usable mode or no proper posterior.
         """
         started = time.perf_counter()
-        check_has_mode(model)
-        self._check(model)
-        if isinstance(self.mode, MAP):
-            mode = self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
-        else:
-            mode = self.mode
-            check_mode(mode, model)
+        mode = self._mode(model, data, seed, report)
+        if self.tune is not None:
+            return self._tuned(mode, data, self.tune, seed, report)
         if mode.certificate.point is None or not mode.certificate.usable:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         history = copy.deepcopy(mode.history)
@@ -179,11 +182,32 @@ class LaplaceApproximation(AbstractMethod):
         record = FitRecord(self.name, seed, history, certificate, 0.0, "unconstrained", evidence)
         posterior = _posterior(model, record, at.to(u), found)
         if not found.free and not another:
-            certificate = dataclasses.replace(
-                certificate, importance=_covered(posterior, found, wide, data, not some and log_joint.smooth)
-            )
+            seen = _covered(posterior, found, (log_joint, u, data), wide, not some and log_joint.smooth)
+            certificate = dataclasses.replace(certificate, importance=seen)
         elapsed = time.perf_counter() - started
         posterior.record = dataclasses.replace(record, certificate=certificate, elapsed=elapsed)
+        return posterior
+
+    def _mode(self, model: BayesianModel, data: Data, seed: int, report: ProgressCallback) -> Any:
+        """The mode, fitted or given."""
+        check_has_mode(model)
+        self._check(model)
+        if isinstance(self.mode, MAP):
+            return self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
+        check_mode(self.mode, model)
+        return self.mode
+
+    def _tuned(self, mode: Any, data: Data, settings: Evidence, seed: int, report: ProgressCallback) -> AbstractAboutAMode:
+        """The approximation about the mode at the scales of the highest evidence."""
+        started, method = time.perf_counter(), copy.copy(self)
+        method.mode, tuned = tuned_mode(mode, data, settings, 0 if self.structure == "diag" else _DENSE)
+        method.tune = None
+        if self.curvature == "auto":
+            method.curvature = "ggn"  # by which they were tuned
+        posterior = method.run(method.mode.model, data, seed=seed, report=report)
+        elapsed = mode.elapsed + time.perf_counter() - started
+        certificate = with_tuned(posterior.certificate, tuned)
+        posterior.record = dataclasses.replace(posterior.record, certificate=certificate, elapsed=elapsed)
         return posterior
 
     def _among(self, log_joint: LogJoint, u: torch.Tensor, data: Data, history: History) -> torch.Tensor:
@@ -397,21 +421,21 @@ def _posterior(model: BayesianModel, record: FitRecord, u: torch.Tensor, found: 
     return BlockGaussian(model, record, u, found.blocks, linearize=True)
 
 
-def _covered(posterior: AbstractAboutAMode, found: Structured, wide: Wide, data: Data, whole: bool) -> Importance | None:
+def _covered(posterior: AbstractAboutAMode, found: Structured, narrow: Wide, wide: Wide, whole: bool) -> Importance | None:
     """How well the Gaussian covers the posterior, over the unknowns that vary; None where looking would cost too much.
 
-    A few draws tell a hopeless case; only others get all that are affordable.
+    A few draws in the model's own type tell a hopeless case; only others get all that are affordable, in float64.
     """
-    most = num_draws(wide[0], data)
-    if not most or data.x is None:
+    most = num_draws(wide[0], wide[2])
+    if not most or wide[2].x is None:
         return None
     generator, seen = torch.Generator().manual_seed(0), None
-    for count in (_FIRST_DRAWS, most):
-        if seen is not None and (seen.shape > _HOPELESS or seen.num_draws >= count):
-            break
+    for count, (log_joint, u, data) in ((_FIRST_DRAWS, narrow), (most, wide)):
         noise = posterior.noise(count, generator)
         log_q = -0.5 * noise.double().square().sum(1) - found.size * HALF_LOG_2PI + found.half_log_det
-        seen = of_draws(wide[0], posterior.from_noise(noise).to(wide[1]), log_q, wide[2])
+        seen = of_draws(log_joint, posterior.from_noise(noise).to(u), log_q, data)
+        if seen.shape > _HOPELESS:
+            break
     if seen is None or (whole and seen.reliable):
         return seen
     return dataclasses.replace(seen, log_evidence=None, error=None)

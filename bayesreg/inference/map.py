@@ -41,7 +41,8 @@ class MAP(AbstractMethod):
     | some rows at a step, or a network that differs in training | "adam", and "prox-adam" where a penalty has a kink |
     | all rows, linear in the weights, known Gaussian noise | closed form, or coordinate descent with a duality gap |
     | all rows, linear in the weights, a kink, other likelihoods | "fista", finished by Newton steps on what is not zero |
-    | all rows, smooth | "lbfgs", finished by Newton steps up to 500 unknowns; "adam" for a ReLU network |
+    | all rows, smooth | "lbfgs", finished by Newton steps up to 500 unknowns |
+    | all rows, a ReLU network | "adam", finished in coordinates whitened by the Gauss–Newton matrix up to 2,000 unknowns |
     | all rows, a kink (Laplace, ElasticNet, GroupLasso) | "prox-adam", ended by "fista": exact zeros |
 
     Args:
@@ -49,8 +50,12 @@ class MAP(AbstractMethod):
             metric: exact zeros, also from mini-batches), "lbfgs" (all rows, smooth), "fista" (all rows; for convex problems
             with a kink), "least-squares" (linear in the weights, known Gaussian noise); or the name of any other
             `AbstractSolver`.
-        num_steps: Steps at most for "lbfgs" and "fista" (2,000 when None), exactly for the others (5,000, or 30 epochs of
-            mini-batches).
+        num_steps: Steps at most for "lbfgs" and "fista" (2,000 when None), exactly for the others. None lets these go on until
+            they have converged: the rate is constant while the objective rises more than its noise, then falls to zero along
+            half a cosine over a third of all steps (10,000 at most, or 30 epochs of mini-batches). Where "auto" finishes in
+            whitened coordinates these are 1,000 steps, and rounds of 300 (twelve at most) until a fall of the rate gains no
+            more than the certificate's tolerance. `history.notes` says why it ended. With schedule="constant", several cycles
+            or validation_fraction None is 5,000 steps, or 30 epochs.
         learning_rate: Adam's first rate; 0.01 when None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader brings
             its own batches.
@@ -87,7 +92,8 @@ class MAP(AbstractMethod):
         Kingma and Ba (2015), Adam. Yun, Lozano and Yang (2021), Adaptive proximal gradient methods for structured neural
         networks. Beck and Teboulle (2009), A fast iterative shrinkage-thresholding algorithm for linear inverse problems.
         van Laarhoven (2017), L2 regularization versus batch and weight normalization. Hoffer, Banner, Golan and Soudry (2018),
-        Norm matters: efficient and accurate normalization schemes in deep networks.
+        Norm matters: efficient and accurate normalization schemes in deep networks. Amari (1998), Natural gradient works
+        efficiently in learning.
     """
 
     name: ClassVar[str] = "map"

@@ -7,12 +7,17 @@ from typing import Any, ClassVar
 
 import torch
 
+from bayesreg.data.rows import Data
 from bayesreg.inference.variational import AbstractGuided, Step
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.local_draws import LocalDraws
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.posteriors.guides import MeanFieldGuide
 from bayesreg.solvers.history import History
+from bayesreg.solvers.schedules import AbstractSchedule, UntilFlat
+
+_MOST = 6000  # steps where the ELBO rises all the way
+_LEAST = 1.0  # nats, a rise over a quarter of the steps that no longer matters
 
 
 class MeanField(AbstractGuided):
@@ -23,10 +28,11 @@ class MeanField(AbstractGuided):
 
     A step draws what Linear and Conv layers put out, for each row by itself, in place of their weights where that leaves the
     ELBO as it is (`history.notes` says which layers): less noise for the same number of steps. The answer is the mean of the
-    points of the last quarter of the steps.
+    points at which the rate had nearly fallen.
 
     Args:
-        num_steps: Steps; 5,000, or 50 epochs of mini-batches, when None.
+        num_steps: Steps. When None the rate is constant while the ELBO rises more than its noise, then it falls over a third of
+            all steps: 6,000 at most, or 50 epochs of mini-batches.
         learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
@@ -76,16 +82,23 @@ class MeanField(AbstractGuided):
             checkpoint_key,
         )
 
+    def schedule(self, data: Data, batch_size: int | None) -> AbstractSchedule:
+        """As many steps as were said; else until the ELBO is flat within its noise."""
+        if self.num_steps is not None:
+            return super().schedule(data, batch_size)
+        most = max(_MOST, 50 * data.steps_an_epoch(batch_size))
+        return UntilFlat(most, self.learning_rate or 0.01, least=_LEAST / data.num_data)
+
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> MeanFieldGuide:
         """See `AbstractGuided.guide`."""
         return MeanFieldGuide(log_joint.layout, loc, scale)
 
-    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> Step:
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
         """See `AbstractGuided.one_draw`; row by row where layers allow, the KL in closed form where priors do."""
         local = LocalDraws(copy, x)
         if local.found:
             history.notes.append(f"drawn row by row: {', '.join(name or type(copy.module).__name__ for name in local.found)}.")
-        return lambda x, y: one_draw_step(guide, copy, copy.log_joint, x, y, local)
+        return (lambda x, y: one_draw_step(guide, copy, copy.log_joint, x, y, local)), [local.noise.taken]
 
 
 def one_draw_step(
@@ -113,19 +126,22 @@ def one_draw_step(
         A scalar.
     """
     loc, log_scale = guide.phi.detach().chunk(2)
-    scale, noise, each = log_scale.exp(), torch.randn_like(loc), 1 / copy.num_data
+    scale, each = log_scale.exp(), 1 / copy.num_data
     gradient: Any = copy.flat.grad
     gradient.zero_()
-    if local is None or not local.found:
+    if local is None:
+        noise = torch.randn_like(loc)
         torch.addcmul(loc, scale, noise, out=copy.flat.data)
     else:
+        local.noise.begin()
+        noise = local.noise.normal(len(loc))
         local.set(scale, noise)
         torch.addcmul(loc, scale, noise * local.drawn, out=copy.flat.data)
     loss = copy.likelihood_loss(x, y)
     loss.backward()
     by_scale = gradient * noise
     by_scale.mul_(scale)
-    if local is not None and local.found:
+    if local is not None:
         by_scale.mul_(local.drawn).add_(local.by_log_scale())
     into_loc, into_scale = guide.phi.grad.chunk(2)  # pyright: ignore[reportOptionalMemberAccess]
     into_loc.add_(gradient)

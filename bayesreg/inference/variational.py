@@ -40,10 +40,11 @@ from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import Schedule, readable, run
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.schedules import AbstractSchedule
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
 _SCALE = 0.03  # at the start, where there is no mode
-_AVERAGED = 0.25  # share of the steps, the last ones, whose points are averaged
+_SLOW = 0.15  # of the first rate: below, a fit's points are averaged
 _ROUNDS, _LEAST = 100, 1e-12
 _FLAT = 1e-2  # precision to start from where neither data nor prior bend
 _SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where these are more
@@ -81,12 +82,18 @@ class AbstractVariational(AbstractMethod):
         self.batch_size = None if batch_size is None else _check.count("batch_size", batch_size)
         self.keep_in(checkpoint, checkpoint_every, checkpoint_key)
 
-    def schedule(self, data: Data, batch_size: int | None) -> Schedule:
+    def schedule(self, data: Data, batch_size: int | None) -> AbstractSchedule:
         """How many steps, and the learning rate of each, for batches of so many rows, None for all."""
         return Schedule(self.num_steps or max(5000, 50 * data.steps_an_epoch(batch_size)), self.learning_rate or 0.01)
 
     def keep(
-        self, log_joint: LogJoint, start: torch.Tensor, data: Data, schedule: Schedule, batch_size: int | None, seed: int
+        self,
+        log_joint: LogJoint,
+        start: torch.Tensor,
+        data: Data,
+        schedule: AbstractSchedule,
+        batch_size: int | None,
+        seed: int,
     ) -> Any:
         """The open checkpoint, with the fit that it belongs to; None where none was asked for."""
         if self.checkpoint is not None:
@@ -114,7 +121,7 @@ class AbstractGuided(AbstractVariational):
         ValueError: If an argument is out of its range.
     """
 
-    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw` costs less than a pass of all at once
+    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw_step` costs less than a pass of all at once
 
     def __init__(
         self,
@@ -137,22 +144,31 @@ class AbstractGuided(AbstractVariational):
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
         """The guide to start with: of these means and about these standard deviations, both (P,)."""
 
+    def one_draw_step(
+        self, guide: Any, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor:
+        """Minus the one-draw ELBO divided by N, detached; its gradient is added to `guide.phi.grad`."""
+        return one_draw_by_graph(guide, copy, log_joint, x, y)
+
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
+        """`one_draw_step` for batches like `x`, and tensors of its own state that the next step depends on."""
+        return (lambda x, y: self.one_draw_step(guide, copy, copy.log_joint, x, y)), []
+
     def first_guide(
         self,
         log_joint: LogJoint,
         data: Data,
-        batch_size: int | None,
-        num_steps: int,
-        seed: int,
+        start: torch.Tensor,
         history: History,
+        *,
+        seed: int,
         report: ProgressCallback,
     ) -> AbstractFamily:
-        """Where the ascent begins."""
-        return self.guide(log_joint, *self._begin(log_joint, data, batch_size, num_steps, seed, history, report))
-
-    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> Step:
-        """A step of one draw, for batches like `x`: minus the ELBO divided by N, its gradient added to `guide.phi.grad`."""
-        return lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)
+        """Where the ascent begins: at a mode where no `initial_scale` was said; `start`, (P,), knows no better."""
+        found = None if self.initial_scale else self._mode(log_joint, data, history, seed, report)
+        if found is None:
+            found = start, torch.full_like(start, self.initial_scale or _SCALE)
+        return self.guide(log_joint, *found)
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
         """Fit; see `AbstractMethod.run`."""
@@ -160,18 +176,19 @@ class AbstractGuided(AbstractVariational):
         log_joint = LogJoint(model)
         history = History("elbo")
         notes_of(model, history)
+        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
+        guide = self.first_guide(log_joint, data, start, history, seed=seed, report=report)
+        guide.phi.grad = torch.zeros_like(guide.phi)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
         schedule = self.schedule(data, batch_size)
-        guide = self.first_guide(log_joint, data, batch_size, schedule.num_steps, seed, history, report)
-        guide.phi.grad = torch.zeros_like(guide.phi)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
         # a training step normalises by its batch, and its draw's statistics go into the running averages
-        copy = TrainingCopy(log_joint, guide.moments()[0], num_data, noise=False, rows_a_batch=data.rows_a_batch)
+        copy = TrainingCopy(log_joint, start, num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
         stepper = self._stepper(guide, copy, pure, data, schedule.num_steps, batch_size, history)
-        stepper = Averaged(stepper, round((1 - _AVERAGED) * schedule.num_steps))
+        stepper = Averaged(stepper, _SLOW)
 
         def rescued(failure: FitError) -> Guide:
             stepper.restore(failure.state)
@@ -199,31 +216,25 @@ class AbstractGuided(AbstractVariational):
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
         return Guide(fitted, record, guide)
 
-    def _begin(
-        self,
-        log_joint: LogJoint,
-        data: Data,
-        batch_size: int | None,
-        num_steps: int,
-        seed: int,
-        history: History,
-        report: ProgressCallback,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means and standard deviations to start from, both (P,)."""
-        model = log_joint.model
-        if self.initial_scale is None:
-            steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), num_steps)
-            search = MAP(num_steps=steps, batch_size=self.batch_size, jacobian=True, compile=False, certify=False)
-            try:
-                u = search.run(model, data, seed=seed, report=lambda *told: report(0, num_steps, told[2])).loc.detach()
-                start = widened(log_joint, u, data)
-            except Exception as why:  # no mode, or no way to one: a fit that can begin elsewhere is not given up
-                history.notes.append(f"starts at the module's weights: {first_line(why)}")
-            else:
-                history.notes.append(f"starts at the point of {steps:,} steps towards a mode, scales by the curvature.")
-                return start
-        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        return start, torch.full_like(start, self.initial_scale or _SCALE)
+    def _mode(
+        self, log_joint: LogJoint, data: Data, history: History, seed: int, report: ProgressCallback
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Means and standard deviations near a mode, both (P,); None where none is found."""
+        batch_size = resolve_batch(self.batch_size, data, log_joint)
+        total = self.schedule(data, batch_size).num_steps
+        steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), total)
+
+        def searching(step: int, most: int, nats: float, said: str = "") -> None:
+            report(0, total, nats, said or f"search for a start, {step}/{most}")
+
+        search = MAP(num_steps=steps, batch_size=self.batch_size, jacobian=True, compile=False, certify=False)
+        try:
+            found = widened(log_joint, search.run(log_joint.model, data, seed=seed, report=searching).loc.detach(), data)
+        except Exception as why:  # no mode, or no way to one: a fit that can begin elsewhere is not given up
+            history.notes.append(f"starts at the module's weights: {first_line(why)}")
+            return None
+        history.notes.append(f"starts at the point of at most {steps:,} steps towards a mode, scales by the curvature.")
+        return found
 
     def _stepper(
         self,
@@ -237,9 +248,11 @@ class AbstractGuided(AbstractVariational):
     ) -> AbstractStepper:
         log_joint, num_data = copy.log_joint, data.num_data
         model = log_joint.model
-        normalised, few = bool(model.behaviour.normalising), self.num_particles <= self.draws_by_copy and not copy.flat_path
+        normalised = bool(model.behaviour.normalising)
         example = lambda: next(data.epoch(batch_size or num_data))  # noqa: E731
-        one_draw = self.one_draw(guide, copy, example()[0], history) if few else None
+        one_draw, kept = None, []
+        if self.num_particles <= self.draws_by_copy and not copy.flat_path:
+            one_draw, kept = self.one_draw(guide, copy, example()[0], history)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             if one_draw is not None:
@@ -267,7 +280,7 @@ class AbstractGuided(AbstractVariational):
             notes=history.notes,
             noise_size=self.num_particles * guide.noise_size,
             num_data=num_data,
-            buffers=list(copy.module.buffers()),
+            buffers=[*copy.module.buffers(), *kept],
         )
 
 

@@ -2,6 +2,8 @@
 
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.prior_table import PriorRow, PriorTable
+from bayesreg.model.rescaled import with_known_noise as with_known_noise
+from bayesreg.model.rescaled import with_scales as with_scales
 from bayesreg.model.spec import PriorSpec
 
 __all__ = ["BayesianModel", "PriorRow", "PriorSpec", "PriorTable"]

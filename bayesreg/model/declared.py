@@ -192,6 +192,11 @@ class AbstractModel(abc.ABC):
         spec = PriorSpec({r.name: r.specified for r in resolved})
         return self._changed(resolved=resolved, latents=latents_of(resolved, self.likelihood), spec=spec)
 
+    def with_likelihood(self, likelihood: AbstractLikelihood) -> Self:
+        """The same model with a likelihood of the same kind whose known noise has other numbers; this one is unchanged."""
+        known = {name: self.like.new_tensor(value) for name, value in likelihood.fixed.items()}
+        return self._changed(likelihood=likelihood, latents=latents_of(self.resolved, likelihood), _known_noise=known)
+
     def centred_at(self, values: Mapping[str, torch.Tensor]) -> Self:
         """The same model with each unknown's prior about another mean; its prior table stays as it is.
 

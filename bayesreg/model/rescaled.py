@@ -69,3 +69,15 @@ def _rescaled(resolved: Resolved, scale: float, model: BayesianModel, why: str) 
         source = f"{source}, {why}"
     found = dataclasses.replace(resolved, specified=prior, prior=settled(prior, resolved.shape, resolved.inputs), source=source)
     return found if model.autoscale is None else adjusted(found, model.autoscale.to(model.like))
+
+
+def with_known_noise(model: BayesianModel, scale: float) -> BayesianModel:
+    """A new model whose known noise scale is another number, > 0, in the units that the model works in.
+
+    >>> from torch import nn
+    >>> from bayesreg.likelihoods import Gaussian
+    >>> with_known_noise(BayesianModel(nn.Linear(2, 1), likelihood=Gaussian(1.0)), 0.5).likelihood
+    Gaussian(noise_scale=0.5)
+    """
+    (name,) = model.likelihood.fixed
+    return model.with_likelihood(type(model.likelihood)(**{name: scale}))

@@ -19,7 +19,44 @@ from torch.nn import functional
 from bayesreg.objective.training_copy import TrainingCopy
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_GOLDEN = 0x9E3779B97F4A7C15
 _ROWS = (5, 3)  # of two passes: what follows their number is the axis of rows
+
+
+class PairedNoise:
+    """Random numbers for steps: the second of each two has those of the first with the opposite sign.
+
+    What is odd in them cancels between the two steps, at no cost, where both see the same rows.
+
+    Args:
+        like: Numbers are of its device and type.
+
+    Attributes:
+        taken: Steps begun, all that the next one depends on.
+    """
+
+    def __init__(self, like: torch.Tensor) -> None:
+        self.taken = torch.zeros((), dtype=torch.long)
+        self._generator, self._seed = torch.Generator(like.device), torch.initial_seed()
+        self._options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        self._negative = False
+
+    def begin(self) -> None:
+        """Begin a step."""
+        pair, second = divmod(int(self.taken), 2)
+        self._generator.manual_seed((self._seed * _GOLDEN + pair) % 2**63)  # seeds side by side share no pair
+        self._negative = bool(second)
+        self.taken += 1
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Standard normal numbers."""
+        found = torch.randn(*shape, generator=self._generator, **self._options)
+        return found.neg_() if self._negative else found
+
+    def signs(self, *shape: int) -> torch.Tensor:
+        """±1 with equal probability; the same in both steps."""
+        found = torch.randint(2, shape, generator=self._generator, device=self._options["device"])
+        return found.mul_(2).sub_(1).to(self._options["dtype"])
 
 
 class LocalDraws:
@@ -34,12 +71,14 @@ class LocalDraws:
         x: A prepared batch.
 
     Attributes:
+        noise: Where its random numbers come from.
         drawn: 1 for an entry that the flat vector must hold a draw of, 0 for one that it must hold the mean of, (P,).
         found: Names of the layers.
     """
 
     def __init__(self, copy: TrainingCopy, x: torch.Tensor) -> None:
         self._copy = copy
+        self.noise = PairedNoise(copy.flat)
         self.drawn = torch.ones_like(copy.flat.detach())
         self._squared = torch.zeros_like(self.drawn)  # 1 where a layer takes the variance, 0 where it takes σ ∘ ξ
         self._spread = torch.zeros_like(self.drawn)
@@ -62,7 +101,9 @@ class LocalDraws:
             if segment is not None:
                 self.drawn[segment.slice] = 0.0
                 self._squared[segment.slice] = 1.0 if linear or kind == "bias" else 0.0
-        layer.forward = _linear(layer, parts["weight"], parts["bias"]) if linear else _turned(layer, **parts)
+        layer.forward = (
+            _linear(layer, parts["weight"], parts["bias"], self.noise) if linear else _turned(layer, **parts, noise=self.noise)
+        )
         self.found.append(name)
 
     def _leaf(self, where: slice, shape: torch.Size) -> nn.Parameter:
@@ -113,21 +154,19 @@ class _Rows(torch.autograd.Function):
         )
 
 
-def _linear(layer: nn.Linear, variance: nn.Parameter | None, of_bias: nn.Parameter | None) -> Any:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(len(x), layer.out_features, dtype=x.dtype, device=x.device)
-        return _Rows.apply(x, layer.weight, layer.bias, variance, of_bias, noise)  # pyright: ignore[reportReturnType]
+def _linear(layer: nn.Linear, variance: nn.Parameter | None, of_bias: nn.Parameter | None, noise: PairedNoise) -> Any:
+    def forward(x: torch.Tensor) -> Any:
+        return _Rows.apply(x, layer.weight, layer.bias, variance, of_bias, noise.normal(len(x), layer.out_features))
 
     return forward
 
 
-def _turned(layer: Any, weight: nn.Parameter | None, bias: nn.Parameter | None) -> Any:
+def _turned(layer: Any, weight: nn.Parameter | None, bias: nn.Parameter | None, noise: PairedNoise) -> Any:
     """One draw of a layer's weights, its signs turned for each row (Wen et al. 2018); the bias is drawn for each row."""
     last = isinstance(layer, nn.Linear)
 
     def signs(like: torch.Tensor, channels: int) -> torch.Tensor:
-        found = torch.randint(2, (len(like), channels), device=like.device).mul_(2).sub_(1).to(like.dtype)
-        return over(like, found)
+        return over(like, noise.signs(len(like), channels))
 
     def over(like: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         places = (1,) * (like.dim() - 2)
@@ -142,8 +181,7 @@ def _turned(layer: Any, weight: nn.Parameter | None, bias: nn.Parameter | None) 
         out = torch.addcmul(mean, turned, signs(mean, mean.shape[-1 if last else 1]))
         if bias is None:
             return out
-        rows = torch.randn(len(x), len(bias), dtype=x.dtype, device=x.device)
-        return out + over(out, rows * bias.clamp_min(torch.finfo(x.dtype).tiny).sqrt())
+        return out + over(out, noise.normal(len(x), len(bias)) * bias.clamp_min(torch.finfo(x.dtype).tiny).sqrt())
 
     return forward
 

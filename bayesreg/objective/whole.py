@@ -36,6 +36,16 @@ def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: b
     return total, u.grad  # pyright: ignore[reportReturnType]
 
 
+def value_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> float:
+    """The log-joint over all rows in nats and the data's own units, as `gradient_of` gives it, without its gradient."""
+    with torch.no_grad():
+        values = log_joint.layout.unflatten(u)
+        total = float(log_joint.log_prior(u, values)) + data.num_data * log_joint.model.log_jacobian
+        if jacobian:
+            total += float(log_joint.layout.log_jacobian(u))
+        return total + sum(float(log_joint.row_terms(values, x, y, len(x))) for x, y in data.epoch())
+
+
 def values_of(log_joint: LogJoint, draws: torch.Tensor, data: Data, *, jacobian: bool = False) -> torch.Tensor:
     """The log-joint over all rows at many points, in the data's own units; in evaluation mode, in blocks.
 

@@ -21,7 +21,7 @@ from bayesreg.certificates.certificate import Certificate
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.unknowns import heir
 from bayesreg.objective.flat import FlatLayout
-from bayesreg.posteriors import closed_form, propagate
+from bayesreg.posteriors import closed_form, function_space, propagate
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.predictive.probabilities import LINKS
@@ -118,6 +118,11 @@ class AbstractPosterior(abc.ABC):
     @property
     def fitted(self) -> AbstractPosterior:
         """The posterior as it was fitted, before batch normalisation's statistics were refreshed."""
+        return self
+
+    @property
+    def centre(self) -> AbstractPosterior:
+        """A posterior with the same mean output, whose predictions cost least: the mode where a network is linearised there."""
         return self
 
     @property
@@ -262,6 +267,80 @@ class AbstractPosterior(abc.ABC):
         if function is None:
             return drawn()
         return propagate.later(self.model, self.layout, normal.centre, count, inputs, drawn, function)
+
+    def sample_function(
+        self,
+        x: Any,
+        num_samples: int = 1000,
+        *,
+        seed: int = 0,
+        predictive: str | None = None,
+        max_memory: int = MAX_MEMORY,
+    ) -> torch.Tensor:
+        """Joint draws of the network's outputs: draw s is one function at all rows.
+
+        Args:
+            x: Inputs (N, ...), in the data's own units.
+            num_samples: S.
+            seed: Same seed, same draws; the global random state is not touched.
+            predictive: As for `predict`.
+            max_memory: Bytes that they may take.
+
+        Returns:
+            (S, N) or (S, N, K), in the data's own units; logits for classes. (1, N) or (1, N, K) for a mode.
+
+        Raises:
+            ValueError: As for `predict`.
+        """
+        found = self.predict(x, num_samples=num_samples, seed=seed, predictive=predictive, max_memory=max_memory)
+        return found.output
+
+    def function_covariance(
+        self,
+        x: Any,
+        *,
+        num_samples: int = 1000,
+        seed: int = 0,
+        predictive: str | None = None,
+        max_memory: int = MAX_MEMORY,
+    ) -> torch.Tensor:
+        """How the network's outputs at different rows vary together: the posterior over functions.
+
+            Cov[f(x), f(x′)] = J(x) Σ J(x′)ᵀ      where f is linear in unknowns with covariance Σ
+
+        That is exact where the unknowns are normal and the network is linearised at their mean, or linear in itself. Otherwise
+        it is the covariance of draws, with a Monte Carlo error of about √(2/S) of a variance.
+
+        Args:
+            x: Inputs (N, ...), in the data's own units.
+            num_samples: S, the draws where it is made of draws.
+            seed: Same seed, same draws; the global random state is not touched.
+            predictive: As for `predict`.
+            max_memory: Bytes that the result and what it is made of may take.
+
+        Returns:
+            (N, N), or (N, K, N, K) with K outputs, float64, in the data's own units; of logits for classes, and with log noise
+            scales among the outputs where the network predicts these.
+
+        Raises:
+            ValueError: As for `predict`, or if the result does not fit into `max_memory`.
+
+        >>> import bayesreg as br
+        >>> x, y = torch.tensor([[1.0], [2.0]]).double(), torch.tensor([1.0, 2.0]).double()
+        >>> line = torch.nn.Linear(1, 1, bias=False).double()
+        >>> model = br.BayesianModel(line, br.priors.Normal(1.0), br.likelihoods.Gaussian(1.0))
+        >>> br.fit(model, x, y, method="exact").function_covariance(x).round(decimals=6).tolist()  # x x′ / (1 + Σ x²)
+        [[0.166667, 0.333333], [0.333333, 0.666667]]
+        """
+        self.check_statistics()
+        inputs, normal = self.model.prepare(x), self._normal()
+        linear = self._expanded_about(normal, predictive) is not None
+        if normal is not None:
+            self.model.behaviour.meet(self.model, inputs)
+            if linear or closed_form.is_affine(self.model, self.layout, normal, inputs):
+                return function_space.of_linear(self.model, self.layout, normal, inputs, max_memory)
+        options: dict[str, Any] = {"seed": seed, "predictive": predictive, "max_memory": max_memory}
+        return function_space.of_draws(self.sample_function(x, num_samples, **options), max_memory)
 
     def _expanded_about(self, normal: closed_form.Normal | None, predictive: str | None) -> torch.Tensor | None:
         """The point about which a prediction takes the network as linear; None where it takes the network itself.

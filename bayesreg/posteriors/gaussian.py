@@ -13,6 +13,7 @@ from bayesreg.data.moments import Moments, of_transformed
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors import closed_form
 from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord
 
 _DRAWS = 10_000  # draws for moments without a closed form: their Monte Carlo error is a hundredth of an sd
@@ -112,6 +113,11 @@ class AbstractAboutAMode(AbstractNormal):
         else:
             yield from self._draws(half, seed)
             yield from (2 * self.loc - block for block in self._draws(half, seed))  # both moments from the same draws
+
+    @property
+    def centre(self) -> AbstractPosterior:
+        """See `AbstractPosterior.centre`."""
+        return Dirac(self.model, self.record, self.loc) if self.linearize else self
 
     def _linearize_at(self) -> torch.Tensor | None:
         return self.loc if self.linearize else None

@@ -144,6 +144,8 @@ class Masks(AbstractPosterior):
         num_samples: int = 1000,
         seed: int = 0,
         max_memory: int = MAX_MEMORY,
+        predictive: str | None = None,
+        link: str = "quadrature",
         masks: str = "draw",
     ) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
@@ -153,6 +155,8 @@ class Masks(AbstractPosterior):
             num_samples: S, the number of draws that are mixed.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
+            predictive: None or "draws".
+            link: Not used, since no logit is known to be normal.
             masks: "draw" for one mask for all rows, so that a draw is a function; "row" for one a row, as in training: the same
                 marginal at each row, without correlation between rows.
 
@@ -163,6 +167,7 @@ class Masks(AbstractPosterior):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         seed = _check.seed(seed)
+        self._expanded_about(None, predictive)
         count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
         self.check_statistics()
         if _check.one_of("masks", masks, ("draw", "row")) == "row":

@@ -87,7 +87,16 @@ class WithStatistics(AbstractPosterior):
         """Those of `base`."""
         return self.base.moments()
 
-    def predict(self, x: Any, *, num_samples: int = 1000, seed: int = 0, max_memory: int = MAX_MEMORY) -> Predictive:
+    def predict(
+        self,
+        x: Any,
+        *,
+        num_samples: int = 1000,
+        seed: int = 0,
+        max_memory: int = MAX_MEMORY,
+        predictive: str | None = None,
+        link: str = "quadrature",
+    ) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
 
         Stored draws are taken without replacement while there are enough, with replacement beyond.
@@ -97,6 +106,8 @@ class WithStatistics(AbstractPosterior):
             num_samples: S, the number of draws that are mixed.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
+            predictive: None or "draws".
+            link: Not used, since no logit is known to be normal.
 
         Returns:
             The predictive, in the data's own units.
@@ -104,6 +115,7 @@ class WithStatistics(AbstractPosterior):
         Raises:
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
+        self._expanded_about(None, predictive)
         count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
         stored = self.in_order(count, seed)
         drawn = chosen(stored, count, seed, self.layout.size)

@@ -2,6 +2,7 @@
 
 from bayesreg import _catalog
 from bayesreg.objective.affine import affine_problem as affine_problem
+from bayesreg.solvers.averaged import Averaged
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
 from bayesreg.solvers.batched_early import fit_many_early
@@ -11,33 +12,39 @@ from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.compiled import SMALL, CompiledAdam
 from bayesreg.solvers.coordinate_descent import lasso
 from bayesreg.solvers.early_stopping import hold_out
+from bayesreg.solvers.evidence_ascent import Evidence, GaussNewton, Scales
 from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
 from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
-from bayesreg.solvers.loop import Follow, Schedule, run
+from bayesreg.solvers.loop import Follow, run
 from bayesreg.solvers.nonsmooth import Fista, polish
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.probe import further
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.quasi_newton import Lbfgs
 from bayesreg.solvers.restarts import starts
+from bayesreg.solvers.schedules import Schedule, UntilFlat
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
 from bayesreg.solvers.stepwise import Adam, ProximalAdam
+from bayesreg.solvers.whitened import can_settle, settle
 
 __all__ = [
     "SMALL",
     "AbstractSolver",
     "AbstractStepper",
     "Adam",
+    "Averaged",
     "Columns",
     "CompiledAdam",
     "EagerAdam",
     "Elimination",
+    "Evidence",
     "Fista",
     "FitError",
     "Follow",
+    "GaussNewton",
     "Groups",
     "History",
     "Lbfgs",
@@ -45,12 +52,15 @@ __all__ = [
     "Problem",
     "ProgressCallback",
     "ProximalAdam",
+    "Scales",
     "Schedule",
     "SearchOptions",
     "Solution",
     "Stepper",
     "Undetermined",
     "Unsuited",
+    "UntilFlat",
+    "can_settle",
     "descend",
     "fit_many",
     "fit_many_early",
@@ -68,9 +78,11 @@ __all__ = [
     "run",
     "search_many",
     "searched",
+    "settle",
     "solve",
     "solve_path",
     "starts",
+    "unheard",
 ]
 
 _catalog.load_files(__name__, __path__)

@@ -12,25 +12,26 @@ from bayesreg.solvers.stepper import AbstractStepper
 
 
 class Averaged(AbstractStepper):
-    """Another stepper's steps, and the mean of its points after a while.
+    """Another stepper's steps, and the mean of its points once the rate has fallen.
 
     Args:
         stepper: Takes the steps.
-        begin: Steps after which points count. A call of several steps counts with its last point.
+        slow: Share of the largest rate so far below which points count: 0.15 is the last quarter of half a cosine. A call of
+            several steps counts with its last point.
     """
 
-    def __init__(self, stepper: AbstractStepper, begin: int) -> None:
-        self._stepper, self._begin = stepper, begin
+    def __init__(self, stepper: AbstractStepper, slow: float) -> None:
+        self._stepper, self._slow = stepper, slow
         self.parameter, self.steps_a_call = stepper.parameter, stepper.steps_a_call
-        self._steps, self._count = 0, 0
+        self._fastest, self._count = 0.0, 0
         self._mean = torch.zeros_like(stepper.parameter.detach())
 
     def advance(self, batches: Sequence[Batch], rates: Sequence[float], keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Steps of the other; see `AbstractStepper.advance`."""
         found = self._stepper.advance(batches, rates, keep)
         self.parameter = self._stepper.parameter
-        self._steps += len(batches)
-        if self._steps > self._begin:
+        self._fastest = max(self._fastest, *rates)
+        if rates[-1] < self._slow * self._fastest:
             self._count += 1
             self._mean.lerp_(self.parameter.detach(), 1 / self._count)
         return found
@@ -42,11 +43,11 @@ class Averaged(AbstractStepper):
 
     def state(self) -> dict[str, Any]:
         """The other's state, and the mean so far."""
-        return {"stepper": self._stepper.state(), "mean": self._mean.clone(), "steps": self._steps, "count": self._count}
+        return {"stepper": self._stepper.state(), "mean": self._mean.clone(), "rate": self._fastest, "count": self._count}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
         self._stepper.restore(state["stepper"])
         self.parameter = self._stepper.parameter
         self._mean.copy_(state["mean"])
-        self._steps, self._count = int(state["steps"]), int(state["count"])
+        self._fastest, self._count = float(state["rate"]), int(state["count"])

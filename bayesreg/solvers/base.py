@@ -116,7 +116,6 @@ class AbstractSolver(abc.ABC):
         rank: Among those that `suits` speaks for, the least is taken.
         reads: Settings of `SearchOptions.of_steps` that it reads; others are refused.
         proximal: Whether penalties with a kink are left to a prox.
-        finishes: Whether it goes on from near a mode to the mode itself, so that fits from several starts can be told apart.
         local: Whether another start may lead elsewhere.
     """
 
@@ -124,7 +123,6 @@ class AbstractSolver(abc.ABC):
     rank: ClassVar[int] = 0
     reads: ClassVar[tuple[str, ...]] = ()
     proximal: ClassVar[bool] = False
-    finishes: ClassVar[bool] = False
     local: ClassVar[bool] = True
 
     @abc.abstractmethod
@@ -166,6 +164,18 @@ class AbstractSolver(abc.ABC):
             FitError: If it cannot go on; the last good point is in it.
             Unsuited: If it is no solver for this problem after all.
         """
+
+    def finish(self, problem: Problem, u: torch.Tensor) -> torch.Tensor | None:
+        """From near a mode to the mode itself, so that fits from several starts can be told apart.
+
+        Args:
+            problem: One that it can solve.
+            u: Where to go on from, (P,).
+
+        Returns:
+            (P,); None where this solver does not go on.
+        """
+        return None
 
     def check(self, options: SearchOptions) -> None:
         """Refuse settings that it does not read.

@@ -25,8 +25,8 @@ from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.last_steps import finish
-from bayesreg.solvers.loop import Schedule
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.schedules import Schedule
 from bayesreg.solvers.steps import move_moments, pace
 
 POLISH_WORK = 10**9  # replicas × rows × unknowns up to which the fits end by full-batch steps at all

@@ -14,8 +14,8 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.solvers.batched import descend, row_batches
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import Schedule
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.schedules import Schedule
 
 
 class BestPoints:

@@ -16,6 +16,8 @@ class History:
         notes: What was taken and why, one sentence each.
         of_statistics: What is to be known of the statistics that the fit left in batch normalisation, one sentence each; no
             longer so once others are taken.
+        scales: Where the evidence tuned them, each scale at each step, as it is written in a prior.
+        log_evidence: That evidence in nats, up to a constant where a prior is flat.
     """
 
     label: str = "log joint"
@@ -23,6 +25,8 @@ class History:
     objective: list[float] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     of_statistics: list[str] = dataclasses.field(default_factory=list)
+    scales: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    log_evidence: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def said(self) -> list[str]:

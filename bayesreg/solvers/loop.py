@@ -8,8 +8,7 @@ A step costs a fraction of a millisecond; whatever is done here at every call mu
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,45 +20,13 @@ from bayesreg.solvers.early_stopping import EarlyStopping
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.schedules import AbstractSchedule
+from bayesreg.solvers.schedules import Schedule as Schedule  # re-exported: whoever calls `run` makes one
 from bayesreg.solvers.stepper import AbstractStepper, NotFinite
 
-SCHEDULES = ("cosine", "constant")
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,
 _APART = 40  # and steps between two of them, where a fit is long enough to hear of ten;
 _WATCHED = 20  # closer where the best point is looked for, which may come early
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """How long, and how fast at each step.
-
-    rate(step) = learning_rate · ½ (1 + cos π t),  t ∈ [0, 1) the progress within a cycle;  or constant.
-
-    Attributes:
-        num_steps: Steps.
-        learning_rate: The first rate.
-        kind: "cosine" or "constant".
-        num_cycles: With more than one, the cosine starts anew: warm restarts.
-
-    References:
-        Loshchilov and Hutter (2017), SGDR: stochastic gradient descent with warm restarts.
-
-    >>> [round(Schedule(4, 1.0).rate(step), 3) for step in range(4)]
-    [1.0, 0.854, 0.5, 0.146]
-    >>> [round(Schedule(4, 1.0, num_cycles=2).rate(step), 3) for step in range(4)]
-    [1.0, 0.5, 1.0, 0.5]
-    """
-
-    num_steps: int
-    learning_rate: float
-    kind: str = "cosine"
-    num_cycles: int = 1
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        if self.kind == "constant":
-            return self.learning_rate
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step * self.num_cycles / self.num_steps % 1)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +56,7 @@ class Follow:
 def run(
     stepper: AbstractStepper,
     batches: Batches,
-    schedule: Schedule,
+    schedule: AbstractSchedule,
     *,
     layout: FlatLayout,
     report: ProgressCallback,
@@ -119,17 +86,18 @@ def run(
     Raises:
         FitError: If the loss stops being finite, or a loader raises; says at which batch, and names the parameter.
     """
-    device, total = stepper.parameter.device, schedule.num_steps
-    losses = torch.empty(total, dtype=stepper.parameter.dtype, device=device)
+    device, most = stepper.parameter.device, schedule.num_steps
+    losses = torch.empty(most, dtype=stepper.parameter.dtype, device=device)
     pending: list[torch.Tensor] = []  # written into `losses` where it is told: a slice a step would cost
     each = stepper.steps_a_call
     apart = _APART if watch is None else _WATCHED
-    every = -(-max(total // _TOLD, min(apart, total // 10), 1) // each) * each
+    every = -(-max(most // _TOLD, min(apart, most // 10), 1) // each) * each
     step, over = (0, False) if checkpoint is None else _resume(checkpoint, stepper, batches, history, watch, losses)
+    schedule = _heard(schedule, losses, range(each, step + 1, every))
     good, good_step = stepper.state(), step
-    while step < total and not over:
-        count = min(each, total - step)
-        told = step % every == 0 or step + count >= total
+    while step < schedule.num_steps and not over:
+        count = min(each, schedule.num_steps - step)
+        told = step % every == 0 or step + count >= schedule.num_steps
         try:
             chunk = [_next(batches) for _ in range(count)]
             found, before = stepper.advance(chunk, [schedule.rate(step + i) for i in range(count)], told)
@@ -149,18 +117,33 @@ def run(
         pending.clear()
         value = objective(found[-1], before)  # pyright: ignore[reportArgumentType]
         history.record(step - 1, value)
-        report(step, total, value)
+        report(step, schedule.num_steps, value)
+        schedule = schedule.after(losses[:step])
         good, good_step = stepper.state(), step
-        over = step >= total or (watch is not None and watch.stops(step, stepper))
+        over = step >= schedule.num_steps or (watch is not None and watch.stops(step, stepper))
         if checkpoint is not None and (over or checkpoint.is_due(step)):  # the last one too: a certificate may yet fail
             checkpoint.save(_state(step, over, good, batches, history, watch, losses), history.notes)
-    if watch is not None and watch.state is not None:
-        stepper.restore(watch.state)
-        history.notes.append(
-            f"early stopping: the best of {len(history.steps)} looks at the held-out rows came after step {watch.step:,} "
-            f"({watch.best:.4g} nats a row); steps taken: {step:,} of {total:,}."
-        )
+    history.notes.extend(schedule.said)
+    _take_best(watch, stepper, history, step, schedule.num_steps)
     return losses[:step]
+
+
+def _heard(schedule: AbstractSchedule, losses: torch.Tensor, looks: Iterable[int]) -> AbstractSchedule:
+    """The schedule as it had become by so many steps, from the losses of all of them."""
+    for look in looks:
+        schedule = schedule.after(losses[:look])
+    return schedule
+
+
+def _take_best(watch: EarlyStopping | None, stepper: AbstractStepper, history: History, step: int, total: int) -> None:
+    """Go back to the point that held-out rows found best."""
+    if watch is None or watch.state is None:
+        return
+    stepper.restore(watch.state)
+    history.notes.append(
+        f"early stopping: the best of {len(history.steps)} looks at the held-out rows came after step {watch.step:,} "
+        f"({watch.best:.4g} nats a row); steps taken: {step:,} of {total:,}."
+    )
 
 
 class _BatchError(Exception):
@@ -202,7 +185,7 @@ def _told(
     batches: Batches,
     step: int,
     count: int,
-    schedule: Schedule,
+    schedule: AbstractSchedule,
     checkpoint: Checkpoint | None,
 ) -> tuple[str | None, BaseException | None]:
     """What is said of a step's failure, or None where nothing is lost and it speaks for itself; and its cause."""
@@ -244,7 +227,7 @@ def _blame(
     batches: Batches,
     step: int,
     count: int,
-    schedule: Schedule,
+    schedule: AbstractSchedule,
     checkpoint: Checkpoint | None,
 ) -> str:
     flat = failure.gradient  # what a variational method learns beside the unknowns stands behind them

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from bayesreg import _check
-from bayesreg.solvers.loop import SCHEDULES
+from bayesreg.solvers.schedules import SCHEDULES
 from bayesreg.solvers.stepper import checked_compile
 
 NO_PRIOR = ("adamw", "nadamw", "lion")

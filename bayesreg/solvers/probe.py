@@ -9,8 +9,9 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import in_double
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import Schedule, run
+from bayesreg.solvers.loop import run
 from bayesreg.solvers.nonsmooth import can_polish, polish
+from bayesreg.solvers.schedules import Schedule
 from bayesreg.solvers.stepper import EagerAdam
 
 STEPS = 300

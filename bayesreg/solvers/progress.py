@@ -12,6 +12,10 @@ from bayesreg._threads import importing
 ProgressCallback = Callable[..., None]  # steps done, steps in all, the objective in nats, and what else there is to say of them
 
 
+def unheard(step: int, total: int, objective: float, said: str = "") -> None:
+    """Where nobody follows."""
+
+
 @contextlib.contextmanager
 def reporter(progress: bool | ProgressCallback, title: str) -> Iterator[ProgressCallback]:
     """The function that a search reports (step, number of steps, objective) to: the user's, a bar on stderr, or none.

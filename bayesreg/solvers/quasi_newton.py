@@ -20,7 +20,7 @@ from bayesreg.solvers.base import AbstractSolver, Problem, Solution
 from bayesreg.solvers.failures import FitError, keeping
 from bayesreg.solvers.history import History
 from bayesreg.solvers.last_steps import NEWTON_PARAMETERS, newton_on_support
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, unheard
 
 LOOPED_PARAMETERS = 100  # the same where its columns cannot be found side by side
 NUM_STEPS = 2000
@@ -35,7 +35,6 @@ class Lbfgs(AbstractSolver):
 
     name: ClassVar[str] = "lbfgs"
     rank: ClassVar[int] = 30
-    finishes: ClassVar[bool] = True
 
     def requires(self, problem: Problem) -> str | None:
         """All rows, no kink, and a network that is the same in training."""
@@ -55,6 +54,10 @@ class Lbfgs(AbstractSolver):
         settings = {"jacobian": options.jacobian, "num_steps": options.num_steps, "history": history, "report": report}
         with keeping(lambda failure: Solution(failure.state["parameter"], log_joint.model)):
             return Solution(lbfgs(log_joint, start, problem.data, **settings), log_joint.model)
+
+    def finish(self, problem: Problem, u: torch.Tensor) -> torch.Tensor:
+        """`solve` from there."""
+        return self.solve(problem, u, History(), unheard).u
 
 
 def lbfgs(

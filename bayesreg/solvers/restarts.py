@@ -92,9 +92,9 @@ def best_of_many(searched: Searched, own: Solution, history: History, report: Pr
             report=report,
             history=History(),
         )
-        if solver.finishes:
-            quiet = lambda step, total, nats: None  # noqa: E731
-            found = torch.stack([solver.solve(problem, u, History(), quiet).u for u in found])
+        ended = [end for u in found if (end := solver.finish(problem, u)) is not None]
+        if ended:
+            found = torch.stack(ended)
             others = [value(log_joint, u) for u in found]
     nats = [value(LogJoint(own.model), own.u), *map(float, others)]
     best = max(range(len(nats)), key=nats.__getitem__)

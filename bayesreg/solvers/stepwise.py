@@ -17,12 +17,17 @@ from bayesreg.solvers.compiled import CompiledAdam, make_stepper
 from bayesreg.solvers.early_stopping import EarlyStopping
 from bayesreg.solvers.failures import FitError, keeping
 from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import Schedule, run
+from bayesreg.solvers.loop import run
 from bayesreg.solvers.nonsmooth import can_polish, polish
 from bayesreg.solvers.options import SearchOptions
-from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.rising import Trend, trend
+from bayesreg.solvers.schedules import AbstractSchedule, Schedule, UntilFlat
+from bayesreg.solvers.whitened import can_settle, settle
 
+STEPS = 5000  # where they are fixed from the start, and at least 30 epochs
+MOST = 10_000  # where a search ends once it rises no more
+SETTLED = 1000  # before rounds in whitened coordinates take over
 _PIECES = "the network is piecewise linear, and a line search stalls where the pieces meet"
 
 
@@ -41,10 +46,13 @@ class _AbstractStepwise(AbstractSolver):
         Raises:
             FitError: If the loss stops being finite or a loader raises.
         """
-        search = _Search(problem, start, self.proximal, history)
+        settles = self._settles(problem)
+        search = _Search(problem, start, self.proximal, settles, history)
         with keeping(search.last_good):
             found, rising = search.run(report)
         log_joint = LogJoint(found.model)
+        if settles:
+            return self._settled(problem, found, history, report)
         ended = problem.options.optimizer == "auto" and problem.held_out is None
         if not (ended and can_polish(log_joint, problem.data, problem.batch_size)):
             return dataclasses.replace(found, trend=rising)
@@ -52,6 +60,29 @@ class _AbstractStepwise(AbstractSolver):
         u = polish(*wide, jacobian=problem.options.jacobian).to(found.u.dtype)
         history.notes.append(f"fista: the last stretch; {exact_zeros(log_joint, u):,} weights are exactly zero.")
         return dataclasses.replace(found, u=u, trend=rising)
+
+    def finish(self, problem: Problem, u: torch.Tensor) -> torch.Tensor | None:
+        """`settle` from there, where it ends the search too."""
+        if not self._settles(problem):
+            return None
+        words = {"jacobian": problem.options.jacobian, "history": History(), "report": unheard}
+        return settle(problem.log_joint, u, problem.data, **words).u.to(u.dtype)
+
+    def _settles(self, problem: Problem) -> bool:
+        """Whether rounds of `settle` end the search: nobody said how long it takes, nor by which solver."""
+        options = problem.options
+        return options.num_steps is None and options.optimizer == "auto" and not self.proximal and can_settle(problem)
+
+    def _settled(self, problem: Problem, found: Solution, history: History, report: ProgressCallback) -> Solution:
+        """A search that goes on until it has converged, by `settle`."""
+        done, log_joint = found.steps or 0, LogJoint(found.model)
+        words = {"jacobian": problem.options.jacobian, "history": history, "report": report, "done": done}
+        end = settle(log_joint, found.u, problem.data, **words)
+        history.notes.append(
+            f"{self.name}: {done:,} steps, then {end.steps:,} in coordinates whitened by the Gauss–Newton matrix, which gained "
+            f"{end.gain:.3g} nats; the search ended since {end.why}."
+        )
+        return dataclasses.replace(found, u=end.u.to(found.u.dtype), steps=done + end.steps)
 
 
 class ProximalAdam(_AbstractStepwise):
@@ -92,10 +123,11 @@ class _Search:
         problem: The problem.
         start: Where it begins, (P,).
         proximal: Whether penalties with a kink are left to a prox.
+        settles: Whether rounds of `settle` follow.
         history: Where the objective and notes go.
     """
 
-    def __init__(self, problem: Problem, start: torch.Tensor, proximal: bool, history: History) -> None:
+    def __init__(self, problem: Problem, start: torch.Tensor, proximal: bool, settles: bool, history: History) -> None:
         log_joint, data, options = problem.log_joint, problem.data, problem.options
         self.problem, self.history = problem, history
         self.copy = TrainingCopy(
@@ -107,8 +139,7 @@ class _Search:
             rows_a_batch=data.rows_a_batch,
         )
         self.batches = data.batches(problem.batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        num_steps = options.num_steps or max(5000, 30 * data.steps_an_epoch(problem.batch_size))
-        self.schedule = Schedule(num_steps, options.learning_rate or 0.01, options.schedule, options.num_cycles)
+        self.schedule = _schedule(problem, settles)
         self.stepper = make_stepper(
             options.compile,
             self.copy.flat,
@@ -116,7 +147,7 @@ class _Search:
             self.copy.pure_loss,
             lambda: next(data.epoch(problem.batch_size or data.num_data)),
             obstacle=CompiledAdam.requires(log_joint, data),
-            num_steps=num_steps,
+            num_steps=self.schedule.num_steps,
             notes=history.notes,
             buffers=list(self.copy.module.buffers()),
             split=self.copy.split,
@@ -128,7 +159,7 @@ class _Search:
         if options.checkpoint is not None:
             streamed = None if data.loader is None else (data.loader.batch_size, type(data.loader.sampler).__name__)
             settings = (options.deciding(), problem.batch_size, proximal, streamed)
-            options.checkpoint.belong(log_joint, start, data, settings, problem.seed, num_steps)
+            options.checkpoint.belong(log_joint, start, data, settings, problem.seed, self.schedule.num_steps)
 
     def run(self, report: ProgressCallback) -> tuple[Solution, Trend | None]:
         """The search.
@@ -180,3 +211,14 @@ class _Search:
             values = present.layout.unflatten(self.stepper.parameter.detach())
             rows = present.log_likelihood(values, x, y, len(x))
         return float(rows) / len(x) + present.model.log_jacobian
+
+
+def _schedule(problem: Problem, settles: bool) -> AbstractSchedule:
+    """As many steps as were said; else those before the rounds of `settle`, or until the objective is flat."""
+    options, size = problem.options, problem.log_joint.layout.size
+    rate, epochs = options.learning_rate or 0.01, 30 * problem.data.steps_an_epoch(problem.batch_size)
+    fixed = options.schedule != "cosine" or options.num_cycles > 1 or problem.held_out is not None or problem.follow is not None
+    if options.num_steps is None and not (settles or fixed):
+        return UntilFlat(max(MOST, epochs), rate, least=0.005 * size / problem.data.num_data)
+    most = SETTLED if settles and not fixed else max(STEPS, epochs)
+    return Schedule(options.num_steps or most, rate, options.schedule, options.num_cycles)

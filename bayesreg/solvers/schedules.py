@@ -1,0 +1,133 @@
+"""How long a search by steps goes on, and how fast: so many steps along half a cosine, or until its objective rises no more.
+
+constant while the objective rises more than its noise  →  half a cosine down to zero  →  the end
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+
+import torch
+
+SCHEDULES = ("cosine", "constant")
+_FIRST = 1000  # steps before anybody asks whether the objective still rises
+_BLOCKS = 10  # whose means tell the noise, since steps near each other are alike
+_LATEST = 0.6  # of the budget: there the rate falls in any case
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractSchedule(abc.ABC):
+    """How long, and how fast at each step.
+
+    Attributes:
+        num_steps: Steps.
+        learning_rate: The first rate.
+    """
+
+    num_steps: int
+    learning_rate: float
+
+    @abc.abstractmethod
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+
+    def after(self, losses: torch.Tensor) -> AbstractSchedule:
+        """How to go on after these losses of all steps so far, (steps,): as before."""
+        return self
+
+    @property
+    def said(self) -> list[str]:
+        """Why the search ended where it did, in a sentence; none where that was fixed from the start."""
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(AbstractSchedule):
+    """So many steps.
+
+    rate(step) = learning_rate · ½ (1 + cos π t),  t ∈ [0, 1) the progress within a cycle;  or constant.
+
+    Attributes:
+        kind: "cosine" or "constant".
+        num_cycles: With more than one, the cosine starts anew: warm restarts.
+
+    References:
+        Loshchilov and Hutter (2017), SGDR: stochastic gradient descent with warm restarts.
+
+    >>> [round(Schedule(4, 1.0).rate(step), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    >>> [round(Schedule(4, 1.0, num_cycles=2).rate(step), 3) for step in range(4)]
+    [1.0, 0.5, 1.0, 0.5]
+    """
+
+    kind: str = "cosine"
+    num_cycles: int = 1
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.kind == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step * self.num_cycles / self.num_steps % 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class UntilFlat(AbstractSchedule):
+    """A constant rate while the objective rises, then half a cosine down to zero, half as long as the way there.
+
+    It counts as flat where the mean loss of the last quarter of the steps is below that of the quarter before by no more than
+    one Monte Carlo error, or by less than `least`.
+
+    Attributes:
+        num_steps: Steps; the whole budget until the rate falls.
+        budget: Steps at most.
+        least: A fall of the loss that no longer matters.
+        turn: The step at which the rate began to fall.
+
+    >>> schedule = UntilFlat(10_000, 1.0)
+    >>> flat = schedule.after(torch.tensor([1.0, -1.0]).repeat(1000))
+    >>> flat.num_steps, flat.rate(2000), round(flat.rate(2500), 3)
+    (3000, 1.0, 0.5)
+    >>> schedule.after(torch.linspace(1.0, 0.0, 2000)) is schedule
+    True
+    """
+
+    budget: int = 0
+    least: float = 0.0
+    turn: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", self.budget or self.num_steps)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.turn is None:
+            return self.learning_rate
+        part = (step - self.turn) / max(1, self.num_steps - self.turn)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+
+    def after(self, losses: torch.Tensor) -> AbstractSchedule:
+        """With the end in sight, where the losses so far are flat, or the budget is nearly spent."""
+        done = len(losses)
+        if self.turn is not None or done < min(_FIRST, _LATEST * self.budget):
+            return self
+        if done >= _LATEST * self.budget:
+            return dataclasses.replace(self, turn=done)
+        if not self._is_flat(losses):
+            return self
+        return dataclasses.replace(self, turn=done, num_steps=min(self.budget, done + done // 2))
+
+    def _is_flat(self, losses: torch.Tensor) -> bool:
+        size = len(losses) // (4 * _BLOCKS)
+        early, late = losses[-2 * size * _BLOCKS :].double().view(2, _BLOCKS, size).mean(2)
+        error = float(((early.var() + late.var()) / _BLOCKS).sqrt())
+        return float(early.mean() - late.mean()) <= max(error, self.least)
+
+    @property
+    def said(self) -> list[str]:
+        """Why the search ended where it did."""
+        if self.num_steps < self.budget:
+            why = "the search ended once its objective rose no more than its noise"
+            return [f"{why}: after {self.num_steps:,} steps, the rate falling over the last third; at most {self.budget:,}."]
+        return [f"the search ended with its budget of {self.budget:,} steps; its objective still rose when the rate fell."]

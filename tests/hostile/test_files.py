@@ -615,6 +615,7 @@ METHODS = {
         "adam", num_steps=60, batch_size=8, learning_rate=0.1, validation_fraction=0.2, patience=2, **k
     ),
     "mean-field": lambda **k: MeanField(num_steps=30, batch_size=8, **k),
+    "mean-field by ivon": lambda **k: MeanField(num_steps=30, batch_size=8, optimizer="ivon", **k),
     "mean-field of several draws": lambda **k: MeanField(num_steps=30, num_particles=4, **k),
     "dropout": lambda **k: MCDropout(num_steps=30, batch_size=8, warmup=0.7, **k),
     "laplace": lambda **k: LaplaceApproximation(mode=MAP("adam", num_steps=30, **k)),

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from bayesreg import _check
 from bayesreg.data.rows import Data
 from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_guide
 from bayesreg.inference.variational import AbstractGuided, Step
@@ -21,6 +22,7 @@ from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import AbstractSchedule, UntilFlat
 
 _MOST = 6000  # steps where the ELBO rises all the way
+_IVON = 0.1  # rate of natural-gradient steps
 _LEAST = 1.0  # nats, a rise over a quarter of the steps that no longer matters
 
 
@@ -43,6 +45,8 @@ class MeanField(AbstractGuided):
         num_particles: Draws a step, averaged, in antithetic pairs; more draws, smaller Monte Carlo error.
         initial_scale: Standard deviation of every unknown at the start, about the module's own weights. When None the fit
             starts at a mode, with scales from the curvature's diagonal; where there is no mode, as with 0.03.
+        optimizer: "adam"; or "ivon", natural-gradient steps in the guide's own metric, whose precisions are estimates of the
+            curvature: no step length to tune where unknowns differ in scale. Its learning_rate is 0.1 when None.
         compile: True to compile the whole step, optimizer included; False not to; "auto" where it pays: for 50,000 steps or
             more of a small model.
         checkpoint: A file where a running fit keeps its state, to continue from it to the same answer; as for `MAP`.
@@ -57,7 +61,8 @@ class MeanField(AbstractGuided):
     References:
         Graves (2011), Practical variational inference for neural networks. Blundell et al. (2015), Weight uncertainty in
         neural networks. Kingma, Salimans and Welling (2015), Variational dropout and the local reparameterization trick. Wen et
-        al. (2018), Flipout: efficient pseudo-independent weight perturbations on mini-batches.
+        al. (2018), Flipout: efficient pseudo-independent weight perturbations on mini-batches. Shen et al. (2024), Variational
+        learning is effective for large deep networks.
     """
 
     name: ClassVar[str] = "mean-field"
@@ -71,15 +76,19 @@ class MeanField(AbstractGuided):
         num_particles: int = 1,
         initial_scale: float | None = None,
         *,
+        optimizer: str = "adam",
         compile: bool | str = "auto",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
         tune: str | Evidence | None = None,
     ) -> None:
+        self.optimizer = _check.one_of("optimizer", optimizer, ("adam", "ivon"))
+        if self.optimizer == "ivon" and compile is True:
+            raise ValueError("compile=True needs optimizer='adam', but 'ivon' came; leave compile out.")
         super().__init__(
             num_steps,
-            learning_rate,
+            _IVON if learning_rate is None and self.optimizer == "ivon" else learning_rate,
             batch_size,
             num_particles,
             initial_scale,

@@ -38,6 +38,7 @@ from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.compiled import CompiledAdam, make_stepper
 from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
+from bayesreg.solvers.ivon import EagerIvon
 from bayesreg.solvers.loop import Schedule, readable, run
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import AbstractSchedule
@@ -121,6 +122,7 @@ class AbstractGuided(AbstractVariational):
         ValueError: If an argument is out of its range.
     """
 
+    optimizer: str = "adam"
     draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw` costs less than a pass of all at once
 
     def __init__(
@@ -181,7 +183,7 @@ class AbstractGuided(AbstractVariational):
         guide.phi.grad = torch.zeros_like(guide.phi)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
-        history.notes.append(f"adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
+        history.notes.append(f"{self.optimizer}: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
         # a training step normalises by its batch, and its draw's statistics go into the running averages
         copy = TrainingCopy(log_joint, guide.moments()[0], num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
@@ -272,6 +274,9 @@ class AbstractGuided(AbstractVariational):
             loss = guide.elbo_at(phi, noise.view(self.num_particles, -1), log_joint, x, y, stands_for) * (-1 / num_data)
             return loss, loss
 
+        buffers = [*copy.module.buffers(), *kept]
+        if self.optimizer == "ivon":
+            return EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers)
         return make_stepper(
             self.compile,
             guide.phi,
@@ -283,7 +288,7 @@ class AbstractGuided(AbstractVariational):
             notes=history.notes,
             noise_size=self.num_particles * guide.noise_size,
             num_data=num_data,
-            buffers=[*copy.module.buffers(), *kept],
+            buffers=buffers,
         )
 
 

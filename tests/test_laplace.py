@@ -119,16 +119,27 @@ def test_a_collapsed_mode_is_not_approximated():
 
 def test_refusals(standard_diabetes):
     X, y = standard_diabetes
+    lasso = br.BayesianModel(nn.Linear(10, 1), {"weight": priors.Laplace()})
     with pytest.raises(
         ValueError, match=r"two derivatives at the mode, but weight has Laplace\(scale=1.0\), whose mode sits on its"
     ):
-        br.fit(br.BayesianModel(nn.Linear(10, 1), {"weight": priors.Laplace()}), X, y, method="laplace")
-    with pytest.raises(ValueError, match=r"at most max_parameters=10 unknowns, but the model has 12, a matrix of 0.0 GB"):
-        br.fit(br.BayesianModel(nn.Linear(10, 1)), X, y, method=LaplaceApproximation(max_parameters=10))
+        br.fit(lasso, X, y, method=LaplaceApproximation(structure="kron"))
+    with pytest.raises(
+        ValueError, match=r"at most max_parameters=10 unknowns, but there are 12, a matrix of 0.0 GB; take .*'kron' or"
+    ):
+        br.fit(br.BayesianModel(nn.Linear(10, 1)), X, y, method=LaplaceApproximation(structure="full", max_parameters=10))
+    with pytest.raises(
+        ValueError, match=r"structure='kron' needs a curvature that is a sum over rows of squares, but .*'hessian' came"
+    ):
+        LaplaceApproximation("hessian", structure="kron")
+    with pytest.raises(ValueError, match=r"mode must be a MAP or the mode that one fitted, but 'map' came"):
+        LaplaceApproximation(mode="map")
+    with pytest.raises(ValueError, match=r"subnetwork must name tensors that are unknowns, but '2.weight' matches none"):
+        br.fit(lasso, X, y, method=LaplaceApproximation(structure="subnetwork", subnetwork="2.weight"))
     flat = br.BayesianModel(nn.Linear(20, 1).double(), priors.Flat(), likelihoods.Gaussian(1.0))
     with pytest.raises(ValueError, match=r"the posterior must be proper, but the curvature at its mode is singular"):
         br.fit(flat, np.column_stack([X, X])[:15], y[:15], method=LaplaceApproximation("ggn", mode=MAP("lbfgs")))
     with pytest.raises(ValueError, match=r"the mode must be one point, but the data do not determine weight"):
         br.fit(flat, np.column_stack([X, X])[:15], y[:15], method=LaplaceApproximation("ggn"))
-    with pytest.raises(ValueError, match=r"curvature must be one of 'auto', 'hessian', 'ggn', but 'diag' came"):
+    with pytest.raises(ValueError, match=r"curvature must be one of 'auto', 'hessian', 'ggn', 'fisher', but 'diag' came"):
         LaplaceApproximation("diag")

@@ -175,12 +175,14 @@ class Covariance:
         condition: The condition number κ.
         digits: Decimal digits that hold.
         free: Unknowns whose sum over classes no prediction and no prior depends on, in words; empty for none.
+        structure: Its structure: "full", "kron", "diag", "last-layer" or "subnetwork".
     """
 
     curvature: str
     condition: float
     digits: int
     free: str = ""
+    structure: str = "full"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from bayesreg.certificates.values import Covariance, Importance
 
+_OVER = {"last-layer": " of the last layer", "subnetwork": " of a subnetwork"}
+
 
 def covariance(found: Covariance) -> str:
     """The matrix that a covariance comes from, and what it leaves free."""
-    said = f"Covariance from the {found.curvature}; condition number {found.condition:.2g}."
+    over = _OVER.get(found.structure, "")
+    said = f"Covariance{over} from the {found.curvature}; condition number {found.condition:.2g}."
     if found.free:
         said += (
             f" No prediction and no prior depends on a sum over classes of {found.free}: it is held at zero, and standard "
@@ -33,7 +36,7 @@ def numbers(taken: Covariance | None, weights: Importance | None) -> dict[str, f
     """What is known of the two under plain names."""
     found: dict[str, float | str | None] = {}
     if taken is not None:
-        found |= {"curvature": taken.curvature, "condition number": taken.condition}
+        found |= {"structure": taken.structure, "curvature": taken.curvature, "condition number": taken.condition}
     if weights is not None:
         found |= {"Pareto k": weights.shape, "importance draws": float(weights.num_draws)}
         found |= {"log evidence by importance": weights.log_evidence}

@@ -8,8 +8,11 @@ from bayesreg.inference.base import methods as methods
 from bayesreg.inference.base import resolve as resolve
 from bayesreg.inference.ensemble import Ensemble
 from bayesreg.inference.exact import Exact
+from bayesreg.inference.full_rank import FullRank
+from bayesreg.inference.full_rank import pairs_by_copy as pairs_by_copy
 from bayesreg.inference.hmc import HMC
 from bayesreg.inference.laplace import LaplaceApproximation
+from bayesreg.inference.low_rank import LowRank
 from bayesreg.inference.map import MAP
 from bayesreg.inference.mc_batchnorm import MCBatchNorm
 from bayesreg.inference.mc_dropout import DropoutBound as DropoutBound
@@ -39,7 +42,9 @@ __all__ = [
     "Ensemble",
     "Exact",
     "FitError",
+    "FullRank",
     "LaplaceApproximation",
+    "LowRank",
     "MCBatchNorm",
     "MCDropout",
     "MeanField",

@@ -10,13 +10,14 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from bayesreg import _check
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.elbo import gain_of, maximal, rise
+from bayesreg.certificates.importance import num_draws, of_draws
 from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Data
@@ -24,7 +25,7 @@ from bayesreg.inference.base import AbstractMethod
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
-from bayesreg.objective.whole import of_rows
+from bayesreg.objective.whole import in_double, of_rows
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractFamily
 from bayesreg.posteriors.record import FitRecord, stopped
@@ -100,6 +101,8 @@ class AbstractGuided(AbstractVariational):
         ValueError: If an argument is out of its range.
     """
 
+    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw_step` costs less than a pass of all at once
+
     def __init__(
         self,
         num_steps: int | None,
@@ -121,6 +124,19 @@ class AbstractGuided(AbstractVariational):
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
         """The guide to start with: of these means and about these standard deviations, both (P,)."""
 
+    def first_guide(
+        self,
+        log_joint: LogJoint,
+        data: Data,
+        start: torch.Tensor,
+        history: History,
+        *,
+        seed: int,
+        report: ProgressCallback,
+    ) -> AbstractFamily:
+        """Where the ascent begins; `start`, (P,), is what a fit starts from that knows no better."""
+        return self.guide(log_joint, start, torch.full_like(start, self.initial_scale))
+
     def one_draw_step(
         self, guide: AbstractFamily, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
@@ -135,7 +151,7 @@ class AbstractGuided(AbstractVariational):
         history.notes.extend([*_of_priors(model), *_of_layers(model)])
         history.of_statistics.extend(_of_statistics(model))
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        guide = self.guide(log_joint, start, torch.full_like(start, self.initial_scale))
+        guide = self.first_guide(log_joint, data, start, history, seed=seed, report=report)
         guide.phi.grad = torch.zeros_like(guide.phi)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
@@ -167,8 +183,11 @@ class AbstractGuided(AbstractVariational):
             guide.phi.data.copy_(stepper.parameter.detach())
             certificate = _judged(constant - num_data * losses, guide, pure, data, readable(batches, len(losses), stepper))
         certificate = _of_batches(certificate) if model.behaviour.coupling and batch_size is not None else certificate
+        fitted = model.with_buffers(copy.module)
+        seen = len(losses) * self.num_particles * (batch_size or num_data)
+        certificate = _with_importance(certificate, fitted, guide.requires_grad_(False), data, seen, history)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
-        return Guide(model.with_buffers(copy.module), record, guide.requires_grad_(False))
+        return Guide(fitted, record, guide)
 
     def _stepper(
         self,
@@ -182,7 +201,8 @@ class AbstractGuided(AbstractVariational):
     ) -> AbstractStepper:
         log_joint, num_data = copy.log_joint, data.num_data
         model = log_joint.model
-        one_draw, normalised = self.num_particles == 1 and not copy.flat_path, bool(model.behaviour.normalising)
+        one_draw = self.num_particles <= self.draws_by_copy and not copy.flat_path
+        normalised = bool(model.behaviour.normalising)
 
         def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             if one_draw:
@@ -258,9 +278,29 @@ def nats_to_gain(
 
 def _judged(elbos: torch.Tensor, guide: AbstractFamily, log_joint: LogJoint, data: Data, batches: Iterator) -> Certificate:
     try:
-        return maximal(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.01 * len(guide.phi))
+        return maximal(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.02 * guide.layout.size)
     except Exception as error:  # a finished fit is never lost
         return dataclasses.replace(rise(elbos), finding=Finding.NOT_JUDGED, failure=why_not_judged(log_joint, error))
+
+
+def _with_importance(
+    certificate: Certificate, model: BayesianModel, guide: AbstractFamily, data: Data, seen: int, history: History
+) -> Certificate:
+    """The certificate with k̂ where that costs less than the search, which passed `seen` rows forwards and backwards."""
+    log_joint = LogJoint(model)
+    count = num_draws(log_joint, data)
+    if model.behaviour.coupling or not count or 2 * count * data.num_data > seen:
+        why = "its batches make another objective" if model.behaviour.coupling else "all rows under many draws cost too much"
+        history.notes.append(f"importance weights (k̂) were not looked at: {why}.")
+        return certificate
+    try:
+        draws = guide.draw(count, torch.Generator().manual_seed(0))
+        wide, _, rows = in_double(log_joint, draws[0], data)
+        found = of_draws(wide, draws.double(), guide.log_density(draws.double()), rows)
+    except Exception as error:  # a finished fit is never lost
+        history.notes.append(f"importance weights (k̂) could not be found: {error}")
+        return certificate
+    return dataclasses.replace(certificate, importance=found)
 
 
 def _of_batches(found: Certificate) -> Certificate:

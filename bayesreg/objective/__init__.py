@@ -8,7 +8,11 @@ from bayesreg.objective.conditioning import Products, Root, Rows, entries
 from bayesreg.objective.curvature import full_hessian, gauss_newton, output_jacobian, prior_curvature
 from bayesreg.objective.curvature_products import diagonal, ends, gauss_newton_product, hessian_product, sample
 from bayesreg.objective.directions import HeldLogJoint, along_sphere, by_all_rows, on_sphere, scale_free
+from bayesreg.objective.factors import KroneckerFactor
 from bayesreg.objective.flat import FlatLayout, LogJoint
+from bayesreg.objective.layerwise import layers_of
+from bayesreg.objective.structures import kronecker_blocks, likelihood_diagonal, root_of
+from bayesreg.objective.subset import Subset, likelihood_curvature
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import gradient_of
 
@@ -18,12 +22,14 @@ __all__ = [
     "ChainsOfBatches",
     "FlatLayout",
     "HeldLogJoint",
+    "KroneckerFactor",
     "LogJoint",
     "Products",
     "ReplicaBuffers",
     "Replicas",
     "Root",
     "Rows",
+    "Subset",
     "TrainingCopy",
     "affine_problem",
     "along_sphere",
@@ -37,9 +43,14 @@ __all__ = [
     "gauss_newton_product",
     "gradient_of",
     "hessian_product",
+    "kronecker_blocks",
+    "layers_of",
+    "likelihood_curvature",
+    "likelihood_diagonal",
     "on_sphere",
     "output_jacobian",
     "prior_curvature",
+    "root_of",
     "sample",
     "scale_free",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch.func import hessian
@@ -131,14 +132,14 @@ def likelihood_gauss_newton(
         (P, P), or of those among.
     """
     likelihood, noise = log_joint.model.likelihood, log_joint.model.noise(log_joint.layout.unflatten(u))
-    noisy = _noisy(log_joint)
+    noisy = noisy_entries(log_joint)
     size = len(u) if among is None else int(among.sum())
     total = torch.zeros(size, size, dtype=u.dtype, device=u.device)
     for slopes, output, y in output_blocks(log_joint, u, data, max(1, min(1024, _ENTRIES // len(u)))):
         slopes = slopes if among is None else slopes[..., among]
         total += torch.einsum("bkp,bkl,blq->pq", slopes, likelihood.output_curvature(output, y, **noise), slopes)
         if len(noisy) and among is None:
-            total[noisy[:, None], noisy] += _noise_curvature(log_joint, u, output, y, noisy)
+            total[noisy[:, None], noisy] += noise_curvature(log_joint, u, output, y, noisy)
     return total
 
 
@@ -185,7 +186,7 @@ def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows 
     model, layout = log_joint.model, log_joint.layout
     if model.outputs or log_joint.linked or any(s.transform is not None and not s.latent.is_positive for s in layout.in_order):
         return None
-    noisy = _noisy(log_joint)
+    noisy = noisy_entries(log_joint)
     found, diagonal = _prior_rows(log_joint, u)
     noise = torch.diag(diagonal[noisy])
     diagonal[noisy] = 0.0
@@ -197,7 +198,7 @@ def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows 
         root = model.likelihood.curvature_root(output, y, **model.noise(layout.unflatten(u)))
         rows.add((root @ slopes).reshape(-1, len(u)))
         if len(noisy):
-            noise = noise + _noise_curvature(log_joint, u, output, y, noisy)
+            noise = noise + noise_curvature(log_joint, u, output, y, noisy)
     if len(noisy):
         factor, info = torch.linalg.cholesky_ex(noise)
         if int(info) != 0:
@@ -208,7 +209,13 @@ def gauss_newton_rows(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Rows 
     return rows
 
 
-def _noisy(log_joint: LogJoint) -> torch.Tensor:
+def curvature_of_log_jacobian(transform: Any, part: torch.Tensor) -> torch.Tensor:
+    """The second derivative of each entry's log |dθ/du|, (n,), for unknowns on an interval."""
+    first = torch.func.grad(lambda v: transform.log_abs_det_jacobian(v, transform(v)).sum())
+    return torch.func.jvp(first, (part.detach(),), (torch.ones_like(part),))[1]
+
+
+def noisy_entries(log_joint: LogJoint) -> torch.Tensor:
     """Numbers of the noise's own unknowns."""
     return torch.tensor([i for s in log_joint.layout.in_order if s.latent.is_noise for i in range(s.start, s.stop)]).long()
 
@@ -229,7 +236,7 @@ def _prior_rows(log_joint: LogJoint, u: torch.Tensor) -> tuple[list[torch.Tensor
     return blocks, diagonal
 
 
-def _noise_curvature(
+def noise_curvature(
     log_joint: LogJoint, u: torch.Tensor, output: torch.Tensor, y: torch.Tensor, noisy: torch.Tensor
 ) -> torch.Tensor:
     """−∂² log p(y | f)/∂u∂uᵀ in the noise's own unknowns."""

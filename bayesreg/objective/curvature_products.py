@@ -16,8 +16,10 @@ import torch
 
 from bayesreg import behaviour
 from bayesreg.data.rows import Data
-from bayesreg.objective.curvature import output_blocks, row_loss
+from bayesreg.model.unknowns import Latent
+from bayesreg.objective.curvature import curvature_of_log_jacobian, output_blocks, row_loss
 from bayesreg.objective.flat import LogJoint
+from bayesreg.priors import AbstractElementwisePrior
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -156,7 +158,7 @@ def diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Te
     for segment in layout.in_order:
         if segment.latent.is_noise:  # Fisher information of a log-scale
             total[segment.slice] += 2 * data.num_data * width
-    return total, _prior_diagonal(log_joint, u)
+    return total, prior_diagonal(log_joint, u)
 
 
 def _exact(log_joint: LogJoint, u: torch.Tensor, data: Data, width: int) -> torch.Tensor:
@@ -190,13 +192,28 @@ def _probed(log_joint: LogJoint, u: torch.Tensor, data: Data) -> torch.Tensor:
     return total
 
 
-def _prior_diagonal(log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
+def prior_diagonal(log_joint: LogJoint, u: torch.Tensor, *, jacobian: bool = False) -> torch.Tensor:
+    """The diagonal of the prior's curvature, (P,), exact but for large tensors whose entries depend on each other.
+
+    Args:
+        log_joint: The objective.
+        u: Where, (P,).
+        jacobian: Of the density of `u` instead of that of θ.
+
+    Returns:
+        (P,), which may be negative; 0 at a kink.
+    """
     total, settled = torch.zeros_like(u), torch.zeros_like(u, dtype=torch.bool)
     for group in log_joint.groups:
         if group.elementwise or group.stop - group.start <= _TENSOR:
             block = group.curvature(u[group.slice])
             total[group.slice] = (block if block.dim() == 1 else block.diagonal()).nan_to_num(0.0)
             settled[group.slice] = True
+    for latent in log_joint.linked:
+        segment = log_joint.layout.segments[latent.name]
+        if latent.centered and isinstance(latent.prior, AbstractElementwisePrior) and segment.transform is None:
+            total[segment.slice] = _given_scale(log_joint, u, latent)
+            settled[segment.slice] = True
     if log_joint.linked:  # a scale that follows the noise bends the noise's own entry too
         for segment in log_joint.layout.in_order:
             if segment.latent.is_noise:
@@ -207,7 +224,20 @@ def _prior_diagonal(log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
             signs = (torch.randint(2, u.shape, generator=generator) * 2 - 1).to(u)
             probed += signs * prior_product(log_joint, u, signs) / _PROBES
         total = torch.where(settled, total, probed)
+    for segment in log_joint.layout.in_order:
+        if jacobian and segment.transform is not None and not segment.latent.is_positive:
+            total[segment.slice] -= curvature_of_log_jacobian(segment.transform, u[segment.slice])
     return total
+
+
+def _given_scale(log_joint: LogJoint, u: torch.Tensor, latent: Latent) -> torch.Tensor:
+    """The curvature of a prior in its own unknowns, (n,), whose scale is another unknown, as at u."""
+    values = log_joint.layout.unflatten(u.detach())
+    given = latent.given(values)
+    with torch.enable_grad():
+        own = values[latent.name].detach().requires_grad_()
+        slope = behaviour.pulled_back(-given.log_prob(own), own, create_graph=True)
+        return behaviour.pulled_back(slope.sum(), own).reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Precision:
         return self.project(self.root.inverse) if self.free.shape[1] else self.root.inverse
 
 
-def from_matrix(matrix: torch.Tensor, log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision | None:
+def from_matrix(
+    matrix: torch.Tensor, log_joint: LogJoint, u: torch.Tensor, data: Data, among: torch.Tensor | None = None
+) -> Precision | None:
     """The precision that a symmetric matrix says; None where it is indefinite or leaves a direction undetermined.
 
     Args:
@@ -58,6 +60,7 @@ def from_matrix(matrix: torch.Tensor, log_joint: LogJoint, u: torch.Tensor, data
         log_joint: The objective.
         u: The mode, (P,).
         data: Prepared rows.
+        among: Numbers of the unknowns that it is about, (n,), where it is (n, n).
     """
     root = root_of_matrix(matrix)
     if root is not None and root.error <= 1e-6:
@@ -72,11 +75,12 @@ def from_matrix(matrix: torch.Tensor, log_joint: LogJoint, u: torch.Tensor, data
     if not null.shape[1]:
         return None if root is None else Precision(root, null)
     free = torch.linalg.qr(null / lengths[:, None]).Q
-    if _seen(log_joint, u, data, free) is not None:
+    whole = free if among is None else free.new_zeros(len(u), free.shape[1]).index_copy(0, among, free)
+    if _seen(log_joint, u, data, whole) is not None:
         return None
     level = (free.square() * matrix.diagonal()[:, None]).sum(0).max()
     root = root_of_matrix(matrix + level * free @ free.mT)
-    return None if root is None else Precision(root, free, entries(log_joint.layout, free.norm(dim=1)))
+    return None if root is None else Precision(root, free, entries(log_joint.layout, whole.norm(dim=1)))
 
 
 def from_rows(rows: Rows, log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision:

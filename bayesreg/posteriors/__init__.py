@@ -9,28 +9,35 @@ from bayesreg.posteriors.draws import Draws
 from bayesreg.posteriors.gaussian import AbstractNormal, Gaussian
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractGuide, DeltaGuide, FlatELBO, MeanFieldGuide
-from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path
+from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path, nearest
 from bayesreg.posteriors.masks import Masks
+from bayesreg.posteriors.normal_guides import AbstractCorrelated, FullRankGuide, LowRankGuide
 from bayesreg.posteriors.propagate import outputs
 from bayesreg.posteriors.record import FitRecord, stopped
 from bayesreg.posteriors.refreshed import WithStatistics, refresh_batchnorm
+from bayesreg.posteriors.structured import BlockGaussian
 
 __all__ = [
+    "AbstractCorrelated",
     "AbstractGuide",
     "AbstractNormal",
     "AbstractPosterior",
+    "BlockGaussian",
     "DeltaGuide",
     "Dirac",
     "Draws",
     "FitRecord",
     "FlatELBO",
+    "FullRankGuide",
     "Gaussian",
     "Guide",
     "LowRankGaussian",
+    "LowRankGuide",
     "Masks",
     "MeanFieldGuide",
     "WithStatistics",
     "moments_of_path",
+    "nearest",
     "outputs",
     "refresh_batchnorm",
     "stopped",

@@ -59,42 +59,37 @@ class AbstractNormal(AbstractPosterior):
         return loc, sd
 
 
-class Gaussian(AbstractNormal):
-    """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
-
-    `layout.segments["0.weight"].slice` says where an unknown lies in the vector.
+class AbstractAboutAMode(AbstractNormal):
+    """A normal about a mode, whose predictions may be those of the network linearised there.
 
     Args:
         model: The model, bound to its training data.
         record: What the method says about the fit.
         loc: (P,).
-        factor: Any (P, P) matrix whose product with its transpose is the covariance.
         linearize: Predict by the network linearised at `loc` (the model for which a Gauss–Newton Laplace approximation is
             exact; Immer, Korzepa and Bauer 2021) instead of by the network itself.
     """
 
-    state_shapes: ClassVar = {"loc": "P", "factor": "PP", "linearize": ""}
-
-    def __init__(
-        self,
-        model: BayesianModel,
-        record: FitRecord,
-        loc: torch.Tensor,
-        factor: torch.Tensor,
-        linearize: bool = False,
-    ) -> None:
+    def __init__(self, model: BayesianModel, record: FitRecord, loc: torch.Tensor, linearize: bool = False) -> None:
         super().__init__(model, record)
-        self.loc, self.factor, self.linearize = loc.detach(), factor.detach(), linearize
+        self.loc, self.linearize = loc.detach(), linearize
+
+    @abc.abstractmethod
+    def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        """Draws (S, P) from standard normal noise (S, Q), Q being the number of unknowns that vary."""
 
     @property
-    def covariance(self) -> torch.Tensor:
-        """(P, P), of the unconstrained vector in the layout's order."""
-        return self.factor @ self.factor.mT
+    def width(self) -> int:
+        """Q, the number of unknowns that vary."""
+        return len(self.loc)
+
+    def noise(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        """Standard normal noise, (S, Q)."""
+        return torch.randn(num_samples, self.width, generator=generator, dtype=self.loc.dtype).to(self.loc.device)
 
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws, (S, P)."""
-        noise = torch.randn(num_samples, len(self.loc), generator=generator, dtype=self.loc.dtype).to(self.loc.device)
-        return self.loc + noise @ self.factor.mT
+        return self.from_noise(self.noise(num_samples, generator))
 
     def draw_networks(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws of the unknowns, (S, P), in pairs."""
@@ -118,12 +113,48 @@ class Gaussian(AbstractNormal):
             yield from self._draws(half, seed)
             yield from (2 * self.loc - block for block in self._draws(half, seed))  # both moments from the same draws
 
+    def _linearize_at(self) -> torch.Tensor | None:
+        return self.loc if self.linearize else None
+
+
+class Gaussian(AbstractAboutAMode):
+    """N(loc, covariance) over the unconstrained vector, covariance = factor · factorᵀ.
+
+    `layout.segments["0.weight"].slice` says where an unknown lies in the vector.
+
+    Args:
+        model: The model, bound to its training data.
+        record: What the method says about the fit.
+        loc: (P,).
+        factor: Any (P, P) matrix whose product with its transpose is the covariance.
+        linearize: As for `AbstractAboutAMode`.
+    """
+
+    state_shapes: ClassVar = {"loc": "P", "factor": "PP", "linearize": ""}
+
+    def __init__(
+        self,
+        model: BayesianModel,
+        record: FitRecord,
+        loc: torch.Tensor,
+        factor: torch.Tensor,
+        linearize: bool = False,
+    ) -> None:
+        super().__init__(model, record, loc, linearize)
+        self.factor = factor.detach()
+
+    @property
+    def covariance(self) -> torch.Tensor:
+        """(P, P), of the unconstrained vector in the layout's order."""
+        return self.factor @ self.factor.mT
+
+    def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        """See `AbstractAboutAMode.from_noise`."""
+        return self.loc + noise @ self.factor.mT
+
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry."""
         return self.loc, self.factor.norm(dim=1)
-
-    def _linearize_at(self) -> torch.Tensor | None:
-        return self.loc if self.linearize else None
 
     def as_normal(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Location and factor."""

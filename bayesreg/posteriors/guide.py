@@ -10,7 +10,7 @@ from bayesreg._catalog import concrete
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.posteriors.gaussian import AbstractNormal
-from bayesreg.posteriors.guides import AbstractGuide, MeanFieldGuide
+from bayesreg.posteriors.guides import AbstractGuide
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.storage.schema import check_tensors, refuse
 
@@ -37,8 +37,13 @@ class Guide(AbstractNormal):
         return self.guide.moments()
 
     def as_normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Location and scale of a guide without correlations."""
-        return self.guide.moments() if isinstance(self.guide, MeanFieldGuide) else None
+        """Location and factor, or scale of a guide without correlations; None where it is not normal."""
+        return self.guide.as_normal()
+
+    def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
+        """See `AbstractPosterior.log_density`."""
+        found = self.guide.log_density(u)
+        return super().log_density(u) if found is None else found
 
     def state(self) -> dict[str, Any]:
         """The guide's family and parameters."""
@@ -51,8 +56,8 @@ class Guide(AbstractNormal):
         name = state.get("family")
         if name not in families:
             refuse("a saved guide's family", f"one of {', '.join(families)}", repr(name))
-        guide = families[name].blank(FlatLayout(model), model.like)
         found = {name: value for name, value in state.items() if name != "family"}
+        guide = families[name].like_state(FlatLayout(model), model.like, found)
         check_tensors(found, {k: tuple(v.shape) for k, v in guide.state_dict().items()}, {}, "a saved guide's state")
         guide.load_state_dict(found)
         return cls(model, record, guide)

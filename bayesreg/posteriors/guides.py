@@ -43,6 +43,11 @@ class AbstractGuide(nn.Module, abc.ABC):
     def blank(cls, layout: FlatLayout, like: torch.Tensor) -> AbstractGuide:
         """A guide of this family whose parameters are to be overwritten."""
 
+    @classmethod
+    def like_state(cls, layout: FlatLayout, like: torch.Tensor, state: Mapping[str, torch.Tensor]) -> AbstractGuide:
+        """A `blank` guide of the sizes that a saved state says, where the layout does not tell them."""
+        return cls.blank(layout, like)
+
     @abc.abstractmethod
     def rsample(self) -> torch.Tensor:
         """One reparametrised draw, (P,)."""
@@ -60,6 +65,14 @@ class AbstractGuide(nn.Module, abc.ABC):
     @abc.abstractmethod
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry of `u`, both (P,), detached."""
+
+    def as_normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """See `AbstractPosterior.as_normal`."""
+        return None
+
+    def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
+        """Log q(u) of unconstrained draws (S, P), (S,) in nats, where it costs less than by `as_normal`; else None."""
+        return None
 
     @abc.abstractmethod
     def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
@@ -159,6 +172,10 @@ class AbstractFamily(AbstractGuide):
     def whitened(self, gradients: torch.Tensor) -> torch.Tensor:
         """Gradients of the ELBO, (R, len(phi)), times F^−½, F the Fisher information: a natural step gains half the square."""
 
+    @abc.abstractmethod
+    def log_density(self, u: torch.Tensor) -> torch.Tensor:
+        """Log q(u) of unconstrained draws (S, P), (S,) in nats, detached."""
+
     def divergence_at(self, phi: torch.Tensor, log_joint: LogJoint, u: torch.Tensor) -> torch.Tensor:
         """KL(q ‖ p), a scalar in nats: in closed form wherever the prior has one, else at the draw `u`, (P,)."""
         loc, scale = self.marginals_at(phi)
@@ -251,6 +268,15 @@ class MeanFieldGuide(AbstractFamily):
         """By the Fisher information 1/scale² of a mean and 2 of a log-sd."""
         loc, scale = gradients.chunk(2, 1)
         return torch.cat([loc * self.moments()[1].to(loc), scale * 0.5**0.5], 1)
+
+    def log_density(self, u: torch.Tensor) -> torch.Tensor:
+        """Σ log N(uᵢ; locᵢ, scaleᵢ²)."""
+        loc, scale = self.moments()
+        return dist.Normal(loc.to(u), scale.to(u), validate_args=False).log_prob(u).sum(-1)
+
+    def as_normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and standard deviations."""
+        return self.moments()
 
     def site(self, name: str, values: Mapping[str, torch.Tensor] | None = None) -> Any:
         """A Normal of the unknown's shape; a log-normal where it is positive; times its scale where it is non-centred."""

@@ -77,6 +77,7 @@ class LowRankGaussian(AbstractNormal):
 
 
 _ENTRIES = 10**8
+_LEAST = 0.05  # of an entry's sd given the others, that it keeps for itself where the directions would take all
 
 
 def moments_of_path(path: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -102,3 +103,39 @@ def moments_of_path(path: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.
     so_far = path.cumsum(0) / torch.arange(1, len(path) + 1).to(path)[:, None]
     away = (path - so_far)[-rank:]
     return path.mean(0), (path.var(0, correction=0) / 2).sqrt(), away.mT / (2 * (rank - 1)) ** 0.5
+
+
+def nearest(covariance: torch.Tensor, rank: int, num_rounds: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
+    """The diagonal plus low rank S = diag(d²) + V Vᵀ that is nearest to a covariance Σ, in KL(N(0, S) ‖ N(0, Σ)).
+
+    Given d, V are the directions of the smallest eigenvalues of diag(d) Σ⁻¹ diag(d), below 1; given V, d is where the diagonals
+    of S⁻¹ and Σ⁻¹ agree. The two take turns.
+
+    Args:
+        covariance: Σ, (P, P), positive definite.
+        rank: K, up to P; at P it is Σ itself.
+        num_rounds: Turns.
+
+    Returns:
+        d (P,), > 0, and V (P, K).
+
+    >>> sigma = torch.tensor([[2.0, 1.5, 0.0], [1.5, 2.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    >>> own, directions = nearest(sigma, 1)
+    >>> torch.allclose(own.square().diag() + directions @ directions.mT, sigma, atol=1e-4)
+    True
+    """
+    precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+    bend = precision.diagonal()
+    own = bend.rsqrt()
+    if rank >= len(bend):
+        own = own * (0.5 * torch.linalg.eigvalsh(own[:, None] * precision * own)[-1].reciprocal()).sqrt()
+        num_rounds = 1
+    for turn in range(num_rounds):
+        values, vectors = torch.linalg.eigh(own[:, None] * precision * own)
+        along = (1 / values[:rank] - 1).clamp(min=1e-12)
+        directions = own[:, None] * vectors[:, :rank] * along.sqrt()
+        if turn < num_rounds - 1:
+            inverse = (1 - (vectors[:, :rank].square() * (along / (1 + along))).sum(1)) / own.square()  # of S, its diagonal
+            own = own * (inverse / bend).clamp(min=0.0).sqrt()
+            own = own.maximum(_LEAST * bend.rsqrt())
+    return own, directions

@@ -28,7 +28,7 @@ from bayesreg.behaviour.batchnorm import buffer_shapes, by_batch, carry, rows_at
 from bayesreg.model.model import BayesianModel
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.dirac import Dirac
-from bayesreg.posteriors.gaussian import Gaussian
+from bayesreg.posteriors.gaussian import AbstractAboutAMode
 from bayesreg.posteriors.record import FitRecord, Refreshed
 from bayesreg.posteriors.restore import restored
 from bayesreg.predictive.mixture import Predictive
@@ -240,14 +240,14 @@ def with_statistics(
     """
     count, size = _check.count("num_draws", num_draws), _rows_a_batch(batch_size, len(x))
     generator = torch.Generator().manual_seed(_check.seed(seed))
-    if size is None and (isinstance(base, Dirac) or (isinstance(base, Gaussian) and base.linearize)):
+    if size is None and (isinstance(base, Dirac) or (isinstance(base, AbstractAboutAMode) and base.linearize)):
         made = copy.copy(base)
         found = _statistics_of(Dirac(base.model, base.record, base.loc), base.loc.new_zeros(1, 0), x, None, generator)
         carried = carry(base.model.module, _split(found[0], buffer_shapes(base.model.module))).eval()
         made.model = base.model.with_module(carried)
         made.record = _recorded(base, Refreshed(len(x), None, at_mode=True))
         return made
-    if isinstance(base, Gaussian) and base.linearize:
+    if isinstance(base, AbstractAboutAMode) and base.linearize:
         raise ValueError(
             "a random batch at each draw needs a posterior that predicts by its draws' networks, but a linearised Laplace "
             "approximation came, whose network is one point; refresh the mode in its place, or leave batch_size out."
@@ -304,7 +304,7 @@ def check_memory(model: BayesianModel, num_draws: int, size: int = 0, max_memory
 def _recorded(base: AbstractPosterior, found: Refreshed) -> FitRecord:
     """The fit's record for other statistics; notes about the earlier ones are removed."""
     notes = []
-    if base.history.of_statistics and isinstance(base, Gaussian):
+    if base.history.of_statistics and isinstance(base, AbstractAboutAMode):
         notes.append("batch normalisation: the curvature uses the running averages from the mode's training.")
     history = dataclasses.replace(base.history, of_statistics=notes)
     return dataclasses.replace(base.record, batch_statistics=found, history=history)

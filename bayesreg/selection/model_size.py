@@ -11,9 +11,9 @@ import torch
 
 from bayesreg.behaviour import EVIDENCE
 from bayesreg.data.rows import Data
-from bayesreg.inference.laplace import precision_at
 from bayesreg.objective.curvature import likelihood_gauss_newton, prior_hessian, unheld
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.precision import precision_at
 from bayesreg.objective.whole import gradient_of
 
 _ENOUGH = 0.5  # nats that a Newton step may still gain where an evidence is reported

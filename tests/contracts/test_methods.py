@@ -23,7 +23,9 @@ from bayesreg.inference import (
     SWAG,
     AbstractMethod,
     Ensemble,
+    FullRank,
     LaplaceApproximation,
+    LowRank,
     MCBatchNorm,
     MCDropout,
     MeanField,
@@ -42,6 +44,8 @@ def by_all_rows(num_steps):
 
 QUICK = {
     "mean-field": lambda: MeanField(num_steps=300),
+    "low-rank": lambda: LowRank(3, num_steps=100),
+    "full-rank": lambda: FullRank(num_steps=100),
     "mc-dropout": lambda: MCDropout(num_steps=300),
     "mc-batchnorm": lambda: by_all_rows(300),
     "ensemble": lambda: Ensemble(8, anchored=True, num_steps=100),
@@ -57,6 +61,8 @@ METHODS = {cls.name: QUICK.get(cls.name, cls) for cls in concrete(AbstractMethod
 SHORT = {  # where it is asked whether two fits are one, not where they end
     **METHODS,
     "mean-field": lambda: MeanField(num_steps=30),
+    "low-rank": lambda: LowRank(3, num_steps=10),
+    "full-rank": lambda: FullRank(num_steps=10),
     "mc-dropout": lambda: MCDropout(num_steps=30),
     "mc-batchnorm": lambda: by_all_rows(30),
     "ensemble": lambda: Ensemble(8, anchored=True, num_steps=10),
@@ -210,6 +216,8 @@ class TestEveryMethod:
             "map": lambda: MAP(num_steps=1000),
             "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=1000)),
             "sghmc": lambda: SGHMC(num_warmup=200, num_samples=100, thin=4),
+            "low-rank": lambda: LowRank(3, num_steps=500),
+            "full-rank": lambda: FullRank(num_steps=500),
         }
         try:
             post = br.fit(linear_for(method), loader, method=steps.get(method, METHODS[method])())

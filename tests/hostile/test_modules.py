@@ -63,6 +63,8 @@ def quick(method: str) -> inference.AbstractMethod:
     return {
         "map": few,
         "mean-field": inference.MeanField(num_steps=3),
+        "low-rank": inference.LowRank(2, num_steps=3),
+        "full-rank": inference.FullRank(num_steps=3),
         "laplace": inference.LaplaceApproximation(mode=few),
         "exact": inference.Exact(),
         "mc-dropout": inference.MCDropout(num_steps=3),
@@ -94,7 +96,7 @@ def test_each_module_has_a_mode(name):
 
 
 @pytest.mark.parametrize("name", ["PReLU", "RNN", "MultiheadAttention", "weight_norm, the old hook", "checkpointed, reentrant"])
-@pytest.mark.parametrize("method", ["mean-field", "laplace"])
+@pytest.mark.parametrize("method", ["mean-field", "laplace", "low-rank", "full-rank"])
 def test_each_module_has_a_posterior(name, method):
     fitted(zoo.made(name), quick(method), *rows(8))
 

@@ -81,6 +81,20 @@ def test_linearised_prediction_is_the_closed_form(standard_diabetes):
     torch.testing.assert_close(pred.epistemic_variance, variance.detach(), rtol=6 * (2 / 20_000) ** 0.5, atol=0)
 
 
+def test_predictions_by_draws_are_those_of_the_network_itself(standard_diabetes):
+    X, y = (part[:100] for part in standard_diabetes)
+    model = br.BayesianModel(network(10, 3, 1, dtype=torch.float64), likelihood=likelihoods.Gaussian(0.7))
+    posterior = br.fit(model, X, y, method=LaplaceApproximation(predictive="draws"))
+    draws = posterior.predict(X, num_samples=200, seed=1)
+    assert draws.function is None
+    torch.testing.assert_close(draws.mean, posterior.predict(X, num_samples=200, seed=1, predictive="draws").mean)
+    linear = posterior.predict(X, predictive="linearised")
+    assert linear.function is not None
+    assert not torch.allclose(linear.mean, draws.mean, rtol=1e-6)
+    with pytest.raises(ValueError, match="predictive must be one of"):
+        LaplaceApproximation(predictive="mean")
+
+
 def test_float32_keeps_its_digits_on_raw_units():
     generator = np.random.default_rng(0)
     year = generator.integers(1990, 2021, 2000).astype(float)

@@ -46,7 +46,7 @@ from bayesreg.objective.structures import (
     widest,
 )
 from bayesreg.objective.whole import in_double
-from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.posteriors.base import PREDICTIVES, AbstractPosterior
 from bayesreg.posteriors.gaussian import AbstractAboutAMode, Gaussian
 from bayesreg.posteriors.given_mode import check_mode, check_rows
 from bayesreg.posteriors.record import FitRecord
@@ -65,8 +65,8 @@ STRUCTURES = ("auto", "full", "kron", "diag", "last-layer", "subnetwork")
 class LaplaceApproximation(AbstractMethod):
     """A Gaussian around the mode of the unconstrained density: precision = curvature of the loss + curvature of the prior.
 
-    Predictions use the network linearised at the mode: draws of the Gaussian leave the region where the curvature describes the
-    network itself.
+    Predictions use the network linearised at the mode, in closed form: draws of the Gaussian leave the region where the
+    curvature describes the network itself.
 
     | structure | covariance | for |
     |---|---|---|
@@ -104,6 +104,8 @@ class LaplaceApproximation(AbstractMethod):
         tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest evidence (empirical Bayes);
             `inference.Evidence(per="rule", noise=False)` for one scale a rule, or a noise that stays. The posterior's model
             has the tuned scales. "auto" is then Gauss–Newton.
+        predictive: How the posterior predicts where `predict` is not told: "linearised", in closed form, or "draws", the
+            network itself at draws of its weights.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -132,6 +134,7 @@ class LaplaceApproximation(AbstractMethod):
         sharing: str = "expand",
         tune: str | Evidence | None = None,
         refine: int | HMC | None = None,
+        predictive: str = "linearised",
     ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn", "fisher"))
         self.mode: Any = MAP() if mode is None else mode
@@ -139,6 +142,7 @@ class LaplaceApproximation(AbstractMethod):
         self.structure = _check.one_of("structure", structure, STRUCTURES)
         self.subnetwork = _checked_subnetwork(subnetwork)
         self.sharing = _check.one_of("sharing", sharing, SHARING)
+        self.predictive = _check.one_of("predictive", predictive, PREDICTIVES)
         self.tune = checked_tune(tune)
         if not isinstance(self.mode, MAP) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
             raise ValueError(f"mode must be a MAP or the mode that one fitted, but {_check.said(mode)} came; pass mode=MAP().")
@@ -211,7 +215,7 @@ class LaplaceApproximation(AbstractMethod):
             evidence = value + found.size * HALF_LOG_2PI - found.half_log_det
         certificate = _certificate(mode.certificate, found, structure)
         record = FitRecord(self.name, seed, history, certificate, 0.0, "unconstrained", evidence)
-        posterior = _posterior(model, record, at.to(u), found)
+        posterior = _posterior(model, record, at.to(u), found, self.predictive == "linearised")
         if not found.free and not another:
             seen = _covered(posterior, found, (log_joint, u, data), wide, not some and log_joint.smooth)
             certificate = dataclasses.replace(certificate, importance=seen)
@@ -383,12 +387,14 @@ def _log_prior_of_others(log_joint: LogJoint, u: torch.Tensor, index: torch.Tens
     return sum(float(latent.given(values).log_prob(values[latent.name])) for latent in outside)
 
 
-def _posterior(model: BayesianModel, record: FitRecord, u: torch.Tensor, found: Structured) -> AbstractAboutAMode:
+def _posterior(
+    model: BayesianModel, record: FitRecord, u: torch.Tensor, found: Structured, linearize: bool
+) -> AbstractAboutAMode:
     """A Gaussian written out where it is one block over all unknowns, else one in blocks."""
     (first, *rest) = found.blocks
     if not rest and isinstance(first, DenseFactor) and len(first.index) == len(u):
-        return Gaussian(model, record, u, first.root.to(u), linearize=True)
-    return BlockGaussian(model, record, u, found.blocks, linearize=True)
+        return Gaussian(model, record, u, first.root.to(u), linearize)
+    return BlockGaussian(model, record, u, found.blocks, linearize)
 
 
 def _covered(posterior: AbstractAboutAMode, found: Structured, narrow: Wide, wide: Wide, whole: bool) -> Importance | None:

@@ -11,6 +11,7 @@ from bayesreg import _check
 
 MAX_MEMORY = 2**31  # bytes that what is stored may take unless a caller says otherwise
 _ENTRIES = 2**22  # numbers of the draws that are held at once
+_COPIED = 2**19  # numbers of stored draws that are copied at once: a network finds them in the cache
 _SIXTEEN = 16
 _LEARNT = 2**25 - 2**13  # bytes: the largest block that glibc learns from, less its header and alignment
 
@@ -85,5 +86,5 @@ def chosen(stored: torch.Tensor, num_samples: int, seed: int, width: int) -> Ite
         (s, ...).
     """
     index = among(len(stored), num_samples, torch.Generator().manual_seed(seed)).to(stored.device)
-    for part in index.split(next(blocks(num_samples, width))):
-        yield stored[part]
+    for part in index.split(max(1, min(num_samples, _COPIED // max(1, width)))):
+        yield stored.index_select(0, part)  # whole rows at once; indexing copies them number by number

@@ -15,8 +15,9 @@ from sklearn.preprocessing import scale
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.inference import MAP, Evidence, LaplaceApproximation
+from bayesreg.inference import MAP, Evidence, LaplaceApproximation, MeanField
 from bayesreg.model import with_known_noise, with_scales
+from bayesreg.objective import LogJoint, updates
 from bayesreg.solvers import GaussNewton, Scales
 
 
@@ -289,3 +290,51 @@ def test_a_comparison_shows_evidences_and_when_they_compare() -> None:
     fewer = br.fit(_linear(10), x[:100], y[:100], method="laplace", progress=False)
     assert "100 and 442 training rows" in str(br.compare({"all": fits["wide"], "fewer": fewer}, x[:50], y[:50]))
     assert "log evidence" not in str(br.compare({"map": fits["map"]}, x[:50], y[:50]))
+
+
+def _orthogonal(seed: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    x = np.linalg.qr(rng.normal(size=(64, 12)))[0] * 8.0  # XᵀX = 64 I
+    return x, x @ (0.7 * rng.normal(size=12)) + 2 * rng.normal(size=64)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.filterwarnings("ignore::bayesreg.inference.ConvergenceWarning")
+def test_mean_field_on_orthogonal_columns_has_the_closed_form(seed: int) -> None:
+    x, y = _orthogonal(seed)
+    expected = math.sqrt(np.square(x.T @ y / 64).mean() - 2.0**2 / 64)  # least squares are N(0, s² + σ²/64)
+    method = MeanField(compile=False, num_steps=1000, tune=Evidence(noise=False))
+    posterior = br.fit(_linear(12, noise=2.0), x, y, method=method, seed=seed, progress=False)
+    assert math.isclose(_scales(posterior)["weight"], expected, rel_tol=0.02)
+    assert posterior.certificate.tuned is not None
+    assert posterior.certificate.tuned.maximal
+    assert "tuned by the evidence" in str(posterior.model.prior_table())
+    laplace = _tuned(_linear(12, noise=2.0), x, y, Evidence(noise=False))
+    assert math.isclose(_scales(laplace)["weight"], expected, rel_tol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayesreg.inference.ConvergenceWarning")
+def test_mean_field_tunes_a_laplace_prior_to_the_expected_size_and_the_noise() -> None:
+    x, y = _orthogonal(0)
+    method = MeanField(compile=False, num_steps=1000, tune="evidence")
+    posterior = br.fit(_linear(12, priors.Laplace(3.0), 1.0), x, y, method=method, progress=False)
+    size = float(posterior.sample(4000, seed=0)["weight"].abs().mean())
+    assert math.isclose(_scales(posterior)["weight"], size, rel_tol=0.03)
+    draws = posterior.sample(500, seed=1)["weight"].squeeze(1).numpy()
+    residual = np.square(y[:, None] - x @ draws.T).mean()
+    assert math.isclose(_scales(posterior)["noise_scale"], math.sqrt(residual), rel_tol=0.02)
+
+
+def test_updates_of_a_normal_by_closed_form_and_by_quadrature() -> None:
+    loc, sd = torch.tensor([1.0, -2.0, 0.5]).double(), torch.tensor([0.5, 0.1, 1.0]).double()
+    model = br.BayesianModel(torch.nn.Linear(3, 1, bias=False).double(), priors.StudentT(1e6, 2.0), likelihoods.Gaussian(1.0))
+    found = updates(LogJoint(model), loc, sd)["weight"]
+    squares = float((loc.square() + sd.square()).mean())
+    assert math.isclose(2.0 * math.exp(found.step), math.sqrt(squares), rel_tol=1e-3)
+    assert math.isclose(found.slope, 3 * squares / 4 - 3, rel_tol=1e-3)
+    normal = br.BayesianModel(torch.nn.Linear(3, 1, bias=False).double(), priors.Normal(2.0), likelihoods.Gaussian(1.0))
+    mackay = updates(LogJoint(normal), loc, sd)["weight"]
+    determined = 3 - float(sd.square().sum()) / 4
+    assert math.isclose(2.0 * math.exp(mackay.step), math.sqrt(float(loc.square().sum()) / determined), rel_tol=1e-6)
+    assert math.isclose(mackay.slope, 3 * squares / 4 - 3, rel_tol=1e-6)

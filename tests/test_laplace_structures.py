@@ -7,7 +7,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
-from bayesreg.inference import MAP, LaplaceApproximation
+from bayesreg.inference import HMC, MAP, LaplaceApproximation
 from bayesreg.objective import (
     KroneckerFactor,
     LogJoint,
@@ -313,3 +313,20 @@ def test_auto_takes_products_where_a_dense_matrix_would_be_too_large(standard_di
             br.BayesianModel(embedded), codes, codes[:, 0] / 10, method=LaplaceApproximation(mode=few, max_parameters=30)
         )
     assert post.certificate.covariance.structure == "diag"
+
+
+@pytest.mark.parametrize("structure", ["full", "diag"])
+def test_refined_draws_are_the_posterior_s(standard_diabetes, structure):
+    """Linear regression: from a Gaussian that is right, and from one without correlations, whose sds are too small."""
+    X, y = standard_diabetes
+    method = LaplaceApproximation(structure=structure, refine=HMC(32, 150, 150, compile=False))
+    post = br.fit(linear_model(standardize=False), X, y, method=method)
+    exact = br.fit(linear_model(standardize=False), X, y, method="exact")
+    assert post.num_draws == 32 * 150
+    assert post.certificate.converged
+    error = post.certificate.mixing.weights.error
+    assert float(((post.mean["weight"] - exact.mean["weight"]) / exact.std["weight"]).abs().max()) < 5 * error
+    torch.testing.assert_close(post.std["weight"], exact.std["weight"], rtol=5 * error, atol=0)
+    assert post.log_evidence == pytest.approx(exact.log_evidence, abs=1e-6 if structure == "full" else 50)
+    with pytest.raises(ValueError, match=r"refine needs a Gaussian over all unknowns, but structure='last-layer' holds"):
+        LaplaceApproximation(structure="last-layer", refine=10)

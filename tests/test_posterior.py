@@ -8,7 +8,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, MeanField
-from bayesreg.posteriors import Draws, LowRankGaussian, propagate
+from bayesreg.posteriors import Draws, LowRankGaussian, perceptron, propagate
 from tests.conftest import linear_model, network
 
 
@@ -160,3 +160,39 @@ def test_rows_times_the_factor_give_the_covariance_of_a_linear_function(exact):
         root = post.times_factor(rows)
         torch.testing.assert_close(root @ root.mT, rows @ post.covariance @ rows.mT, rtol=1e-12, atol=1e-12)
     assert Draws(exact.model, exact.record, parts).times_factor(rows) is None
+
+
+class Squeezed(torch.nn.Linear):
+    """A linear layer with a forward of its own, so that a network with it is no plain perceptron."""
+
+    def forward(self, x):
+        return super().forward(x) * 1.0
+
+
+@pytest.mark.parametrize("rows", [3, 400])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_perceptron_predicts_by_products_what_each_draw_predicts(rows, bias, outputs, monkeypatch):
+    """Also with weights that are certain, with positive ones, with a scale that is unknown, and in small blocks."""
+    generator = torch.Generator().manual_seed(0)
+    X, y = (torch.randn(20, n, generator=generator, dtype=torch.float64) for n in (3, outputs))
+    new = torch.randn(rows, 3, generator=generator, dtype=torch.float64)
+    weight = priors.Normal(priors.HalfNormal(1.0), centered=False) if outputs == 1 else priors.Normal(1.0)
+    rules = {"*": priors.Normal(1.0), "0.weight": weight, "2.weight": priors.HalfNormal(1.0)}
+    rules |= {"4.bias": priors.Fixed(0.3)} if bias else {"4.weight": priors.Fixed(0.5)}
+    u, found = None, {}
+    for kind in (torch.nn.Linear, Squeezed):
+        layers = [kind(3, 5, bias), torch.nn.ReLU(), kind(5, 4, bias), torch.nn.Tanh(), kind(4, outputs, bias)]
+        model = br.BayesianModel(torch.nn.Sequential(*layers).double(), rules, standardize=True)
+        post = br.fit(model, X, y, method=MeanField(num_steps=3, compile=False), progress=False)
+        u = torch.randn(7, post.layout.size, generator=generator, dtype=torch.float64) if u is None else u
+        draws = Draws(post.model, post.record, u)
+        found[kind] = draws.predict(new, num_samples=7)
+        assert (perceptron.perceptron_of(post.model, post.layout, post.model.prepare(new)) is None) == (kind is Squeezed)
+        if kind is torch.nn.Linear:
+            monkeypatch.setattr(perceptron, "_BLOCK", 30)
+            monkeypatch.setattr(perceptron, "_ROWS", 35)
+            torch.testing.assert_close(draws.predict(new, num_samples=7).output, found[kind].output, rtol=1e-12, atol=1e-12)
+    plain, other = found.values()
+    torch.testing.assert_close(plain.output, other.output, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(plain.noise, other.noise, rtol=1e-12, atol=1e-12)

@@ -219,6 +219,7 @@ class Tuned:
         tolerance: The gain that does not matter.
         fixed: True where it is the gain at a fixed mode (MacKay's updates), and not with the mode that follows the scales.
         vanishing: Names of scales that the evidence would have at zero.
+        bound: True where it is the ELBO that was raised.
     """
 
     steps: int
@@ -226,6 +227,7 @@ class Tuned:
     tolerance: float
     fixed: bool = False
     vanishing: tuple[str, ...] = ()
+    bound: bool = False
 
     @property
     def maximal(self) -> bool:

@@ -35,17 +35,18 @@ def covering(found: Importance) -> str:
 def tuned(found: Tuned) -> str:
     """How the search for the scales of the highest evidence ended."""
     at = " at a fixed mode (MacKay's updates)" if found.fixed else ""
+    what = "ELBO" if found.bound else "evidence"
     if found.maximal:
-        said = f"The evidence is highest at the tuned scales{at}: less than {found.tolerance:.2g} nats are left to gain."
+        said = f"The {what} is highest at the tuned scales{at}: less than {found.tolerance:.2g} nats are left to gain."
     else:
         said = (
-            f"Not converged: other scales of the priors would gain about {found.gain:.2g} nats of evidence{at}; write the "
+            f"Not converged: other scales of the priors would gain about {found.gain:.2g} nats of {what}{at}; write the "
             "tuned scales into the priors and fit again."
         )
     if found.vanishing:
         one = len(found.vanishing) == 1
         said += (
-            f" Of {', '.join(found.vanishing)} the evidence is highest at scale zero: the data do not need "
+            f" Of {', '.join(found.vanishing)} the {what} is highest at scale zero: the data do not need "
             f"{'it' if one else 'them'}."
         )
     return said

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from bayesreg.behaviour import EVIDENCE
 from bayesreg.certificates.certificate import Certificate
@@ -15,12 +18,21 @@ from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.solution import judged
 from bayesreg.certificates.values import Tuned
 from bayesreg.data.rows import Data
+from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
+from bayesreg.objective.evidence import expected_squares, updates
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.dirac import Dirac
 from bayesreg.solvers.base import Problem, Solution
+from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.evidence_ascent import NOTHING, WHY, At, Evidence, GaussNewton, Scales
 from bayesreg.solvers.options import SearchOptions
+from bayesreg.solvers.progress import ProgressCallback
+
+_TURNS, _STILL = 10, 0.02  # fits between M-steps, and the change of a scale's logarithm that ends them
+_SHORT, _SEARCH = 1000, 1000  # steps of such a fit at least, and towards a mode
+_LITTLE = 0.5  # nats of the ELBO that another M-step may gain
+_DRAWS = 64  # of the residuals of a known noise
 
 
 def checked_tune(tune: Any) -> Evidence | None:
@@ -71,9 +83,11 @@ def tuned_mode(mode: Dirac, data: Data, settings: Evidence, most: int) -> tuple[
             "tune='evidence' must have an evidence where it begins, but at the scales as written the curvature at the mode is "
             "singular; standardise the inputs, drop redundant ones, or begin at narrower priors."
         )
-    values = {label: float(f"{value:.6g}") for label, value in zip(scales.labels, np.exp(found.t), strict=True)}
+    values = scales.values(found.t)
     model, u = scales.model(mode.model, values), found.at.what.u.to(mode.loc)
-    history.notes.extend(_notes(scales, values, mode.model, search))
+    history.notes.extend(_notes(scales, values, mode.model))
+    if not search.dense:
+        history.notes.append("the scales were tuned by the diagonal of the Gauss–Newton matrix.")
     problem = Problem(LogJoint(model), data, options=SearchOptions(jacobian=True))
     start = problem.log_joint.layout.flatten(model.start(x, y))
     certificate = judged(problem, start, Solution(u, model), None, None)
@@ -82,6 +96,79 @@ def tuned_mode(mode: Dirac, data: Data, settings: Evidence, most: int) -> tuple[
     fixed = not search.follows
     tuned = Tuned(found.steps, max(0.0, found.gain), 0.5 if fixed else 0.01, fixed, vanishing)
     return Dirac(model, dataclasses.replace(mode.record, history=history, certificate=certificate), u), tuned
+
+
+def tuned_guide(method: Any, model: BayesianModel, data: Data, settings: Evidence, seed: int, report: ProgressCallback) -> Any:
+    """A variational posterior at the scales of the highest ELBO: fits and M-steps take turns, from near the Laplace evidence's.
+
+    Args:
+        method: The method, whose fits are at fixed scales.
+        model: The model, bound to the data.
+        data: Prepared rows.
+        settings: What is tuned.
+        seed: As for `fit`.
+        report: Told how far it is.
+
+    Returns:
+        The posterior of the tuned model.
+    """
+    started, scales = time.perf_counter(), Scales.of(model, settings)
+    t, scores, path = _first(scales, model, data, seed), [], {label: [] for label in scales.labels}
+    num_steps = method.schedule(data, resolve_batch(method.batch_size, data, LogJoint(model))).num_steps
+    fixed, moved, turns = copy.copy(method), math.inf, 0
+    fixed.tune = None
+    while True:
+        last = moved < _STILL or turns == _TURNS
+        fixed.num_steps = method.num_steps if last else max(min(_SHORT, num_steps), num_steps // 5)
+        values = scales.values(t)
+        posterior = fixed.run(scales.model(model, values), data, seed=seed, report=report)
+        slope, step = _m_step(scales, posterior, data)
+        scores.append(posterior.history.objective[-1])
+        for label, value in values.items():
+            path[label].append(value)
+        if last:
+            break
+        t, moved, turns = t + step, float(np.abs(np.where(slope > -NOTHING, step, 0.0)).max()), turns + 1
+    history = posterior.history
+    history.scales.update(path)
+    history.log_evidence.extend(scores)
+    history.notes.extend(_notes(scales, values, model))
+    tuned = Tuned(turns, max(0.0, 0.5 * float(slope @ step)), _LITTLE, bound=True)
+    certificate = with_tuned(posterior.certificate, tuned)
+    elapsed = time.perf_counter() - started
+    posterior.record = dataclasses.replace(posterior.record, certificate=certificate, elapsed=elapsed)
+    return posterior
+
+
+def _first(scales: Scales, model: BayesianModel, data: Data, seed: int) -> np.ndarray:
+    """Logarithms to begin from: of the highest Laplace evidence by the curvature's diagonal, else as written."""
+    t = np.log(scales.start)
+    if data.x is None or no_evidence(LogJoint(model)):
+        return t
+    try:
+        mode = MAP(num_steps=_SEARCH, jacobian=True, compile=False, certify=False).run(
+            model, data, seed=seed, report=lambda *_: None
+        )
+        found = GaussNewton(mode.model, mode.loc, data, scales, dense=False).climb(lambda *_: None)
+    except (ValueError, RuntimeError):  # no mode: a fit that can begin elsewhere is not given up
+        return t
+    return t if found is None else found.t
+
+
+def _m_step(scales: Scales, posterior: Any, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """The slope of the expected log-joint in each logarithm, and the step to where it is highest, both (S,)."""
+    log_joint, (loc, sd) = LogJoint(posterior.model), posterior.unconstrained_moments()
+    found = updates(log_joint, loc, sd)
+    slope = [sum(found[name].slope for name in names) for names in scales.tensors.values()]
+    step = [sum(found[name].step for name in names) / len(names) for names in scales.tensors.values()]
+    if scales.noise:
+        draws = posterior.draw(_DRAWS, torch.Generator().manual_seed(0))
+        squares, count = expected_squares(log_joint, draws, data)
+        fitted, _ = expected_squares(log_joint, loc[None], data)
+        free = count - max(squares - fitted, 0.0)  # NK − γ
+        slope.append(squares - count)
+        step.append(0.5 * math.log(fitted / free) if free > 0.1 * count else 0.5 * math.log(squares / count))
+    return np.array(slope), np.clip(np.array(step), -1.5, 1.5)
 
 
 def no_evidence(log_joint: LogJoint) -> str:
@@ -101,12 +188,10 @@ def with_tuned(certificate: Certificate, tuned: Tuned | None) -> Certificate:
     return dataclasses.replace(found, tuned=tuned)
 
 
-def _notes(scales: Scales, values: Mapping[str, float], model: BayesianModel, search: GaussNewton) -> list[str]:
+def _notes(scales: Scales, values: Mapping[str, float], model: BayesianModel) -> list[str]:
     """What was tuned, from where and to what, and what was not."""
     changes = [f"{label} {start:.3g} → {values[label]:.3g}" for label, start in zip(scales.labels, scales.start, strict=True)]
     said = [f"scales {WHY}: {', '.join(changes)}."]
-    if not search.dense:
-        said.append("they were tuned by the diagonal of the Gauss–Newton matrix.")
     touched = {name for names in scales.tensors.values() for name in names}
     flat = [r.name for r in model.resolved if r.name in model.latents and r.name not in touched]
     if flat:

@@ -14,7 +14,7 @@ from bayesreg.behaviour import first_line
 from bayesreg.data.rows import Data
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.map import MAP
-from bayesreg.inference.variational import AbstractGuided
+from bayesreg.inference.variational import AbstractGuided, Step
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
@@ -38,33 +38,31 @@ class AbstractFromLaplace(AbstractGuided):
     def from_normal(self, log_joint: LogJoint, loc: torch.Tensor, factor: torch.Tensor) -> AbstractFamily:
         """The guide of this family nearest to N(loc, factor · factorᵀ), factor (P, P)."""
 
-    def one_draw_step(
-        self, guide: Any, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
-    ) -> torch.Tensor:
-        """See `AbstractGuided.one_draw_step`; of `num_particles` draws."""
-        return pairs_by_copy(guide, copy, log_joint, x, y, self.num_particles)
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
+        """See `AbstractGuided.one_draw`; a step of `num_particles` draws."""
+        return (lambda x, y: pairs_by_copy(guide, copy, copy.log_joint, x, y, self.num_particles)), []
 
     def first_guide(
         self,
         log_joint: LogJoint,
         data: Data,
-        start: torch.Tensor,
-        history: History,
-        *,
+        batch_size: int | None,
+        num_steps: int,
         seed: int,
+        history: History,
         report: ProgressCallback,
     ) -> AbstractFamily:
         """The Laplace approximation, as wide as is best; the start of `MeanField` where there is none."""
         found = None
         if self.initial_scale is None and log_joint.layout.size <= self.start_parameters:
-            found = self._laplace(log_joint, data, history, seed, report)
-        return found or super().first_guide(log_joint, data, start, history, seed=seed, report=report)
+            found = self._laplace(log_joint, data, num_steps, seed, history, report)
+        return found or super().first_guide(log_joint, data, batch_size, num_steps, seed, history, report)
 
     def _laplace(
-        self, log_joint: LogJoint, data: Data, history: History, seed: int, report: ProgressCallback
+        self, log_joint: LogJoint, data: Data, num_steps: int, seed: int, history: History, report: ProgressCallback
     ) -> AbstractFamily | None:
         def searching(step: int, total: int, nats: float, said: str = "") -> None:
-            report(0, self.num_steps or 1, nats, said or f"search for a start, {step}/{total}")
+            report(0, num_steps, nats, said or f"search for a start, {step}/{total}")
 
         laplace = LaplaceApproximation(mode=MAP(num_steps=self.num_steps), max_parameters=self.start_parameters)
         try:

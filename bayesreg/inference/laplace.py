@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -25,6 +24,7 @@ from bayesreg.certificates.values import Covariance, Importance
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_mode, with_tuned
+from bayesreg.inference.hmc import HMC
 from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.spec import match_name
@@ -48,7 +48,9 @@ from bayesreg.objective.structures import (
 from bayesreg.objective.whole import in_double
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.gaussian import AbstractAboutAMode, Gaussian
+from bayesreg.posteriors.given_mode import check_mode, check_rows
 from bayesreg.posteriors.record import FitRecord
+from bayesreg.posteriors.refining import refined
 from bayesreg.posteriors.structured import BlockGaussian
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
@@ -94,6 +96,9 @@ class LaplaceApproximation(AbstractMethod):
         structure: One of the table's, or "auto".
         subnetwork: Which weights "subnetwork" takes: names or globs of tensors, or how many: those with the largest marginal
             variance by the diagonal. 500 when None.
+        refine: Draws of each of 32 chains of `HMC` that start from the Gaussian's draws and move in its coordinates, after as
+            many that tune the steps; or an `HMC` whose settings are taken. The answer is then `Draws`, certified as chains are.
+            It is for a Gaussian over all unknowns.
         sharing: Where a layer's weights act at several places of a row (positions of a sequence or image), "kron" counts each
             place as a row ("expand"), or a row's sum over places ("reduce").
         tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest evidence (empirical Bayes);
@@ -126,6 +131,7 @@ class LaplaceApproximation(AbstractMethod):
         subnetwork: int | Sequence[str] | None = None,
         sharing: str = "expand",
         tune: str | Evidence | None = None,
+        refine: int | HMC | None = None,
     ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn", "fisher"))
         self.mode: Any = MAP() if mode is None else mode
@@ -136,17 +142,42 @@ class LaplaceApproximation(AbstractMethod):
         self.tune = checked_tune(tune)
         if not isinstance(self.mode, MAP) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
             raise ValueError(f"mode must be a MAP or the mode that one fitted, but {_check.said(mode)} came; pass mode=MAP().")
+        self.refine = refine if refine is None or isinstance(refine, HMC) else _check.count("refine", refine)
+        if refine is not None and structure in ("last-layer", "subnetwork"):
+            raise ValueError(
+                f"refine needs a Gaussian over all unknowns, but structure={structure!r} holds some at the mode; take 'full', "
+                "'kron' or 'diag'."
+            )
         if structure == "kron" and curvature == "hessian":
             raise ValueError(
                 "structure='kron' needs a curvature that is a sum over rows of squares, but curvature='hessian' came; take "
                 "curvature='ggn' or 'fisher'."
             )
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractAboutAMode:
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
         """Fit; see `AbstractMethod.run`.
 
         Raises:
             ValueError: If the model is too large, a prior has a kink, there is no usable mode or no proper posterior.
+        """
+        started = time.perf_counter()
+        posterior = self._gaussian(model, data, seed, report)
+        if self.refine is None:
+            return posterior
+        if posterior.width < len(posterior.loc):
+            raise ValueError(
+                "refine needs priors with two derivatives, but a kink holds some weights at zero, where no chain stays; take "
+                "HMC or a Normal prior."
+            )
+        hmc = self.refine if isinstance(self.refine, HMC) else HMC(num_warmup=self.refine, num_samples=self.refine)
+        sampler = hmc.sampler(LogJoint(posterior.model))
+        return refined(posterior, sampler, hmc.options, data, seed, report, started)
+
+    def _gaussian(self, model: BayesianModel, data: Data, seed: int, report: ProgressCallback) -> AbstractAboutAMode:
+        """The Gaussian about the mode.
+
+        Raises:
+            ValueError: See `run`.
         """
         started = time.perf_counter()
         mode = self._mode(model, data, seed, report)
@@ -204,7 +235,7 @@ class LaplaceApproximation(AbstractMethod):
         method.tune = None
         if self.curvature == "auto":
             method.curvature = "ggn"  # by which they were tuned
-        posterior = method.run(method.mode.model, data, seed=seed, report=report)
+        posterior = method._gaussian(method.mode.model, data, seed, report)
         elapsed = mode.elapsed + time.perf_counter() - started
         certificate = with_tuned(posterior.certificate, tuned)
         posterior.record = dataclasses.replace(posterior.record, certificate=certificate, elapsed=elapsed)
@@ -346,64 +377,6 @@ def _checked_subnetwork(given: int | Sequence[str] | None) -> int | tuple[str, .
     if isinstance(given, (list, tuple)):
         raise ValueError(f"subnetwork must be names of tensors or a number, but {given!r} came; pass for example ['0.weight'].")
     return _check.count("subnetwork", given)  # pyright: ignore[reportArgumentType]
-
-
-def check_mode(mode: AbstractPosterior, model: BayesianModel) -> None:
-    """Refuse a mode that is not one of this model's unconstrained density.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if mode.space != "unconstrained" and any(s.transform is not None for s in mode.layout.in_order):
-        named = next(s.latent.name for s in mode.layout.in_order if s.transform is not None)
-        raise ValueError(
-            f"a Laplace approximation needs the mode of the unconstrained density, but that of {mode.space} space came, which "
-            f"differs for {named}; fit MAP(jacobian=True)."
-        )
-    own, others = _described(mode.model), _described(model)
-    different = [name for name in own if own[name] != others[name]]
-    if different:
-        raise ValueError(
-            f"mode must be of the model that is fitted, but its {different[0]} differ: {_shortened(own[different[0]])} "
-            f"against {_shortened(others[different[0]])}; fit the mode anew, or pass mode=MAP()."
-        )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _described(model: BayesianModel) -> dict[str, str]:
-    """What makes two bound models one, in words."""
-    scale = model.standardization
-    units = (
-        ()
-        if scale is None
-        else tuple(torch.as_tensor(v).tolist() for v in (scale.x_mean, scale.x_scale, scale.y_mean, scale.y_scale))
-    )
-    latents = [f"{latent.name} {tuple(latent.shape)} {latent.prior!r}" for latent in model.latents.values()]
-    return {
-        "priors": "; ".join(latents),
-        "likelihoods": repr(model.likelihood),
-        "numbers of rows": str(model.total()),
-        "units": str(units),
-        "networks": type(model.module).__name__,
-    }
-
-
-def check_rows(mode: AbstractPosterior, value: float) -> None:
-    """Refuse a mode that was fitted to other data: the log-joint there is another one.
-
-    Raises:
-        ValueError: If so.
-    """
-    point = mode.certificate.point
-    known = math.nan if point is None else point.log_joint
-    if math.isfinite(known) and abs(known - value) > 1e-3 * (1 + abs(known)):
-        raise ValueError(
-            f"mode must have been fitted to these data, but its log-joint was {known:.6g} nats and is {value:.6g} on them; fit "
-            "the mode anew, or pass mode=MAP()."
-        )
 
 
 def _log_prior_of_others(log_joint: LogJoint, u: torch.Tensor, index: torch.Tensor) -> float:

@@ -9,12 +9,16 @@ import torch
 
 from bayesreg import _check
 from bayesreg.data.rows import Data
+from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_guide
 from bayesreg.inference.variational import AbstractGuided, Step
+from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.local_draws import LocalDraws
 from bayesreg.objective.training_copy import TrainingCopy
+from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import MeanFieldGuide
 from bayesreg.solvers.history import History
+from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import AbstractSchedule, UntilFlat
 
 _MOST = 6000  # steps where the ELBO rises all the way
@@ -48,6 +52,8 @@ class MeanField(AbstractGuided):
         checkpoint: A file where a running fit keeps its state, to continue from it to the same answer; as for `MAP`.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
         checkpoint_key: A text that names a loader's data, in place of reading it.
+        tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest ELBO, as for
+            `LaplaceApproximation`: shorter fits and updates of the scales take turns before the fit itself.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -75,6 +81,7 @@ class MeanField(AbstractGuided):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
+        tune: str | Evidence | None = None,
     ) -> None:
         self.optimizer = _check.one_of("optimizer", optimizer, ("adam", "ivon"))
         if self.optimizer == "ivon" and compile is True:
@@ -90,6 +97,15 @@ class MeanField(AbstractGuided):
             checkpoint_every,
             checkpoint_key,
         )
+        self.tune = checked_tune(tune)
+        if self.tune is not None and checkpoint is not None:
+            raise ValueError("tune='evidence' makes several fits, of which a checkpoint keeps one; leave out one of the two.")
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """Fit; see `AbstractMethod.run`."""
+        if self.tune is not None:
+            return tuned_guide(self, model, data, self.tune, seed, report)
+        return super().run(model, data, seed=seed, report=report)
 
     def schedule(self, data: Data, batch_size: int | None) -> AbstractSchedule:
         """As many steps as were said; else until the ELBO is flat within its noise."""

@@ -123,7 +123,7 @@ class AbstractGuided(AbstractVariational):
     """
 
     optimizer: str = "adam"
-    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw_step` costs less than a pass of all at once
+    draws_by_copy: ClassVar[int] = 1  # up to so many draws a step `one_draw` costs less than a pass of all at once
 
     def __init__(
         self,
@@ -146,31 +146,30 @@ class AbstractGuided(AbstractVariational):
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
         """The guide to start with: of these means and about these standard deviations, both (P,)."""
 
-    def one_draw_step(
-        self, guide: Any, copy: TrainingCopy, log_joint: LogJoint, x: torch.Tensor, y: torch.Tensor
-    ) -> torch.Tensor:
-        """Minus the one-draw ELBO divided by N, detached; its gradient is added to `guide.phi.grad`."""
-        return one_draw_by_graph(guide, copy, log_joint, x, y)
-
-    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
-        """`one_draw_step` for batches like `x`, and tensors of its own state that the next step depends on."""
-        return (lambda x, y: self.one_draw_step(guide, copy, copy.log_joint, x, y)), []
-
     def first_guide(
         self,
         log_joint: LogJoint,
         data: Data,
-        start: torch.Tensor,
-        history: History,
-        *,
+        batch_size: int | None,
+        num_steps: int,
         seed: int,
+        history: History,
         report: ProgressCallback,
     ) -> AbstractFamily:
-        """Where the ascent begins: at a mode where no `initial_scale` was said; `start`, (P,), knows no better."""
-        found = None if self.initial_scale else self._mode(log_joint, data, history, seed, report)
+        """Where the ascent begins: at a mode where no `initial_scale` was said, and where there is one."""
+        found = None if self.initial_scale else self._mode(log_joint, data, batch_size, num_steps, seed, history, report)
         if found is None:
+            start = log_joint.layout.flatten(log_joint.model.start(*next(data.epoch())))
             found = start, torch.full_like(start, self.initial_scale or _SCALE)
         return self.guide(log_joint, *found)
+
+    def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
+        """A step of `num_particles` draws for batches like `x`, and tensors of its own state that the next step depends on.
+
+        It gives minus the ELBO divided by N, and its gradient is added to `guide.phi.grad`. It is asked for where there are no
+        more draws than `draws_by_copy`.
+        """
+        return (lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)), []
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
         """Fit; see `AbstractMethod.run`."""
@@ -178,16 +177,15 @@ class AbstractGuided(AbstractVariational):
         log_joint = LogJoint(model)
         history = History("elbo")
         notes_of(model, history)
-        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
-        guide = self.first_guide(log_joint, data, start, history, seed=seed, report=report)
-        guide.phi.grad = torch.zeros_like(guide.phi)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
         schedule = self.schedule(data, batch_size)
+        guide = self.first_guide(log_joint, data, batch_size, schedule.num_steps, seed, history, report)
+        guide.phi.grad = torch.zeros_like(guide.phi)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
         history.notes.append(f"{self.optimizer}: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
         # a training step normalises by its batch, and its draw's statistics go into the running averages
-        copy = TrainingCopy(log_joint, start, num_data, noise=False, rows_a_batch=data.rows_a_batch)
+        copy = TrainingCopy(log_joint, guide.moments()[0], num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
         stepper = self._stepper(guide, copy, pure, data, schedule.num_steps, batch_size, history)
         stepper = Averaged(stepper, _SLOW)
@@ -219,11 +217,16 @@ class AbstractGuided(AbstractVariational):
         return Guide(fitted, record, guide)
 
     def _mode(
-        self, log_joint: LogJoint, data: Data, history: History, seed: int, report: ProgressCallback
+        self,
+        log_joint: LogJoint,
+        data: Data,
+        batch_size: int | None,
+        total: int,
+        seed: int,
+        history: History,
+        report: ProgressCallback,
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Means and standard deviations near a mode, both (P,); None where none is found."""
-        batch_size = resolve_batch(self.batch_size, data, log_joint)
-        total = self.schedule(data, batch_size).num_steps
         steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), total)
 
         def searching(step: int, most: int, nats: float, said: str = "") -> None:

@@ -8,6 +8,7 @@ from bayesreg.objective.conditioning import Products, Root, Rows, entries
 from bayesreg.objective.curvature import full_hessian, gauss_newton, output_jacobian, prior_curvature
 from bayesreg.objective.curvature_products import diagonal, ends, gauss_newton_product, hessian_product, sample
 from bayesreg.objective.directions import HeldLogJoint, along_sphere, by_all_rows, on_sphere, scale_free
+from bayesreg.objective.evidence import updates
 from bayesreg.objective.factors import KroneckerFactor
 from bayesreg.objective.flat import FlatLayout, LogJoint
 from bayesreg.objective.layerwise import layers_of
@@ -55,4 +56,5 @@ __all__ = [
     "root_of",
     "sample",
     "scale_free",
+    "updates",
 ]

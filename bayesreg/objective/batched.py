@@ -81,7 +81,7 @@ class Replicas:
         each = each * num_replicas if len(each) == 1 else each
         constants = torch.tensor(each, dtype=torch.float64, device=like.device)
         self.log_prior_constant, self.log_jacobian = constants.unbind(1)
-        self.layers = _layers(self.model, x.dim() - own_rows)
+        self.layers = plain_layers(self.model, x.dim() - own_rows)
         dims = 0 if own_rows else None
         axes = (0, dims, dims, None if weights is None else 0)
         self._terms = torch.vmap(self._terms_of_output, in_dims=(0, 0, *axes[2:]))
@@ -390,7 +390,7 @@ def _expanded(value: torch.Tensor, count: int, dim: int) -> torch.Tensor:
     return value if value.dim() == dim else value.expand(count, *value.shape)
 
 
-def _layers(model: BayesianModel, row_dim: int) -> list[tuple[str, nn.Module]] | None:
+def plain_layers(model: BayesianModel, row_dim: int) -> list[tuple[str, nn.Module]] | None:
     """The layers of a plain multilayer perceptron with the prefix of their names, or None for any other network."""
     found: list[tuple[str, nn.Module]] = []
 

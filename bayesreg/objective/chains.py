@@ -22,6 +22,7 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.stack import stack_of
 from bayesreg.objective.whole import of_rows
 
+Map = Callable[[torch.Tensor], torch.Tensor]
 Density = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -132,6 +133,25 @@ class Chains(AbstractChains):
             return self._of_log_joint(u, self.x, self.y)
         losses, gradient = _of_rows(self._replicas, u) if self._stack is None else self._stack(u)
         return _penalised(self._replicas, u, losses, gradient, self.temperature)
+
+
+class MappedChains(AbstractChains):
+    """The same density in other coordinates z, u = m + F z, up to the constant log |det F|.
+
+    Args:
+        inner: The density of u.
+        forth: From z (R, Q) to u (R, P).
+        back: Rows (R, P) times F, (R, Q).
+    """
+
+    def __init__(self, inner: AbstractChains, forth: Map, back: Map) -> None:
+        vars(self).update(vars(inner))  # all that is to be known of it is the same
+        self._inner, self._forth, self._back = inner, forth, back
+
+    def __call__(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (R,) and gradients (R, Q), detached, at z (R, Q)."""
+        value, gradient = self._inner(self._forth(u))
+        return value, self._back(gradient)
 
 
 class ChainsOfBatches(AbstractChains):

@@ -36,6 +36,8 @@ from bayesreg.priors.scaled import AbstractScaledPrior
 _ENTRIES = 2**24  # rows × outputs × unknowns that are held at once
 _PRODUCTS = 50  # Hessian products of one step at most
 _NEAR = 1e-3  # their relative residual
+_NODES, _WIDE = 401, 8.0  # nodes of an expectation, over so many sds on either side
+_REACH, _HALVINGS = 8.0, 40  # change of a scale's logarithm that an M-step may find, and bisections
 _KEPT = 20_000  # rows up to which a backward pass is kept and differentiated once more for each product
 
 
@@ -177,6 +179,80 @@ def _interplay(covariance: torch.Tensor, bends: torch.Tensor, parts: torch.Tenso
     found[-1, :], found[:, -1] = mixed, mixed
     found[-1, -1] = len(bends) - 2 * (variance @ bends) + both
     return (2 * found + columns.mT @ times(columns)).cpu().numpy()
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What an M-step of empirical Bayes does to the logarithm of a scale.
+
+    Attributes:
+        slope: The derivative of E_q[log p(w | s)] in it, in nats.
+        step: Where that is highest, less where it is; for a Normal prior MacKay's step, which leads further the same way.
+    """
+
+    slope: float
+    step: float
+
+
+def updates(log_joint: LogJoint, loc: torch.Tensor, sd: torch.Tensor) -> dict[str, Update]:
+    """The M-step of each tensor's scale for independent normals q: argmax over s of E_q[log p(w | s)], at which E_q[Σ h] = n.
+
+    Args:
+        log_joint: The objective.
+        loc: Means of the vector's entries, (P,).
+        sd: Their standard deviations.
+
+    Returns:
+        By the tensor's name.
+
+    References:
+        Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm. MacKay (1992), Bayesian
+        interpolation.
+
+    >>> from torch import nn
+    >>> from bayesreg import likelihoods, priors
+    >>> model = BayesianModel(nn.Linear(2, 1, bias=False), priors.Laplace(1.0), likelihoods.Gaussian(1.0))
+    >>> far = updates(LogJoint(model), torch.tensor([3.0, -5.0]), torch.tensor([0.1, 0.1]))["weight"]
+    >>> round(float(np.exp(far.step)), 3)                                # E|w| of a Laplace prior: 4
+    4.0
+    """
+    names = set(scaled(log_joint.model))
+    return {s.latent.name: _update(s, loc[s.slice], sd[s.slice]) for s in log_joint.layout.in_order if s.latent.name in names}
+
+
+def _update(segment: Segment, loc: torch.Tensor, sd: torch.Tensor) -> Update:
+    prior: Any = segment.latent.prior.at(segment.latent.shape)
+    nodes = torch.linspace(-_WIDE, _WIDE, _NODES, dtype=torch.float64, device=loc.device)
+    weights = (-0.5 * nodes.square()).softmax(0)
+    u = loc.double()[:, None] + sd.double()[:, None] * nodes
+    value = (u if segment.transform is None else segment.transform(u)).mT.reshape(_NODES, *segment.latent.shape)
+    origin, size = prior.origin, len(loc)
+
+    def strength(log_ratio: float) -> float:
+        """Σ E_q[h] at s times exp(log_ratio)."""
+        with torch.enable_grad():
+            w = ((value - origin) * np.exp(-log_ratio)).requires_grad_()
+            (slope,) = torch.autograd.grad(prior.energy(w + origin).sum(), w)
+        return float(((w * slope).detach().reshape(_NODES, -1).sum(1) * weights).sum())
+
+    here = strength(0.0)
+    if prior.gaussian(segment.latent.shape) is not None and segment.transform is None:
+        scale = torch.as_tensor(prior.given_scale).to(loc).expand(segment.latent.shape).reshape(-1)
+        used = float(size - (sd / scale).square().sum())  # γ
+        means = here - size + used  # Σ m²/s²
+        step = 0.5 * np.log(max(means, 1e-12) / used) if used > 0.05 * size else 0.5 * np.log(here / size)
+        return Update(here - size, float(step))
+    low, high = -_REACH, _REACH
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if strength(middle) > size else (low, middle)
+    return Update(here - size, 0.5 * (low + high))
+
+
+def expected_squares(log_joint: LogJoint, draws: torch.Tensor, data: Data) -> tuple[float, float]:
+    """E_q[Σ (y − f)²/σ²] over draws of the vector, (S, P), and NK, over all rows; for a known noise."""
+    found = [_residuals(log_joint, u, data) for u in draws]
+    return sum(squares for squares, _ in found) / len(found), found[0][1]
 
 
 def _relative(model: BayesianModel, name: str) -> bool:

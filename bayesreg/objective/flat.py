@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -100,6 +100,15 @@ class FlatLayout:
             latent = s.latent
             values[latent.name] = latent.origin + latent.scale(values) * values[latent.name]
         return values
+
+    def values(self, u: torch.Tensor, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """`unflatten` of many vectors (S, P) for some of the names, (S, *shape) each."""
+        found = {name: self.segments[name] for name in names}
+        if not all(s.latent.centered for s in found.values()):
+            every = torch.vmap(self.unflatten)(u)
+            return {name: every[name] for name in found}
+        parts = {name: u[:, s.slice] if s.transform is None else s.transform(u[:, s.slice]) for name, s in found.items()}
+        return {name: part.reshape(len(u), *found[name].latent.shape) for name, part in parts.items()}
 
     def flatten(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The inverse of `unflatten`.

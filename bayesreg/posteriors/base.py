@@ -249,6 +249,7 @@ class AbstractPosterior(abc.ABC):
                 asked of a posterior that is not normal.
         """
         seed, link = _check.seed(seed), _check.one_of("link", link, LINKS)
+        max_memory = _check.count("max_memory", max_memory)
         count = 1 if self.is_mode else _check.count("num_samples", num_samples)
         self.check_statistics()
         inputs, normal = self.model.prepare(x), self._normal()

@@ -79,6 +79,10 @@ class AbstractAboutAMode(AbstractNormal):
     def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
         """Draws (S, P) from standard normal noise (S, Q), Q being the number of unknowns that vary."""
 
+    @abc.abstractmethod
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor:
+        """See `AbstractPosterior.times_factor`."""
+
     @property
     def width(self) -> int:
         """Q, the number of unknowns that vary."""
@@ -157,6 +161,10 @@ class Gaussian(AbstractAboutAMode):
     def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
         """See `AbstractAboutAMode.from_noise`."""
         return self.loc + noise @ self.factor.mT
+
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor:
+        """See `AbstractPosterior.times_factor`."""
+        return rows @ self.factor.to(rows)
 
     def unconstrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each entry."""

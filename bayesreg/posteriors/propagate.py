@@ -1,13 +1,14 @@
 """Draws of weights to draws of outputs, within a bound on memory.
 
-Draws are made and used in blocks; only their outputs are stored. There are two ways through the network: a loop over draws, one
-forward pass each, which wins for many rows; or draws vmapped in chunks, which wins for few. The choice follows from the sizes;
-the answer is the same.
+Draws are made and used in blocks; only their outputs are stored. There are three ways through the network: batched products
+where it is a plain perceptron (`perceptron.py`); else a loop over draws, one forward pass each, which wins for many rows; or
+draws vmapped in chunks, which wins for few. The choice follows from the network and the sizes; the answer is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch.func import vmap
@@ -18,6 +19,7 @@ from bayesreg.model.model import BayesianModel
 from bayesreg.model.prior_predictive import in_data_units, widened
 from bayesreg.objective.flat import FlatLayout
 from bayesreg.objective.jacobian import jacobians
+from bayesreg.posteriors.perceptron import perceptron_of
 from bayesreg.predictive.drawn import Drawn
 from bayesreg.predictive.function import AbstractFunction
 from bayesreg.predictive.mixture import Predictive
@@ -51,16 +53,24 @@ def mixture(
 
     def heard() -> Iterator[torch.Tensor]:
         for block in draws:
-            noises.append(torch.vmap(lambda u: model.noise(layout.unflatten(u)))(unknowns(block)))
+            noises.append(_noise(model, layout, unknowns(block)))
             yield block
 
     def plain(u: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return model.forward(layout.unflatten(u), x)
 
     model.behaviour.meet(model, x)
-    options = {"probe": probe, "linearize_at": linearize_at, "max_memory": max_memory}
+    options: dict[str, Any] = {"probe": probe, "linearize_at": linearize_at, "max_memory": max_memory}
+    if forward is None and linearize_at is None and (network := perceptron_of(model, layout, x)) is not None:
+        options["fill"] = network.fill
     found = outputs(model.behaviour, forward or plain, heard(), count, x, **options)
     return in_data_units(model.likelihood, model.standardization, found, together(noises))
+
+
+def _noise(model: BayesianModel, layout: FlatLayout, u: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The noise parameters of draws (s, P), (s,) each."""
+    found = model.noise(layout.values(u, model.likelihood.latents))
+    return {name: value.expand(len(u)) for name, value in found.items()}
 
 
 def later(
@@ -93,13 +103,14 @@ def outputs(
     *,
     probe: torch.Tensor,
     linearize_at: torch.Tensor | None = None,
+    fill: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None,
     max_memory: int = MAX_MEMORY,
 ) -> torch.Tensor:
     """The network's output at every row for every draw, (S, N) or (S, N, K), detached, in the units that the model works in.
 
     `forward` maps the parameters of one draw's network, and inputs, to outputs. Draws come in blocks (s, ...), `count` in all;
     `probe` is one draw, which shows the size of an output before any is made. With `linearize_at`, (P,), the output is f(x; u₀)
-    + J(x; u₀)(u − u₀).
+    + J(x; u₀)(u − u₀). `fill` writes the outputs of a block of draws at all rows where there is a faster way to them.
 
     Raises:
         ValueError: If the result would be larger than `max_memory`, or than the machine allows.
@@ -120,7 +131,9 @@ def outputs(
         for block in draws:
             part = result[done : done + len(block)]
             done += len(block)
-            if linearize_at is not None:
+            if fill is not None:
+                fill(block, x, part)
+            elif linearize_at is not None:
                 _fill_linear(behaviour, forward, block, x, linearize_at, part)
             elif len(x) <= _VMAP_ROWS and at_once:
                 _fill_together(forward, block, x, part)

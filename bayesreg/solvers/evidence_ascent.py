@@ -35,7 +35,7 @@ _MOST = 50  # steps in the scales
 _FURTHEST = 1.5  # change of a logarithm in one step
 NOTHING = 0.01  # twice the nats up to which a scale that falls may still gain on its way to zero, where it is left
 _VANISHING = 0.2  # curvature below which a scale that falls has no weight left that the data determine
-_ENOUGH = 1e-5  # nats that a further step would gain
+_ENOUGH, _EXACT = 1e-5, 1e-9  # nats that a further step would gain, and by an exact second derivative
 _ROUNDS, _FALLS, _CLOSE = 20, 2, 0.05  # MacKay's updates, turns in which the evidence may fall, and a change that ends them
 _STEPS, _HALVINGS = 100, 8  # steps to a mode, and halvings of one
 _LOOSE = 1e-3  # nats left to gain where it still counts as a mode
@@ -108,6 +108,10 @@ class Scales:
     def labels(self) -> tuple[str, ...]:
         """Of each scale."""
         return (*self.tensors, *([self.noise] if self.noise else []))
+
+    def values(self, t: np.ndarray) -> dict[str, float]:
+        """The scales by label, to six digits, from their logarithms."""
+        return {label: float(f"{value:.6g}") for label, value in zip(self.labels, np.exp(t), strict=True)}
 
     def model(self, model: BayesianModel, values: Mapping[str, float]) -> BayesianModel:
         """The model with these values, by label."""
@@ -190,7 +194,7 @@ def climb(
     for step in range(_MOST + 1):
         move = _uphill(now.slope, bend)
         gain = float(0.5 * now.slope @ move)
-        if gain <= _ENOUGH or step == _MOST:
+        if gain <= (_EXACT if now.exact else _ENOUGH) or step == _MOST:
             break
         for _ in range(_HALVINGS):
             trial = evaluate(t + move, now)

@@ -199,7 +199,7 @@ def test_beyond_the_whole_matrix_its_diagonal() -> None:
     heard: list[float] = []
     found = search.climb(lambda step, t, at: heard.append(at.evidence))
     assert found is not None
-    assert found.at.evidence == max(heard) > heard[0] + 5
+    assert found.at.evidence == heard[-1] > heard[0] + 5
 
 
 def test_weights_that_the_data_do_not_need_are_named() -> None:
@@ -261,7 +261,7 @@ def test_a_kink_and_a_diagonal_structure() -> None:
     with pytest.raises(ValueError, match="has a kink where the mode may sit"):
         _tuned(_linear(8, priors.Laplace(1.0)), x, y)
     posterior = _tuned(_net(), *_waves(), structure="diag")
-    assert posterior.log_evidence == pytest.approx(max(posterior.history.log_evidence), abs=0.05)
+    assert posterior.log_evidence == pytest.approx(posterior.history.log_evidence[-1], abs=0.05)
     assert any("diagonal" in note for note in posterior.history.notes)
 
 

@@ -9,7 +9,11 @@ import torch
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Elbo
+from bayesreg.objective.flat import LogJoint
+from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.rising import trend
+
+SAME = 0.01  # nats from its prior up to which a weight's posterior counts as the same
 
 
 def rise(elbos: torch.Tensor) -> Certificate:
@@ -42,8 +46,8 @@ def gain_of(whitened: torch.Tensor) -> tuple[float, float]:
 def maximal(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) -> Certificate:
     """Whether an ELBO is at its maximum: it has stopped rising, and its gradient vanishes within Monte Carlo error.
 
-    It passes when the mean of `elbos` over the last tenth of the steps is above that over steps 70–80 % by less than 1 nat or
-    2.5 standard errors, and the gain of a natural-gradient step is below `enough` nats plus 3 standard errors.
+    It passes when the mean of `elbos` over the last tenth of the steps is above that over steps 70–80 % by less than 1 nat,
+    `enough` nats or 2.5 standard errors, and the gain of a natural-gradient step is below `enough` nats plus 3 standard errors.
     """
     found = rise(elbos)
     if found.elbo is None or found.elbo.trend is None:  # too few steps to tell
@@ -51,7 +55,31 @@ def maximal(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
     finding = found.finding
     if gain > enough + 3 * gain_error:
         finding = Finding.ELBO_SLOPE
-    elif found.converged:
+    elif found.converged or found.elbo.trend.rise <= enough:
         finding = Finding.ELBO_MAXIMAL
     elbo = dataclasses.replace(found.elbo, nats_to_gain=gain, error=gain_error, tolerance=enough)
     return Certificate(finding, elbo=elbo)
+
+
+def with_collapse(found: Certificate, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> Certificate:
+    """The certificate with the count of weights about which the data said nothing: their posterior is their prior.
+
+    Args:
+        found: The certificate.
+        log_joint: The objective.
+        loc: Means of the unknowns, (P,).
+        scale: Their standard deviations, (P,).
+
+    Returns:
+        The certificate; as it was where no prior has its KL in closed form.
+    """
+    same, of = 0, 0
+    for group in log_joint.groups:
+        part = (loc[group.slice], scale[group.slice])
+        energy = group.prior.expected_energy(*part) if group.elementwise and group.transform is None else None
+        if energy is not None and group.prior.proper:
+            divergence = energy - group.prior.log_constant - part[1].log() - HALF_LOG_2PI - 0.5
+            same, of = same + int((divergence < SAME).sum()), of + divergence.numel()
+    if found.elbo is None or not of:
+        return found
+    return dataclasses.replace(found, elbo=dataclasses.replace(found.elbo, collapsed=same, collapsible=of))

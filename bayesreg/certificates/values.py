@@ -139,6 +139,8 @@ class Elbo:
         error: Its Monte Carlo error.
         tolerance: The gain that does not matter.
         of_batches: True where batch normalisation by mini-batches makes it differ from the ELBO of all rows.
+        collapsed: Weights whose posterior is their prior.
+        collapsible: Of how many; None where it was not counted.
     """
 
     num_steps: int
@@ -147,6 +149,8 @@ class Elbo:
     error: float | None = None
     tolerance: float | None = None
     of_batches: bool = False
+    collapsed: int = 0
+    collapsible: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

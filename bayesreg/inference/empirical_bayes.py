@@ -94,7 +94,7 @@ def tuned_mode(mode: Dirac, data: Data, settings: Evidence, most: int) -> tuple[
     weak = (found.at.slope <= 0) & (found.at.slope > -NOTHING) & (found.at.size < 0.1)
     vanishing = tuple(label for label, one in zip(scales.labels, weak.tolist(), strict=True) if one and label != scales.noise)
     fixed = not search.follows
-    tuned = Tuned(found.steps, max(0.0, found.gain), 0.5 if fixed else 0.01, fixed, vanishing)
+    tuned = Tuned(found.steps, max(0.0, found.gain), search.tolerance, fixed, vanishing)
     return Dirac(model, dataclasses.replace(mode.record, history=history, certificate=certificate), u), tuned
 
 

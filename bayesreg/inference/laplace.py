@@ -280,19 +280,12 @@ class LaplaceApproximation(AbstractMethod):
         return chosen
 
     def _subnetwork(self, log_joint: LogJoint, u: torch.Tensor, data: Data, active: torch.Tensor) -> torch.Tensor:
-        """The weights that are asked for, with the noise.
-
-        Raises:
-            ValueError: If a name matches no tensor.
-        """
+        """The weights that are asked for, with the noise."""
         if isinstance(self.subnetwork, int):
             return widest(log_joint, u, data, active, self.subnetwork, "fisher" if self.curvature == "fisher" else "ggn")
         found = [noisy_entries(log_joint)]
         for pattern in self.subnetwork:
             own = [s for s in log_joint.layout.in_order if match_name(pattern, s.latent.name) is not None]
-            if not own:
-                near = _check.closest(pattern, [s.latent.name for s in log_joint.layout.in_order])
-                raise ValueError(f"subnetwork must name tensors that are unknowns, but {pattern!r} matches none{near}.")
             found += [torch.arange(s.start, s.stop) for s in own]
         return torch.cat(found).unique().to(u.device)
 
@@ -338,6 +331,10 @@ class LaplaceApproximation(AbstractMethod):
         nonsmooth = [name for name, latent in model.latents.items() if not latent.prior.smooth and not latent.is_noise]
         if self.structure == "full" and not nonsmooth:
             self._check_size(model.num_parameters)
+        for pattern in self.subnetwork if self.structure == "subnetwork" and isinstance(self.subnetwork, tuple) else ():
+            if all(match_name(pattern, name) is None for name in model.latents):
+                near = _check.closest(pattern, list(model.latents))
+                raise ValueError(f"subnetwork must name tensors that are unknowns, but {pattern!r} matches none{near}.")
         if why := model.behaviour.why_not(EACH_ROW):
             raise ValueError(
                 f"LaplaceApproximation needs a network that sees each row by itself, but {why}; let it keep them, or take "

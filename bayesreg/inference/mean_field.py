@@ -21,8 +21,10 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import AbstractSchedule, UntilFlat
 
+_RATE = 0.02
 _MOST = 6000  # steps where the ELBO rises all the way
 _IVON = 0.1  # rate of natural-gradient steps
+_FIRST = 2500  # steps before anybody asks: what a draw changes hides a slow rise
 _LEAST = 1.0  # nats, a rise over a quarter of the steps that no longer matters
 
 
@@ -39,7 +41,7 @@ class MeanField(AbstractGuided):
     Args:
         num_steps: Steps. When None the rate is constant while the ELBO rises more than its noise, then it falls over a third of
             all steps: 6,000 at most, or 50 epochs of mini-batches.
-        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None.
+        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None, 0.02 where num_steps is None.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
         num_particles: Draws a step, averaged, in antithetic pairs; more draws, smaller Monte Carlo error.
@@ -112,7 +114,7 @@ class MeanField(AbstractGuided):
         if self.num_steps is not None:
             return super().schedule(data, batch_size)
         most = max(_MOST, 50 * data.steps_an_epoch(batch_size))
-        return UntilFlat(most, self.learning_rate or 0.01, least=_LEAST / data.num_data)
+        return UntilFlat(most, self.learning_rate or _RATE, least=_LEAST / data.num_data, first=_FIRST)
 
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> MeanFieldGuide:
         """See `AbstractGuided.guide`."""

@@ -18,7 +18,7 @@ import torch
 from bayesreg import _check
 from bayesreg.behaviour import first_line
 from bayesreg.certificates.certificate import Certificate
-from bayesreg.certificates.elbo import gain_of, maximal, rise
+from bayesreg.certificates.elbo import gain_of, maximal, rise, with_collapse
 from bayesreg.certificates.importance import num_draws, of_draws
 from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
@@ -26,8 +26,8 @@ from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.curvature_products import diagonal
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.spread import widened
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import in_double, of_rows
 from bayesreg.posteriors.guide import Guide
@@ -45,9 +45,7 @@ from bayesreg.solvers.schedules import AbstractSchedule
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
 _SCALE = 0.03  # at the start, where there is no mode
-_SLOW = 0.15  # of the first rate: below, a fit's points are averaged
-_ROUNDS, _LEAST = 100, 1e-12
-_FLAT = 1e-2  # precision to start from where neither data nor prior bend
+_SLOW = 0.8  # of the first rate: below, a fit's points are averaged
 _SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where these are more
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -187,7 +185,7 @@ class AbstractGuided(AbstractVariational):
         # a training step normalises by its batch, and its draw's statistics go into the running averages
         copy = TrainingCopy(log_joint, guide.moments()[0], num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
-        stepper = self._stepper(guide, copy, pure, data, schedule.num_steps, batch_size, history)
+        stepper, step = self._stepper(guide, copy, pure, data, schedule.num_steps, batch_size, history)
         stepper = Averaged(stepper, _SLOW)
 
         def rescued(failure: FitError) -> Guide:
@@ -208,7 +206,8 @@ class AbstractGuided(AbstractVariational):
                 checkpoint=self.keep(log_joint, guide.phi.detach(), data, schedule, batch_size, seed),
             )
             guide.phi.data.copy_(stepper.mean)
-            certificate = _judged(constant - num_data * losses, guide, pure, data, readable(batches, len(losses), stepper))
+            following = readable(batches, len(losses), stepper)
+            certificate = _judged(constant - num_data * losses, guide, pure, data, following, step)
         certificate = _of_batches(certificate) if model.behaviour.coupling and batch_size is not None else certificate
         fitted = model.with_buffers(copy.module)
         seen = len(losses) * self.num_particles * (batch_size or num_data)
@@ -250,7 +249,8 @@ class AbstractGuided(AbstractVariational):
         num_steps: int,
         batch_size: int | None,
         history: History,
-    ) -> AbstractStepper:
+    ) -> tuple[AbstractStepper, Step | None]:
+        """Who takes the steps, and the step of one draw where there is one, which may be taken at the end too."""
         log_joint, num_data = copy.log_joint, data.num_data
         model = log_joint.model
         normalised = bool(model.behaviour.normalising)
@@ -274,10 +274,10 @@ class AbstractGuided(AbstractVariational):
             loss = guide.elbo_at(phi, noise.view(self.num_particles, -1), log_joint, x, y, stands_for) * (-1 / num_data)
             return loss, loss
 
-        buffers = [*copy.module.buffers(), *kept]
+        buffers, by_itself = [*copy.module.buffers(), *kept], None if normalised else one_draw
         if self.optimizer == "ivon":
-            return EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers)
-        return make_stepper(
+            return EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers), by_itself
+        stepper = make_stepper(
             self.compile,
             guide.phi,
             backward,
@@ -290,39 +290,7 @@ class AbstractGuided(AbstractVariational):
             num_data=num_data,
             buffers=buffers,
         )
-
-
-def widened(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means and standard deviations, both (P,), that the ELBO would have near a mode, by the curvature's diagonal d + p.
-
-    A learned noise is smaller at a mode than on average over weights, whose spread misses targets too. With sd² = 1/(d/k + p)
-    the variance of the noise that belongs to it is k times the mode's, where k = 1 + Σ sd² d/N: it is put there.
-
-    Args:
-        log_joint: The objective.
-        u: A mode of the unconstrained density, (P,).
-        data: Its rows.
-
-    Returns:
-        The point, whose noise is another, and the standard deviations.
-    """
-    likelihood, by_data, by_prior = log_joint.model.likelihood, *diagonal(log_joint, u, data)
-    by_prior, k = by_prior.clamp_min(0), 1.0
-    noises = [s for s in log_joint.layout.in_order if s.latent.is_noise and s.latent.is_positive]
-    if noises and likelihood.squared_error_scale is not None:
-        _, y = next(data.epoch())
-        most = min(float(y.double().var(correction=0) / s.transform(u[s.slice]).double().square().max()) for s in noises)
-        weights = torch.ones_like(by_data)
-        for s in noises:
-            weights[s.slice] = 0.0
-        share = weights * by_data / (data.num_data * y[0].numel())
-        for _ in range(_ROUNDS):
-            k = min(1 + float((share / (by_data / k + by_prior).clamp_min(_LEAST)).sum()), max(most, 1.0))
-        u = u.clone()
-        for s in noises:
-            u[s.slice] += 0.5 * math.log(k)
-            by_data[s.slice] *= k
-    return u, (by_data / k + by_prior).clamp_min(_FLAT).rsqrt()
+        return stepper, by_itself
 
 
 def one_draw_by_graph(
@@ -353,23 +321,55 @@ def negative_elbo(
 
 
 def nats_to_gain(
-    guide: AbstractFamily, log_joint: LogJoint, data: Data, batches: Iterator, repeats: int = 30, num_particles: int = 8
+    guide: AbstractFamily,
+    log_joint: LogJoint,
+    data: Data,
+    batches: Iterator,
+    step: Step | None = None,
+    enough: float = math.nan,
+    num_particles: int = 8,
 ) -> tuple[float, float]:
     """The gain in nats of a natural-gradient step, which may be negative by chance, and its Monte Carlo error.
 
-    The gradient is a mean over repeats, each from `num_particles` draws.
+    The gradient is a mean over up to 30 estimates; there are fewer where it is plain before whether the gain is above `enough`.
+
+    Args:
+        guide: The guide.
+        log_joint: The objective.
+        data: Its rows.
+        batches: Those of the estimates.
+        step: The step of the search: two of them are an estimate; None for `num_particles` draws at once.
+        enough: The gain that does not matter.
+        num_particles: Draws of one estimate.
+
+    Returns:
+        Both, in nats.
     """
-    gradients = []
-    for _ in range(repeats):
-        x, y = next(batches)
-        loss = negative_elbo(guide, log_joint, data, x, y, num_particles)
-        gradients.append(torch.autograd.grad(loss, guide.phi)[0])
-    return gain_of(guide.whitened(torch.stack(gradients).double()))
+    gradients, gain, error = [], math.inf, math.inf
+    for repeat in range(1, 31):
+        if step is not None:
+            guide.phi.grad = torch.zeros_like(guide.phi)
+            for _ in range(2):
+                step(*next(batches))
+            gradients.append(guide.phi.grad * (0.5 * data.num_data))
+        else:
+            x, y = next(batches)
+            loss = negative_elbo(guide, log_joint, data, x, y, num_particles)
+            gradients.append(torch.autograd.grad(loss, guide.phi)[0])
+        if repeat in (8, 15, 30):
+            gain, error = gain_of(guide.whitened(torch.stack(gradients).double()))
+            if abs(gain - enough) > 5 * error:
+                break
+    return gain, error
 
 
-def _judged(elbos: torch.Tensor, guide: AbstractFamily, log_joint: LogJoint, data: Data, batches: Iterator) -> Certificate:
+def _judged(
+    elbos: torch.Tensor, guide: AbstractFamily, log_joint: LogJoint, data: Data, batches: Iterator, step: Step | None
+) -> Certificate:
+    enough = 0.02 * guide.layout.size
     try:
-        return maximal(elbos, *nats_to_gain(guide, log_joint, data, batches), enough=0.02 * guide.layout.size)
+        gain = nats_to_gain(guide, log_joint, data, batches, step, enough)
+        return with_collapse(maximal(elbos, *gain, enough=enough), log_joint, *guide.moments())
     except Exception as error:  # a finished fit is never lost
         return dataclasses.replace(rise(elbos), finding=Finding.NOT_JUDGED, failure=why_not_judged(log_joint, error))
 

@@ -3,7 +3,7 @@
 from bayesreg.objective.affine import affine_problem
 from bayesreg.objective.batched import Replicas, check_replicable
 from bayesreg.objective.batched_buffers import ReplicaBuffers
-from bayesreg.objective.chains import AbstractChains, Chains, ChainsOfBatches
+from bayesreg.objective.chains import AbstractChains, Chains, ChainsOfBatches, MappedChains
 from bayesreg.objective.conditioning import Products, Root, Rows, entries
 from bayesreg.objective.curvature import full_hessian, gauss_newton, output_jacobian, prior_curvature
 from bayesreg.objective.curvature_products import diagonal, ends, gauss_newton_product, hessian_product, sample
@@ -27,6 +27,7 @@ __all__ = [
     "KroneckerFactor",
     "LocalDraws",
     "LogJoint",
+    "MappedChains",
     "Products",
     "ReplicaBuffers",
     "Replicas",

@@ -72,19 +72,14 @@ class Seen:
 def layers_of(log_joint: LogJoint, u: torch.Tensor, data: Data, root: Root) -> list[Layer]:
     """The layers of a network whose derivatives are such products, each compared with its derivative on a few rows.
 
-    Linear, Conv1d and Conv2d (no groups, zero padding in numbers) whose weights belong to them alone.
+    Linear, Conv1d and Conv2d (no groups, zero padding in numbers); weights that are used elsewhere too fail the comparison.
     """
     model, layout = log_joint.model, log_joint.layout
-    network, found = model.to_run(), []
-    owners: dict[str, set[int]] = {}
-    for place, name in model.places.items():
-        owners.setdefault(name, set()).add(id(network.get_submodule(place.rpartition(".")[0])))
-    for name, module in network.named_modules():
+    found = []
+    for name, module in model.to_run().named_modules():
         if not _is_plain(module):
             continue
-        weight, bias = (
-            _own(model.places.get(f"{name}.{part}" if name else part), owners, layout) for part in ("weight", "bias")
-        )
+        weight, bias = (_own(model.places.get(f"{name}.{part}" if name else part), layout) for part in ("weight", "bias"))
         if weight is not None:
             outputs = weight.latent.shape[0]
             found.append(Layer(name, weight, bias, outputs, weight.latent.shape[1:].numel()))
@@ -92,10 +87,10 @@ def layers_of(log_joint: LogJoint, u: torch.Tensor, data: Data, root: Root) -> l
     return [layer for layer in found if _holds(log_joint, u, x, y, layer, root)]
 
 
-def _own(name: str | None, owners: dict[str, set[int]], layout: FlatLayout) -> Segment | None:
-    """The segment of a weight that one module has for itself and that is no transform of the vector."""
+def _own(name: str | None, layout: FlatLayout) -> Segment | None:
+    """The segment of a weight that is no transform of the vector."""
     segment = None if name is None else layout.segments.get(name)
-    if name is None or segment is None or len(owners[name]) > 1 or segment.transform is not None or not segment.latent.centered:
+    if name is None or segment is None or segment.transform is not None or not segment.latent.centered:
         return None
     return segment
 

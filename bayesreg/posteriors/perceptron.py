@@ -3,7 +3,7 @@
     H_l = a(W_l H_{l−1} + b_l 1ᵀ),    H_0 = xᵀ
 
 Rows are the last axis: the first layer is one product for all draws, and no weight is turned. For many rows a block is one
-draw, for few rows hundreds.
+draw, for few rows hundreds. A bias is then one more column of W, since a product costs less than a pass over its result.
 """
 
 from __future__ import annotations
@@ -41,10 +41,39 @@ class Perceptron:
             rows = slice(int(columns[0]), int(columns[-1]) + 1)
             turned = x[rows].mT.contiguous()
             step = max(1, _BLOCK // (turned.shape[1] * self.width))
+            if step == 1:
+                self._fill_one_by_one(values, len(u), turned, result[:, rows])
+                continue
             for start in range(0, len(u), step):
                 part = slice(start, start + step)
                 found = self._forward(values, part, turned)
                 result[part, rows] = found[:, 0] if result.dim() == 2 else found.mT
+
+    def _fill_one_by_one(self, values: dict[str, torch.Tensor], count: int, turned: torch.Tensor, result: torch.Tensor) -> None:
+        """A draw after the other: (W b) times H with a row of ones below it, in memory that is used again for each draw."""
+        weights: list[torch.Tensor] = []
+        hidden: list[torch.Tensor] = []  # the input of each linear layer, with the row of ones that some need
+        ones = turned.new_ones(1, turned.shape[1])
+        for place, layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                parts = [self._tensor(values, f"{place}weight", slice(None))]
+                if layer.bias is not None:
+                    parts.append(self._tensor(values, f"{place}bias", slice(None))[..., None])
+                weights.append(torch.cat([part.expand(count, -1, -1) for part in parts], 2))
+                hidden.append(turned.new_ones(layer.out_features + 1, turned.shape[1]))
+        start = torch.cat([turned, ones])
+        for s in range(count):
+            at, done = start, 0
+            for _, layer in self.layers:
+                if isinstance(layer, nn.Linear):
+                    weight, out = weights[done][s], hidden[done]
+                    torch.mm(weight, at[: weight.shape[1]], out=out[:-1])
+                    at, done = out, done + 1
+                elif type(layer) is nn.ReLU and at is not start:
+                    at[:-1].relu_()
+                else:
+                    at = torch.cat([layer(at[:-1]), ones])
+            result[s] = at[0] if result.dim() == 2 else at[:-1].mT
 
     def _forward(self, values: dict[str, torch.Tensor], part: slice, turned: torch.Tensor) -> torch.Tensor:
         """(k, K, N) of k draws, from xᵀ."""

@@ -37,6 +37,8 @@ NOTHING = 0.01  # twice the nats up to which a scale that falls may still gain o
 _VANISHING = 0.2  # curvature below which a scale that falls has no weight left that the data determine
 _ENOUGH, _EXACT = 1e-5, 1e-9  # nats that a further step would gain, and by an exact second derivative
 _ROUNDS, _FALLS, _CLOSE = 20, 2, 0.05  # MacKay's updates, turns in which the evidence may fall, and a change that ends them
+_LAST, _LAST_ROUNDS, _LITTLE = 500, 4, 0.5  # steps to the mode itself in the last turns, how many, and the gain that ends them
+_ROUGH = 0.02  # nats that a further step would gain in scales at a fixed mode, which ends these
 _STEPS, _HALVINGS = 100, 8  # steps to a mode, and halvings of one
 _LOOSE = 1e-3  # nats left to gain where it still counts as a mode
 _NEAR = 0.1  # the same where Newton's steps take over from Gauss and Newton's
@@ -166,7 +168,10 @@ class Climbed(Generic[T]):
 
 
 def climb(
-    evaluate: Callable[[np.ndarray, At[T] | None], At[T] | None], t: np.ndarray, heard: Callable[[int, np.ndarray, At[T]], None]
+    evaluate: Callable[[np.ndarray, At[T] | None], At[T] | None],
+    t: np.ndarray,
+    heard: Callable[[int, np.ndarray, At[T]], None],
+    enough: float | None = None,
 ) -> Climbed[T] | None:
     """Ascend the log evidence in the logarithms of the scales by Newton's or BFGS steps, halved until they gain.
 
@@ -174,6 +179,7 @@ def climb(
         evaluate: The evidence at a point, told the last one's; None where there is none.
         t: Where to begin, (S,).
         heard: Told each point.
+        enough: Nats that another step would gain where it ends; next to none when None.
 
     Returns:
         Where it ended; None where there is no evidence at the start.
@@ -194,7 +200,7 @@ def climb(
     for step in range(_MOST + 1):
         move = _uphill(now.slope, bend)
         gain = float(0.5 * now.slope @ move)
-        if gain <= (_EXACT if now.exact else _ENOUGH) or step == _MOST:
+        if gain <= (enough or (_EXACT if now.exact else _ENOUGH)) or step == _MOST:
             break
         for _ in range(_HALVINGS):
             trial = evaluate(t + move, now)
@@ -276,20 +282,44 @@ class GaussNewton:
             return climb(self.evaluated, t, heard)
         best, falls, u = None, 0, self.u
         for turn in range(_ROUNDS):
-            log_joint = self.log_joint(t)
-            settings: Any = {"jacobian": True, "num_steps": _STEPS, "history": History(), "report": lambda *_: None}
-            mode = self._curved(log_joint, lbfgs(log_joint, u, self.data, **settings))
-            found = climb(lambda s, _, m=mode: self._at(self.log_joint(s), m, follows=False), t, lambda *_: None)
-            if found is None or (at := self._at(log_joint, mode, follows=False)) is None:
+            here = self._turn(t, u, _STEPS, turn)
+            if here is None:
                 break
-            heard(turn, t, at)
-            rises = best is None or at.evidence > best.at.evidence
-            best = Climbed(t, at, float(0.5 * at.slope @ (found.t - t)), turn) if best is None or rises else best
-            falls = 0 if rises else falls + 1
-            if falls == _FALLS or np.abs(found.t - t).max() < _CLOSE:
+            heard(turn, t, here[0].at)
+            rises = best is None or here[0].at.evidence > best.at.evidence
+            best, falls = (here[0], 0) if best is None or rises else (best, falls + 1)
+            moved, u = here[1] - t, here[0].at.what.u
+            if falls == _FALLS or np.abs(moved).max() < _CLOSE:
                 break
-            t, u = t + np.clip(found.t - t, -_FURTHEST, _FURTHEST), mode.u
+            t = t + np.clip(moved, -_FURTHEST, _FURTHEST)
+        if best is None:
+            return None
+        t, steps = best.t, best.steps
+        for turn in range(steps + 1, steps + 1 + _LAST_ROUNDS):  # what was found on the way is no mode yet
+            here = self._turn(t, best.at.what.u, _LAST, turn)
+            if here is None:
+                break
+            heard(turn, t, here[0].at)
+            best, t = here[0], t + np.clip(here[1] - t, -_FURTHEST, _FURTHEST)
+            if best.gain < self.tolerance:
+                break
         return best
+
+    def _turn(self, t: np.ndarray, u: torch.Tensor, num_steps: int, turn: int) -> tuple[Climbed[Mode], np.ndarray] | None:
+        """The evidence at some scales after so many steps to their mode, and the best scales at that point."""
+        log_joint = self.log_joint(t)
+        settings: Any = {"jacobian": True, "num_steps": num_steps, "history": History(), "report": lambda *_: None}
+        mode = self._curved(log_joint, lbfgs(log_joint, u, self.data, **settings))
+        found = climb(lambda s, _: self._at(self.log_joint(s), mode, follows=False), t, lambda *_: None, _ROUGH)
+        at = self._at(log_joint, mode, follows=False)
+        if found is None or at is None:
+            return None
+        return Climbed(t, at, float(0.5 * at.slope @ (found.t - t)), turn), found.t
+
+    @property
+    def tolerance(self) -> float:
+        """Nats of evidence that are too few to matter: as at a mode 1 % of P/2, where the mode does not follow each step."""
+        return 0.01 if self.follows else max(_LITTLE, 0.005 * len(self.u))
 
     @property
     def follows(self) -> bool:

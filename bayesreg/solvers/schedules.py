@@ -12,7 +12,7 @@ import math
 import torch
 
 SCHEDULES = ("cosine", "constant")
-_FIRST = 1000  # steps before anybody asks whether the objective still rises
+_FIRST = 1000
 _BLOCKS = 10  # whose means tell the noise, since steps near each other are alike
 _LATEST = 0.6  # of the budget: there the rate falls in any case
 
@@ -84,6 +84,7 @@ class UntilFlat(AbstractSchedule):
         budget: Steps at most.
         least: A fall of the loss that no longer matters.
         turn: The step at which the rate began to fall.
+        first: Steps before anybody asks whether the objective still rises.
 
     >>> schedule = UntilFlat(10_000, 1.0)
     >>> flat = schedule.after(torch.tensor([1.0, -1.0]).repeat(1000))
@@ -96,6 +97,7 @@ class UntilFlat(AbstractSchedule):
     budget: int = 0
     least: float = 0.0
     turn: int | None = None
+    first: int = _FIRST
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", self.budget or self.num_steps)
@@ -110,7 +112,7 @@ class UntilFlat(AbstractSchedule):
     def after(self, losses: torch.Tensor) -> AbstractSchedule:
         """With the end in sight, where the losses so far are flat, or the budget is nearly spent."""
         done = len(losses)
-        if self.turn is not None or done < min(_FIRST, _LATEST * self.budget):
+        if self.turn is not None or done < min(self.first, _LATEST * self.budget):
             return self
         if done >= _LATEST * self.budget:
             return dataclasses.replace(self, turn=done)

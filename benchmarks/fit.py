@@ -1,15 +1,16 @@
 """What a whole fit costs beside its steps: `br.fit` against the same number of bare PyTorch steps, in one run on one thread.
 
     python benchmarks/fit.py [--quick]
-    python benchmarks/fit.py --splits DIR [--count 20]
+    python benchmarks/fit.py --splits DIR [--count 20] [--sets NAME ...]
 
 Net 10-50-1, ReLU, its noise learned; N rows, mini-batches of 256 and, up to 10,000 rows, full batches; as many steps for both,
 from the same weights. Bare is a loop over ready batches with fused Adam and a penalty by weight decay. Contestants take turns;
 a row is the ratio of two of them round by round: median, minimum, maximum. `certify` says how far a fit is checked. The second
 table has parts of a whole fit: its start (a fit of one step), its certificate, and a prediction of all rows beside it.
 
-With --splits it counts instead how many default fits converge, and what each takes: DIR holds folders as those of the UCI sets
-with twenty splits (data.txt, index_features.txt, index_target.txt, index_train_0.txt …); net D-50-1, standardised.
+With --splits it counts instead how many default fits converge, what each takes and how it predicts: DIR holds folders as those
+of the UCI sets with twenty splits (data.txt, index_features.txt, index_target.txt, index_train_0.txt, index_test_0.txt …); net
+D-50-1, standardised.
 """
 
 from __future__ import annotations
@@ -122,40 +123,43 @@ def compared(rows: int, steps: int, batch: int | None, rounds: int, full: bool) 
     return f"| {rows:,} | {how} | {whole:.2f} s | {' | '.join(f'{max(0.0, part):.1%}' for part in parts)} |"
 
 
-def split(folder: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """The training rows of one split."""
-    table = np.loadtxt(folder / "data.txt")
+def split(folder: Path, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The training rows of one split, and its test rows."""
+    table = np.loadtxt(folder / "data.txt", dtype=np.float32)
     features = np.loadtxt(folder / "index_features.txt").astype(int)
     target = int(np.loadtxt(folder / "index_target.txt"))
-    chosen = table[np.loadtxt(folder / f"index_train_{number}.txt").astype(int)]
-    return chosen[:, features].astype(np.float32), chosen[:, target].astype(np.float32)
+    rows = [table[np.loadtxt(folder / f"index_{part}_{number}.txt").astype(int)] for part in ("train", "test")]
+    return [(part[:, features], part[:, target]) for part in rows]
 
 
-def counted(place: Path, count: int) -> None:
-    """How many default fits converge on so many splits of each set, and their seconds."""
+def counted(place: Path, count: int, sets: list[str] | None) -> None:
+    """How many default fits converge on so many splits of each set, their seconds, and their log-likelihood on test rows."""
     methods: dict[str, AbstractMethod] = {
         "MAP()": MAP(),
-        "MAP(jacobian=True)": MAP(jacobian=True),
         "LaplaceApproximation()": LaplaceApproximation(),
         "MeanField()": MeanField(),
     }
-    print("| set | default fit | converged | findings | seconds of CPU: median | max |\n|---|---|---|---|---|---|")
-    folders = sorted(path.parent for path in place.glob("*/data.txt"))
+    print("| set | default fit | converged | findings | seconds of CPU: median | max | test log-likelihood, nats a row |")
+    print("|---|---|---|---|---|---|---|")
+    folders = sorted(path.parent for path in place.glob("*/data.txt") if sets is None or path.parent.name in sets)
     for folder, (name, method) in itertools.product(folders, methods.items()):
-        found, seconds = [], []
+        found, seconds, scores = [], [], []
         for number in range(count):
-            x, y = split(folder, number)
+            (x, y), test = split(folder, number)
             torch.manual_seed(number)
             net = nn.Sequential(nn.Linear(x.shape[1], 50), nn.ReLU(), nn.Linear(50, 1))
             rules = {"*.weight": priors.Normal(1.0, fan_in=True), "*.bias": priors.Normal(1.0)}
             model = br.BayesianModel(net, rules, likelihoods.Gaussian(priors.HalfNormal(1.0)), standardize=True)
             started = time.process_time()
-            found.append(br.fit(model, x, y, method=method, seed=number, progress=False).certificate)
+            posterior = br.fit(model, x, y, method=method, seed=number, progress=False)
             seconds.append(time.process_time() - started)
+            found.append(posterior.certificate)
+            scores.append(float(posterior.predict(test[0], seed=number).log_prob(test[1]).mean()))
         passed = sum(certificate.converged for certificate in found)
         kinds = collections.Counter(str(certificate.finding) for certificate in found)
         said = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-        line = f"{statistics.median(seconds):.1f} | {max(seconds):.1f}"
+        error = statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
+        line = f"{statistics.median(seconds):.1f} | {max(seconds):.1f} | {statistics.mean(scores):.2f} ± {error:.2f}"
         print(f"| {folder.name} | {name} | {passed} of {count} | {said} | {line} |", flush=True)
 
 
@@ -165,13 +169,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under 45 s: fewer sizes and rounds")
     parser.add_argument("--splits", type=Path, help="a folder of data sets with splits: count the default fits that converge")
     parser.add_argument("--count", type=int, default=20, help="splits of each set")
+    parser.add_argument("--sets", nargs="+", help="names of the folders; all when left out")
     given = parser.parse_args()
     quick = given.quick
     warnings.simplefilter("ignore", br.ConvergenceWarning)  # these fits are short on purpose
     torch.set_num_threads(1)
     print(f"One thread, torch {torch.__version__}.\n")
     if given.splits is not None:
-        counted(given.splits, given.count)
+        counted(given.splits, given.count, given.sets)
         return
     print("| N | how | whole fit ÷ bare steps | aim | median | min | max |\n|---|---|---|---|---|---|---|")
     parts = [

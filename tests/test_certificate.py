@@ -484,7 +484,10 @@ def test_a_flat_bias_alone_lets_nothing_grow_without_bound():
 
 QUICK = {  # a fit of each kind that costs next to nothing, and what it comes to
     "mean field, few steps": (lambda: br.inference.MeanField(num_steps=50), Finding.TOO_FEW_STEPS),
-    "mean field, on its way": (lambda: br.inference.MeanField(num_steps=200, learning_rate=1e-5), Finding.ELBO_SLOPE),
+    "mean field, on its way": (
+        lambda: br.inference.MeanField(num_steps=200, learning_rate=1e-5, initial_scale=0.03),
+        Finding.ELBO_SLOPE,
+    ),
     "exact": (br.inference.Exact, Finding.EXACT),
     "early stopping": (lambda: MAP("adam", num_steps=60, validation_fraction=0.2), Finding.STOPPED_EARLY),
     "laplace": (br.inference.LaplaceApproximation, Finding.CONVERGED_BY_DUALITY),

@@ -45,7 +45,6 @@ REFUSALS = [
     (["--method", "mapp"], "'mapp' came; did you mean 'map'"),
     (["--method", "map", "--method", "map"], "each --method must be given once, but 'map' came twice"),
     (["--method", "exact"], "exact: Exact needs a Gaussian likelihood whose noise_scale is a number"),
-    (["--method", "laplace", "--prior", "*.weight=Laplace(0.1)"], "laplace: LaplaceApproximation needs"),
     (["--num-steps", "0"], "num_steps must be a whole number >= 1, but 0 came"),
     (["--num-steps", "many"], "Invalid value for '--num-steps'"),
     (["--batch-size", "-3"], "batch_size must be a whole number >= 1, but -3 came"),

@@ -22,6 +22,7 @@ from bayesreg.objective.whole import values_of
 from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractFamily
 from bayesreg.posteriors.normal_guides import AbstractCorrelated, FullRankGuide, paired
+from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 
@@ -68,6 +69,8 @@ class AbstractFromLaplace(AbstractGuided):
         try:
             found = laplace.run(log_joint.model, data, seed=seed, report=searching)
             normal = found.as_normal()
+        except FitError:  # what breaks there breaks here
+            raise
         except Exception as error:  # a fit that can begin elsewhere is not given up
             history.notes.append(f"no Laplace approximation to start from: {first_line(error)}")
             return None

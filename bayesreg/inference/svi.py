@@ -67,7 +67,7 @@ class SVI(AbstractVariational):
     >>> x = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
     >>> model = br.BayesianModel(torch.nn.Linear(1, 1).double(), br.priors.Normal(1.0), br.likelihoods.Gaussian(0.5))
     >>> fit = lambda method: br.fit(model, x, 2 * x[:, 0] + 1, method=method)
-    >>> flow, exact = fit(SVI(AutoMultivariateNormal, num_steps=500, num_particles=4)), fit("exact")
+    >>> flow, exact = fit(SVI(AutoMultivariateNormal, num_steps=500, learning_rate=0.05, num_particles=4)), fit("exact")
     >>> bool((flow.mean["weight"] - exact.mean["weight"]).abs() < 0.2 * exact.std["weight"])
     True
     """

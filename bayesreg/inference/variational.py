@@ -177,7 +177,11 @@ class AbstractGuided(AbstractVariational):
         notes_of(model, history)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
         schedule = self.schedule(data, batch_size)
-        guide = self.first_guide(log_joint, data, batch_size, schedule.num_steps, seed, history, report)
+        start = log_joint.layout.flatten(model.start(*next(data.epoch())))
+        if self.checkpoint is not None and self.checkpoint.path.exists():  # it holds what the search of a start found
+            guide = self.guide(log_joint, start, torch.ones_like(start))
+        else:
+            guide = self.first_guide(log_joint, data, batch_size, schedule.num_steps, seed, history, report)
         guide.phi.grad = torch.zeros_like(guide.phi)
         batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         num_data, constant = data.num_data, data.num_data * model.log_jacobian
@@ -203,7 +207,7 @@ class AbstractGuided(AbstractVariational):
                 report=report,
                 history=history,
                 objective=lambda loss, phi: constant - num_data * float(loss),
-                checkpoint=self.keep(log_joint, guide.phi.detach(), data, schedule, batch_size, seed),
+                checkpoint=self.keep(log_joint, start, data, schedule, batch_size, seed),
             )
             guide.phi.data.copy_(stepper.mean)
             following = readable(batches, len(losses), stepper)
@@ -225,7 +229,11 @@ class AbstractGuided(AbstractVariational):
         history: History,
         report: ProgressCallback,
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Means and standard deviations near a mode, both (P,); None where none is found."""
+        """Means and standard deviations near a mode, both (P,); None where none is found.
+
+        Raises:
+            FitError: If the network or a loader breaks.
+        """
         steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), total)
 
         def searching(step: int, most: int, nats: float, said: str = "") -> None:
@@ -234,6 +242,8 @@ class AbstractGuided(AbstractVariational):
         search = MAP(num_steps=steps, batch_size=self.batch_size, jacobian=True, compile=False, certify=False)
         try:
             found = widened(log_joint, search.run(log_joint.model, data, seed=seed, report=searching).loc.detach(), data)
+        except FitError:  # what breaks there breaks here
+            raise
         except Exception as why:  # no mode, or no way to one: a fit that can begin elsewhere is not given up
             history.notes.append(f"starts at the module's weights: {first_line(why)}")
             return None
@@ -274,7 +284,7 @@ class AbstractGuided(AbstractVariational):
             loss = guide.elbo_at(phi, noise.view(self.num_particles, -1), log_joint, x, y, stands_for) * (-1 / num_data)
             return loss, loss
 
-        buffers, by_itself = [*copy.module.buffers(), *kept], None if normalised else one_draw
+        buffers, by_itself = [*copy.module.buffers(), *kept, *guide.buffers()], None if normalised else one_draw
         if self.optimizer == "ivon":
             return EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers), by_itself
         stepper = make_stepper(

@@ -265,7 +265,7 @@ def _state(
         "stepper": stepper,
         "batches": batches.state(),
         **random_states(losses.device),
-        "history": {"steps": list(history.steps), "objective": list(history.objective)},
+        "history": {"steps": list(history.steps), "objective": list(history.objective), "notes": list(history.notes)},
         "watch": kept,
         "losses": losses[:step].clone(),
     }
@@ -291,6 +291,7 @@ def _resume(
     restore_random(found)
     history.steps[:] = found["history"]["steps"]
     history.objective[:] = found["history"]["objective"]
+    history.notes[:] = found["history"].get("notes", history.notes)  # how it began, too
     history.notes.append(f"resumed from {checkpoint.path.name} after step {step:,}.")
     if watch is not None and found["watch"] is not None:
         watch.best, watch.step, watch.since, watch.state = (found["watch"][k] for k in ("best", "step", "since", "state"))

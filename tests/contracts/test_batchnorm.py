@@ -15,11 +15,14 @@ from bayesreg._catalog import concrete
 from bayesreg.behaviour import Behaviour
 from bayesreg.inference import (
     MAP,
+    SVI,
     SWAG,
     AbstractMethod,
     AbstractSampling,
     Ensemble,
+    FullRank,
     LaplaceApproximation,
+    LowRank,
     MCBatchNorm,
     MCDropout,
     MeanField,
@@ -32,11 +35,15 @@ FITTED = {
     "map": lambda: MAP(num_steps=NUM_STEPS, batch_size=BATCH),
     "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=NUM_STEPS, batch_size=BATCH)),
     "mean-field": lambda: MeanField(num_steps=NUM_STEPS, batch_size=BATCH),
+    "low-rank": lambda: LowRank(2, num_steps=NUM_STEPS, batch_size=BATCH),
+    "full-rank": lambda: FullRank(num_steps=NUM_STEPS, batch_size=BATCH),
+    "svi": lambda: SVI(num_steps=NUM_STEPS, batch_size=BATCH),
     "mc-dropout": lambda: MCDropout(num_steps=NUM_STEPS, batch_size=BATCH),
     "mc-batchnorm": lambda: MCBatchNorm(BATCH, MAP(num_steps=NUM_STEPS), num_draws=20),
     "ensemble": lambda: Ensemble(2, num_steps=NUM_STEPS, batch_size=BATCH),
     "swag": lambda: SWAG(10, 20, 2, 5, batch_size=BATCH, start=MAP(num_steps=NUM_STEPS, batch_size=BATCH), num_draws=20),
 }
+TWICE = {"swag": 2, "low-rank": 2, "full-rank": 2}  # a path after a mode; two draws a step
 
 
 class Block(nn.Module):
@@ -133,7 +140,7 @@ class TestNobodyElseWrites:
         assert_same(inner, model.module)
         for name, layer in post.model.behaviour.coupling.items():
             if layer.num_batches_tracked is not None:  # the fit's own steps wrote, each of them once
-                assert int(layer.num_batches_tracked) == NUM_STEPS * (2 if method == "swag" else 1)  # its path, after its mode
+                assert int(layer.num_batches_tracked) == NUM_STEPS * TWICE.get(method, 1)
                 assert not layer.running_mean.equal(inner[0][f"{name}.running_mean"])
         if not post.model.behaviour.row_by_row and method not in ("mc-batchnorm", "swag"):  # these two bring each draw its own
             with pytest.raises(ValueError, match=r"must not depend on the rows beside it, .*refresh_batchnorm\(posterior, X\)"):

@@ -19,8 +19,8 @@ KINDS = {  # method, batch normalisation, dropout, kind of the last good point
     "map": (ADAM, False, False, "Dirac"),
     "map, batch normalisation": (MAP(num_steps=200, batch_size=20), True, False, "Dirac"),
     "laplace": (LaplaceApproximation(mode=ADAM), False, False, "Dirac"),
-    "mean-field": (MeanField(num_steps=200), False, False, "Guide"),
-    "mean-field, batch normalisation": (MeanField(num_steps=200, batch_size=20), True, False, "Guide"),
+    "mean-field": (MeanField(num_steps=200, initial_scale=0.03), False, False, "Guide"),
+    "mean-field, batch normalisation": (MeanField(num_steps=200, batch_size=20, initial_scale=0.03), True, False, "Guide"),
     "mc-dropout": (MCDropout(num_steps=200), False, True, "Masks"),
     "mc-batchnorm": (MCBatchNorm(20, ADAM, num_draws=10), True, False, "WithStatistics"),
 }
@@ -102,9 +102,10 @@ class Ending(IterableDataset):
             yield row
 
 
-@pytest.mark.parametrize("name", ["map", "laplace", "mean-field", "mc-dropout"])
+@pytest.mark.parametrize("name", ["map", "laplace", "mean-field", "mean-field from a mode", "mc-dropout"])
 def test_a_loader_that_raises(name):
-    method, batchnorm, dropout, kind = KINDS[name]
+    kinds = {**KINDS, "mean-field from a mode": (MeanField(num_steps=200), False, False, "Dirac")}  # as far as it came
+    method, batchnorm, dropout, kind = kinds[name]
     net, rows = Breaking(batchnorm, dropout).net, DataLoader(Ending(103 * 20 + 21), 20)
     with pytest.raises(FitError, match=r"batch \d of epoch \d+ .* raised OSError: the disk is gone") as found:
         br.fit(model_of(net), rows, num_data=103, method=method, progress=False)

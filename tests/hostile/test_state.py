@@ -85,6 +85,9 @@ FITS = {
     "map, a loader": lambda: fit(network(), inference.MAP(num_steps=30), loader(), None),
     "laplace": lambda: fit(network(), inference.LaplaceApproximation(mode=inference.MAP(num_steps=300))),
     "mean-field": lambda: fit(network(), inference.MeanField(num_steps=30)),
+    "low-rank": lambda: fit(network(), inference.LowRank(2, num_steps=30)),
+    "full-rank": lambda: fit(network(), inference.FullRank(num_steps=30)),
+    "svi": lambda: fit(network(), inference.SVI(num_steps=30)),
     "mc-dropout": lambda: fit(network(nn.Dropout(0.1)), inference.MCDropout(num_steps=30)),
     "mc-batchnorm": lambda: fit(
         network(nn.BatchNorm1d(4)), inference.MCBatchNorm(10, inference.MAP(num_steps=30), num_draws=20)

@@ -90,7 +90,7 @@ def line(noise, **options):
     return br.BayesianModel(nn.Linear(1, 1).double(), priors.Normal(1.0), likelihoods.Gaussian(noise), **options)
 
 
-lines = {name: br.fit(line(NOISE_G), X, weight, method="map") for name, X in units.items()}
+lines = {name: br.fit(line(NOISE_G, standardize=False), X, weight, method="map") for name, X in units.items()}
 relative = NOISE_G / weight.std()  # a standardised model's noise is in sds of the target
 lines |= {
     f"{name}, standardised": br.fit(line(relative, standardize=True), X, weight, method="map") for name, X in units.items()

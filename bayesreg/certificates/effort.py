@@ -18,6 +18,7 @@ import torch
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature_products import diagonal, sample
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.whole import gradient_of
 from bayesreg.solvers.probe import STEPS
 
 # in units of 10⁻¹⁰ s on one core: what a pass costs by itself, what a row costs beside its unknowns
@@ -186,7 +187,7 @@ def first_look(
     at, reached, direction, last, length = u, before, torch.zeros_like(u), None, 1.0
     values = 2
     for tried in range(1, rounds + 1):
-        gradient = _slope(log_joint, at, found, jacobian)
+        gradient = gradient_of(log_joint, at, found, jacobian=jacobian)[1]
         for group in log_joint.nonsmooth:  # what a kink holds at zero stays there
             gradient[group.slice] = torch.where(at[group.slice] == 0, 0.0, gradient[group.slice])
         newton = gradient / metric
@@ -244,16 +245,3 @@ class _Values:
 
 def _part(data: Data, begin: int, end: int) -> Data:
     return dataclasses.replace(data, x=data.x[begin:end], y=data.y[begin:end])  # pyright: ignore[reportOptionalSubscript]
-
-
-def _slope(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool) -> torch.Tensor:
-    """The gradient from the rows given, which stand for all N."""
-    w = u.detach().requires_grad_()
-    prior = log_joint.log_prior(w) + (log_joint.layout.log_jacobian(w) if jacobian else 0.0)
-    (found,) = torch.autograd.grad(prior, w)
-    seen, total = 0, torch.zeros_like(found)
-    for x, y in data.epoch():
-        part = log_joint.row_terms(log_joint.layout.unflatten(w), x, y, len(x))
-        total += torch.autograd.grad(part, w)[0]
-        seen += len(x)
-    return found + total * (data.num_data / seen)

@@ -33,13 +33,7 @@ def precision_at(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature: st
         found = from_matrix(matrix, log_joint, u, data)
         if found is not None and found.root.error <= TRUSTED:
             return found, f"Hessian{log_joint.model.behaviour.approximately}"
-        smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
-        if curvature == "hessian":
-            raise ValueError(
-                f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
-                "take curvature='ggn', or fit the mode longer."
-            )
-        why = f" (the Hessian's smallest eigenvalue is {smallest})"
+        why = f" ({indefinite(matrix, curvature)})"
     return _gauss_newton(log_joint, u, data), f"Gauss–Newton matrix{why}"
 
 
@@ -54,6 +48,21 @@ def _is_gauss_newton(log_joint: LogJoint, data: Data) -> bool:
     if model.outputs or model.likelihood.latents or not model.likelihood.log_concave or data.x is None:
         return False
     return data.x.is_floating_point() and is_affine(log_joint, data)
+
+
+def indefinite(hessian: torch.Tensor, curvature: str) -> str:
+    """Why this Hessian is not taken, in words.
+
+    Raises:
+        ValueError: If it was asked for.
+    """
+    smallest = f"{float(torch.linalg.eigvalsh(hessian)[0]):.2g}"
+    if curvature == "hessian":
+        raise ValueError(
+            f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
+            "take curvature='ggn', or fit the mode longer."
+        )
+    return f"the Hessian's smallest eigenvalue is {smallest}"
 
 
 def _gauss_newton(log_joint: LogJoint, u: torch.Tensor, data: Data) -> Precision:

@@ -20,7 +20,7 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.identify import Precision, Undetermined, from_matrix, undetermined
 from bayesreg.objective.kron import kronecker_factor, kronecker_sums
 from bayesreg.objective.layerwise import Layer, Root, Seen, layers_of, others, seen_by
-from bayesreg.objective.precision import pays
+from bayesreg.objective.precision import indefinite, pays
 from bayesreg.objective.subset import (
     Subset,
     likelihood_curvature,
@@ -123,13 +123,7 @@ def dense(log_joint: LogJoint, u: torch.Tensor, data: Data, index: torch.Tensor,
         found = from_matrix(matrix, log_joint, u, data, index)
         if found is not None and (kind != "hessian" or found.root.error <= TRUSTED):
             return found, NAMES[kind] + why
-        smallest = f"{float(torch.linalg.eigvalsh(matrix)[0]):.2g}"
-        if curvature == "hessian":
-            raise ValueError(
-                f"the Hessian must be positive definite at a mode, but its smallest eigenvalue is {smallest}; "
-                "take curvature='ggn', or fit the mode longer."
-            )
-        why = f" (the Hessian's smallest eigenvalue is {smallest})"
+        why = f" ({indefinite(matrix, curvature)})"
     lengths = matrix.diagonal().abs().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     values, vectors = torch.linalg.eigh(matrix / lengths[:, None] / lengths)
     direction = torch.zeros_like(u.double()).index_copy(0, index, vectors[:, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: b
     Args:
         log_joint: The objective.
         u: (P,) unconstrained.
-        data: Prepared rows.
+        data: Prepared rows; fewer than N are scaled to N.
         jacobian: Add log |dθ/du|.
 
     Returns:
@@ -28,12 +29,15 @@ def gradient_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: b
     u = u.detach().requires_grad_()
     value = log_joint.log_prior(u) + (log_joint.layout.log_jacobian(u) if jacobian else 0.0)
     value.backward()
-    total = float(value.detach()) + data.num_data * log_joint.model.log_jacobian
+    gradient: Any = u.grad
+    of_prior, total, seen = gradient.clone(), 0.0, 0
     for x, y in data.epoch():
         part = log_joint.row_terms(log_joint.layout.unflatten(u), x, y, len(x))
         part.backward()
-        total += float(part.detach())
-    return total, u.grad  # pyright: ignore[reportReturnType]
+        total, seen = total + float(part.detach()), seen + len(x)
+    if seen != data.num_data:
+        gradient, total = torch.lerp(of_prior, gradient, data.num_data / seen), total * (data.num_data / seen)
+    return total + float(value.detach()) + data.num_data * log_joint.model.log_jacobian, gradient
 
 
 def value_of(log_joint: LogJoint, u: torch.Tensor, data: Data, *, jacobian: bool = False) -> float:

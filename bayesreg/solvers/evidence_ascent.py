@@ -37,7 +37,7 @@ NOTHING = 0.01  # twice the nats up to which a scale that falls may still gain o
 _VANISHING = 0.2  # curvature below which a scale that falls has no weight left that the data determine
 _ENOUGH, _EXACT = 1e-5, 1e-9  # nats that a further step would gain, and by an exact second derivative
 _ROUNDS, _FALLS, _CLOSE = 6, 2, 0.05  # MacKay's updates, turns in which the evidence may fall, and a change that ends them
-_LAST, _LAST_ROUNDS, _LITTLE = 500, 4, 0.5  # steps to the mode itself in the last turns, how many, and the gain that ends them
+_LAST, _LAST_ROUNDS, _LITTLE = 300, 4, 0.5  # steps to the mode itself in the last turns, how many, and the gain that ends them
 _FEW = 60  # steps towards a mode between two of MacKay's updates
 _STEPS, _HALVINGS = 100, 8  # steps to a mode, and halvings of one
 _LOOSE = 1e-3  # nats left to gain where it still counts as a mode
@@ -273,7 +273,8 @@ class GaussNewton:
     def climb(self, heard: Callable[[int, np.ndarray, At[Mode]], None]) -> Climbed[Mode] | None:
         """Where the evidence is highest, from the scales as they are; None where there is no evidence at the start.
 
-        Beyond some hundreds of unknowns of a network, where MacKay's updates end, or the best they came by.
+        Beyond some hundreds of unknowns of a network, where MacKay's updates end, or the best they came by: one after every few
+        steps to the mode, and the last ones near the mode itself.
         """
         t = np.log(self.scales.start)
         if self.follows:

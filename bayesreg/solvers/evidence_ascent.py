@@ -36,9 +36,9 @@ _FURTHEST = 1.5  # change of a logarithm in one step
 NOTHING = 0.01  # twice the nats up to which a scale that falls may still gain on its way to zero, where it is left
 _VANISHING = 0.2  # curvature below which a scale that falls has no weight left that the data determine
 _ENOUGH, _EXACT = 1e-5, 1e-9  # nats that a further step would gain, and by an exact second derivative
-_ROUNDS, _FALLS, _CLOSE = 20, 2, 0.05  # MacKay's updates, turns in which the evidence may fall, and a change that ends them
+_ROUNDS, _FALLS, _CLOSE = 6, 2, 0.05  # MacKay's updates, turns in which the evidence may fall, and a change that ends them
 _LAST, _LAST_ROUNDS, _LITTLE = 500, 4, 0.5  # steps to the mode itself in the last turns, how many, and the gain that ends them
-_ROUGH = 0.02  # nats that a further step would gain in scales at a fixed mode, which ends these
+_FEW = 60  # steps towards a mode between two of MacKay's updates
 _STEPS, _HALVINGS = 100, 8  # steps to a mode, and halvings of one
 _LOOSE = 1e-3  # nats left to gain where it still counts as a mode
 _NEAR = 0.1  # the same where Newton's steps take over from Gauss and Newton's
@@ -171,7 +171,6 @@ def climb(
     evaluate: Callable[[np.ndarray, At[T] | None], At[T] | None],
     t: np.ndarray,
     heard: Callable[[int, np.ndarray, At[T]], None],
-    enough: float | None = None,
 ) -> Climbed[T] | None:
     """Ascend the log evidence in the logarithms of the scales by Newton's or BFGS steps, halved until they gain.
 
@@ -179,7 +178,6 @@ def climb(
         evaluate: The evidence at a point, told the last one's; None where there is none.
         t: Where to begin, (S,).
         heard: Told each point.
-        enough: Nats that another step would gain where it ends; next to none when None.
 
     Returns:
         Where it ended; None where there is no evidence at the start.
@@ -200,7 +198,7 @@ def climb(
     for step in range(_MOST + 1):
         move = _uphill(now.slope, bend)
         gain = float(0.5 * now.slope @ move)
-        if gain <= (enough or (_EXACT if now.exact else _ENOUGH)) or step == _MOST:
+        if gain <= (_EXACT if now.exact else _ENOUGH) or step == _MOST:
             break
         for _ in range(_HALVINGS):
             trial = evaluate(t + move, now)
@@ -275,14 +273,15 @@ class GaussNewton:
     def climb(self, heard: Callable[[int, np.ndarray, At[Mode]], None]) -> Climbed[Mode] | None:
         """Where the evidence is highest, from the scales as they are; None where there is no evidence at the start.
 
-        Beyond some hundreds of unknowns of a network, where MacKay's updates end, or the best they came by.
+        Beyond some hundreds of unknowns of a network, where MacKay's updates end, or the best they came by: one after every few
+        steps to the mode, and the last ones near the mode itself.
         """
         t = np.log(self.scales.start)
         if self.follows:
             return climb(self.evaluated, t, heard)
         best, falls, u = None, 0, self.u
         for turn in range(_ROUNDS):
-            here = self._turn(t, u, _STEPS, turn)
+            here = self._turn(t, u, _FEW if turn else 0, turn)
             if here is None:
                 break
             heard(turn, t, here[0].at)
@@ -306,15 +305,15 @@ class GaussNewton:
         return best
 
     def _turn(self, t: np.ndarray, u: torch.Tensor, num_steps: int, turn: int) -> tuple[Climbed[Mode], np.ndarray] | None:
-        """The evidence at some scales after so many steps to their mode, and the best scales at that point."""
+        """The evidence at some scales after so many steps to their mode, and MacKay's update of the scales at that point."""
         log_joint = self.log_joint(t)
         settings: Any = {"jacobian": True, "num_steps": num_steps, "history": History(), "report": lambda *_: None}
-        mode = self._curved(log_joint, lbfgs(log_joint, u, self.data, **settings))
-        found = climb(lambda s, _: self._at(self.log_joint(s), mode, follows=False), t, lambda *_: None, _ROUGH)
+        mode = self._curved(log_joint, lbfgs(log_joint, u, self.data, **settings) if num_steps else u)
         at = self._at(log_joint, mode, follows=False)
-        if found is None or at is None:
+        if at is None:
             return None
-        return Climbed(t, at, float(0.5 * at.slope @ (found.t - t)), turn), found.t
+        move = _uphill(at.slope, at.bend)
+        return Climbed(t, at, float(0.5 * at.slope @ move), turn), t + move
 
     @property
     def tolerance(self) -> float:

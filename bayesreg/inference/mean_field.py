@@ -21,7 +21,7 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import AbstractSchedule, Settling, UntilFlat
 
-_RATE, _FAST = 0.02, 0.05  # of Adam: for mini-batches, for all rows
+_RATE, _FAST = 0.02, 0.03  # of Adam: for mini-batches, for all rows
 _TURN, _SHARE = 1000, 0.1  # when it begins to fall, and down to what share, where natural-gradient steps end the search
 _MOST = 6000  # steps where the ELBO rises all the way
 _IVON = 0.1  # rate of natural-gradient steps
@@ -43,7 +43,7 @@ class MeanField(AbstractGuided):
         num_steps: Steps. When None and all rows make a batch: 1,000 of Adam, 1,000 as its rate falls to a tenth, and 1,000
             natural-gradient steps ("ivon"), or more while the ELBO rises: 6,000 at most. For mini-batches the rate is constant
             while the ELBO rises more than its noise, then it falls over a third of all steps: 6,000 or 50 epochs at most.
-        learning_rate: Adam's first rate; when None 0.01, or where num_steps is None 0.05 for all rows, 0.02 for mini-batches.
+        learning_rate: Adam's first rate; when None 0.01, or where num_steps is None 0.03 for all rows, 0.02 for mini-batches.
             It falls to zero along a cosine where num_steps is said.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.

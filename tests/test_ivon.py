@@ -1,5 +1,7 @@
 """Natural-gradient steps reach the optimum of the ELBO: exact on a linear model, with prior and noise of any kind."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import MeanField
+from bayesreg.solvers import Averaged, EagerAdam, EagerIvon, SettledByIvon, Settling
 from tests.conftest import linear_model
 
 
@@ -38,3 +41,66 @@ def test_settings_that_do_not_go_together_are_refused():
         MeanField(optimizer="ivon", compile=True)
     with pytest.raises(ValueError, match=r"optimizer must be one of 'adam', 'ivon', but 'sgd' came"):
         MeanField(optimizer="sgd")
+
+
+class TestSettling:
+    """A fast search, and natural-gradient steps that end it in each unknown's own units."""
+
+    precision = torch.tensor([1.0, 1e2, 1e4, 1e6], dtype=torch.float64)
+
+    def made(self):
+        """Minus the ELBO of a normal posterior N(1, 1/precision), its gradient by independent draws; N is 1."""
+        phi = nn.Parameter(torch.zeros(8, dtype=torch.float64))
+        phi.grad = torch.zeros_like(phi)
+        generator = torch.Generator().manual_seed(0)
+
+        def backward(x, y):
+            loc, log_scale = phi.detach().chunk(2)
+            noise = torch.randn(4, generator=generator, dtype=torch.float64)
+            off = loc + log_scale.exp() * noise - 1
+            slope = self.precision * off
+            phi.grad += torch.cat([slope, slope * log_scale.exp() * noise - 1])
+            return 0.5 * (self.precision * off.square()).sum() - log_scale.sum()
+
+        adam, ivon = EagerAdam(phi, backward), EagerIvon(phi, backward, num_data=1, pace=0.5)
+        return phi, SettledByIvon(adam, ivon, 0.1)
+
+    def taken(self, stepper, schedule, steps):
+        for step in steps:
+            stepper.advance([(torch.zeros(1), torch.zeros(1))], [schedule.rate(step)], False)
+
+    def test_it_ends_at_the_optimum_whatever_the_units(self):
+        stepper = Averaged(self.made()[1], 0.101, 200)
+        self.taken(stepper, Settling(2500, 0.05, turn=400), range(2500))
+        loc, log_scale = stepper.mean.chunk(2)
+        assert bool(((loc - 1).abs() * self.precision.sqrt() < 0.3).all())
+        assert bool((log_scale + 0.5 * self.precision.log()).abs().max() < 0.3)
+
+    def test_a_state_brings_both_back(self):
+        schedule = Settling(60, 0.05, turn=20)
+        (phi, one), (other_phi, other) = self.made(), self.made()
+        self.taken(one, schedule, range(50))
+        self.taken(other, schedule, range(50))
+        kept = one.state()
+        one.advance([(torch.ones(1), torch.ones(1))], [0.005], False)
+        one.restore(kept)
+        assert phi.equal(other_phi)
+        assert one.state()["rate"] == other.state()["rate"] == 0.05
+
+    def test_more_steps_only_while_the_objective_rises(self):
+        schedule = Settling(3000, 1.0, budget=3200, turn=1000, least=0.1)
+        falling = torch.linspace(1, 0, 3000)
+        assert schedule.after(falling[:2000]) is schedule
+        assert schedule.after(0.01 * falling) is schedule
+        longer = schedule.after(falling)
+        assert longer.num_steps == 3200
+        assert longer.after(torch.linspace(1, 0, 3200)) is longer
+        assert "budget" in longer.said[0]
+        assert "rose no more" in schedule.said[0]
+        assert math.isclose(schedule.rate(2999), 0.1)
+
+
+def test_a_default_fit_says_that_it_settled(standard_diabetes):
+    post = br.fit(linear_model(), *standard_diabetes, method=MeanField())
+    assert post.certificate.converged
+    assert any("rose no more: after 3,000 steps" in note for note in post.history.notes)

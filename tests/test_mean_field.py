@@ -83,10 +83,10 @@ def test_kl_weighs_against_all_rows_not_a_batch(diabetes, seed):
 @pytest.mark.slow
 def test_too_few_steps_are_not_called_converged(diabetes):
     assert not br.fit(linear_model(), *diabetes, method=MeanField(num_steps=50)).certificate.converged
-    short = br.fit(linear_model(), *diabetes, method=MeanField(num_steps=300, learning_rate=2e-3, num_particles=8))
+    short = br.fit(linear_model(), *diabetes, method=MeanField(300, 2e-3, num_particles=8, initial_scale=0.03))
     assert "the ELBO still rose by" in str(short.certificate) or "would still gain" in str(short.certificate)
-    for settings in ({"learning_rate": 1e-5}, {"learning_rate": 1e-4, "num_steps": 1000}, {"num_steps": 200}):
-        assert not br.fit(linear_model(), *diabetes, method=MeanField(**settings)).certificate.converged
+    for steps, rate in ((2000, 1e-5), (1000, 1e-4), (200, None)):
+        assert not br.fit(linear_model(), *diabetes, method=MeanField(steps, rate, initial_scale=0.03)).certificate.converged
 
 
 @pytest.mark.slow

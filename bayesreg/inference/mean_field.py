@@ -19,9 +19,10 @@ from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import MeanFieldGuide
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.schedules import AbstractSchedule, UntilFlat
+from bayesreg.solvers.schedules import AbstractSchedule, Settling, UntilFlat
 
-_RATE = 0.02
+_RATE, _FAST = 0.02, 0.03  # of Adam: for mini-batches, for all rows
+_TURN, _SHARE = 1000, 0.1  # when it begins to fall, and down to what share, where natural-gradient steps end the search
 _MOST = 6000  # steps where the ELBO rises all the way
 _IVON = 0.1  # rate of natural-gradient steps
 _FIRST = 2500  # steps before anybody asks: what a draw changes hides a slow rise
@@ -39,9 +40,11 @@ class MeanField(AbstractGuided):
     points at which the rate had nearly fallen.
 
     Args:
-        num_steps: Steps. When None the rate is constant while the ELBO rises more than its noise, then it falls over a third of
-            all steps: 6,000 at most, or 50 epochs of mini-batches.
-        learning_rate: Adam's first rate, falling to zero along a cosine; 0.01 when None, 0.02 where num_steps is None.
+        num_steps: Steps. When None and all rows make a batch: 1,000 of Adam, 1,000 as its rate falls to a tenth, and 1,000
+            natural-gradient steps ("ivon"), or more while the ELBO rises: 6,000 at most. For mini-batches the rate is constant
+            while the ELBO rises more than its noise, then it falls over a third of all steps: 6,000 or 50 epochs at most.
+        learning_rate: Adam's first rate; when None 0.01, or where num_steps is None 0.03 for all rows, 0.02 for mini-batches.
+            It falls to zero along a cosine where num_steps is said.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
         num_particles: Draws a step, averaged, in antithetic pairs; more draws, smaller Monte Carlo error.
@@ -113,6 +116,9 @@ class MeanField(AbstractGuided):
         """As many steps as were said; else until the ELBO is flat within its noise."""
         if self.num_steps is not None:
             return super().schedule(data, batch_size)
+        if self.optimizer == "adam" and self.compile is not True and batch_size is None and data.loader is None:
+            first = 3 * _TURN
+            return Settling(first, self.learning_rate or _FAST, _MOST, _TURN, _SHARE, _LEAST / data.num_data)
         most = max(_MOST, 50 * data.steps_an_epoch(batch_size))
         return UntilFlat(most, self.learning_rate or _RATE, least=_LEAST / data.num_data, first=_FIRST)
 

@@ -38,14 +38,17 @@ from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.compiled import CompiledAdam, make_stepper
 from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
-from bayesreg.solvers.ivon import EagerIvon
+from bayesreg.solvers.ivon import EagerIvon, SettledByIvon
 from bayesreg.solvers.loop import Schedule, readable, run
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.schedules import AbstractSchedule
+from bayesreg.solvers.schedules import AbstractSchedule, Settling
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
 _SCALE = 0.03  # at the start, where there is no mode
 _SLOW = 0.8  # of the first rate: below, a fit's points are averaged
+_NEAR = 1e-3  # above the share of the rate at which a fit settles: they are averaged there
+_MEMORY = 300  # steps that this mean reaches back
+_PACE = 0.5  # of the means' natural-gradient steps, that of the precisions, where a fit settles
 _SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where these are more
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -189,8 +192,9 @@ class AbstractGuided(AbstractVariational):
         # a training step normalises by its batch, and its draw's statistics go into the running averages
         copy = TrainingCopy(log_joint, guide.moments()[0], num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
-        stepper, step = self._stepper(guide, copy, pure, data, schedule.num_steps, batch_size, history)
-        stepper = Averaged(stepper, _SLOW)
+        stepper, step = self._stepper(guide, copy, pure, data, schedule, batch_size, history)
+        settles = isinstance(schedule, Settling)
+        stepper = Averaged(stepper, schedule.share + _NEAR, _MEMORY) if settles else Averaged(stepper, _SLOW)
 
         def rescued(failure: FitError) -> Guide:
             stepper.restore(failure.state)
@@ -256,7 +260,7 @@ class AbstractGuided(AbstractVariational):
         copy: TrainingCopy,
         pure: LogJoint,
         data: Data,
-        num_steps: int,
+        schedule: AbstractSchedule,
         batch_size: int | None,
         history: History,
     ) -> tuple[AbstractStepper, Step | None]:
@@ -294,12 +298,15 @@ class AbstractGuided(AbstractVariational):
             pure_loss,
             example,
             obstacle=CompiledAdam.requires(log_joint, data),
-            num_steps=num_steps,
+            num_steps=schedule.num_steps,
             notes=history.notes,
             noise_size=self.num_particles * guide.noise_size,
             num_data=num_data,
             buffers=buffers,
         )
+        if isinstance(schedule, Settling):
+            ivon = EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers, pace=_PACE)
+            stepper = SettledByIvon(stepper, ivon, schedule.share)
         return stepper, by_itself
 
 

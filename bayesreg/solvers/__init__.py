@@ -16,6 +16,7 @@ from bayesreg.solvers.evidence_ascent import Evidence, GaussNewton, Scales
 from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
+from bayesreg.solvers.ivon import EagerIvon, SettledByIvon
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
 from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
 from bayesreg.solvers.loop import Follow, run
@@ -25,7 +26,7 @@ from bayesreg.solvers.probe import further
 from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.quasi_newton import Lbfgs
 from bayesreg.solvers.restarts import starts
-from bayesreg.solvers.schedules import Schedule, UntilFlat
+from bayesreg.solvers.schedules import Schedule, Settling, UntilFlat
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
 from bayesreg.solvers.stepwise import Adam, ProximalAdam
 from bayesreg.solvers.whitened import can_settle, settle
@@ -39,6 +40,7 @@ __all__ = [
     "Columns",
     "CompiledAdam",
     "EagerAdam",
+    "EagerIvon",
     "Elimination",
     "Evidence",
     "Fista",
@@ -55,6 +57,8 @@ __all__ = [
     "Scales",
     "Schedule",
     "SearchOptions",
+    "SettledByIvon",
+    "Settling",
     "Solution",
     "Stepper",
     "Undetermined",

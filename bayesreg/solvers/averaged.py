@@ -18,10 +18,11 @@ class Averaged(AbstractStepper):
         stepper: Takes the steps.
         slow: Share of the largest rate so far below which points count: 0.15 is the last quarter of half a cosine. A call of
             several steps counts with its last point.
+        memory: Points that it reaches back, older ones fading; None where all count alike.
     """
 
-    def __init__(self, stepper: AbstractStepper, slow: float) -> None:
-        self._stepper, self._slow = stepper, slow
+    def __init__(self, stepper: AbstractStepper, slow: float, memory: int | None = None) -> None:
+        self._stepper, self._slow, self._memory = stepper, slow, memory
         self.parameter, self.steps_a_call = stepper.parameter, stepper.steps_a_call
         self._fastest, self._count = 0.0, 0
         self._mean = torch.zeros_like(stepper.parameter.detach())
@@ -33,7 +34,7 @@ class Averaged(AbstractStepper):
         self._fastest = max(self._fastest, *rates)
         if rates[-1] < self._slow * self._fastest:
             self._count += 1
-            self._mean.lerp_(self.parameter.detach(), 1 / self._count)
+            self._mean.lerp_(self.parameter.detach(), 1 / min(self._count, self._memory or self._count))
         return found
 
     @property

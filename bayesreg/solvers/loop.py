@@ -86,7 +86,7 @@ def run(
     Raises:
         FitError: If the loss stops being finite, or a loader raises; says at which batch, and names the parameter.
     """
-    device, most = stepper.parameter.device, schedule.num_steps
+    device, most = stepper.parameter.device, max(schedule.num_steps, schedule.budget)
     losses = torch.empty(most, dtype=stepper.parameter.dtype, device=device)
     pending: list[torch.Tensor] = []  # written into `losses` where it is told: a slice a step would cost
     each = stepper.steps_a_call

@@ -11,6 +11,8 @@ import math
 
 import torch
 
+from bayesreg.solvers.rising import trend
+
 SCHEDULES = ("cosine", "constant")
 _FIRST = 1000
 _BLOCKS = 10  # whose means tell the noise, since steps near each other are alike
@@ -24,10 +26,12 @@ class AbstractSchedule(abc.ABC):
     Attributes:
         num_steps: Steps.
         learning_rate: The first rate.
+        budget: Steps at most, where they may become more; else 0.
     """
 
     num_steps: int
     learning_rate: float
+    budget: int = dataclasses.field(default=0, kw_only=True)
 
     @abc.abstractmethod
     def rate(self, step: int) -> float:
@@ -133,3 +137,55 @@ class UntilFlat(AbstractSchedule):
             why = "the search ended once its objective rose no more than its noise"
             return [f"{why}: after {self.num_steps:,} steps, the rate falling over the last third; at most {self.budget:,}."]
         return [f"the search ended with its budget of {self.budget:,} steps; its objective still rose when the rate fell."]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settling(AbstractSchedule):
+    """A constant rate, then half a cosine down to a share of it, as long, then that share until the objective rises no more.
+
+    The last part is a third of all steps at least, so that the ends of the search which are compared have one rate. It goes on
+    while the objective's `trend` is a rise above 2.5 of its standard errors and above `least`.
+
+    Attributes:
+        num_steps: Steps, as far as is known.
+        budget: Steps at most.
+        turn: The step at which the rate begins to fall.
+        share: Of the first rate, that of the last part.
+        least: A fall of the loss that no longer matters.
+
+    >>> schedule = Settling(30, 1.0, budget=60, turn=10, share=0.1)
+    >>> [round(schedule.rate(step), 3) for step in (9, 10, 15, 20, 29)]
+    [1.0, 1.0, 0.55, 0.1, 0.1]
+    >>> schedule = Settling(3000, 1.0, budget=6000, turn=1000)
+    >>> schedule.after(torch.zeros(3000)).num_steps, schedule.after(torch.linspace(1, 0, 3000)).num_steps
+    (3000, 3600)
+    """
+
+    budget: int = 0
+    turn: int = 0
+    share: float = 0.1
+    least: float = 0.0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        part = min(1.0, max(0.0, (step - self.turn) / max(1, self.turn)))
+        return self.learning_rate * (self.share + (1 - self.share) * 0.5 * (1 + math.cos(math.pi * part)))
+
+    def after(self, losses: torch.Tensor) -> AbstractSchedule:
+        """With a fifth more steps where they are over and the objective still rises."""
+        done = len(losses)
+        if done < self.num_steps or done >= self.budget:
+            return self
+        found = trend(-losses)
+        if found is None or found.rise <= max(self.least, 2.5 * found.error):
+            return self
+        return dataclasses.replace(self, num_steps=min(self.budget, done + done // 5))
+
+    @property
+    def said(self) -> list[str]:
+        """Why the search ended where it did."""
+        if self.num_steps < self.budget:
+            return [
+                f"the search ended once its objective rose no more: after {self.num_steps:,} steps, at most {self.budget:,}."
+            ]
+        return [f"the search ended with its budget of {self.budget:,} steps."]

@@ -279,7 +279,7 @@ print("it predicts by:", mode.batch_statistics)
 # `br.refresh_batchnorm(posterior, X)` passes the training inputs through each drawn network and stores what it finds.
 
 # %%
-one_set = fitted(network()[1], x, y, MeanField(num_steps=2000, learning_rate=0.02))
+one_set = fitted(network()[1], x, y, MeanField(num_steps=2000, learning_rate=0.02, initial_scale=0.03))
 own = br.refresh_batchnorm(one_set, x, num_draws=500)
 print(one_set.certificate, "\n")
 print("the fit predicts by:", one_set.batch_statistics)
@@ -571,7 +571,7 @@ model = br.BayesianModel(net, likelihood=likelihoods.Categorical())
 search = {"num_steps": 1000, "batch_size": 64}
 fits = {
     "MAP": fitted(model, X, t, MAP(**search)),
-    "mean field": fitted(model, X, t, MeanField(**search)),
+    "mean field": fitted(model, X, t, MeanField(initial_scale=0.03, **search)),
     "MC dropout": fitted(model, X, t, MCDropout(**search)),
     "MC batch norm": fitted(model, X, t, MCBatchNorm(mode=MAP(**search), num_draws=200)),
 }

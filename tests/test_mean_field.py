@@ -10,6 +10,7 @@ from bayesreg import likelihoods, priors
 from bayesreg.inference import MeanField
 from bayesreg.objective import LogJoint
 from bayesreg.posteriors import MeanFieldGuide
+from bayesreg.solvers import Schedule, Settling, UntilFlat
 from tests.conftest import linear_model
 
 
@@ -116,3 +117,15 @@ def test_what_is_left_to_gain_is_said_whatever_the_trend():
         assert found.converged is converged
         assert found.details["nats to gain"] == 0.1
     assert "the ELBO still rose by" in found.sentence
+
+
+def test_an_unknown_scale_is_climbed_by_adam_alone():
+    """Natural-gradient steps estimate the curvature from single draws; under an unknown scale these have no bound."""
+    model = br.BayesianModel(
+        nn.Linear(3, 1).double(), priors={"weight": priors.Normal(priors.HalfCauchy(0.3), per="column", centered=False)}
+    )
+    for found, kind in ((model, UntilFlat), (br.BayesianModel(nn.Linear(3, 1).double()), Settling)):
+        X, y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20.0)
+        bound, data = found.ingest(X, y)
+        assert type(MeanField().climb(LogJoint(bound), data, None)) is kind
+        assert type(MeanField(num_steps=50).climb(LogJoint(bound), data, None)) is Schedule

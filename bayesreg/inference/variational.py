@@ -143,6 +143,10 @@ class AbstractGuided(AbstractVariational):
         self.initial_scale = None if initial_scale is None else _check.positive("initial_scale", initial_scale)
         self.compile = checked_compile(compile)
 
+    def climb(self, log_joint: LogJoint, data: Data, batch_size: int | None) -> AbstractSchedule:
+        """The schedule for this objective."""
+        return self.schedule(data, batch_size)
+
     @abc.abstractmethod
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
         """The guide to start with: of these means and about these standard deviations, both (P,)."""
@@ -179,7 +183,7 @@ class AbstractGuided(AbstractVariational):
         history = History("elbo")
         notes_of(model, history)
         batch_size = resolve_batch(self.batch_size, data, log_joint)
-        schedule = self.schedule(data, batch_size)
+        schedule = self.climb(log_joint, data, batch_size)
         start = log_joint.layout.flatten(model.start(*next(data.epoch())))
         if self.checkpoint is not None and self.checkpoint.path.exists():  # it holds what the search of a start found
             guide = self.guide(log_joint, start, torch.ones_like(start))

@@ -75,7 +75,14 @@ def test_a_weight_that_is_no_number_has_no_shape(bad):
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"), [(0.2, "covers the posterior."), (0.6, "importance weights can correct it."), (0.9, "above 0.67:")]
+    ("shape", "said"),
+    [
+        (-math.inf, "is the posterior."),
+        (0.2, "covers the posterior."),
+        (0.6, "importance weights can correct it."),
+        (0.9, "= 0.90 of 1,000 importance weights, above 0.67:"),
+        (math.inf, "is infinite for 1,000"),
+    ],
 )
 def test_a_certificate_says_it(shape, said):
     weights = Importance(shape, 1000, 2 / 3, -12.0, 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bayesreg.certificates.values import Covariance, Importance, Tuned
 
 _OVER = {"last-layer": " of the last layer", "subnetwork": " of a subnetwork"}
@@ -21,7 +23,10 @@ def covariance(found: Covariance) -> str:
 
 def covering(found: Importance) -> str:
     """Whether the approximation can be believed, by the Pareto shape of its importance weights."""
-    said = f"Pareto k̂ = {found.shape:.2f} of {found.num_draws:,} importance weights"
+    if found.shape == -math.inf:
+        return f"All of {found.num_draws:,} importance weights are alike: the approximation is the posterior."
+    size = f"= {found.shape:.2f} of" if math.isfinite(found.shape) else "is infinite for"
+    said = f"Pareto k̂ {size} {found.num_draws:,} importance weights"
     if found.shape <= min(0.5, found.limit):
         return f"{said}: the approximation covers the posterior."
     if found.reliable:

@@ -423,7 +423,9 @@ def _of_batches(found: Certificate) -> Certificate:
 
 def notes_of(model: BayesianModel, history: History) -> None:
     """Tell what a variational fit makes of improper priors, of dropout, and of normalisation layers."""
-    history.notes.extend([*_of_priors(model), *_of_layers(model)])
+    history.notes.extend(_of_priors(model))
+    if model.behaviour.draw:
+        history.notes.append("dropout is in evaluation mode; method='mc-dropout' fits it.")
     history.of_statistics.extend(_of_statistics(model))
 
 
@@ -445,8 +447,3 @@ def _of_statistics(model: BayesianModel) -> list[str]:
             "averages over draws, one set for all."
         ]
     return []
-
-
-def _of_layers(model: BayesianModel) -> list[str]:
-    """How layers that differ in training are treated, one sentence each."""
-    return ["dropout is in evaluation mode; method='mc-dropout' fits it."] if model.behaviour.draw else []

@@ -267,7 +267,7 @@ net = br.BayesianModel(
 net.prior_table()
 
 # %%
-fit = br.fit(net, wide, diabetes.y, method="mean-field", seed=0)
+fit = br.fit(net, wide, diabetes.y, method=br.inference.MeanField(num_steps=5000), seed=0)
 print(fit.certificate, "\n")
 scales = fit.mean["0.weight.scale"].reshape(-1).numpy()
 order = np.argsort(-scales)

@@ -39,9 +39,9 @@ from bayesreg.solvers.compiled import CompiledAdam, make_stepper
 from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
 from bayesreg.solvers.ivon import EagerIvon, SettledByIvon
-from bayesreg.solvers.loop import Schedule, readable, run
+from bayesreg.solvers.loop import readable, run
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.schedules import AbstractSchedule, Settling
+from bayesreg.solvers.schedules import AbstractSchedule, Schedule, Settling
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
 _SCALE = 0.03  # at the start, where there is no mode

@@ -21,7 +21,6 @@ from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import AbstractSchedule
-from bayesreg.solvers.schedules import Schedule as Schedule  # re-exported: whoever calls `run` makes one
 from bayesreg.solvers.stepper import AbstractStepper, NotFinite
 
 _TOLD = 100  # times a fit, at most, that history, progress, early stopping and checkpoints hear of it,

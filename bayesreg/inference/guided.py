@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +34,7 @@ from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.ivon import EagerIvon, SettledByIvon
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.raced import Raced
 from bayesreg.solvers.schedules import AbstractSchedule, Settling
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
@@ -88,6 +89,14 @@ class AbstractGuided(AbstractVariational):
     def climb(self, log_joint: LogJoint, data: Data, batch_size: int | None) -> AbstractSchedule:
         """The schedule for this objective."""
         return self.schedule(data, batch_size)
+
+    def steps_to_start(self, log_joint: LogJoint, data: Data, batch_size: int | None, num_steps: int) -> int:
+        """Steps towards a mode, near which an ascent of so many steps begins, at most."""
+        return min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), num_steps)
+
+    def races(self, schedule: AbstractSchedule) -> tuple[Sequence[float], int] | None:
+        """Shares of the rate that are tried from one start, and steps of each; None where one rate is all."""
+        return None
 
     @abc.abstractmethod
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
@@ -162,7 +171,7 @@ class AbstractGuided(AbstractVariational):
         Raises:
             FitError: If the network or a loader breaks.
         """
-        steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), total)
+        steps = self.steps_to_start(log_joint, data, batch_size, total)
 
         def searching(step: int, most: int, nats: float, said: str = "") -> None:
             report(0, total, nats, said or f"search for a start, {step}/{most}")
@@ -228,6 +237,11 @@ class AbstractGuided(AbstractVariational):
             num_data=num_data,
             buffers=buffers,
         )
+        races = self.races(schedule)
+        if races is not None:
+            stepper = Raced(stepper, *races)
+            tried = " and ".join(f"{share * schedule.learning_rate:.3g}" for share in races[0])
+            history.notes.append(f"the first {races[1]:,} steps at rates of {tried}, of which the higher ELBO goes on.")
         if isinstance(schedule, Settling):
             ivon = EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers, pace=_PACE)
             stepper = SettledByIvon(stepper, ivon, schedule.share)

@@ -128,10 +128,10 @@ def test_selection():
     X, y = rows()
     path = br.path(problem("map").to("cuda"), X, y, scales=[0.1, 1.0], num_steps=100, folds=2, progress=False)
     assert path.posterior(0).model.like.device.type == "cuda"
-    assert (
-        len(br.stability(problem("exact").to("cuda"), X, y, tensor="0.weight", num_bootstraps=5, progress=False).to_frame())
-        == 3
+    lasso = br.BayesianModel(
+        nn.Linear(3, 1).double(), {"weight": priors.Laplace(0.1)}, likelihoods.Gaussian(0.2), standardize=True
     )
+    assert len(br.stability(lasso.to("cuda"), X, y, num_bootstraps=5, progress=False).to_frame()) == 3
 
 
 def test_classes():

@@ -24,7 +24,8 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import of_rows
 from bayesreg.posteriors.guide import Guide
-from bayesreg.posteriors.pyro_guide import PyroGuide, prepared
+from bayesreg.posteriors.pyro_guide import PyroGuide
+from bayesreg.posteriors.pyro_setup import name_of, prepared
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.stepper import EagerAdam
@@ -36,9 +37,12 @@ class SVI(AbstractVariational):
     """Stochastic variational inference with any guide of Pyro's over the model's unknowns.
 
     The guide may be a class (`AutoIAFNormal`), a function that makes one of a program (`lambda model: AutoIAFNormal(model,
-    num_transforms=2)`), or one that is there already (`AutoIAFNormal(model.pyro_model)`), also with parameters of its own. It
-    begins at the module's own weights, not at medians of the prior, and climbs the same ELBO as by `pyro.infer.SVI`, on the
-    flat log-joint and without Pyro's parameter store. `posterior.guide` is a Pyro guide of `model.pyro_model`.
+    num_transforms=2)`), one that is there already (`AutoIAFNormal(model.pyro_model)`, an `AutoGuideList`), also with parameters
+    of its own, or a function that draws every unknown, with `pyro.param` statements. An autoguide begins at the module's own
+    weights, not at medians of the prior. It climbs the same ELBO as by `pyro.infer.SVI`, on the flat log-joint and without
+    Pyro's parameter store. `posterior.guide` is a Pyro guide of `model.pyro_model`. Where it is normal (AutoNormal,
+    AutoDiagonalNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal, AutoGaussian, AutoNormalMessenger, AutoDelta, and
+    lists of them) its moments are exact, and so are predictions of a network that is linear, or linearised.
 
     Args:
         guide: The guide; AutoLowRankMultivariateNormal when None. What is passed is not changed.
@@ -107,8 +111,9 @@ class SVI(AbstractVariational):
         log_joint, history, batch_size, num_data = ascent.log_joint, ascent.history, ascent.batch_size, data.num_data
         values = model.start(*next(data.epoch()))
         guide = PyroGuide(log_joint.layout, prepared(self.guide, model, values))
-        kind = type(guide.module).__name__
-        history.notes.append(f"{kind} by adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
+        history.notes.append(
+            f"{name_of(guide.module)} by adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows."
+        )
         copy = TrainingCopy(log_joint, log_joint.layout.flatten(values), num_data, noise=False)
         pure, phi = of_rows(log_joint), guide.flat()
 

@@ -437,7 +437,8 @@ class AbstractPosterior(abc.ABC):
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
-        names = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
+        assumed = self.model.likelihood
+        names = (assumed.latents.keys() | assumed.fixed.keys()) - assumed.unit_free
         noise = {k for k in values if heir(k, self.model.latents) in names}  # and the unknown scale of its prior
         width = scale.y_scale.to(next(iter(values.values())).dtype)
         return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}

@@ -102,6 +102,8 @@ class AbstractPosterior(abc.ABC):
         if normal is None or (normal[1].dim() == 2 and normal[1].shape[1] < len(normal[0])):
             return None
         loc, factor = (part.double() for part in normal)
+        if not bool((factor if factor.dim() == 1 else factor.norm(dim=1)).all()):  # some unknown does not vary
+            return None
         if factor.dim() == 1:
             z, log_det = (u.double() - loc) / factor, factor.abs().log().sum()
         else:

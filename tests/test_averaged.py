@@ -23,12 +23,12 @@ def test_points_count_once_the_rate_has_fallen():
     stepper = made()
     for rate in (1.0, 0.5, 0.2):
         stepper.advance(BATCH, [rate], False)
-    assert stepper.mean.equal(stepper.parameter.detach())  # none counts yet
+    assert stepper.answer.equal(stepper.parameter.detach())  # none counts yet
     points = []
     for rate in (0.1, 0.05, 0.0):
         stepper.advance(BATCH, [rate], False)
         points.append(stepper.parameter.detach().clone())
-    torch.testing.assert_close(stepper.mean, torch.stack(points).mean(0))
+    torch.testing.assert_close(stepper.answer, torch.stack(points).mean(0))
 
 
 def test_a_state_brings_the_mean_back():
@@ -41,4 +41,4 @@ def test_a_state_brings_the_mean_back():
     other.restore(half.state())
     for rate in rates[3:]:
         other.advance(BATCH, [rate], False)
-    assert other.mean.equal(whole.mean)
+    assert other.answer.equal(whole.answer)

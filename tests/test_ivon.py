@@ -72,7 +72,7 @@ class TestSettling:
     def test_it_ends_at_the_optimum_whatever_the_units(self):
         stepper = Averaged(self.made()[1], 0.101, 200)
         self.taken(stepper, Settling(2500, 0.05, turn=400), range(2500))
-        loc, log_scale = stepper.mean.chunk(2)
+        loc, log_scale = stepper.answer.chunk(2)
         assert bool(((loc - 1).abs() * self.precision.sqrt() < 0.3).all())
         assert bool((log_scale + 0.5 * self.precision.log()).abs().max() < 0.3)
 

@@ -263,6 +263,7 @@ def test_inference_holds_one_file_a_method():
         "__init__",
         "base",
         "variational",
+        "guided",
         "empirical_bayes",
     }
     assert files == {

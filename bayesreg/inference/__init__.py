@@ -11,6 +11,7 @@ from bayesreg.inference.ensemble import Ensemble
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.full_rank import FullRank
 from bayesreg.inference.full_rank import pairs_by_copy as pairs_by_copy
+from bayesreg.inference.guided import AbstractGuided
 from bayesreg.inference.hmc import HMC
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.low_rank import LowRank
@@ -26,7 +27,7 @@ from bayesreg.inference.nuts import NUTS
 from bayesreg.inference.sghmc import SGHMC
 from bayesreg.inference.svi import SVI
 from bayesreg.inference.swag import SWAG
-from bayesreg.inference.variational import AbstractGuided, AbstractVariational
+from bayesreg.inference.variational import AbstractVariational
 from bayesreg.solvers.evidence_ascent import Evidence
 from bayesreg.solvers.failures import FitError
 

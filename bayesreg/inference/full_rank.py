@@ -12,9 +12,9 @@ import torch
 from bayesreg import _check
 from bayesreg.behaviour import first_line
 from bayesreg.data.rows import Data
+from bayesreg.inference.guided import AbstractGuided, Step
 from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.map import MAP
-from bayesreg.inference.variational import AbstractGuided, Step
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
@@ -87,7 +87,7 @@ def pairs_by_copy(
 ) -> torch.Tensor:
     """Minus the ELBO of a few draws divided by N, detached; its gradient, that of `guide.elbo`, is added to `guide.phi.grad`.
 
-    As in `variational.one_draw_by_graph`, the network's gradient is read from a training copy, draw by draw; that of the prior
+    As in `guided.one_draw_by_graph`, the network's gradient is read from a training copy, draw by draw; that of the prior
     and of the guide is in closed form.
     """
     each, phi = 1 / copy.num_data, guide.phi

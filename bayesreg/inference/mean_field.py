@@ -10,7 +10,7 @@ import torch
 from bayesreg import _check
 from bayesreg.data.rows import Data
 from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_guide
-from bayesreg.inference.variational import AbstractGuided, Step
+from bayesreg.inference.guided import AbstractGuided, Step
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.local_draws import LocalDraws

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -18,19 +17,16 @@ from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.elbo import maximal, rise
 from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
-from bayesreg.data.rows import Data
-from bayesreg.inference.variational import AbstractVariational, notes_of, with_importance
+from bayesreg.data.rows import Batch, Data
+from bayesreg.inference.variational import AbstractVariational, Ascent
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import of_rows
 from bayesreg.posteriors.guide import Guide
-from bayesreg.posteriors.pyro_guide import PyroGuide, prepared
-from bayesreg.posteriors.record import FitRecord, stopped
-from bayesreg.solvers.batches import resolve_batch
-from bayesreg.solvers.failures import FitError, rescuing
-from bayesreg.solvers.history import History
-from bayesreg.solvers.loop import readable, run
+from bayesreg.posteriors.pyro_guide import PyroGuide
+from bayesreg.posteriors.pyro_setup import name_of, prepared
+from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.stepper import EagerAdam
 
@@ -41,9 +37,12 @@ class SVI(AbstractVariational):
     """Stochastic variational inference with any guide of Pyro's over the model's unknowns.
 
     The guide may be a class (`AutoIAFNormal`), a function that makes one of a program (`lambda model: AutoIAFNormal(model,
-    num_transforms=2)`), or one that is there already (`AutoIAFNormal(model.pyro_model)`), also with parameters of its own. It
-    begins at the module's own weights, not at medians of the prior, and climbs the same ELBO as by `pyro.infer.SVI`, on the
-    flat log-joint and without Pyro's parameter store. `posterior.guide` is a Pyro guide of `model.pyro_model`.
+    num_transforms=2)`), one that is there already (`AutoIAFNormal(model.pyro_model)`, an `AutoGuideList`), also with parameters
+    of its own, or a function that draws every unknown, with `pyro.param` statements. An autoguide begins at the module's own
+    weights, not at medians of the prior. It climbs the same ELBO as by `pyro.infer.SVI`, on the flat log-joint and without
+    Pyro's parameter store. `posterior.guide` is a Pyro guide of `model.pyro_model`. Where it is normal (AutoNormal,
+    AutoDiagonalNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal, AutoGaussian, AutoNormalMessenger, AutoDelta, and
+    lists of them) its moments are exact, and so are predictions of a network that is linear, or linearised.
 
     Args:
         guide: The guide; AutoLowRankMultivariateNormal when None. What is passed is not changed.
@@ -108,18 +107,15 @@ class SVI(AbstractVariational):
         Raises:
             ValueError: If the guide does not draw the model's unknowns.
         """
-        started, history, log_joint = time.perf_counter(), History("elbo"), LogJoint(model)
-        notes_of(model, history)
+        ascent = Ascent.of(model, data, self.batch_size, seed, report)
+        log_joint, history, batch_size, num_data = ascent.log_joint, ascent.history, ascent.batch_size, data.num_data
         values = model.start(*next(data.epoch()))
         guide = PyroGuide(log_joint.layout, prepared(self.guide, model, values))
-        batch_size = resolve_batch(self.batch_size, data, log_joint)
-        batches = data.batches(batch_size, torch.Generator().manual_seed(torch.initial_seed()))
-        num_data, constant = data.num_data, data.num_data * model.log_jacobian
-        kind = type(guide.module).__name__
-        history.notes.append(f"{kind} by adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
+        history.notes.append(
+            f"{name_of(guide.module)} by adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows."
+        )
         copy = TrainingCopy(log_joint, log_joint.layout.flatten(values), num_data, noise=False)
-        pure, schedule = of_rows(log_joint), self.schedule(data, batch_size)
-        phi = guide.flat()
+        pure, phi = of_rows(log_joint), guide.flat()
 
         def elbo(x: torch.Tensor, y: torch.Tensor, count: int) -> torch.Tensor:
             return guide.elbo_at(guide.split(phi), pure, x, y, num_data * len(x) / data.rows_a_batch(x), count)
@@ -132,31 +128,14 @@ class SVI(AbstractVariational):
                     model.forward(log_joint.layout.unflatten(guide.drawn(1, guide.split(phi))[0][0]), x, copy.module)
             return loss.detach()
 
+        def posterior(flat: torch.Tensor, record: FitRecord) -> Guide:
+            return Guide(model.with_buffers(copy.module), record, guide.holding(flat))
+
+        def judge(flat: torch.Tensor, elbos: torch.Tensor, batches: Iterator[Batch]) -> Certificate:
+            return _judged(elbos, guide, phi, lambda count: elbo(*next(batches), count), pure)
+
         stepper = EagerAdam(phi, backward, num_data=num_data, buffers=list(copy.module.buffers()))
-
-        def rescued(failure: FitError) -> Guide:
-            stepper.restore(failure.state)
-            return Guide(model.with_buffers(copy.module), stopped(self.name, seed, history, failure), guide.holding(phi))
-
-        with rescuing(rescued):
-            losses = run(
-                stepper,
-                batches,
-                schedule,
-                layout=log_joint.layout,
-                report=report,
-                history=history,
-                objective=lambda loss, phi: constant - num_data * float(loss),
-                checkpoint=self.keep(log_joint, phi.detach(), data, schedule, batch_size, seed),
-            )
-            after = readable(batches, len(losses), stepper)
-            certificate = _judged(constant - num_data * losses, guide, phi, lambda count: elbo(*next(after), count), pure)
-        fitted, seen = model.with_buffers(copy.module), len(losses) * self.num_particles * (batch_size or num_data)
-        if model.behaviour.coupling and batch_size is not None and certificate.elbo is not None:
-            certificate = dataclasses.replace(certificate, elbo=dataclasses.replace(certificate.elbo, of_batches=True))
-        certificate = with_importance(certificate, fitted, guide.holding(phi), data, seen, history)
-        record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started)
-        return Guide(fitted, record, guide)
+        return self.ascend(ascent, phi.detach(), stepper, self.schedule(data, batch_size), posterior, judge)
 
 
 def _judged(

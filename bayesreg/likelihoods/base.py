@@ -35,6 +35,8 @@ class AbstractLikelihood(abc.ABC):
         squared_error_scale: Name of the noise parameter σ where log p = −(y − f)²/(2σ²) + a constant: least squares applies.
         normal_log_scale: True where y is normal about the first half of the outputs, with the last half as its log sd.
         is_default: True where it is the default for targets that it suits.
+        log_link: True where the output is the logarithm of the target's mean or median.
+        unit_free: Names of the noise parameters that have not the target's unit, though it is the target's location.
     """
 
     location_scale: ClassVar[bool] = False
@@ -44,6 +46,8 @@ class AbstractLikelihood(abc.ABC):
     squared_error_scale: ClassVar[str | None] = None
     normal_log_scale: ClassVar[bool] = False
     is_default: ClassVar[bool] = False
+    log_link: ClassVar[bool] = False
+    unit_free: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
     def distribution(self, output: torch.Tensor, **noise: torch.Tensor) -> Any:

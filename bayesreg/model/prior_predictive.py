@@ -105,7 +105,8 @@ def in_data_units(
         mean, width = scale.y_mean, scale.y_scale
         output = widened(likelihood, scale, output)
         output = likelihood.in_units(output, mean.to(output.dtype), width.to(output.dtype))
-        noise = {name: value * width.to(value.dtype) for name, value in noise.items()}
+        wide = {name: value * width.to(value.dtype) for name, value in noise.items() if name not in likelihood.unit_free}
+        noise |= wide
     return Predictive(likelihood, output, noise)
 
 

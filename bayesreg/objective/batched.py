@@ -121,7 +121,7 @@ class Replicas:
         def cast(values: torch.Tensor) -> torch.Tensor:
             return values.to(dtype) if values.is_floating_point() else values
 
-        count = len(torch.arange(self.num_replicas)[rows])
+        count = len(range(self.num_replicas)[rows] if isinstance(rows, slice) else rows)
         x, y = (cast(v[rows] if self.own_rows else v) for v in (self.x, self.y))
         weights = None if self.weights is None else self.weights[rows]
         options: Any = {"weights": weights, "own_rows": self.own_rows, "jacobian": self.jacobian}

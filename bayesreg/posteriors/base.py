@@ -102,6 +102,8 @@ class AbstractPosterior(abc.ABC):
         if normal is None or (normal[1].dim() == 2 and normal[1].shape[1] < len(normal[0])):
             return None
         loc, factor = (part.double() for part in normal)
+        if not bool((factor if factor.dim() == 1 else factor.norm(dim=1)).all()):  # some unknown does not vary
+            return None
         if factor.dim() == 1:
             z, log_det = (u.double() - loc) / factor, factor.abs().log().sum()
         else:
@@ -435,7 +437,8 @@ class AbstractPosterior(abc.ABC):
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
-        names = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
+        assumed = self.model.likelihood
+        names = (assumed.latents.keys() | assumed.fixed.keys()) - assumed.unit_free
         noise = {k for k in values if heir(k, self.model.latents) in names}  # and the unknown scale of its prior
         width = scale.y_scale.to(next(iter(values.values())).dtype)
         return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}

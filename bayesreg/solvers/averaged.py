@@ -38,7 +38,7 @@ class Averaged(AbstractStepper):
         return found
 
     @property
-    def mean(self) -> torch.Tensor:
+    def answer(self) -> torch.Tensor:
         """The mean of the points that count, the last point where none does; detached."""
         return (self._mean if self._count else self.parameter.detach()).clone()
 

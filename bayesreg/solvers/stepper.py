@@ -46,6 +46,11 @@ class AbstractStepper(abc.ABC):
     parameter: torch.Tensor
     steps_a_call: int = 1
 
+    @property
+    def answer(self) -> torch.Tensor:
+        """What the search has come to, in the parameter's shape, detached: the point where it stands."""
+        return self.parameter.detach()
+
     @abc.abstractmethod
     def advance(self, batches: Sequence[Batch], rates: Sequence[float], keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One step a batch.

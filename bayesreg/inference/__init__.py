@@ -28,7 +28,7 @@ from bayesreg.inference.sghmc import SGHMC
 from bayesreg.inference.svi import SVI
 from bayesreg.inference.swag import SWAG
 from bayesreg.inference.variational import AbstractVariational
-from bayesreg.solvers.evidence_ascent import Evidence
+from bayesreg.solvers.evidence_scales import Evidence
 from bayesreg.solvers.failures import FitError
 
 __all__ = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,9 +13,10 @@ from torch import nn
 
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Finding
-from bayesreg.certificates.values import Elbo
+from bayesreg.certificates.values import Elbo, Restarts
 from bayesreg.objective.flat import Group, LogJoint
 from bayesreg.priors.values import HALF_LOG_2PI
+from bayesreg.solvers.history import History
 from bayesreg.solvers.rising import trend
 
 _WIDEST, _HALVINGS, _MANY = 20.0, 30, 2000  # range of a log sd, steps of a bisection, entries for which it is made
@@ -138,3 +141,26 @@ def _units(log_joint: LogJoint, apart: torch.Tensor) -> torch.Tensor:
         if bool(into.isfinite().all()):
             found.append(idle)
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
+
+
+def level(found: Certificate, history: History) -> float:
+    """The ELBO that a fit reached, in nats: its mean over the last tenth of the steps; of too few, the last recorded."""
+    at = None if found.elbo is None else found.elbo.trend
+    return (history.objective[-1] if history.objective else -math.inf) if at is None else at.level
+
+
+def with_elbos(found: Certificate, elbos: Sequence[float], unsettled: int) -> Certificate:
+    """The certificate of the best start with the spread of all starts' ELBOs, in nats, `unsettled` of them not converged.
+
+    Two agree where they differ by no more than the gain that does not matter and three of their Monte Carlo errors.
+
+    >>> one = Certificate(Finding.ELBO_LEVEL, elbo=rise(torch.zeros(1000)).elbo)
+    >>> print(with_elbos(one, [-10.0, -10.05, -17.0], 0))
+    Converged: ... Several optima: the ELBOs of 3 restarts lie 7 nats apart; 2 of them agree with the best to 0.1 nats.
+    """
+    best = max(elbos)
+    error = found.elbo.trend.error if found.elbo is not None and found.elbo.trend is not None else 0.0
+    enough = (found.elbo.tolerance if found.elbo is not None else None) or 0.0
+    tolerance = max(0.1, enough, 3 * error)
+    agree, apart = sum(best - nats <= tolerance for nats in elbos), best - min(elbos)
+    return dataclasses.replace(found, restarts=Restarts(len(elbos), agree, apart, tolerance, elbo=True, unsettled=unsettled))

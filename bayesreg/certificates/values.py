@@ -245,19 +245,23 @@ class Tuned:
 
 @dataclasses.dataclass(frozen=True)
 class Restarts:
-    """How many starts reached the best one's log-joint.
+    """How many starts reached the best one's log-joint, or ELBO.
 
     Attributes:
         count: Number of starts.
         agree: How many agree with the best.
         spread: From the best to the worst that is finite, in nats.
         tolerance: Nats by which one may stay below the best and still agree with it.
+        elbo: True where these are ELBOs.
+        unsettled: How many searches had not converged.
     """
 
     count: int
     agree: int
     spread: float
     tolerance: float
+    elbo: bool = False
+    unsettled: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

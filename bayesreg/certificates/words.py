@@ -321,9 +321,24 @@ ADDED: dict[Finding, Callable[[Certificate], str]] = {
 def _restarts(found: Restarts) -> str:
     if found.count < 2:
         return ""
+    if found.elbo:
+        return _optima(found)
     if found.agree > 1:
         return f"{found.agree} of {found.count} restarts agree to {found.tolerance:.2g} nats."
     return f"It is the best of {found.count} restarts; no other came within {found.tolerance:.2g} nats."
+
+
+def _optima(found: Restarts) -> str:
+    count, near = found.count, f"{found.tolerance:.2g} nats"
+    if found.spread <= found.tolerance:
+        return f"The ELBOs of {count} restarts agree to {near}."
+    apart = f"the ELBOs of {count} restarts lie {found.spread:.3g} nats apart"
+    agree = (
+        f"{found.agree} of them agree with the best to {near}" if found.agree > 1 else f"no other is within {near} of the best"
+    )
+    if found.unsettled:
+        return f"T{apart[1:]}, and {found.unsettled} of them had not converged; {agree}."
+    return f"Several optima: {apart}; {agree}."
 
 
 def _lengths(found: Lengths) -> str:

@@ -19,7 +19,7 @@ from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Batch, Data
 from bayesreg.inference.map import MAP
-from bayesreg.inference.variational import AbstractVariational, Ascent
+from bayesreg.inference.variational import AbstractRestarted, Ascent
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.spread import widened
@@ -48,7 +48,7 @@ _SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where the
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class AbstractGuided(AbstractVariational):
+class AbstractGuided(AbstractRestarted):
     """A variational method that fits a family of guides; a subclass says with which guide it starts.
 
     Args:
@@ -61,6 +61,7 @@ class AbstractGuided(AbstractVariational):
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
         checkpoint_key: A text that names a loader's data.
+        num_restarts: Starts, of which the best is kept.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -80,8 +81,9 @@ class AbstractGuided(AbstractVariational):
         checkpoint: str | os.PathLike[str] | None,
         checkpoint_every: int | None,
         checkpoint_key: str | None,
+        num_restarts: int,
     ) -> None:
-        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key)
+        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key, num_restarts)
         self.num_particles = _check.count("num_particles", num_particles)
         self.initial_scale = None if initial_scale is None else _check.positive("initial_scale", initial_scale)
         self.compile = checked_compile(compile)
@@ -127,8 +129,8 @@ class AbstractGuided(AbstractVariational):
         """
         return (lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)), []
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
-        """Fit; see `AbstractMethod.run`."""
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """See `AbstractRestarted.once`."""
         ascent = Ascent.of(model, data, self.batch_size, seed, report)
         log_joint, history, batch_size = ascent.log_joint, ascent.history, ascent.batch_size
         schedule = self.climb(log_joint, data, batch_size)

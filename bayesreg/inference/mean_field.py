@@ -62,6 +62,8 @@ class MeanField(AbstractGuided):
         checkpoint: A file where a running fit keeps its state, to continue from it to the same answer; as for `MAP`.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
         checkpoint_key: A text that names a loader's data, in place of reading it.
+        num_restarts: Starts: the module's own weights, and others as its layers draw them anew. The fit of the highest ELBO is
+            kept, and the certificate says how far apart their ELBOs lie.
         tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest ELBO, as for
             `LaplaceApproximation`: shorter fits and updates of the scales take turns before the fit itself.
 
@@ -91,6 +93,7 @@ class MeanField(AbstractGuided):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
+        num_restarts: int = 1,
         tune: str | Evidence | None = None,
     ) -> None:
         self.optimizer = _check.one_of("optimizer", optimizer, ("adam", "ivon"))
@@ -106,16 +109,21 @@ class MeanField(AbstractGuided):
             checkpoint,
             checkpoint_every,
             checkpoint_key,
+            num_restarts,
         )
         self.tune = checked_tune(tune)
         if self.tune is not None and checkpoint is not None:
             raise ValueError("tune='evidence' makes several fits, of which a checkpoint keeps one; leave out one of the two.")
+        if self.tune is not None and num_restarts > 1:
+            raise ValueError(
+                f"tune='evidence' makes several fits, and so does num_restarts={num_restarts}; leave out one of the two."
+            )
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
-        """Fit; see `AbstractMethod.run`."""
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """See `AbstractRestarted.once`."""
         if self.tune is not None:
             return tuned_guide(self, model, data, self.tune, seed, report)
-        return super().run(model, data, seed=seed, report=report)
+        return super().once(model, data, seed=seed, report=report)
 
     def schedule(self, data: Data, batch_size: int | None) -> AbstractSchedule:
         """As many steps as were said; else until the ELBO is flat within its noise."""

@@ -18,13 +18,14 @@ from bayesreg.certificates.elbo import maximal, rise
 from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Batch, Data
-from bayesreg.inference.variational import AbstractVariational, Ascent
+from bayesreg.inference.variational import AbstractRestarted, Ascent
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
 from bayesreg.objective.whole import of_rows
 from bayesreg.posteriors.guide import Guide
-from bayesreg.posteriors.pyro_guide import PyroGuide, prepared
+from bayesreg.posteriors.pyro_guide import PyroGuide
+from bayesreg.posteriors.pyro_setup import name_of, prepared
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.stepper import EagerAdam
@@ -32,13 +33,16 @@ from bayesreg.solvers.stepper import EagerAdam
 _REPEATS, _PARTICLES, _DRAWS, _MOVE = 30, 8, 200, 1e-4
 
 
-class SVI(AbstractVariational):
+class SVI(AbstractRestarted):
     """Stochastic variational inference with any guide of Pyro's over the model's unknowns.
 
     The guide may be a class (`AutoIAFNormal`), a function that makes one of a program (`lambda model: AutoIAFNormal(model,
-    num_transforms=2)`), or one that is there already (`AutoIAFNormal(model.pyro_model)`), also with parameters of its own. It
-    begins at the module's own weights, not at medians of the prior, and climbs the same ELBO as by `pyro.infer.SVI`, on the
-    flat log-joint and without Pyro's parameter store. `posterior.guide` is a Pyro guide of `model.pyro_model`.
+    num_transforms=2)`), one that is there already (`AutoIAFNormal(model.pyro_model)`, an `AutoGuideList`), also with parameters
+    of its own, or a function that draws every unknown, with `pyro.param` statements. An autoguide begins at the module's own
+    weights, not at medians of the prior. It climbs the same ELBO as by `pyro.infer.SVI`, on the flat log-joint and without
+    Pyro's parameter store. `posterior.guide` is a Pyro guide of `model.pyro_model`. Where it is normal (AutoNormal,
+    AutoDiagonalNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal, AutoGaussian, AutoNormalMessenger, AutoDelta, and
+    lists of them) its moments are exact, and so are predictions of a network that is linear, or linearised.
 
     Args:
         guide: The guide; AutoLowRankMultivariateNormal when None. What is passed is not changed.
@@ -49,6 +53,8 @@ class SVI(AbstractVariational):
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
         checkpoint_key: A text that names a loader's data.
+        num_restarts: Starts: the module's own weights, and others as its layers draw them anew. The fit of the highest ELBO is
+            kept, and the certificate says how far apart their ELBOs lie.
 
     Raises:
         ValueError: If an argument is out of its range, or the guide is none.
@@ -81,8 +87,9 @@ class SVI(AbstractVariational):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
+        num_restarts: int = 1,
     ) -> None:
-        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key)
+        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key, num_restarts)
         self.num_particles = _check.count("num_particles", num_particles)
         if guide is not None and not callable(guide):
             raise ValueError(
@@ -97,8 +104,8 @@ class SVI(AbstractVariational):
         kind = type(self.guide) if isinstance(self.guide, nn.Module) else self.guide
         return {**super().deciding, "guide": getattr(kind, "__qualname__", type(kind).__qualname__)}
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
-        """Fit; see `AbstractMethod.run`.
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """See `AbstractRestarted.once`.
 
         Raises:
             ValueError: If the guide does not draw the model's unknowns.
@@ -106,9 +113,11 @@ class SVI(AbstractVariational):
         ascent = Ascent.of(model, data, self.batch_size, seed, report)
         log_joint, history, batch_size, num_data = ascent.log_joint, ascent.history, ascent.batch_size, data.num_data
         values = model.start(*next(data.epoch()))
-        guide = PyroGuide(log_joint.layout, prepared(self.guide, model, values))
-        kind = type(guide.module).__name__
-        history.notes.append(f"{kind} by adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
+        own_seed = int(torch.randint(2**62, ()))
+        guide = PyroGuide(log_joint.layout, prepared(self.guide, model, values, own_seed))
+        history.notes.append(
+            f"{name_of(guide.module)} by adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows."
+        )
         copy = TrainingCopy(log_joint, log_joint.layout.flatten(values), num_data, noise=False)
         pure, phi = of_rows(log_joint), guide.flat()
 

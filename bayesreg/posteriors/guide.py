@@ -44,6 +44,11 @@ class Guide(AbstractNormal):
         """Location and factor, or scale of a guide without correlations; None where it is not normal."""
         return self.guide.as_normal()
 
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """See `AbstractPosterior.times_factor`."""
+        found = self.guide.times_factor(rows)
+        return super().times_factor(rows) if found is None else found
+
     def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
         """See `AbstractPosterior.log_density`."""
         found = self.guide.log_density(u)

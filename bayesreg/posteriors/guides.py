@@ -84,6 +84,10 @@ class AbstractGuide(nn.Module, abc.ABC):
         """See `AbstractPosterior.as_normal`."""
         return None
 
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """See `AbstractPosterior.times_factor`, where it costs less than by `as_normal`; else None."""
+        return None
+
     def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
         """Log q(u) of unconstrained draws (S, P), (S,) in nats, where it costs less than by `as_normal`; else None."""
         return None

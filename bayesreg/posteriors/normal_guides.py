@@ -339,6 +339,12 @@ class LowRankGuide(AbstractCorrelated):
         factor = torch.cat([inner, log_own.exp().diag()], 1)
         return self.centre + self.units * shift, self.units[:, None] * factor
 
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor:
+        """See `AbstractPosterior.times_factor`; without the (P, P) matrix."""
+        _, log_own, inner = (part.to(rows) for part in self._parts(self.phi.detach()))
+        scaled = rows * self.units.to(rows)
+        return torch.cat([scaled @ inner, scaled * log_own.exp()], 1)
+
     def distribution(self) -> Any:
         """A `LowRankMultivariateNormal`, with gradient."""
         shift, log_own, inner = self._parts(self.phi)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer import autoguide
-from pyro.infer.autoguide.initialization import InitMessenger, init_to_value
-from pyro.nn import PyroModule
 from torch import nn
 from torch.func import functional_call
 
 from bayesreg._memory import blocks
-from bayesreg._threads import drawing, of_pyro
+from bayesreg._threads import drawing
 from bayesreg.behaviour import each
 from bayesreg.data.moments import Moments
-from bayesreg.model.model import BayesianModel
-from bayesreg.model.program import prior_of
 from bayesreg.objective.flat import FlatLayout, LogJoint
 from bayesreg.posteriors.guides import AbstractGuide
+from bayesreg.posteriors.pyro_normals import normal_of
+from bayesreg.posteriors.pyro_setup import name_of, set_up, without_store
 
-_DRAWS = 10_000  # draws for moments, which have no closed form: their Monte Carlo error is a hundredth of an sd
+_DRAWS = 10_000  # draws for moments without a closed form: their Monte Carlo error is a hundredth of an sd
 _SAVED = (
     "AutoDelta",
     "AutoNormal",
@@ -35,13 +31,6 @@ _SAVED = (
     "AutoLowRankMultivariateNormal",
     "AutoIAFNormal",
 )
-
-
-@contextmanager
-def _without_store() -> Iterator[None]:
-    """Let modules of Pyro's keep their parameters to themselves, one thread at a time."""
-    with of_pyro(), pyro.settings.context(module_local_params=True):
-        yield
 
 
 class _Trace(nn.Module):
@@ -98,7 +87,7 @@ class PyroGuide(AbstractGuide):
         settings = {key: state[key] for key in ("rank", "hidden_dim", "num_transforms") if key in state}
         latents = {name: s.latent for name, s in layout.segments.items()}
         start = layout.unflatten(like.new_zeros(layout.size))
-        return cls(layout, _set_up(lambda program: getattr(autoguide, name)(program, **settings), latents, start, like))
+        return cls(layout, set_up(lambda program: getattr(autoguide, name)(program, **settings), latents, start, like))
 
     def saved(self) -> dict[str, Any]:
         """See `AbstractGuide.saved`.
@@ -106,7 +95,7 @@ class PyroGuide(AbstractGuide):
         Raises:
             ValueError: If the guide is not of a class that can be made again.
         """
-        kind, settings = type(self.module).__name__, {}
+        kind, settings = name_of(self.module), {}
         known = kind in _SAVED and getattr(autoguide, kind) is type(self.module)
         if known and kind == "AutoIAFNormal":
             made: Any = self.module._init_transform_fn
@@ -155,14 +144,16 @@ class PyroGuide(AbstractGuide):
         """
         given = {f"guide.{name}": value for name, value in (self.parts() if parts is None else parts).items()}
         call = functools.partial(functional_call, _Trace(self.module), given)
-        with _without_store():
+        with without_store():
             if self._at_once:
                 return self._read(call((count,)), (count,))
             one = [self._read(call((None,)), ()) for _ in range(count)]
         return torch.stack([u for u, _ in one]), torch.stack([log_q for _, log_q in one])
 
     def _read(self, trace: Any, batch: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        sites = {name: site for name, site in trace.nodes.items() if site["type"] == "sample" and name != "_draws"}
+        sites = {
+            name: s for name, s in trace.nodes.items() if s["type"] == "sample" and name != "_draws" and not s["is_observed"]
+        }
         values = {name: sites[name]["value"] for name in self.layout.segments}
         u = torch.vmap(self.layout.flatten)(values) if batch else self.layout.flatten(values)
         return u, sum((site["log_prob"] for site in sites.values()), u.new_zeros(batch))
@@ -174,16 +165,17 @@ class PyroGuide(AbstractGuide):
             ValueError: If the guide does not draw the model's sites.
         """
         wanted = {name: tuple(s.latent.shape) for name, s in self.layout.segments.items()}
-        with _without_store(), drawing(0), torch.no_grad():
+        with without_store(), drawing(0), torch.no_grad():
             trace = _Trace(self.module)(None)
             sites = {
                 name: tuple(site["value"].shape)
                 for name, site in trace.nodes.items()
-                if site["type"] == "sample" and not site["infer"].get("is_auxiliary")
+                if site["type"] == "sample" and not site["is_observed"] and not site["infer"].get("is_auxiliary")
             }
             if sites != wanted:
                 raise ValueError(
-                    f"a guide must draw the model's sites, {wanted}, but {sites} came; build it on model.pyro_model."
+                    f"a guide must draw the model's sites, {wanted}, but {sites} came; build it on model.pyro_model, and "
+                    "append to an AutoGuideList a guide for each."
                 )
             try:
                 nodes = _Trace(self.module)(2).nodes
@@ -220,22 +212,39 @@ class PyroGuide(AbstractGuide):
         """One draw, (P,), with gradient."""
         return self.drawn(1)[0][0]
 
-    def weighed(self, num_samples: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draws (S, P), and log q of each as a density of the vector, (S,)."""
+    def _weighed(self, num_samples: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad(), drawing(int(torch.randint(2**62, (), generator=generator))):
             draws, log_q = self.drawn(num_samples)
         return draws, log_q + torch.vmap(self.layout.log_jacobian)(draws)
 
+    def weighed(self, num_samples: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Draws (S, P), and log q of each as a density of the vector, (S,); None where an unknown does not vary."""
+        draws, log_q = self._weighed(num_samples, generator)
+        return None if num_samples > 1 and bool((draws == draws[0]).all(0).any()) else (draws, log_q)
+
     def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Draws, (S, P)."""
-        return self.weighed(num_samples, generator)[0]
+        return self._weighed(num_samples, generator)[0]
+
+    def as_normal(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """See `AbstractPosterior.as_normal`; for a guide that is known to be normal."""
+        found = normal_of(self.module, self.layout)
+        return None if found is None else found.as_normal()
+
+    def times_factor(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """See `AbstractPosterior.times_factor`."""
+        found = normal_of(self.module, self.layout)
+        return None if found is None else found.times_factor(rows)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd of each entry of `u`, from draws."""
-        return self._moments(lambda draws: draws)
+        """Mean and sd of each entry of `u`; from draws where it is not normal."""
+        found = normal_of(self.module, self.layout)
+        return self._moments(lambda draws: draws) if found is None else found.moments()
 
-    def constrained_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and sd of each unknown in constrained space, flat, from draws."""
+    def constrained_moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean and sd of each unknown in constrained space, flat, from draws; None where the vector is normal."""
+        if normal_of(self.module, self.layout) is not None:
+            return None
         names = [s.latent.name for s in self.layout.in_order]
 
         def flat(u: torch.Tensor) -> torch.Tensor:
@@ -258,76 +267,3 @@ class PyroGuide(AbstractGuide):
     def site(self, name: str, values: Any = None) -> Any:
         """None stands by itself."""
         raise NotImplementedError(f"{name} is drawn by the whole guide; call it.")
-
-
-# ── from what a person passes to a guide that suits the model ──
-
-Program = Callable[..., Any]
-
-
-def unknowns_program(latents: Mapping[str, Any], like: torch.Tensor) -> Program:
-    """The model's program without its data: a site for each unknown, which is all that an autoguide looks at."""
-
-    def program(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        values: dict[str, torch.Tensor] = {}
-        for name, latent in latents.items():
-            options = {"dtype": like.dtype, "device": like.device}
-            values[name] = pyro.sample(name, prior_of(latent, latents, values, options))
-        return values
-
-    return program
-
-
-def prepared(given: Any, model: BayesianModel, start: Mapping[str, torch.Tensor]) -> nn.Module:
-    """A guide over a model's unknowns, set up from `start`; what was given is not changed.
-
-    Args:
-        given: A Pyro module, or what makes one of a program: a class, or a function.
-        model: The model, bound to its data.
-        start: Values of the unknowns, by which an autoguide that was not used yet begins.
-
-    Returns:
-        The guide.
-
-    Raises:
-        ValueError: If it is no guide, or cannot be set up.
-    """
-    return _set_up(given, model.latents, start, model.like)
-
-
-def _set_up(given: Any, latents: Mapping[str, Any], start: Mapping[str, torch.Tensor], like: torch.Tensor) -> nn.Module:
-    program = InitMessenger(init_to_value(values={k: v.detach() for k, v in start.items()}))(unknowns_program(latents, like))
-    with _without_store(), drawing(0):
-        guide = _copied(given) if isinstance(given, nn.Module) else given(program)
-        if not isinstance(guide, nn.Module):
-            raise ValueError(
-                "a guide must be a Pyro module, such as an AutoNormal, or a function that makes one of a program, but "
-                f"{type(guide).__name__} came; pass for example guide=AutoIAFNormal or guide=lambda model: AutoNormal(model)."
-            )
-        if isinstance(guide, autoguide.AutoGuide) and guide.prototype_trace is None:
-            guide._model = (program,)
-        try:
-            guide(None, None)
-        except Exception as error:  # a person's guide may raise anything
-            nested = [a for a in latents for b in latents if b.startswith(f"{a}.")]
-            hint = f"it holds a parameter by each site's name, and {nested[0]} begins another; " if nested else ""
-            raise ValueError(
-                f"a guide must run over the model's unknowns, but {type(guide).__name__} raised {type(error).__name__}: "
-                f"{error}; {hint}take for example AutoDiagonalNormal, or call it once with the model's data before."
-            ) from error
-        return guide.to(device=like.device, dtype=like.dtype).requires_grad_(True)
-
-
-def _copied(guide: nn.Module) -> nn.Module:
-    """A copy: Pyro's own way to copy an autoguide takes the model from the original."""
-    inner: list[Any] = [m for m in guide.modules() if isinstance(m, autoguide.AutoGuide)]
-    kept = [(m, m._model, m.master) for m in inner]
-    try:
-        made = copy.deepcopy(guide)
-        for m in made.modules():
-            if isinstance(m, PyroModule) and "param_state" not in vars(m._pyro_context):  # made where the store was used
-                m._pyro_context.param_state = {"params": {}, "constraints": {}}
-        return made
-    finally:
-        for m, model, master in kept:
-            m._model, m.master = model, master

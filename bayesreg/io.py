@@ -342,7 +342,8 @@ def _describe(module: nn.Module) -> list[Any] | None:
     if type(module) in (nn.Sequential, layers.MLP):
         children = [[key, _describe(child)] for key, child in module._modules.items() if child is not None]
         shared = len({id(child) for child in module.children()}) < len(module._modules)
-        return None if shared or any(child is None for _, child in children) else ["Sequential", children]
+        kind = "Sequential" if layers.in_sequence(module) else "MLP"
+        return None if shared or any(child is None for _, child in children) else [kind, children]
     kinds = _kinds()
     if kinds.get(name := _kind_name(type(module))) is not type(module):
         return None
@@ -377,6 +378,8 @@ def _build(description: list[Any]) -> nn.Module:
     name, inside = description
     if name == "Sequential":
         return nn.Sequential(OrderedDict((key, _build(child)) for key, child in inside))
+    if name == "MLP":
+        return layers.MLP.beside_a_line((key, _build(child)) for key, child in inside)
     kind = _kinds().get(name)
     if kind is None:
         raise ValueError(f"the file names a layer {name!r} that bayesreg does not rebuild; pass module=.")

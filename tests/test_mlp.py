@@ -9,7 +9,11 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import layers
+from bayesreg.certificates import Certificate, Finding
 from bayesreg.inference import MAP, MCDropout
+from bayesreg.objective import Chains, LogJoint
+from bayesreg.posteriors import Dirac, FitRecord
+from bayesreg.solvers import History
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 
@@ -62,6 +66,7 @@ class TestMLP:
             ({"activation": "rellu"}, r"activation must be one of .*, but 'rellu' came"),
             ({"dropout": 1.0}, r"dropout must be a rate, 0 <= dropout < 1, but 1.0 came"),
             ({"dropout": -0.1}, r"dropout must be a rate, 0 <= dropout < 1, but -0.1 came"),
+            ({"hidden": (), "skip": True}, r"skip=True needs a hidden layer, but hidden=\(\) came"),
         ],
     )
     def test_what_is_no_network(self, arguments, message):
@@ -89,6 +94,84 @@ class TestMLP:
         assert float(post.predict(X, num_samples=200).std.mean()) < 0.6 * y.std()
         br.save(post, tmp_path / "a.pt")
         assert torch.equal(br.load(tmp_path / "a.pt").predict(X).mean, post.predict(X).mean)
+
+
+class Opaque(nn.Module):
+    """A network of which nothing is known but its forward, so that it takes the general way."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        inner = self.inner
+        hidden = inner[2](inner[1](inner[0](x)))
+        return hidden + x @ inner.skip.weight.mT
+
+
+class TestSkip:
+    @pytest.fixture(params=["relu", "tanh", "gelu"])
+    def net(self, request):
+        torch.manual_seed(0)
+        return layers.MLP(3, (5,), 2, request.param, skip=True).double()
+
+    def test_it_adds_a_line(self, net):
+        x = torch.randn(7, 3, dtype=torch.float64)
+        by_hand = nn.Sequential(*(net[i] for i in range(3)))(x) + x @ net.skip.weight.mT
+        torch.testing.assert_close(net(x), by_hand)
+        assert net.skip.bias is None
+        assert net[-1].out_features == 2
+
+    def test_without_hidden_weights_it_is_a_linear_model(self, net):
+        with torch.no_grad():
+            net[2].weight.zero_()
+        x = torch.randn(2, 7, 3, dtype=torch.float64)
+        torch.testing.assert_close(net(x[0] + x[1]) + net(0 * x[0]), net(x[0]) + net(x[1]))
+
+    def test_its_weights_are_scaled_by_their_inputs(self, net):
+        table = br.BayesianModel(net).prior_table()
+        scales = {cells[0]: cells[3] for cells in table.cells}
+        assert float(scales["skip.weight"]) == pytest.approx(3**-0.5, rel=1e-3)
+        assert float(scales["2.weight"]) == pytest.approx(5**-0.5, rel=1e-3)
+
+    @pytest.mark.parametrize("num_rows", [4, 3000])
+    def test_the_short_ways_give_what_the_module_gives(self, net, num_rows):
+        """Predictions, the density of chains and its gradient: batched products against the module in a loop."""
+        x = torch.randn(num_rows, 3, dtype=torch.float64)
+        y = torch.randn(num_rows, 2, dtype=torch.float64)
+        found = []
+        for module in (net, Opaque(net)):
+            model, data = br.BayesianModel(module, likelihood=br.likelihoods.Gaussian(0.5)).ingest(x, y)
+            joint = LogJoint(model)
+            u = joint.layout.flatten(model.start(data.x, data.y)) + 0.1 * torch.arange(3, dtype=torch.float64)[:, None]
+            post = Dirac(model, FitRecord("map", 0, History("log joint"), Certificate(Finding.UNCHECKED)), u[1])
+            made = post.predict_drawn(u, x).output
+            found.append((*Chains(joint, data, 3)(u), made, torch.func.grad(lambda v, j=joint: j(v, x, y))(u[0])))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize("structure", ["full", "kron", "diag", "last-layer"])
+    def test_every_curvature_takes_it(self, structure):
+        X, y = rows(0, 30)
+        torch.manual_seed(0)
+        net = layers.MLP(3, (2,), 1, "tanh", skip=True).double()
+        model = br.BayesianModel(net, likelihood=br.likelihoods.Gaussian(0.5), standardize=True)
+        post = br.fit(model, X, y, method=br.inference.LaplaceApproximation(structure=structure), progress=False)
+        assert bool((post.predict(X).epistemic_variance > 0).all())
+        held = {name for name, sd in post.std.items() if not sd.any()}
+        assert held == ({"0.weight", "0.bias", "skip.weight"} if structure == "last-layer" else set())
+
+    def test_a_file_brings_it_back_without_code(self, tmp_path):
+        X, y = rows(0, 30)
+        torch.manual_seed(0)
+        net = layers.MLP(3, (2,), 1, "tanh", batchnorm=True, dropout=0.1, skip=True).double()
+        mode = br.fit(br.BayesianModel(net, standardize=True), X, y, method=MAP(num_steps=20, certify=False), progress=False)
+        br.save(mode, tmp_path / "a.pt")
+        again = br.load(tmp_path / "a.pt")
+        assert type(again.model.module) is layers.MLP
+        assert torch.equal(again.predict(X).mean, mode.predict(X).mean)
+        br.save(again, tmp_path / "b.pt")
+        assert torch.equal(br.load(tmp_path / "b.pt").predict(X).mean, mode.predict(X).mean)
 
 
 class TestStandardize:

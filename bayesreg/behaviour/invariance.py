@@ -25,6 +25,7 @@ from bayesreg.behaviour.batchnorm import by_batch
 from bayesreg.behaviour.kinds import by_the_batch
 from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.behaviour.training import batchnorms, unlike_torch
+from bayesreg.layers import in_sequence
 from bayesreg.layers.sites import dotted
 
 SCALE_NOTE = "scale-invariant: a BatchNorm follows; the prior sets the effective step size only"
@@ -109,7 +110,7 @@ _Pair = tuple[str, str, bool]  # layer, the batch normalisation behind it, and w
 
 def _chain(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of nested Sequentials in the order of a pass; any other module is one step."""
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _is_hooked(module):
+    if in_sequence(module) and not _is_hooked(module):
         for name, child in module._modules.items():
             if child is not None:
                 yield from _chain(child, dotted(prefix, name))

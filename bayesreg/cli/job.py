@@ -221,7 +221,7 @@ def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:
 def _say_fit(screen: Console, name: str, posterior: br.AbstractPosterior, target: str) -> None:
     said, likelihood = sentence(posterior.certificate, as_option), posterior.model.likelihood
     for key in likelihood.latents:
-        units = f", in units of {target}" if likelihood.location_scale else ""
+        units = f", in units of {target}" if likelihood.location_scale and key not in likelihood.unit_free else ""
         said += f" {key} = {float(posterior.mean[key]):.3g}{units}."
     say(screen, f"{name}, {posterior.elapsed:.1f} s")
     say(screen, said, indent=2, style=None if posterior.certificate.converged else "yellow")

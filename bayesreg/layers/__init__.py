@@ -16,6 +16,7 @@ from bayesreg.layers.dropout import AlphaDropout, ChannelDropout, ConcreteDropou
 from bayesreg.layers.dropout import relaxed_moments as relaxed_moments
 from bayesreg.layers.fan_in import fan_ins as fan_ins
 from bayesreg.layers.mlp import MLP
+from bayesreg.layers.mlp import in_sequence as in_sequence
 from bayesreg.layers.sites import mask_layers, sampling, with_masks
 from bayesreg.layers.sites import mask_sites as mask_sites
 from bayesreg.layers.standardize import Standardize

@@ -1,6 +1,7 @@
 """What is assumed about the noise: the loss a network is trained on, under its Bayesian name.
 
     squared error = Gaussian        cross-entropy on two classes = Bernoulli        cross-entropy = Categorical
+    deviance of counts = Poisson, NegativeBinomial        of positive numbers = Gamma, LogNormal        robust = StudentT
 
 A new likelihood is one class, here or in a user's file: its Pyro distribution, and those methods of `AbstractLikelihood` that
 have a better answer than the default, which is derived from that distribution.
@@ -12,18 +13,37 @@ from typing import Any
 
 from bayesreg import _catalog
 from bayesreg.likelihoods.base import AbstractLabels, AbstractLikelihood
+from bayesreg.likelihoods.choice import Choice, choose
+from bayesreg.likelihoods.counts import AbstractCounts
+from bayesreg.likelihoods.gamma import Gamma
 from bayesreg.likelihoods.gaussian import Gaussian
+from bayesreg.likelihoods.gaussian_per_output import GaussianPerOutput
 from bayesreg.likelihoods.heteroscedastic import HeteroscedasticGaussian
 from bayesreg.likelihoods.labels import Bernoulli, Categorical
+from bayesreg.likelihoods.log_normal import LogNormal
+from bayesreg.likelihoods.negative_binomial import NegativeBinomial
+from bayesreg.likelihoods.ordinal import Ordinal
+from bayesreg.likelihoods.poisson import Poisson
+from bayesreg.likelihoods.student_t import StudentT
 from bayesreg.priors import AbstractPrior
 
 __all__ = [
+    "AbstractCounts",
     "AbstractLabels",
     "AbstractLikelihood",
     "Bernoulli",
     "Categorical",
+    "Choice",
+    "Gamma",
     "Gaussian",
+    "GaussianPerOutput",
     "HeteroscedasticGaussian",
+    "LogNormal",
+    "NegativeBinomial",
+    "Ordinal",
+    "Poisson",
+    "StudentT",
+    "choose",
     "parse",
     "suiting",
 ]

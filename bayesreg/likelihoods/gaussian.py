@@ -9,11 +9,11 @@ import pyro.distributions as dist
 import torch
 from torch.nn import functional as F
 
-from bayesreg import _check
 from bayesreg.likelihoods.base import AbstractLikelihood
+from bayesreg.likelihoods.gaussian_per_output import GaussianPerOutput
 from bayesreg.likelihoods.heteroscedastic import HALF_LOG_2PI, HeteroscedasticGaussian, normal_cdf
-from bayesreg.priors import AbstractPrior, AbstractScaledPrior, HalfNormal
-from bayesreg.priors.numeric import above_zero
+from bayesreg.likelihoods.special import number_or_prior
+from bayesreg.priors import AbstractPrior, HalfNormal
 
 _BY_ROW = "heteroscedastic"
 
@@ -28,7 +28,7 @@ class Gaussian(AbstractLikelihood):
     Args:
         noise_scale: The noise's sd, in the units that the model works in: a number > 0 when known, a prior of a positive
             quantity when it is to be learned. "heteroscedastic" makes a `HeteroscedasticGaussian`, where the network predicts
-            it.
+            it, K of them in a tuple a `GaussianPerOutput` for K targets.
 
     Raises:
         ValueError: If noise_scale is neither a number > 0, nor a prior on positive values, nor "heteroscedastic".
@@ -47,31 +47,18 @@ class Gaussian(AbstractLikelihood):
     is_default: ClassVar[bool] = True
 
     def __new__(cls, noise_scale: Any = None) -> Any:
-        """A `HeteroscedasticGaussian` where the network predicts the noise."""
+        """A `HeteroscedasticGaussian` where the network predicts the noise, a `GaussianPerOutput` where scales are many."""
+        if isinstance(noise_scale, (tuple, list)):
+            return GaussianPerOutput(noise_scale)
         return HeteroscedasticGaussian() if isinstance(noise_scale, str) and noise_scale == _BY_ROW else super().__new__(cls)
 
     def __init__(self, noise_scale: float | Literal["heteroscedastic"] | AbstractPrior = HalfNormal(1.0)) -> None:  # noqa: B008 (frozen)
-        if isinstance(noise_scale, AbstractPrior):
-            if isinstance(noise_scale, AbstractScaledPrior) and (
-                noise_scale.fan_in or noise_scale.autoscale or noise_scale.relative_to_noise
-            ):
-                raise ValueError(
-                    f"the noise's prior must have a scale of its own, but {noise_scale} came; give a number: HalfNormal(1.0) "
-                    "with standardize=True, where the target has sd one."
-                )
-            if not above_zero(noise_scale.support):
-                raise ValueError(
-                    f"noise_scale must have a prior on positive values, but {noise_scale} came; pass for example "
-                    "priors.HalfNormal(1.0), or a number > 0 when the noise is known."
-                )
-        elif isinstance(noise_scale, str):
+        if isinstance(noise_scale, str):
             raise ValueError(
                 f"noise_scale must be a number > 0, a prior on positive values or {_BY_ROW!r}, but {noise_scale!r} came; "
                 f"write {_BY_ROW!r} where the network has further outputs that say the noise."
             )
-        else:
-            noise_scale = _check.squared("noise_scale", noise_scale)
-        self.noise_scale: float | AbstractPrior = noise_scale
+        self.noise_scale = number_or_prior("noise_scale", noise_scale, "priors.HalfNormal(1.0)")
 
     @property
     def latents(self) -> dict[str, AbstractPrior]:
@@ -141,6 +128,10 @@ class Gaussian(AbstractLikelihood):
     def cdf(self, output: torch.Tensor, y: torch.Tensor, *, noise_scale: torch.Tensor | None = None) -> torch.Tensor:
         """Φ((y − f)/σ)."""
         return normal_cdf(y, output, self._needed(noise_scale))
+
+    def quantile(self, output: torch.Tensor, q: float, *, noise_scale: torch.Tensor | None = None) -> torch.Tensor:
+        """The output plus σ Φ⁻¹(q)."""
+        return output + self._needed(noise_scale) * torch.special.ndtri(output.new_tensor(q))
 
     def check_target(self, y: torch.Tensor) -> None:
         """Any number will do."""

@@ -100,6 +100,11 @@ class HeteroscedasticGaussian(AbstractLikelihood):
         loc, log_scale = self._halves(output, noise_scale)
         return normal_cdf(y, loc, log_scale.exp())
 
+    def quantile(self, output: torch.Tensor, q: float, *, noise_scale: torch.Tensor | None = None) -> torch.Tensor:
+        """The quantile f + eˢ Φ⁻¹(q)."""
+        loc, log_scale = self._halves(output, noise_scale)
+        return loc + log_scale.exp() * torch.special.ndtri(output.new_tensor(q))
+
     def check_target(self, y: torch.Tensor) -> None:
         """Any number will do."""
 

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from bayesreg.behaviour.inputs import on_a_copy
-from bayesreg.layers import MLP
+from bayesreg.layers import MLP, in_sequence
 from bayesreg.model.model import BayesianModel
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}, optimize={sys.flags.optimize}"
@@ -105,7 +105,7 @@ def _layer(layer: nn.Module, called: list[str]) -> dict[str, Any]:
     kind = type(layer)
     hooks = {name.strip("_"): _text([hook for hook in vars(layer)[name].values() if hook is not on_a_copy]) for name in _HOOKS}
     if kind in (MLP, nn.Sequential):  # a network rebuilt from a file is a Sequential
-        return {"class": "Sequential", "settings": hooks, "code": None}
+        return {"class": "Sequential" if in_sequence(layer) else "MLP", "settings": hooks, "code": None}
     own = [cls for cls in kind.__mro__ if not _is_library(cls)]
     settings = {name: _text(value) for name, value in vars(layer).items() if _is_setting(name, value, bool(own))}
     settings.update(hooks)

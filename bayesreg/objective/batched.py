@@ -20,7 +20,7 @@ from torch import nn
 
 from bayesreg.behaviour import FORWARD, MANY_FITS, ROW_WEIGHTS, VMAP, hessian, together
 from bayesreg.behaviour.stacked import normalised, stacks
-from bayesreg.layers import MLP
+from bayesreg.layers import MLP, in_sequence
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched_buffers import ReplicaBuffers
 from bayesreg.objective.flat import LogJoint
@@ -82,6 +82,7 @@ class Replicas:
         constants = torch.tensor(each, dtype=torch.float64, device=like.device)
         self.log_prior_constant, self.log_jacobian = constants.unbind(1)
         self.layers = plain_layers(self.model, x.dim() - own_rows)
+        self.line = None if self.layers is None else line_beside(self.model)
         dims = 0 if own_rows else None
         axes = (0, dims, dims, None if weights is None else 0)
         self._terms = torch.vmap(self._terms_of_output, in_dims=(0, 0, *axes[2:]))
@@ -120,7 +121,7 @@ class Replicas:
         def cast(values: torch.Tensor) -> torch.Tensor:
             return values.to(dtype) if values.is_floating_point() else values
 
-        count = len(torch.arange(self.num_replicas)[rows])
+        count = len(range(self.num_replicas)[rows] if isinstance(rows, slice) else rows)
         x, y = (cast(v[rows] if self.own_rows else v) for v in (self.x, self.y))
         weights = None if self.weights is None else self.weights[rows]
         options: Any = {"weights": weights, "own_rows": self.own_rows, "jacobian": self.jacobian}
@@ -230,6 +231,7 @@ class Replicas:
 
         fresh = False
         x = x if self.own_rows else x.expand(self.num_replicas, *x.shape)
+        beside = None if self.line is None else torch.bmm(x, tensor(f"{self.line}weight", 3).mT)
         for place, layer in self.layers or []:
             if isinstance(layer, nn.Linear):
                 weight = tensor(f"{place}weight", 3)
@@ -244,6 +246,7 @@ class Replicas:
             else:  # nobody else reads what a product has just written
                 x = torch.relu_(x) if fresh and type(layer) is nn.ReLU else layer(x)
             fresh = isinstance(layer, nn.Linear)
+        x = x if beside is None else x + beside
         return x[..., 0] if x.shape[-1] == 1 else x
 
     def outputs(self, u: torch.Tensor) -> torch.Tensor:
@@ -390,21 +393,34 @@ def _expanded(value: torch.Tensor, count: int, dim: int) -> torch.Tensor:
     return value if value.dim() == dim else value.expand(count, *value.shape)
 
 
+def line_beside(model: BayesianModel) -> str | None:
+    """The prefix of the linear part that stands beside a perceptron's `plain_layers`; None where nothing does."""
+    module: Any = model.module
+    names = [name for name, child in module._modules.items() if type(module) is MLP and child is module.line]
+    return f"{names[0]}." if names else None
+
+
 def plain_layers(model: BayesianModel, row_dim: int) -> list[tuple[str, nn.Module]] | None:
-    """The layers of a plain multilayer perceptron with the prefix of their names, or None for any other network."""
+    """The layers of a plain multilayer perceptron with the prefix of their names, or None for any other network.
+
+    What is linear beside them (`line_beside`) is not among them.
+    """
+    line = line_beside(model)
     found: list[tuple[str, nn.Module]] = []
 
     def add(module: nn.Module, prefix: str) -> bool:
         if module._forward_hooks or module._forward_pre_hooks:
             return False
-        if type(module) in (nn.Sequential, MLP):
-            return all(add(child, f"{prefix}{name}.") for name, child in module._modules.items() if child is not None)
+        if type(module) in (nn.Sequential, MLP) and (in_sequence(module) or module is model.module):
+            inside = {f"{prefix}{name}.": child for name, child in module._modules.items() if child is not None}
+            return all(add(child, name) for name, child in inside.items() if name != line)
         found.append((prefix, module))
         return type(module) in (nn.Linear, *ELEMENTWISE) or stacks(module)
 
     plain = row_dim == 2 and add(model.module, "") and any(isinstance(layer, nn.Linear) for _, layer in found)
     # a frozen parameter has no place among the unknowns, and neither has the second place of a layer that stands twice
     places = [f"{prefix}{leaf}" for prefix, layer in found for leaf, _ in layer.named_parameters(recurse=False)]
+    places += [] if line is None else [f"{line}weight"]
     held = {name for name, _ in model.module.named_buffers()}
     buffers = [f"{prefix}{leaf}" for prefix, layer in found for leaf, _ in layer.named_buffers(recurse=False)]
     whole = all(place in model.places for place in places) and held.issuperset(buffers)

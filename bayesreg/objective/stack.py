@@ -37,6 +37,7 @@ class Stack:
         segments, places = replicas.log_joint.layout.segments, replicas.model.places
         self.noise = [segments[name] for name in replicas.model.likelihood.latents]
         self.steps: list[tuple[type[nn.Module], Any, Any]] = []
+        self.line = None if replicas.line is None else segments[places[f"{replicas.line}weight"]]
         for place, layer in replicas.layers or []:
             if isinstance(layer, nn.Linear):
                 bias = None if layer.bias is None else segments[places[f"{place}bias"]]
@@ -63,8 +64,12 @@ class Stack:
                 outs.append(torch.bmm(outs[-1], turned) if plain else torch.baddbmm(u[:, None, bias.slice], outs[-1], turned))
             else:
                 outs.append(_ACTIVATIONS[kind][0](outs[-1]))
+        if self.line is not None:
+            outs[-1] = torch.baddbmm(outs[-1], x, u[:, self.line.slice].unflatten(1, self.line.latent.shape).mT)
         losses, delta, slopes = self.head(outs[-1], u)
         parts = dict(slopes)
+        if self.line is not None:
+            parts[self.line.start] = torch.bmm(delta.mT, x).flatten(1)
         ones = x.new_ones(1, 1, x.shape[1]).expand(count, 1, x.shape[1])
         first = next(i for i, (_, s, _) in enumerate(self.steps) if s is not None)
         for i in range(len(self.steps) - 1, -1, -1):
@@ -101,7 +106,7 @@ def stack_of(replicas: Replicas) -> Stack | None:
     layers, segments = replicas.layers, replicas.log_joint.layout.segments
     if layers is None or replicas.weights is not None or replicas.model.outputs:
         return None
-    named: list[str] = []
+    named = [] if replicas.line is None else [replicas.model.places[f"{replicas.line}weight"]]
     for place, layer in layers:
         if type(layer) not in (nn.Linear, nn.Identity, *_ACTIVATIONS):
             return None

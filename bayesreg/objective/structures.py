@@ -71,7 +71,7 @@ class Structured:
 
     def moved(self, u: torch.Tensor) -> torch.Tensor:
         """The mode, (P,), with what is free held at zero."""
-        return u if self.values is None else u.index_copy(0, self.blocks[0].index, self.values.to(u))
+        return u if self.values is None else u.index_copy(0, self.blocks[0].index.to(u.device), self.values.to(u))
 
 
 def of_precision(found: Precision, taken: str, index: torch.Tensor, u: torch.Tensor) -> Structured:
@@ -126,7 +126,7 @@ def dense(log_joint: LogJoint, u: torch.Tensor, data: Data, index: torch.Tensor,
         why = f" ({indefinite(matrix, curvature)})"
     lengths = matrix.diagonal().abs().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     values, vectors = torch.linalg.eigh(matrix / lengths[:, None] / lengths)
-    direction = torch.zeros_like(u.double()).index_copy(0, index, vectors[:, 0])
+    direction = torch.zeros_like(u.double()).index_copy(0, index.to(u.device), vectors[:, 0])
     raise Undetermined(undetermined(log_joint, direction, float((values[-1] / values[0].abs()).sqrt())))
 
 
@@ -164,7 +164,9 @@ def likelihood_diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data, kind: 
         for seen in seen_by(log_joint, u, data, layers, root):
             for layer in layers:
                 total[layer.index] += _squares(seen[layer.name])
-    return total.index_add(0, rest := others(log_joint, layers), diagonal_of_rest(log_joint, u, data, rest, root))
+    rest = others(log_joint, layers)
+    total[rest] += diagonal_of_rest(log_joint, u, data, rest, root)
+    return total
 
 
 def _squares(one: Seen) -> torch.Tensor:
@@ -213,7 +215,7 @@ def _noise_block(log_joint: LogJoint, u: torch.Tensor, data: Data, kind: str) ->
             total = total + noise_curvature(log_joint, u, output, y, noisy)
     found = from_matrix(0.5 * (total + total.mT).double(), log_joint, u, data, noisy)
     if found is None:
-        raise Undetermined(undetermined(log_joint, torch.zeros_like(u).index_fill(0, noisy, 1.0), float("inf")))
+        raise Undetermined(undetermined(log_joint, torch.zeros_like(u).index_fill(0, noisy.to(u.device), 1.0), float("inf")))
     return DenseFactor(noisy, found.factor)
 
 

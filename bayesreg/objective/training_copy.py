@@ -169,7 +169,7 @@ class TrainingCopy:
         return model.likelihood.log_prob_sum(output, y, **noise) + activations.sum()
 
     def _noise(self) -> dict[str, Any]:
-        learned = {name: transform(leaf[start]) for name, leaf, start, transform in self._noise_leaves}
+        learned = {n: leaf[start] if f is None else f(leaf[start]) for n, leaf, start, f in self._noise_leaves}
         return {**self.log_joint.model.likelihood.fixed, **learned}
 
     def objective(self, loss: torch.Tensor, u: torch.Tensor | None = None) -> float:

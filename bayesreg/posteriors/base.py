@@ -437,10 +437,15 @@ class AbstractPosterior(abc.ABC):
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
-        names = self.model.likelihood.latents.keys() | self.model.likelihood.fixed.keys()
-        noise = {k for k in values if heir(k, self.model.latents) in names}  # and the unknown scale of its prior
-        width = scale.y_scale.to(next(iter(values.values())).dtype)
-        return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}
+        assumed, width = self.model.likelihood, scale.y_scale.to(next(iter(values.values())).dtype)
+        of = {name: heir(name, self.model.latents) for name in values}  # the noise too for the unknown scale of its prior
+
+        def wide(name: str, value: torch.Tensor) -> torch.Tensor:
+            found = assumed.noise_in_units(name, value[..., None] if width.dim() else value, width)
+            return found[..., 0] if width.dim() and found.shape[-1] == 1 else found
+
+        noise = assumed.latents.keys() | assumed.fixed.keys()
+        return {k: wide(of[k], v) if of[k] in noise else v for k, v in values.items()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(method={self.method!r}, P={self.layout.size}, N={self.num_data})"

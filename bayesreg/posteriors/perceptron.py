@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.batched import ELEMENTWISE, plain_layers
+from bayesreg.objective.batched import ELEMENTWISE, line_beside, plain_layers
 from bayesreg.objective.flat import FlatLayout
 
 _BLOCK = 2**17  # draws × rows × units at once
@@ -29,8 +29,9 @@ class Perceptron:
     """
 
     def __init__(self, model: BayesianModel, layout: FlatLayout, layers: list[tuple[str, nn.Module]]) -> None:
-        self.model, self.layout, self.layers = model, layout, layers
+        self.model, self.layout, self.layers, self.line = model, layout, layers, line_beside(model)
         named = (f"{place}{leaf}" for place, layer in layers for leaf, _ in layer.named_parameters())
+        named = [*named, *([] if self.line is None else [f"{self.line}weight"])]
         self.names = [name for name in map(model.places.__getitem__, named) if name in layout.segments]
         self.width = max(layer.out_features for _, layer in layers if isinstance(layer, nn.Linear))
 
@@ -73,6 +74,9 @@ class Perceptron:
                     at[:-1].relu_()
                 else:
                     at = torch.cat([layer(at[:-1]), ones])
+            if self.line is not None:
+                at = torch.addmm(at[:-1], self._tensor(values, f"{self.line}weight", slice(s, s + 1))[0], turned)
+                at = torch.cat([at, ones])
             result[s] = at[0] if result.dim() == 2 else at[:-1].mT
 
     def _forward(self, values: dict[str, torch.Tensor], part: slice, turned: torch.Tensor) -> torch.Tensor:
@@ -86,7 +90,7 @@ class Perceptron:
             weight = self._tensor(values, f"{place}weight", part)
             bias = None if layer.bias is None else self._tensor(values, f"{place}bias", part)[..., None]
             hidden, fresh = _linear(weight, bias, hidden), True
-        return hidden
+        return hidden if self.line is None else hidden + _linear(self._tensor(values, f"{self.line}weight", part), None, turned)
 
     def _tensor(self, values: dict[str, torch.Tensor], place: str, part: slice) -> torch.Tensor:
         """Of these draws, or without their axis where it is certain."""

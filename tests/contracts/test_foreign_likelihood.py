@@ -25,16 +25,16 @@ N, D = 120, 3
 
 @pytest.fixture(scope="module")
 def poisson():
-    class Poisson(AbstractLikelihood):
-        """Counts, y ~ Poisson(eᶠ)."""
+    class Clicks(AbstractLikelihood):
+        """Counts, y ~ Poisson(eᶠ), of which only the distribution is written."""
 
         log_concave = True
 
         def distribution(self, output):
             return dist.Poisson(output.exp(), validate_args=False)
 
-    yield Poisson
-    del Poisson
+    yield Clicks
+    del Clicks
     gc.collect()
 
 
@@ -76,7 +76,7 @@ def test_what_is_left_out_is_read_off_the_distribution(poisson):
     assert made.suits(None)
     assert not made.suits(2)
     assert not made.is_default
-    assert repr(likelihoods.parse("Poisson")) == repr(likelihoods.Poisson()) == "Poisson()"
+    assert repr(likelihoods.parse("Clicks")) == repr(likelihoods.Clicks()) == "Clicks()"
     f, y = torch.linspace(-3, 4, 9).double(), torch.arange(9.0).double()
     torch.testing.assert_close(made.output_curvature(f, y)[:, 0, 0], f.exp(), rtol=1e-12, atol=0)
     torch.testing.assert_close(made.curvature_root(f, y)[:, 0, 0].square(), f.exp(), rtol=1e-12, atol=0)
@@ -89,12 +89,12 @@ def test_what_is_left_out_is_read_off_the_distribution(poisson):
 
 @pytest.mark.parametrize(("y", "came"), [([0.0, 1.5], "1 of 2"), ([-1, 3], "1 of 2")])
 def test_targets_that_are_no_counts_are_refused(model, y, came):
-    with pytest.raises(ValueError, match=f"Poisson needs targets that are whole numbers >= 0, but {came} are something else"):
+    with pytest.raises(ValueError, match=f"Clicks needs targets that are whole numbers >= 0, but {came} are something else"):
         br.fit(model, np.zeros((2, D)), np.array(y), method="map", seed=0)
 
 
 def test_a_sum_that_would_not_end_is_refused(poisson):
-    with pytest.raises(ValueError, match=r"Poisson sums over whole numbers, at most 100,000 .* write Poisson.cdf"):
+    with pytest.raises(ValueError, match=r"Clicks sums over whole numbers, at most 100,000 .* write Clicks.cdf"):
         poisson().cdf(torch.zeros(1), torch.tensor([1e6]))
 
 
@@ -179,7 +179,7 @@ def test_the_report_speaks_of_counts(posteriors, data, tmp_path):
     assert page.stat().st_size > 10_000
     assert facts.stat().st_size > 1_000
     assert (made.data["data"]["kind"], made.data["data"]["classes"]) == ("counts", None)
-    assert {fact["likelihood"] for fact in made.data["models"]} == {"Poisson()"}
+    assert {fact["likelihood"] for fact in made.data["models"]} == {"Clicks()"}
     assert "bikes, counts" in made.html
     said = made.html.lower()
     for nonsense in ("classes", "accuracy", "noise scale", "noise_scale", "p(y = 1)", "class indicator"):
@@ -200,7 +200,7 @@ def test_it_is_saved_and_read_back(posteriors, data, tmp_path):
     kept = posteriors["laplace"]
     br.save(kept, tmp_path / "counts.pt")
     again = br.load(tmp_path / "counts.pt", nn.Linear(D, 1).double())
-    assert repr(again.model.likelihood) == "Poisson()"
+    assert repr(again.model.likelihood) == "Clicks()"
     one, other = (p.predict(data[2], num_samples=20, seed=3).mean for p in (kept, again))
     torch.testing.assert_close(one, other)
 
@@ -210,12 +210,12 @@ def test_the_command_line_finds_it(poisson, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = np.column_stack([data[0], data[1]])
     np.savetxt("bikes.csv", rows, delimiter=",", header="a,b,c,bikes", comments="", fmt=["%.4f"] * 3 + ["%d"])
-    words = ["report", "bikes.csv", "--target", "bikes", "--likelihood", "Poisson", "--hidden", "0", "--num-samples", "50"]
+    words = ["report", "bikes.csv", "--target", "bikes", "--likelihood", "Clicks", "--hidden", "0", "--num-samples", "50"]
     done = CliRunner().invoke(app, [*words, "--method", "map", "--method", "laplace"])
     assert done.exit_code == 0, done.output
     assert "noise_scale" not in done.output
     assert (tmp_path / "report.html").is_file()
-    shown = CliRunner().invoke(app, ["priors", "bikes.csv", "--target", "bikes", "--likelihood", "Poisson()"])
+    shown = CliRunner().invoke(app, ["priors", "bikes.csv", "--target", "bikes", "--likelihood", "Clicks()"])
     assert shown.exit_code == 0, shown.output
-    refused = CliRunner().invoke(app, ["priors", "bikes.csv", "--target", "bikes", "--likelihood", "Poison"])
-    assert "did you mean 'Poisson'" in refused.output
+    refused = CliRunner().invoke(app, ["priors", "bikes.csv", "--target", "bikes", "--likelihood", "Clics"])
+    assert "did you mean 'Clicks'" in refused.output

@@ -19,6 +19,17 @@ from tests.conftest import network
 
 N, B, D, K = 50, 20, 4, 3
 LIKELIHOODS = [cls() for cls in concrete(AbstractLikelihood)]
+FIRST = {"Gaussian", "HeteroscedasticGaussian", "Bernoulli", "Categorical"}  # the others meet one prior in the quick suite
+EVERY_PAIR = [
+    pytest.param(
+        prior,
+        likelihood,
+        id=f"{prior}-{likelihood}",
+        marks=[] if type(likelihood).__name__ in FIRST or type(prior) is priors.Normal else pytest.mark.slow,
+    )
+    for likelihood in LIKELIHOODS
+    for prior in (cls() for cls in concrete(AbstractPrior))
+]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -35,12 +46,15 @@ def build(prior, likelihood, dtype, standardize, columns=1, **options):
     generator = torch.Generator().manual_seed(1)
     inputs, units = fitting(prior)
     X = 3 * torch.randn(N, inputs, generator=generator, dtype=torch.float64) + 10
+    columns = 2 if isinstance(likelihood, likelihoods.GaussianPerOutput) else columns
+    numbers = torch.randn(N, columns, generator=generator, dtype=torch.float64)
     y = {
-        "regression": 5 * torch.randn(N, columns, generator=generator, dtype=torch.float64) + 40,
+        "regression": numbers.exp() if likelihood.log_link else 5 * numbers + 40,
+        "counts": (numbers + 1).exp().round(),
         "binary": torch.arange(N).remainder(2),
         "multiclass": torch.arange(N).remainder(K),
     }[likelihood.kind]
-    width = K if likelihood.kind == "multiclass" else 2 * columns if likelihood.heteroscedastic else columns
+    width = likelihood.num_outputs(K) if likelihood.labels else columns * likelihood.outputs_per_target
     rules = {"0.weight": prior, "*.bias": priors.Normal(2.0)}
     model = br.BayesianModel(network(inputs, units, width, dtype=dtype), rules, likelihood, standardize, **options).bind(X, y)
     return model, X, y
@@ -70,8 +84,7 @@ def trace_sum(model, values, *data):
         for standardize in (False, True)
     ],
 )
-@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
-@pytest.mark.parametrize("prior", [cls() for cls in concrete(AbstractPrior)], ids=str)
+@pytest.mark.parametrize(("prior", "likelihood"), EVERY_PAIR, ids=str)
 def test_log_joint_is_the_trace_s(prior, likelihood, dtype, standardize):
     model, X, y = build(prior, likelihood, dtype, standardize)
     values = values_of(model)
@@ -201,13 +214,13 @@ def test_parallel_draws_are_the_sequential_ones_in_law(likelihood):
     values = {name: torch.stack([one[name] for one in each]).repeat_interleave(100, 0) for name in each[0]}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:5])["y"].double().view(2, 100, 5)
-        again = pyro.infer.Predictive(model.pyro_model, values)(X[:5])["y"].double().view(2, 100, 5)
+        drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:5])["y"].double().unflatten(0, (2, 100))
+        again = pyro.infer.Predictive(model.pyro_model, values)(X[:5])["y"].double().unflatten(0, (2, 100))
         fresh = pyro.infer.Predictive(model.pyro_model, num_samples=4, parallel=True)(X[:5])
     error = ((drawn.var(1) + again.var(1)) / 100).sqrt() + 1e-9
     assert bool(((drawn.mean(1) - again.mean(1)).abs() < 5 * error).all())
     assert fresh["0.weight"].squeeze(1).shape == (4, *model.latents["0.weight"].shape)
-    assert fresh["y"].shape == (4, 5)
+    assert fresh["y"].shape[:2] == (4, 5)
 
 
 def test_vectorised_particles_have_the_gradient_of_single_ones():

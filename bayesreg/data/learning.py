@@ -1,0 +1,299 @@
+"""What an encoder learns from training rows: which columns are of use, what each becomes, and all that is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bayesreg import _check
+from bayesreg._memory import MAX_MEMORY
+from bayesreg._text import counted, some
+from bayesreg.data import features
+from bayesreg.data.cells import is_number
+from bayesreg.data.columns import Column, Columns, TableError
+from bayesreg.data.features import AbstractFeature, Dates, Levels, Missing, NoValue, Number
+
+_ID_NAME = re.compile(
+    r"(?i:ids?|index|idx|key|uuid|guid|nr|no|obs|rows?([ _.-]?(nr|no|num|number|names?|id))?|unnamed.*|__index_level_.*"
+    r"|.*[ _.-](id|uuid|guid|key)|id[ _.-].*)|.*[a-z]I[dD]"
+)
+_SOME = 10  # rows, from which on values that are all different are an identifier
+_ROWS_A_CYCLE = 20  # fewer rows do not show a cycle
+_GROUPS = 20  # more whole numbers than these under an identifier's name are no measurement
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """What the training rows tell; see `Encoder`."""
+
+    features: tuple[AbstractFeature, ...]
+    left_out: dict[str, str]
+    said: dict[str, str]
+    num_rows: int
+
+
+def gaps_said(columns: Columns, gone: Mapping[str, np.ndarray], missing: Missing) -> list[str]:
+    """A sentence on missing values, where there are any: how many, the first, and what to do."""
+    holes = np.any(list(gone.values()), axis=0)
+    number = int(holes.sum())
+    if not number:
+        return []
+    order = sorted(gone.items(), key=lambda item: -item[1].sum())
+    detail = some((f"{name} {int(mask.sum()):,}" for name, mask in order if mask.any()), 12)
+    place = int(np.argmax(holes))
+    name = next(name for name, mask in gone.items() if mask[place])
+    told = (
+        f"{number:,} of {counted(len(holes), 'row')} came with missing ones ({detail}), the first in {columns.at(name, place)}"
+    )
+    impute = "missing='impute' to fill in medians and mark them, a level of their own for categories"
+    if missing == "drop":
+        if number == len(holes):
+            return [f"a row without missing values must be left, but {told}; leave out the emptiest columns, or pass {impute}."]
+        return [f"every cell must have a value, but {told}; keep the rows of encoder.complete(frame), or fit with {impute}."]
+    return [f"every cell must have a value, but {told}; pass {impute}, or missing='drop' to leave these rows out."]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What was asked of an encoder."""
+
+    missing: Missing
+    categorical: tuple[str, ...]
+    numeric: tuple[str, ...]
+    drop: tuple[str, ...]
+    transform: dict[str, str]
+    max_levels: int
+
+    def learn(self, columns: Columns) -> Learned:
+        """What the training rows tell.
+
+        Raises:
+            TableError: With all problems.
+        """
+        problems = self._wrong_names(columns)
+        left_out = {name: "as asked" for name in columns if name in self.drop}
+        used = columns.without(left_out)
+        for name, column in used.items():
+            if column.problem is not None and name not in (*self.categorical, *self.numeric):
+                problems.append(f"{columns.at(name, column.problem[0])}: {column.problem[1]}.")
+        problems += [] if problems else self._infinite(used)
+        if problems:
+            raise TableError(columns.name, problems)
+        whys = {name: self._useless(name, column) for name, column in used.items()}
+        left_out |= {name: why for name, why in whys.items() if why}
+        used = used.without(left_out)
+        gone = {name: self._gone(name, column) for name, column in used.items()}
+        if self.missing != "impute" and gone:
+            holes = np.any(list(gone.values()), axis=0)
+            if holes.any() and (self.missing == "refuse" or holes.all()):
+                raise TableError(columns.name, gaps_said(used, gone, self.missing))
+            used = used.take(~holes)
+        made = {name: self._feature(name, column, used.num_rows) for name, column in used.items()}
+        left_out |= {name: "it is the same in every row" for name, feature in made.items() if feature is None}
+        found = {name: feature for name, feature in made.items() if feature is not None}
+        left_out |= _copies(found, used)
+        kept = tuple(_marked_once([feature for name, feature in found.items() if name not in left_out], used))
+        if not kept:
+            told = some((f"{name} ({why})" for name, why in left_out.items()), 6) or "no column"
+            must = "a column to predict from must remain"
+            raise TableError(columns.name, [f"{must}, but all are left out: {told}; keep one by categorical= or numeric=."])
+        _check.distinct("names of inputs", [name for feature in kept for name in feature.inputs])
+        _check_memory(columns.num_rows, kept)
+        return Learned(kept, left_out, {name: column.said for name, column in used.items() if column.said}, used.num_rows)
+
+    def _wrong_names(self, columns: Columns) -> list[str]:
+        found = []
+        asked = {
+            "categorical": self.categorical,
+            "numeric": self.numeric,
+            "drop": self.drop,
+            "transform": tuple(self.transform),
+        }
+        for option, names in asked.items():
+            for name in names:
+                if name not in columns:
+                    came = f"{name!r} came{_check.closest(name, columns)}"
+                    found.append(f"{option} must name a column, but {came}; there are {some(map(repr, columns))}.")
+        for name in {*self.categorical} & {*self.numeric, *self.transform}:
+            found.append(f"column {name!r} must be either categorical or a number, but both came; leave one out.")
+        for name, function in self.transform.items():
+            if function not in features.TRANSFORMS:
+                near = _check.closest(function, features.TRANSFORMS)
+                known = ", ".join(features.TRANSFORMS)
+                found.append(f"transform of {name!r} must be one of {known}, but {function!r} came{near}; take one of them.")
+            elif name in columns and columns[name].kind not in ("numbers", "nothing") and name not in self.numeric:
+                found.append(f"transform of {name!r} needs numbers, but the column holds {columns[name].kind}; leave it out.")
+        return found
+
+    def _infinite(self, columns: Columns) -> list[str]:
+        found = []
+        for name, column in columns.items():
+            if name in self.categorical or column.kind != "numbers":
+                continue
+            try:
+                Number(name, transform=self.transform.get(name, "")).values(column)
+            except NoValue as error:
+                found.append(f"{columns.at(name, error.place)}: {error.why}, or pass drop=[{name!r}].")
+        return found
+
+    def _column(self, name: str, column: Column) -> Column:
+        """The column as it is asked for."""
+        if name in self.categorical:
+            kind = "nothing" if column.missing.all() else "text"
+            return dataclasses.replace(column, kind=kind, values=column.as_texts(), problem=None)
+        if name in self.numeric and column.kind == "text":
+            values = [float(text) if text is not None and is_number(text) else np.nan for text in column.values]
+            return dataclasses.replace(column, kind="numbers", values=np.array(values, dtype=np.float64), problem=None)
+        return column
+
+    def _gone(self, name: str, column: Column) -> np.ndarray:
+        return self._column(name, column).missing
+
+    def _useless(self, name: str, column: Column) -> str:
+        """Why a column is of no use by itself; empty where it is."""
+        column = self._column(name, column)
+        missing = column.missing
+        if missing.all():
+            return "every value is missing"
+        if name in self.categorical or name in self.numeric:
+            return ""
+        rows = int((~missing).sum())
+        if column.kind == "text":
+            counts = Counter(column.values[~missing])
+            number, rare = len(counts), max(counts.values()) < _least(len(missing))
+            if (number == rows >= _SOME) or (number > 20 and (2 * number > rows or rare)):
+                words = sum(text.count(" ") for text in counts) / number + 1
+                what = "free text" if words > 4 else "an identifier or free text"
+                advice = f"categorical=[{name!r}] keeps the most frequent"
+                return f"{number:,} different texts in {counted(rows, 'row')}, {what} ({advice})"
+        if column.kind == "numbers" and _are_row_numbers(name, column.values[~missing]):
+            return f"row numbers or an identifier (numeric=[{name!r}] keeps it)"
+        return ""
+
+    def _feature(self, name: str, column: Column, num_rows: int) -> AbstractFeature | None:
+        column = self._column(name, column)
+        gone = bool(column.missing.any())
+        if column.kind == "text":
+            return self._levels(name, column, gone)
+        if column.kind == "dates":
+            return _dates(name, column, gone)
+        transform = self.transform.get(name, "")
+        words = (column.words or ("False", "True")) if column.kind == "booleans" else ()
+        values = Number(name, transform=transform, words=words).values(column)
+        gaps = int(np.isnan(values).sum())
+        values = values[~np.isnan(values)]
+        varies, marked = bool(np.ptp(values) > 0), gaps > min(4, num_rows // 50)
+        if not varies and not marked:
+            return None
+        return Number(name, float(np.median(values)), gaps, marked, varies, transform, words)
+
+    def _levels(self, name: str, column: Column, gone: bool) -> Levels | None:
+        import pandas as pd
+
+        counts: Any = pd.Series(column.values[~column.missing], dtype=object).value_counts(sort=False)
+        if len(counts) == 1 and not gone:
+            return None
+        kept = counts[counts >= _least(len(column.values))]
+        kept = kept.sort_values(ascending=False, kind="stable")[: self.max_levels]
+        levels = tuple(sorted(map(str, kept.index), key=_by_size))
+        return Levels(name, levels, len(counts) - len(kept), gone)
+
+
+def _least(rows: int) -> int:
+    """Rows that a level must have to be no rare one."""
+    return min(5, rows // 50)
+
+
+def _by_size(level: str) -> tuple[int, float, str]:
+    """Numbers by size, then texts by their letters."""
+    return (0, float(level), level) if is_number(level) else (1, 0.0, level)
+
+
+def _are_row_numbers(name: str, values: np.ndarray) -> bool:
+    """Whether whole numbers only count rows or things: all different and from about 1 on in order, or by the column's name."""
+    if len(values) < _SOME or not np.array_equal(values, np.rint(values)):
+        return False
+    different = len(np.unique(values))
+    if _ID_NAME.fullmatch(name) and different > min(_GROUPS, len(values) - 1):
+        return True
+    if different < len(values):
+        return False
+    steps = np.diff(values)
+    dense = np.ptp(values) + 1 <= 2 * len(values) and values.min() <= 10
+    return bool((steps > 0).all() and dense and values.min() >= 0)
+
+
+def _dates(name: str, column: Column, gone: bool) -> Dates | None:
+    when = column.values[~np.isnat(column.values)]
+    day = np.timedelta64(1, "D")
+    start = when.min()
+    days = (when - start) / day
+    if days.max() == 0 and not gone:
+        return None
+    parts = [part for part, length in (("year", 365), ("week", 7)) if days.max() >= 1.5 * length]
+    clock = (when - when.astype("datetime64[D]")) / day
+    if len(np.unique(clock)) > 1:
+        parts.append("day")
+    if len(when) < _ROWS_A_CYCLE:
+        parts = []
+    return Dates(name, str(start), float(np.median(days)), tuple(parts), gone)
+
+
+def _copies(found: Mapping[str, AbstractFeature], columns: Columns) -> dict[str, str]:
+    """Why a column is left out that says the same as an earlier one."""
+    left: dict[str, str] = {}
+    plain = [feature for feature in found.values() if isinstance(feature, Number) and feature.varies]
+    if len(plain) > 1:
+        encoded = np.stack([feature.encode(columns[feature.name])[:, 0] for feature in plain], axis=1)
+        size = np.abs(encoded).max(0)
+        scaled = encoded / np.where(size > 0, size, 1.0)
+        scaled = scaled - scaled.mean(0)
+        norm = np.sqrt((scaled**2).sum(0))
+        scaled = scaled / np.where(norm > 0, norm, 1.0)
+        close = np.abs(scaled.T @ scaled) > 1 - 1e-12
+        for j, feature in enumerate(plain):
+            for i in range(j):
+                if close[i, j] and plain[i].name not in left and plain[i].gaps == feature.gaps:
+                    same = np.array_equal(encoded[:, i], encoded[:, j])
+                    how = "the same as" if same else "a straight line of"
+                    left[feature.name] = f"{how} {plain[i].name!r}"
+                    break
+    seen: dict[bytes, str] = {}
+    for name, feature in found.items():
+        if isinstance(feature, Levels):
+            import pandas as pd
+
+            key = pd.factorize(columns[name].as_texts())[0].tobytes()
+            if key in seen:
+                left[name] = f"its levels go with those of {seen[key]!r}, one by one"
+            else:
+                seen[key] = name
+    return left
+
+
+def _marked_once(found: list[AbstractFeature], columns: Columns) -> list[AbstractFeature]:
+    """Columns that miss the same rows are marked once, by the first."""
+    seen: set[bytes] = set()
+    made = []
+    for feature in found:
+        if isinstance(feature, Number) and feature.indicator:
+            key = feature.encode(columns[feature.name])[:, -1].tobytes()
+            if key in seen and feature.varies:
+                feature = dataclasses.replace(feature, indicator=False)
+            seen.add(key)
+        made.append(feature)
+    return made
+
+
+def _check_memory(rows: int, found: Sequence[AbstractFeature]) -> None:
+    inputs = sum(len(feature.inputs) for feature in found)
+    if 8 * rows * inputs > MAX_MEMORY:
+        widest = max(found, key=lambda feature: len(feature.inputs))
+        came = f"{inputs:,} inputs in {counted(rows, 'row')} came, {len(widest.inputs):,} of them of column {widest.name!r}"
+        advice = f"lower max_levels, or pass drop=[{widest.name!r}]"
+        raise TableError("the table", [f"the inputs must go into memory, but {came}; {advice}."])

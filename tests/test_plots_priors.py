@@ -473,6 +473,7 @@ def test_one_draw_is_a_line_without_bands():
 # ── manners ──
 
 
+@pytest.mark.slow
 def test_no_setting_is_changed_and_the_persons_own_do_not_matter():
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "lines.linewidth": 9, "axes.grid": True}):
         before = dict(mpl.rcParams)

@@ -505,6 +505,7 @@ def fresh():
     return done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_a_figure_without_pyplot(fresh):
     said, errors = fresh
     assert said[1:] == ["PNG"], errors

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bayesreg import _catalog
+from bayesreg.inference.auto import Auto
 from bayesreg.inference.base import AbstractMethod, AbstractSampling, ConvergenceWarning, fit
 from bayesreg.inference.base import methods as methods
 from bayesreg.inference.base import resolve as resolve
@@ -42,6 +43,7 @@ __all__ = [
     "AbstractMethod",
     "AbstractSampling",
     "AbstractVariational",
+    "Auto",
     "ConvergenceWarning",
     "Ensemble",
     "Evidence",

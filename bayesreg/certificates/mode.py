@@ -298,7 +298,7 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
     # not only while it rises: rounding of such a weight's rows hides the curvature of the others
     if model.likelihood.heteroscedastic and _least_noise(log_joint, u, data) < 1e-6:
         return NoMode(Cause.ROWS_WITHOUT_NOISE, arrived=True)
-    improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
+    improper = model.improper
     if improper and model.likelihood.discrete:  # its log p is at most zero
         with torch.no_grad():
             values = log_joint.layout.unflatten(u)

@@ -91,11 +91,8 @@ class AbstractPosterior(abc.ABC):
         With the rows J of a derivative, (J F)(J F)ᵀ is the covariance of a linear function of the unknowns. A posterior with
         structure never writes F out.
         """
-        normal = self.as_normal()
-        if normal is None:
-            return None
-        factor = normal[1].to(rows)
-        return rows * factor if factor.dim() == 1 else rows @ factor
+        factor = None if (normal := self.as_normal()) is None else normal[1].to(rows)
+        return None if factor is None else rows * factor if factor.dim() == 1 else rows @ factor
 
     def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
         """Log q(u) of unconstrained draws (S, P), where it is normal and has a density: (S,), in nats; else None."""
@@ -103,7 +100,7 @@ class AbstractPosterior(abc.ABC):
         if normal is None or (normal[1].dim() == 2 and normal[1].shape[1] < len(normal[0])):
             return None
         loc, factor = (part.double() for part in normal)
-        if not bool((factor if factor.dim() == 1 else factor.norm(dim=1)).all()):  # some unknown does not vary
+        if not bool(factor.reshape(len(loc), -1).any(1).all()):  # some unknown does not vary
             return None
         if factor.dim() == 1:
             z, log_det = (u.double() - loc) / factor, factor.abs().log().sum()

@@ -5,7 +5,7 @@ from bayesreg.data.columns import Column, Columns, TableError, columns_of
 from bayesreg.data.datasets import load_breast_cancer, load_diabetes, load_uci
 from bayesreg.data.delimited import Layout
 from bayesreg.data.encoder import Encoder
-from bayesreg.data.reading import File, Reading, read_file, stream_file
+from bayesreg.data.files import File, Reading, read_file, stream_file
 from bayesreg.data.rows import Data, Standardization, as_tensor
 from bayesreg.data.tables import Prepared, Split, Table, Wanted, prepare, read_table
 

@@ -169,7 +169,7 @@ def records(lines: Iterator[str], layout: Layout, name: str) -> Iterator[tuple[i
         raise ValueError(_no_encoding(name, layout.encoding or "utf-8", error)) from None
 
 
-def delimited(file: Path, layout: Layout, drop: Collection[str] = ()) -> Delimited:
+def laid_out(file: Path, layout: Layout, drop: Collection[str] = ()) -> Delimited:
     """Find out how a file of text is laid out; columns to `drop` are not read, whatever is wrong with their names.
 
     Raises:

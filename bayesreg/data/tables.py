@@ -18,7 +18,7 @@ from bayesreg._text import counted, some
 from bayesreg.data.columns import Columns, TableError
 from bayesreg.data.encoder import Encoder
 from bayesreg.data.features import Missing
-from bayesreg.data.reading import File, Reading, read_file
+from bayesreg.data.files import File, Reading, read_file
 from bayesreg.data.splits import random_rows
 from bayesreg.data.targets import Target, encode_target, match_target, problems_of, target_in, values_of
 

@@ -14,7 +14,7 @@ from bayesreg._text import some
 from bayesreg.data.cells import Writing, read_cells
 from bayesreg.data.columns import Column, Columns, TableError, columns_of, from_cells, of_objects
 from bayesreg.data.containers import checked_path, container_of
-from bayesreg.data.delimited import Layout, delimited
+from bayesreg.data.delimited import Layout, laid_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_file(
         columns, notes = _typed(file, kind, reading)
         dropped = tuple(column for column in drop if column in columns)
         return File(dataclasses.replace(columns.without(dropped), name=name), notes, reading, [], dropped)
-    source = delimited(file, reading.layout, drop)
+    source = laid_out(file, reading.layout, drop)
     dropped = tuple(column for column in drop if column not in source.names and column in source.all_names)
     (cells, lines), *_ = source.blocks()
     if not len(lines):
@@ -118,7 +118,7 @@ def stream_file(path: str | os.PathLike[str], reading: Reading, size: int, *, te
             cells = {key: column.as_texts() for key, column in part.items()}
             yield Block(dataclasses.replace(part, name=name), cells)
         return
-    found = delimited(file, dataclasses.replace(reading.layout, encoding=None, separator=None))
+    found = laid_out(file, dataclasses.replace(reading.layout, encoding=None, separator=None))
     if found.problems:
         raise TableError(name, found.problems)
     number = 0

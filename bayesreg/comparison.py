@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import torch
 
 from bayesreg._text import aligned, column, html_table, number, percent, plus_minus
+from bayesreg.baselines import Beside, beside, fit_baselines, verdict
 from bayesreg.data.rows import all_rows
 from bayesreg.likelihoods import AbstractLabels
 from bayesreg.metrics.difference import Difference, paired_difference
@@ -91,6 +92,7 @@ class Comparison:
         log_evidences: Log evidence of the training targets in nats and their own units, of the posteriors that have one.
         num_trained: Rows that it was trained on.
         num_tuned: Scales that the evidence tuned.
+        baselines: What is simpler, on the same rows; empty where none was asked for.
     """
 
     scores: dict[str, Scores]
@@ -104,6 +106,7 @@ class Comparison:
     log_evidences: dict[str, float] = field(default_factory=dict)
     num_trained: dict[str, int] = field(default_factory=dict)
     num_tuned: dict[str, int] = field(default_factory=dict)
+    baselines: dict[str, Beside] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -124,7 +127,7 @@ class Comparison:
         """The same as plain types, ready for JSON, without the predictives; a number that is not finite becomes None.
 
         Returns:
-            Keys "kind", "num_data", "best", "notes" and "posteriors", the last one by name.
+            Keys "kind", "num_data", "best", "notes", "posteriors" and "baselines", the last two by name.
         """
         posteriors = {
             name: {
@@ -146,6 +149,7 @@ class Comparison:
             "best": self.best,
             "notes": self.notes,
             "posteriors": posteriors,
+            "baselines": {name: one.to_dict() for name, one in self.baselines.items()},
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -183,27 +187,34 @@ class Comparison:
 
     def table(self) -> list[list[str]]:
         """Head and rows; the names and methods are left-aligned, a mark or a blank ends each metric's cell."""
-        names = list(self.scores)
+        names, others = list(self.scores), self.baselines.values()
+        seconds = [*self.seconds.values(), *(one.seconds for one in others)]
         columns = [
-            ["", *names],
-            ["method", *self.methods.values()],
-            ["parameters ", *(f"{number:,} " for number in self.num_parameters.values())],
-            ["seconds ", *(f"{number:.3g} " if number < 1000 else f"{number:,.0f} " for number in self.seconds.values())],
+            ["", *names, *self.baselines],
+            ["method", *self.methods.values(), *("baseline" for _ in others)],
+            ["parameters ", *(f"{number:,} " for number in self.num_parameters.values()), *("- " for _ in others)],
+            ["seconds ", *(f"{number:.3g} " if number < 1000 else f"{number:,.0f} " for number in seconds)],
         ]
         if self.log_evidences:
             known = [_plain(number(self.log_evidences[n], 5)) if n in self.log_evidences else "-" for n in names]
-            columns.append(["log evidence ", *(f"{text} " for text in known)])
+            columns.append(["log evidence ", *(f"{text} " for text in known), *("- " for _ in others)])
         for metric, values, best in self.headline():
             marks = ["*" if top else " " for top in best]
             if METRICS[metric].goal == "level":
                 level = float(metric.rpartition("_")[2]) / 100
-                found = [c for scores in self.scores.values() for c in scores.coverages if c.level == level]
+                found = [c for scores in self._all_scores() for c in scores.coverages if c.level == level]
                 marks = [" " if c.consistent else "!" for c in found]
+            values = [scores[metric] for scores in self._all_scores()]
+            marks += [" "] * (len(values) - len(marks))  # a baseline's entry is not marked as the best
             cells = [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
             columns.append([METRICS[metric].head + " ", *cells])
             if metric == "mlpd":
-                columns.append(["Δ ± se ", *(_plain(delta) + " " for delta in self.deltas())])
+                beside = (plus_minus(one.difference.sum, one.difference.sum_se) for one in others)
+                columns.append(["Δ ± se ", *(_plain(delta) + " " for delta in (*self.deltas(), *beside))])
         return [list(row) for row in zip(*columns, strict=True)]
+
+    def _all_scores(self) -> list[Scores]:
+        return [*self.scores.values(), *(one.scores for one in self.baselines.values())]
 
     def headline(self) -> Iterator[tuple[str, list[float], list[bool]]]:
         """The metrics of a table: their names, their values, and which of these are the best."""
@@ -221,6 +232,8 @@ class Comparison:
         lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best."]
         lines.append("log density: mean log predictive density, in nats a row.")
         lines.append("Δ: log density summed over the rows minus that of the best, ± its standard error, paired by row.")
+        if self.baselines:
+            lines.append(verdict(self.best, self.baselines)[1])
         if self.log_evidences:
             lines.append(
                 "log evidence: log p(training targets | model) in nats: of architectures and priors on the same training rows "
@@ -275,7 +288,13 @@ class Comparison:
 
 
 def compare(
-    posteriors: Mapping[str, AbstractPosterior], X: Any, y: Any = None, *, num_samples: int | None = None, seed: int = 0
+    posteriors: Mapping[str, AbstractPosterior],
+    X: Any,
+    y: Any = None,
+    *,
+    num_samples: int | None = None,
+    seed: int = 0,
+    baselines: Mapping[str, AbstractPosterior] | tuple[Any, Any] | None = None,
 ) -> Comparison:
     """Score several posteriors on the same held-out rows.
 
@@ -290,6 +309,8 @@ def compare(
             Carlo error is above a tenth of a difference's standard error (and above 0.01 nats): until it is not, all that a
             sampler left are taken, or draws × rows × outputs are 8 million.
         seed: Seed of the draws; the global random state is left as it was.
+        baselines: The training rows (X, y), to which a constant, a line, boosted trees and a forest are then fitted, or these
+            fits themselves, as `baselines.fit_baselines` makes them; None for no such comparison.
 
     Returns:
         The comparison; `print` it, or take `.scores`, `.to_frame()` and `.to_dict()`.
@@ -311,6 +332,8 @@ def compare(
             rows[name], errors[name] = predictives[name].log_prob(wanted), log_density_error(predictives[name], wanted)
         if not more:
             break
+    if isinstance(baselines, tuple):
+        baselines = fit_baselines(*baselines, next(iter(posteriors.values())).model.likelihood, seed=seed)
     return Comparison(
         scores={name: evaluate(predictive, targets[name], seed=seed) for name, predictive in predictives.items()},
         predictives=predictives,
@@ -323,6 +346,7 @@ def compare(
         log_evidences={name: p.log_evidence for name, p in posteriors.items() if p.log_evidence is not None},
         num_trained={name: posterior.model.total() for name, posterior in posteriors.items()},
         num_tuned={name: len(posterior.history.scales) for name, posterior in posteriors.items()},
+        baselines=beside(baselines or {}, X, y, rows[_best(rows)], seed=seed),
     )
 
 

@@ -18,7 +18,7 @@ from bayesreg import likelihoods, priors
 from bayesreg.inference import MAP, Evidence, LaplaceApproximation, MeanField
 from bayesreg.model import with_known_noise, with_scales
 from bayesreg.objective import LogJoint, updates
-from bayesreg.solvers import GaussNewton, Scales
+from bayesreg.solvers import GaussNewton, History, Scales, highest
 
 
 def _strong() -> tuple[Any, Any]:
@@ -154,16 +154,70 @@ def test_it_is_a_maximum_of_a_network_though_its_curvature_moves() -> None:
     assert max(map(abs, _slopes(posterior, x, y))) < 0.05
 
 
-def test_a_learned_noise_is_integrated_and_the_priors_are_tuned() -> None:
+def test_a_learned_noise_may_stay_and_only_the_priors_are_tuned() -> None:
     x, y = _waves()
     model = br.BayesianModel(_net().module, None, likelihoods.Gaussian(), standardize=False)
-    posterior = _tuned(model, x, y)
+    posterior = _tuned(model, x, y, Evidence(noise=False))
     assert "noise_scale" not in posterior.history.scales
     before = br.fit(model, x, y, method=LaplaceApproximation("ggn"), progress=False).log_evidence
     assert before is not None
     assert posterior.log_evidence is not None
     assert posterior.log_evidence > before + 0.5
     assert max(map(abs, np.diff(posterior.history.log_evidence)[-1:])) < 0.1
+
+
+def test_a_learned_noise_is_tuned_with_the_density_of_its_logarithm() -> None:
+    x, y = _centred("weak")
+    net = torch.nn.Linear(8, 1, bias=False).double()
+    rules = {"weight": priors.Normal(1.0)}
+    noisy = likelihoods.Gaussian(priors.HalfNormal(0.5))
+    posterior = _tuned(br.BayesianModel(net, rules, noisy, standardize=False), x, y)
+    sigma = _scales(posterior)["noise_scale"]
+    residual = float((torch.as_tensor(y) - posterior.predict(x).mean.squeeze()).square().sum())
+    determined = 8 - float((posterior.factor @ posterior.factor.mT).trace()) / _scales(posterior)["weight"] ** 2
+    assert abs(residual / sigma**2 - (60 - determined) + 1 - (sigma / 0.5) ** 2) < 0.05
+
+
+def _pieces(activation: type[torch.nn.Module]) -> tuple[Any, np.ndarray]:
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 6), activation(), torch.nn.Linear(6, 1)).double()
+    x, y = _waves()
+    model, data = br.BayesianModel(net, None, likelihoods.Gaussian(0.5), standardize=False).ingest(x, y)
+    assert data.x is not None
+    assert data.y is not None
+    start = LogJoint(model).layout.flatten(model.start(data.x, data.y))
+    search = GaussNewton(model, start, data, Scales.of(model, Evidence()))
+    return search, np.log(search.scales.start)
+
+
+def test_scales_of_relu_layers_that_make_no_difference_are_found_and_left() -> None:
+    search, t = _pieces(torch.nn.ReLU)
+    at = search.looked(t, search.settled(t, search.u, History()))
+    assert at is not None
+    same = at.same / at.same[0]
+    assert np.allclose(same, [[1], [1], [-1], [0], [0]], atol=1e-6)  # first weight and bias, second weight, its bias, the noise
+    assert abs(at.slope @ same[:, 0]) < 1e-6
+    u, layout = at.what.u.clone(), search.log_joint(t).layout
+    for move, name in zip(0.7 * same[:, 0], search.scales.labels[:-1], strict=False):
+        u[layout.segments[name].slice] *= math.exp(move)
+    moved = search.looked(t + 0.7 * same[:, 0], u)
+    assert moved is not None
+    assert abs(moved.evidence - at.evidence) < 1e-6  # the same model, written otherwise
+    smooth, t = _pieces(torch.nn.Tanh)
+    found = smooth.looked(t, smooth.u)
+    assert found is not None
+    assert found.same.shape == (5, 0)
+
+
+def test_a_network_with_kinks_is_trained_with_its_scales() -> None:
+    x, y = _waves()
+    search, _ = _pieces(torch.nn.ReLU)
+    posterior = _tuned(br.BayesianModel(search.model.module, None, likelihoods.Gaussian(), standardize=False), x, y)
+    evidences = posterior.history.log_evidence
+    assert evidences[-1] > evidences[0] + 100
+    assert posterior.certificate.tuned is not None
+    assert posterior.certificate.tuned.maximal
+    assert 0.25 < _scales(posterior)["noise_scale"] < 0.4  # 0.3
 
 
 def test_logistic_regression_is_highest_on_a_grid() -> None:
@@ -197,7 +251,7 @@ def test_beyond_the_whole_matrix_its_diagonal() -> None:
     mode = br.fit(_net(), x, y, method=MAP(jacobian=True), progress=False)
     search = GaussNewton(mode.model, mode.loc, data, Scales.of(bound, Evidence()), dense=False)
     heard: list[float] = []
-    found = search.climb(lambda step, t, at: heard.append(at.evidence))
+    found = highest(search, lambda step, t, at: heard.append(at.evidence))
     assert found is not None
     assert found.at.evidence == heard[-1] > heard[0] + 5
 
@@ -232,7 +286,7 @@ def test_what_cannot_be_tuned_is_refused() -> None:
         Evidence(per="layer")
     flat = br.BayesianModel(torch.nn.Linear(8, 1), priors.Flat(), likelihoods.Gaussian())
     with pytest.raises(ValueError, match="must have a scale to tune"):
-        _tuned(flat, x, y)
+        _tuned(flat, x, y, Evidence(noise=False))
     unknown = br.BayesianModel(torch.nn.Linear(8, 1), {"weight": priors.Normal(priors.HalfCauchy(1.0))})
     with pytest.raises(ValueError, match=r"LaplaceApproximation\(tune='evidence'\)"):
         _tuned(unknown, x, y)

@@ -16,7 +16,7 @@ ORDER = [
     *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
     *["data", "priors", "likelihoods", "layers", "behaviour", "dictionary", "predictive", "model"],
     *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection"],
-    *["metrics", "comparison", "plots", "reports"],
+    *["metrics", "baselines", "comparison", "plots", "reports"],
     *["arviz", "io", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, name in enumerate(ORDER)}

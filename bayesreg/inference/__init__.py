@@ -3,6 +3,7 @@
 from typing import Any
 
 from bayesreg import _catalog
+from bayesreg.inference.auto import Auto
 from bayesreg.inference.base import AbstractMethod, AbstractSampling, ConvergenceWarning, fit
 from bayesreg.inference.base import methods as methods
 from bayesreg.inference.base import resolve as resolve
@@ -27,7 +28,7 @@ from bayesreg.inference.sghmc import SGHMC
 from bayesreg.inference.svi import SVI
 from bayesreg.inference.swag import SWAG
 from bayesreg.inference.variational import AbstractVariational
-from bayesreg.solvers.evidence_ascent import Evidence
+from bayesreg.solvers.evidence_scales import Evidence
 from bayesreg.solvers.failures import FitError
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "AbstractMethod",
     "AbstractSampling",
     "AbstractVariational",
+    "Auto",
     "ConvergenceWarning",
     "Ensemble",
     "Evidence",

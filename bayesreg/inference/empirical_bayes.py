@@ -20,12 +20,18 @@ from bayesreg.certificates.values import Tuned
 from bayesreg.data.rows import Data
 from bayesreg.inference.map import MAP
 from bayesreg.model.model import BayesianModel
+from bayesreg.model.rescaled import with_known_noise
 from bayesreg.objective.evidence import expected_squares, updates
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.dirac import Dirac
+from bayesreg.posteriors.record import FitRecord
+from bayesreg.priors.base import AbstractPrior
 from bayesreg.solvers.base import Problem, Solution
 from bayesreg.solvers.batches import resolve_batch
-from bayesreg.solvers.evidence_ascent import NOTHING, WHY, At, Evidence, GaussNewton, Scales
+from bayesreg.solvers.evidence_ascent import NOTHING, At, GaussNewton
+from bayesreg.solvers.evidence_scales import WHY, Evidence, Scales
+from bayesreg.solvers.evidence_training import highest
+from bayesreg.solvers.history import History
 from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.progress import ProgressCallback
 
@@ -48,14 +54,18 @@ def checked_tune(tune: Any) -> Evidence | None:
     return Evidence()
 
 
-def tuned_mode(mode: Dirac, data: Data, settings: Evidence, most: int) -> tuple[Dirac, Tuned]:
+def tuned_mode(
+    model: BayesianModel, mode: Dirac | None, data: Data, settings: Evidence, most: int, seed: int
+) -> tuple[Dirac, Tuned]:
     """The mode at the scales of the highest evidence.
 
     Args:
-        mode: The mode at the scales as they were written, in unconstrained space.
+        model: The model at the scales as they were written, bound to the data.
+        mode: Its mode in unconstrained space, from which the search begins; None to begin where a fit of it does.
         data: Prepared rows.
         settings: What is tuned.
         most: Unknowns up to which the whole Gauss–Newton matrix is taken; above that its diagonal.
+        seed: As for `fit`.
 
     Returns:
         The mode of the tuned model, with its own certificate, and how the search for the scales ended.
@@ -63,12 +73,17 @@ def tuned_mode(mode: Dirac, data: Data, settings: Evidence, most: int) -> tuple[
     Raises:
         ValueError: If nothing can be tuned, rows are streamed, or there is no evidence.
     """
-    x, y = data.full("tuning by the evidence")
-    if why := no_evidence(LogJoint(mode.model)):
+    started, (x, y) = time.perf_counter(), data.full("tuning by the evidence")
+    model = model if mode is None else mode.model
+    if why := no_evidence(LogJoint(model)):
         raise ValueError(
             f"tune='evidence' must have an evidence, but {why}; take smooth priors on weights alone, or leave out tune."
         )
-    history, scales = copy.deepcopy(mode.history), Scales.of(mode.model, settings)
+    values = model.start(x, y) if mode is None else LogJoint(model).layout.unflatten(mode.loc)
+    model, noise_prior = _with_number(model, values) if settings.noise else (model, None)
+    layout = LogJoint(model).layout
+    history = History("log joint") if mode is None else copy.deepcopy(mode.history)
+    scales = Scales.of(model, settings, noise_prior)
     history.scales.update({label: [] for label in scales.labels})
 
     def heard(step: int, t: np.ndarray, at: At[Any]) -> None:
@@ -76,26 +91,38 @@ def tuned_mode(mode: Dirac, data: Data, settings: Evidence, most: int) -> tuple[
             history.scales[label].append(value)
         history.log_evidence.append(at.evidence)
 
-    search = GaussNewton(mode.model, mode.loc, data, scales, len(mode.loc) <= most)
-    found = search.climb(heard)
+    start = layout.flatten({name: values[name] for name in layout.segments})
+    search = GaussNewton(model, start, data, scales, len(start) <= most)
+    found = highest(search, heard, history)
     if found is None:
         raise ValueError(
             "tune='evidence' must have an evidence where it begins, but at the scales as written the curvature at the mode is "
             "singular; standardise the inputs, drop redundant ones, or begin at narrower priors."
         )
     values = scales.values(found.t)
-    model, u = scales.model(mode.model, values), found.at.what.u.to(mode.loc)
-    history.notes.extend(_notes(scales, values, mode.model))
+    history.notes.extend(_notes(scales, values, model))
     if not search.dense:
         history.notes.append("the scales were tuned by the diagonal of the Gauss–Newton matrix.")
+    model, u = scales.model(model, values), found.at.what.u.to(start)
     problem = Problem(LogJoint(model), data, options=SearchOptions(jacobian=True))
     start = problem.log_joint.layout.flatten(model.start(x, y))
-    certificate = judged(problem, start, Solution(u, model), None, None)
+    solution = Solution(u, model, steps=None if search.follows else search.num_steps)
+    certificate = judged(problem, start, solution, None, None)
     weak = (found.at.slope <= 0) & (found.at.slope > -NOTHING) & (found.at.size < 0.1)
     vanishing = tuple(label for label, one in zip(scales.labels, weak.tolist(), strict=True) if one and label != scales.noise)
     fixed = not search.follows
     tuned = Tuned(found.steps, max(0.0, found.gain), search.tolerance, fixed, vanishing)
-    return Dirac(model, dataclasses.replace(mode.record, history=history, certificate=certificate), u), tuned
+    elapsed = time.perf_counter() - started + (0.0 if mode is None else mode.elapsed)
+    return Dirac(model, FitRecord("map", seed, history, certificate, elapsed, "unconstrained"), u), tuned
+
+
+def _with_number(model: BayesianModel, values: Mapping[str, torch.Tensor]) -> tuple[BayesianModel, AbstractPrior | None]:
+    """The model whose noise scale is the number that it is in `values`, and the prior that it had, if any."""
+    name = model.likelihood.squared_error_scale
+    latent = model.latents.get(name or "")
+    if latent is None or latent.parents or not latent.prior.proper:
+        return model, None
+    return with_known_noise(model, float(values[latent.name])), latent.prior
 
 
 def tuned_guide(method: Any, model: BayesianModel, data: Data, settings: Evidence, seed: int, report: ProgressCallback) -> Any:
@@ -149,7 +176,7 @@ def _first(scales: Scales, model: BayesianModel, data: Data, seed: int) -> np.nd
         mode = MAP(num_steps=_SEARCH, jacobian=True, compile=False, certify=False).run(
             model, data, seed=seed, report=lambda *_: None
         )
-        found = GaussNewton(mode.model, mode.loc, data, scales, dense=False).climb(lambda *_: None)
+        found = highest(GaussNewton(mode.model, mode.loc, data, scales, dense=False), lambda *_: None)
     except (ValueError, RuntimeError):  # no mode: a fit that can begin elsewhere is not given up
         return t
     return t if found is None else found.t

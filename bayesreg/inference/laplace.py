@@ -92,6 +92,7 @@ class LaplaceApproximation(AbstractMethod):
             below 10⁸, else Gauss–Newton; the certificate says which.
         mode: How the mode is found, a `MAP`, its defaults when None; it is taken in unconstrained space in any case. Or the
             mode itself, as `MAP(jacobian=True)` fitted it to the same model and data: its prior is the one of the curvature.
+            With `tune` and None, weights and scales are trained together from the module's own weights.
         max_parameters: Refuse a dense covariance of more unknowns than this: it takes 8·P² bytes and P³ operations.
         structure: One of the table's, or "auto".
         subnetwork: Which weights "subnetwork" takes: names or globs of tensors, or how many: those with the largest marginal
@@ -101,9 +102,9 @@ class LaplaceApproximation(AbstractMethod):
             It is for a Gaussian over all unknowns.
         sharing: Where a layer's weights act at several places of a row (positions of a sequence or image), "kron" counts each
             place as a row ("expand"), or a row's sum over places ("reduce").
-        tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest evidence (empirical Bayes);
+        tune: "evidence" to tune the scales of the priors and of the noise to the highest evidence (empirical Bayes);
             `inference.Evidence(per="rule", noise=False)` for one scale a rule, or a noise that stays. The posterior's model
-            has the tuned scales. "auto" is then Gauss–Newton.
+            has the tuned scales as numbers, the noise's too. "auto" is then Gauss–Newton.
         predictive: How the posterior predicts where `predict` is not told: "linearised", in closed form, or "draws", the
             network itself at draws of its weights.
 
@@ -137,14 +138,14 @@ class LaplaceApproximation(AbstractMethod):
         predictive: str = "linearised",
     ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn", "fisher"))
-        self.mode: Any = MAP() if mode is None else mode
+        self.mode: Any = mode
         self.max_parameters = _check.count("max_parameters", max_parameters)
         self.structure = _check.one_of("structure", structure, STRUCTURES)
         self.subnetwork = _checked_subnetwork(subnetwork)
         self.sharing = _check.one_of("sharing", sharing, SHARING)
         self.predictive = _check.one_of("predictive", predictive, PREDICTIVES)
         self.tune = checked_tune(tune)
-        if not isinstance(self.mode, MAP) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
+        if not (mode is None or isinstance(mode, MAP)) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
             raise ValueError(f"mode must be a MAP or the mode that one fitted, but {_check.said(mode)} came; pass mode=MAP().")
         self.refine = refine if refine is None or isinstance(refine, HMC) else _check.count("refine", refine)
         if refine is not None and structure in ("last-layer", "subnetwork"):
@@ -184,9 +185,9 @@ class LaplaceApproximation(AbstractMethod):
             ValueError: See `run`.
         """
         started = time.perf_counter()
-        mode = self._mode(model, data, seed, report)
         if self.tune is not None:
-            return self._tuned(mode, data, self.tune, seed, report)
+            return self._tuned(model, data, self.tune, seed, report)
+        mode = self._mode(model, data, seed, report)
         if mode.certificate.point is None or not mode.certificate.usable:
             raise ValueError(f"a Laplace approximation needs a mode: {mode.certificate}")
         history = copy.deepcopy(mode.history)
@@ -209,7 +210,7 @@ class LaplaceApproximation(AbstractMethod):
         at = found.moved(wide[1].double())
         history.notes.extend([f"curvature: {found.taken}.", *found.notes])
         evidence, some = None, len(index) < len(u)
-        proper = all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not another
+        proper = model.has_evidence and not another
         if proper and not (some and self.structure != "last-layer") and not log_joint.nonsmooth:
             value = value_of(*wide, jacobian=True) - (_log_prior_of_others(wide[0], wide[1], index) if some else 0.0)
             evidence = value + found.size * HALF_LOG_2PI - found.half_log_det
@@ -227,20 +228,25 @@ class LaplaceApproximation(AbstractMethod):
         """The mode, fitted or given."""
         check_has_mode(model)
         self._check(model)
-        if isinstance(self.mode, MAP):
-            return self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
+        if self.mode is None or isinstance(self.mode, MAP):
+            return (self.mode or MAP()).but(jacobian=True).run(model, data, seed=seed, report=report)
         check_mode(self.mode, model)
         return self.mode
 
-    def _tuned(self, mode: Any, data: Data, settings: Evidence, seed: int, report: ProgressCallback) -> AbstractAboutAMode:
+    def _tuned(
+        self, model: BayesianModel, data: Data, settings: Evidence, seed: int, report: ProgressCallback
+    ) -> AbstractAboutAMode:
         """The approximation about the mode at the scales of the highest evidence."""
         started, method = time.perf_counter(), copy.copy(self)
-        method.mode, tuned = tuned_mode(mode, data, settings, 0 if self.structure == "diag" else _DENSE)
+        check_has_mode(model)
+        self._check(model)
+        mode = None if self.mode is None else self._mode(model, data, seed, report)
+        method.mode, tuned = tuned_mode(model, mode, data, settings, 0 if self.structure == "diag" else _DENSE, seed)
         method.tune = None
         if self.curvature == "auto":
             method.curvature = "ggn"  # by which they were tuned
         posterior = method._gaussian(method.mode.model, data, seed, report)
-        elapsed = mode.elapsed + time.perf_counter() - started
+        elapsed = time.perf_counter() - started
         certificate = with_tuned(posterior.certificate, tuned)
         posterior.record = dataclasses.replace(posterior.record, certificate=certificate, elapsed=elapsed)
         return posterior

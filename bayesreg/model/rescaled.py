@@ -72,12 +72,12 @@ def _rescaled(resolved: Resolved, scale: float, model: BayesianModel, why: str) 
 
 
 def with_known_noise(model: BayesianModel, scale: float) -> BayesianModel:
-    """A new model whose known noise scale is another number, > 0, in the units that the model works in.
+    """A new model whose noise scale is this number, > 0, in the units that the model works in; it may have had a prior.
 
     >>> from torch import nn
     >>> from bayesreg.likelihoods import Gaussian
     >>> with_known_noise(BayesianModel(nn.Linear(2, 1), likelihood=Gaussian(1.0)), 0.5).likelihood
     Gaussian(noise_scale=0.5)
     """
-    (name,) = model.likelihood.fixed
+    (name,) = model.likelihood.fixed or [model.likelihood.squared_error_scale or "noise_scale"]
     return model.with_likelihood(type(model.likelihood)(**{name: scale}))

@@ -12,7 +12,9 @@ from bayesreg.solvers.columns import Columns
 from bayesreg.solvers.compiled import SMALL, CompiledAdam
 from bayesreg.solvers.coordinate_descent import lasso
 from bayesreg.solvers.early_stopping import hold_out
-from bayesreg.solvers.evidence_ascent import Evidence, GaussNewton, Scales
+from bayesreg.solvers.evidence_ascent import GaussNewton
+from bayesreg.solvers.evidence_scales import Evidence, Scales
+from bayesreg.solvers.evidence_training import highest
 from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
@@ -25,6 +27,7 @@ from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.probe import further
 from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.quasi_newton import Lbfgs
+from bayesreg.solvers.raced import Raced as Raced
 from bayesreg.solvers.restarts import starts
 from bayesreg.solvers.schedules import Schedule, Settling, UntilFlat
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam
@@ -70,6 +73,7 @@ __all__ = [
     "fit_many_early",
     "further",
     "group_lasso",
+    "highest",
     "hold_out",
     "keeping",
     "known_solvers",

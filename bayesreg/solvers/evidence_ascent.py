@@ -9,124 +9,45 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
-from bayesreg import _check
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
-from bayesreg.model.rescaled import own_scale, with_known_noise, with_scales
 from bayesreg.objective.affine import is_affine
 from bayesreg.objective.curvature import likelihood_gauss_newton, prior_curvature, prior_hessian
-from bayesreg.objective.curvature_products import diagonal
-from bayesreg.objective.evidence import Slopes, known_noise, newton_step, products, pull, scaled, slopes
+from bayesreg.objective.curvature_products import diagonal, gauss_newton_product
+from bayesreg.objective.evidence import known_noise, newton_step, products, pull, slopes
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.identify import from_matrix
+from bayesreg.objective.pieces import is_nonsmooth
 from bayesreg.objective.whole import in_double
+from bayesreg.solvers.evidence_scales import Scales
 from bayesreg.solvers.history import History
-from bayesreg.solvers.last_steps import NEWTON_PARAMETERS
+from bayesreg.solvers.progress import unheard
 from bayesreg.solvers.quasi_newton import lbfgs
+from bayesreg.solvers.whitened import inverse_root, settle, stepped
 
-WHY = "tuned by the evidence"
 _MOST = 50  # steps in the scales
 _FURTHEST = 1.5  # change of a logarithm in one step
 NOTHING = 0.01  # twice the nats up to which a scale that falls may still gain on its way to zero, where it is left
 _VANISHING = 0.2  # curvature below which a scale that falls has no weight left that the data determine
 _ENOUGH, _EXACT = 1e-5, 1e-9  # nats that a further step would gain, and by an exact second derivative
-_ROUNDS, _FALLS, _CLOSE = 6, 2, 0.05  # MacKay's updates, turns in which the evidence may fall, and a change that ends them
-_LAST, _LAST_ROUNDS, _LITTLE = 500, 4, 0.5  # steps to the mode itself in the last turns, how many, and the gain that ends them
-_FEW = 60  # steps towards a mode between two of MacKay's updates
+_LITTLE = 0.5  # nats of evidence that do not matter where the mode does not follow each step
+_PARAMETERS = 60  # unknowns of a smooth network up to which its mode is found anew at each step in the scales
+_SAME = 1e-7  # share of the curvature below which other scales leave the distribution of the functions as it is
+_LOOK = 200  # steps that cost about as much as the curvature at a point
+_DETERMINED = 0.05  # γ that an update counts at least
+_LAST = 500  # steps to a mode whose curvature's diagonal is taken
 _STEPS, _HALVINGS = 100, 8  # steps to a mode, and halvings of one
 _LOOSE = 1e-3  # nats left to gain where it still counts as a mode
 _NEAR = 0.1  # the same where Newton's steps take over from Gauss and Newton's
 _MODE = 1e-9  # nats left to gain at a mode
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """What `tune="evidence"` tunes: `tune=Evidence(per="rule", noise=False)`.
-
-    Every scale that was given as a number is tuned. What has a prior of its own (an unknown noise scale, an unknown scale of a
-    prior) is inferred as before, and flat priors stay flat.
-
-    Args:
-        per: A scale for each "tensor", or for all tensors that one "rule" of the priors gave their scale.
-        noise: Whether a known noise scale (`Gaussian(0.5)`) is tuned too.
-
-    Raises:
-        ValueError: If an argument is out of its range.
-    """
-
-    per: str = "tensor"
-    noise: bool = True
-
-    def __post_init__(self) -> None:
-        _check.one_of("per", self.per, ("tensor", "rule"))
-        _check.flag("noise", self.noise)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scales:
-    """The scales of a model that are tuned, in order.
-
-    Attributes:
-        tensors: Label to the tensors whose priors share the scale.
-        noise: Name of the known noise scale; empty where it is not tuned.
-        start: Their values as written.
-    """
-
-    tensors: dict[str, tuple[str, ...]]
-    noise: str
-    start: tuple[float, ...]
-
-    @classmethod
-    def of(cls, model: BayesianModel, settings: Evidence) -> Scales:
-        """Those that the settings name.
-
-        Raises:
-            ValueError: If there are none.
-        """
-        names = set(scaled(model))
-        tensors: dict[str, tuple[str, ...]] = {}
-        for r in model.resolved:
-            if r.name in names:
-                label = r.name if settings.per == "tensor" else f"{r.specified} of {r.source}"
-                tensors[label] = (*tensors.get(label, ()), r.name)
-        noise = (known_noise(model) or "") if settings.noise else ""
-        if not tensors and not noise:
-            raise ValueError(
-                "tune='evidence' must have a scale to tune, but no prior has one that is a number and no noise scale is known; "
-                "give a number: Normal(1.0). An unknown scale (HalfCauchy) is inferred, and needs no tuning."
-            )
-        start = [own_scale(model, some) for some in tensors.values()]
-        return cls(tensors, noise, (*start, *([model.likelihood.fixed[noise]] if noise else [])))
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Of each scale."""
-        return (*self.tensors, *([self.noise] if self.noise else []))
-
-    def values(self, t: np.ndarray) -> dict[str, float]:
-        """The scales by label, to six digits, from their logarithms."""
-        return {label: float(f"{value:.6g}") for label, value in zip(self.labels, np.exp(t), strict=True)}
-
-    def model(self, model: BayesianModel, values: Mapping[str, float]) -> BayesianModel:
-        """The model with these values, by label."""
-        by_tensor = {name: values[label] for label, names in self.tensors.items() for name in names}
-        found = with_known_noise(model, values[self.noise]) if self.noise else model
-        return with_scales(found, by_tensor, WHY)
-
-    def gather(self, found: Slopes, exact: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The derivative in each logarithm, (S,), minus its own one or MacKay's metric for it, (S, S), and γ, (S,)."""
-        labels = [*self.tensors.values(), *([(self.noise,)] if self.noise else [])]
-        which = np.array([[float(name in some) for name in found.names] for some in labels])
-        bend = found.bend if exact else np.diag(found.metric.clip(1e-2))
-        return which @ found.slope, which @ bend @ which.T, 0.5 * which @ found.metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +61,7 @@ class At(Generic[T]):
         what: What was fitted there.
         size: γ of each scale, (S,).
         exact: Whether `bend` is that, but for the change of the curvature with the mode; else it is learned on the way.
+        same: Directions along which the scales make no other distribution of functions, (S, K).
     """
 
     evidence: float
@@ -148,6 +70,7 @@ class At(Generic[T]):
     what: T
     size: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     exact: bool = False
+    same: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +183,7 @@ class GaussNewton:
     """
 
     def __init__(self, model: BayesianModel, u: torch.Tensor, data: Data, scales: Scales, dense: bool = True) -> None:
+        self.narrow, self.rows, self.num_steps = model, data, 0
         wide, self.u, self.data = in_double(LogJoint(model), u, data)
         self.model, self.scales, self.dense = wide.model, scales, dense
         self.known = known_noise(model) or ""
@@ -270,51 +194,6 @@ class GaussNewton:
         """The objective at some scales."""
         return LogJoint(self.scales.model(self.model, dict(zip(self.scales.labels, np.exp(t).tolist(), strict=True))))
 
-    def climb(self, heard: Callable[[int, np.ndarray, At[Mode]], None]) -> Climbed[Mode] | None:
-        """Where the evidence is highest, from the scales as they are; None where there is no evidence at the start.
-
-        Beyond some hundreds of unknowns of a network, where MacKay's updates end, or the best they came by: one after every few
-        steps to the mode, and the last ones near the mode itself.
-        """
-        t = np.log(self.scales.start)
-        if self.follows:
-            return climb(self.evaluated, t, heard)
-        best, falls, u = None, 0, self.u
-        for turn in range(_ROUNDS):
-            here = self._turn(t, u, _FEW if turn else 0, turn)
-            if here is None:
-                break
-            heard(turn, t, here[0].at)
-            rises = best is None or here[0].at.evidence > best.at.evidence
-            best, falls = (here[0], 0) if best is None or rises else (best, falls + 1)
-            moved, u = here[1] - t, here[0].at.what.u
-            if falls == _FALLS or np.abs(moved).max() < _CLOSE:
-                break
-            t = t + np.clip(moved, -_FURTHEST, _FURTHEST)
-        if best is None:
-            return None
-        t, steps = best.t, best.steps
-        for turn in range(steps + 1, steps + 1 + _LAST_ROUNDS):  # what was found on the way is no mode yet
-            here = self._turn(t, best.at.what.u, _LAST, turn)
-            if here is None:
-                break
-            heard(turn, t, here[0].at)
-            best, t = here[0], t + np.clip(here[1] - t, -_FURTHEST, _FURTHEST)
-            if best.gain < self.tolerance:
-                break
-        return best
-
-    def _turn(self, t: np.ndarray, u: torch.Tensor, num_steps: int, turn: int) -> tuple[Climbed[Mode], np.ndarray] | None:
-        """The evidence at some scales after so many steps to their mode, and MacKay's update of the scales at that point."""
-        log_joint = self.log_joint(t)
-        settings: Any = {"jacobian": True, "num_steps": num_steps, "history": History(), "report": lambda *_: None}
-        mode = self._curved(log_joint, lbfgs(log_joint, u, self.data, **settings) if num_steps else u)
-        at = self._at(log_joint, mode, follows=False)
-        if at is None:
-            return None
-        move = _uphill(at.slope, at.bend)
-        return Climbed(t, at, float(0.5 * at.slope @ move), turn), t + move
-
     @property
     def tolerance(self) -> float:
         """Nats of evidence that are too few to matter: as at a mode 1 % of P/2, where the mode does not follow each step."""
@@ -322,8 +201,8 @@ class GaussNewton:
 
     @property
     def follows(self) -> bool:
-        """Whether the mode is found anew at each step in the scales."""
-        return self.linear or (self.dense and len(self.u) <= NEWTON_PARAMETERS)
+        """Whether the mode is found anew at each step in the scales, and their exact slopes are climbed."""
+        return self.linear or (self.dense and len(self.u) <= _PARAMETERS and not is_nonsmooth(LogJoint(self.model)))
 
     def _value(self, log_joint: LogJoint, u: torch.Tensor) -> float:
         """The density of the vector, in nats and the data's own units."""
@@ -338,19 +217,109 @@ class GaussNewton:
         found = self._mode(log_joint, self.u if last is None else last.what.u, last and last.what)
         return found and self._at(log_joint, found)
 
-    def _at(self, log_joint: LogJoint, mode: Mode, follows: bool = True) -> At[Mode] | None:
-        """The evidence with the mode's curvature, which the noise alone changes where the mode does not follow."""
+    def _at(self, log_joint: LogJoint, mode: Mode) -> At[Mode] | None:
         u, found = mode.u, self._inverse(log_joint, mode)
         if found is None:
             return None
         covariance, half_log_det = found
-        value = self._value(log_joint, u)
-        evidence = value + 0.5 * len(u) * math.log(2 * math.pi) - half_log_det
-        moving = None if self.linear or not follows else pull(log_joint, u, self.data, covariance)
-        found = slopes(log_joint, u, self.data, covariance, moving, follows)
-        exact = self.linear or not follows
-        slope, bend, size = self.scales.gather(found, exact)
-        return At(evidence, slope, bend, mode, size, exact)
+        moving = None if self.linear else pull(log_joint, u, self.data, covariance)
+        found = slopes(log_joint, u, self.data, covariance, moving)
+        slope, bend, size = self.scales.gather(found, self.linear)
+        return self._with_noise(log_joint, At(self._evidence(log_joint, u, half_log_det), slope, bend, mode, size, self.linear))
+
+    def _evidence(self, log_joint: LogJoint, u: torch.Tensor, half_log_det: float) -> float:
+        return self._value(log_joint, u) + 0.5 * len(u) * math.log(2 * math.pi) - half_log_det
+
+    def looked(self, t: np.ndarray, u: torch.Tensor) -> At[Mode] | None:
+        """The evidence at some scales by the curvature at a point near their mode, with MacKay's slopes there.
+
+        The slopes are those at a fixed point, but for the scales that make no other distribution of functions: of ReLU layers
+        that follow each other one may be narrower and the other wider, and the mode moves with them. The slopes along those are
+        zero; what that says of the others is taken into account.
+
+        Args:
+            t: Logarithms of the scales, (S,).
+            u: The point, (P,).
+
+        Returns:
+            As `evaluated`; `bend` is 2γ.
+        """
+        self.num_steps += _LOOK
+        log_joint = self.log_joint(t)
+        mode = self._curved(log_joint, u)
+        inverse = self._inverse(log_joint, mode)
+        if inverse is None:
+            return None
+        found = slopes(log_joint, u, self.data, inverse[0], follows=False)
+        slope, _, size = self.scales.gather(found, exact=False)
+        same = self._same(log_joint, mode)
+        if same.shape[1]:
+            size_now = np.maximum(size + slope, 1e-3)[:, None]  # Σ w²/s²
+            slope = slope - (size_now * same) @ np.linalg.solve(same.T @ (size_now * same), same.T @ slope)
+        at = At(self._evidence(log_joint, u, inverse[1]), slope, 2 * np.diag(size.clip(_DETERMINED)), mode, size, same=same)
+        return self._with_noise(log_joint, at)
+
+    def _same(self, log_joint: LogJoint, mode: Mode) -> np.ndarray:
+        """Directions in the logarithms along which the scales make no other distribution of functions, (S, K).
+
+        They move each tensor along itself; the outputs' derivative along the sum of such moves then vanishes.
+        """
+        names = list(self.scales.tensors.values())
+        along = torch.zeros(len(mode.u), len(names)).to(mode.u)
+        for j, some in enumerate(names):
+            for part in (log_joint.layout.segments[name] for name in some):
+                prior: Any = part.latent.prior
+                along[part.slice, j] = mode.u[part.slice] - (float(prior.origin) if part.transform is None else 0.0)
+        if self.dense:
+            pushed = mode.likelihood @ along
+            sizes = (mode.likelihood.diagonal()[:, None] * along.square()).sum(0)
+        else:
+            prior_part = prior_curvature(log_joint, mode.u)
+            pushed = [gauss_newton_product(log_joint, mode.u, self.data, v) - prior_part * v for v in along.mT]
+            pushed, sizes = torch.stack(pushed, 1), (mode.likelihood[:, None] * along.square()).sum(0)
+        unit = sizes.clamp_min(torch.finfo(sizes.dtype).tiny).rsqrt()
+        matrix = unit[:, None] * (along.mT @ pushed) * unit
+        matrix = torch.where(torch.diag(sizes > 0), matrix, matrix + torch.diag((sizes <= 0).to(matrix)))
+        values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.mT))
+        found = (unit[:, None] * vectors)[:, values < _SAME]
+        found = found / found.abs().amax(0).clamp_min(1e-300) if found.shape[1] else found
+        return np.pad(found.cpu().numpy(), ((0, len(self.scales.labels) - len(names)), (0, 0)))
+
+    def _with_noise(self, log_joint: LogJoint, at: At[Mode]) -> At[Mode]:
+        """With the density of the noise's logarithm, where the noise has a prior."""
+        if self.scales.noise_prior is None:
+            return at
+        sigma = torch.tensor(math.log(float(log_joint.model.likelihood.fixed[self.scales.noise])), dtype=torch.float64)
+        sigma.requires_grad_()
+        value = self.scales.noise_prior.log_prob(sigma.exp()) + sigma
+        (first,) = torch.autograd.grad(value, sigma)
+        slope = at.slope.copy()
+        slope[-1] += float(first)
+        return dataclasses.replace(at, evidence=at.evidence + float(value.detach()), slope=slope)
+
+    def towards(self, t: np.ndarray, at: At[Mode], rate: float, num_steps: int) -> torch.Tensor | None:
+        """A round of steps towards the mode at some scales, from a point and by its curvature, (P,); None where it fails."""
+        log_joint = self.log_joint(t)
+        matrix = self._matrix(log_joint, at.what)
+        root = inverse_root(matrix) if self.dense else matrix.clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
+        if root is None:
+            return None
+        narrow = LogJoint(self.scales.model(self.narrow, self.scales.values(t)))
+        words: Any = {"jacobian": True, "report": unheard, "num_steps": num_steps}
+        found = stepped(narrow, at.what.u.to(self.narrow.like), root, self.rows, rate, **words)
+        self.num_steps += num_steps
+        return None if found is None else found.to(self.u)
+
+    def settled(self, t: np.ndarray, u: torch.Tensor, history: History) -> torch.Tensor:
+        """The mode at some scales from near it, (P,)."""
+        narrow = LogJoint(self.scales.model(self.narrow, self.scales.values(t)))
+        start = u.to(self.narrow.like)
+        if self.dense:
+            found = settle(narrow, start, self.rows, jacobian=True, history=history, report=unheard)
+            self.num_steps += found.steps
+            return found.u.to(self.u)
+        words: Any = {"jacobian": True, "num_steps": _LAST, "history": History(), "report": unheard}
+        return lbfgs(self.log_joint(t), u, self.data, **words)
 
     def _inverse(self, log_joint: LogJoint, mode: Mode) -> tuple[torch.Tensor, float] | None:
         """The covariance, or the variances, and ½ log|H|; None where H is not positive definite."""

@@ -113,7 +113,7 @@ def settle(
             break
         begun = done + steps
         told = lambda step, total, nats, begun=begun: report(begun + step, done + ROUNDS * ROUND, nats)  # noqa: E731
-        trial = _round(log_joint, best, root, data, rate, jacobian, told)
+        trial = stepped(log_joint, best, root, data, rate, jacobian=jacobian, report=told)
         steps += ROUND
         after = -math.inf if trial is None else value_of(wide, trial, rows, jacobian=jacobian)
         rise = after - value
@@ -135,50 +135,75 @@ def _root(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool) -> t
         matrix = gauss_newton(log_joint, u, data, jacobian=jacobian)
     except Exception:  # a search that is done is never lost: a person's module may raise anything
         return None
-    return _inverse_root(matrix.double())
+    return inverse_root(matrix.double())
 
 
-def _round(
+def stepped(
     log_joint: LogJoint,
     u: torch.Tensor,
     root: torch.Tensor,
     data: Data,
     rate: float,
+    *,
     jacobian: bool,
     report: ProgressCallback,
+    num_steps: int = ROUND,
 ) -> torch.Tensor | None:
-    """Where one round from `u` leads, (P,) as that; None where the loss stops being finite."""
+    """Where one round of Adam's steps in whitened coordinates leads.
+
+    Args:
+        log_joint: The objective, in the module's type.
+        u: Where to begin, (P,).
+        root: L⁻ᵀ, (P, P), or its diagonal, (P,).
+        data: All rows, in the module's type.
+        rate: Of the first step, in sds; it falls to zero.
+        jacobian: Add log |dθ/du| to the objective.
+        report: Called on the way.
+        num_steps: In the round.
+
+    Returns:
+        (P,) as `u`; None where the loss stops being finite.
+    """
     back = root.to(log_joint.model.like.dtype)
-    back, num_data, start = back.contiguous(), data.num_data, u.to(back.dtype)
+    back, num_data, start, whole = back.contiguous(), data.num_data, u.to(back.dtype), root.dim() == 2
     copy = TrainingCopy(log_joint, start, num_data, jacobian=jacobian, training=False)
     whitened = nn.Parameter(torch.zeros_like(start))
     whitened.grad = torch.zeros_like(start)
 
     def backward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            torch.addmv(start, back, whitened, out=copy.flat.data)
+            if whole:
+                torch.addmv(start, back, whitened, out=copy.flat.data)
+            else:
+                torch.addcmul(start, back, whitened, out=copy.flat.data)
             copy.flat.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
         loss = copy.backward(x, y)
-        whitened.grad.addmv_(back.mT, copy.flat.grad, alpha=num_data)  # pyright: ignore
+        pulled = back.mT @ copy.flat.grad if whole else back * copy.flat.grad  # pyright: ignore
+        whitened.grad.add_(pulled, alpha=num_data)  # pyright: ignore[reportOptionalMemberAccess]
         return loss
 
     try:
         run(
             EagerAdam(whitened, backward),
             data.batches(None, torch.Generator()),
-            Schedule(ROUND, rate),
+            Schedule(num_steps, rate),
             layout=log_joint.layout,
             report=report,
             history=History(),
-            objective=lambda loss, z: copy.objective(loss, torch.addmv(start, back, z)),
+            objective=lambda loss, z: copy.objective(loss, start + (back @ z if whole else back * z)),
         )
     except FitError:
         return None
-    return u + (root @ whitened.detach().double()).to(u)
+    moved = whitened.detach().double()
+    return u + (root @ moved if whole else root * moved).to(u)
 
 
-def _inverse_root(matrix: torch.Tensor) -> torch.Tensor | None:
-    """L⁻ᵀ with LLᵀ the matrix, damped until it is positive definite, (P, P); None where it is not finite."""
+def inverse_root(matrix: torch.Tensor) -> torch.Tensor | None:
+    """L⁻ᵀ with LLᵀ the matrix, damped until it is positive definite, (P, P); None where it is not finite.
+
+    Args:
+        matrix: (P, P), symmetric.
+    """
     diagonal = matrix.diagonal().abs()
     diagonal = diagonal.clamp_min(1e-9 * float(diagonal.max()))
     scale = diagonal.rsqrt()
@@ -195,7 +220,7 @@ def noise_collapses(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
     if data.y is None or not data.y.is_floating_point():
         return False
     spread = float(data.y.double().std(correction=0))
-    noises = [s for s in log_joint.layout.in_order if s.latent.is_noise]
+    noises = [s for name, s in log_joint.layout.segments.items() if name in log_joint.model.likelihood.target_scales]
     if any(float(s.transform(u[s.slice]).min()) < VANISHING * spread for s in noises):  # pyright: ignore[reportOptionalCall]
         return True
     share = used_up(log_joint, u, data) if data.y.numel() <= _FEW else None

@@ -84,6 +84,7 @@ FITS = {
     "map, dropout": lambda: fit(network(nn.Dropout(0.1)), inference.MAP(num_steps=30)),
     "map, a loader": lambda: fit(network(), inference.MAP(num_steps=30), loader(), None),
     "laplace": lambda: fit(network(), inference.LaplaceApproximation(mode=inference.MAP(num_steps=300))),
+    "auto": lambda: fit(linear(), inference.Auto()),
     "mean-field": lambda: fit(network(), inference.MeanField(num_steps=30)),
     "low-rank": lambda: fit(network(), inference.LowRank(2, num_steps=30)),
     "full-rank": lambda: fit(network(), inference.FullRank(num_steps=30)),

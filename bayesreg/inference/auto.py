@@ -1,0 +1,186 @@
+"""The method for those who do not want to choose: the best answer that this model and these rows allow in a minute.
+
+    closed form, where the posterior has one
+    → chains of the posterior itself, where their gradients fit into the time
+    → a Gaussian about the mode, its scales at the highest evidence
+    → independent normals by steps on batches
+
+What was taken, why, and what the dearer one would cost stands in the posterior's `history.notes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from bayesreg import _check
+from bayesreg._text import counted, number
+from bayesreg.data.rows import Data
+from bayesreg.inference.base import AbstractMethod
+from bayesreg.inference.exact import Exact
+from bayesreg.inference.hmc import HMC
+from bayesreg.inference.laplace import LaplaceApproximation
+from bayesreg.inference.map import MAP
+from bayesreg.inference.mean_field import MeanField
+from bayesreg.inference.mile import MicrocanonicalEnsemble
+from bayesreg.model.model import BayesianModel
+from bayesreg.objective.affine import is_affine
+from bayesreg.objective.batched import is_replicable
+from bayesreg.objective.flat import LogJoint
+from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.solvers.failures import FitError
+from bayesreg.solvers.progress import ProgressCallback
+
+# seconds of one gradient of all chains on one core, a + b · chains · rows · weights, by the width of the type
+_CALL, _PRODUCT = 1e-3, {4: 1.5e-9, 8: 3e-9}
+_MEMBERS, _SEARCH, _DRAWS, _THIN = 6, 500, 50, 5
+_SHORT, _LONG = 400, 800  # steps of a warm-up, at least and at most
+_AIMED = 0.25  # of the time; all of it is the limit
+_LEAPFROGS = 10  # of a draw of HMC on a posterior with one region
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A method that may be taken.
+
+    Attributes:
+        method: The method.
+        why: Why it is the one, a clause.
+        cost: Seconds on one core, about; None where they are few, or not known beforehand.
+        dearer: What the next better answer would take, a sentence; empty where there is none.
+    """
+
+    method: AbstractMethod
+    why: str
+    cost: float | None = None
+    dearer: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen, and why."""
+        cost = "" if self.cost is None else f", in about {_seconds(self.cost)} on one core"
+        said = f"chosen by 'auto': {self.method.name}{cost}, since {self.why}."
+        return f"{said} {self.dearer}".rstrip()
+
+
+class Auto(AbstractMethod):
+    """The method that suits a model and its rows: exact, chains, a Laplace approximation by the evidence, or mean-field.
+
+    | taken | where |
+    |---|---|
+    | `Exact` | the output is linear in the weights, normal priors, normal noise of known scale |
+    | `HMC` | the output is linear in the weights, and its chains fit into the time |
+    | `MicrocanonicalEnsemble` | a network whose chains fit into the time: rows × weights decide |
+    | `LaplaceApproximation(tune="evidence")` | all rows are in memory, and up to some thousand weights |
+    | `MeanField` | everything else |
+
+    What a method refuses goes to the next, and the refusal is told. The answer is the posterior that the method gives, with
+    its own certificate. The choice rests on counts (rows, weights, operations), never on a clock, so that it is the same on
+    every machine.
+
+    Args:
+        seconds: About how long chains may take on one core.
+
+    Raises:
+        ValueError: If seconds is not > 0.
+
+    References:
+        Sommer, Robnik, Nozadze, Seljak and Rügamer (2025), Microcanonical Langevin ensembles: advancing the sampling of
+        Bayesian neural networks. MacKay (1992), A practical Bayesian framework for backpropagation networks.
+
+    >>> import torch, bayesreg as br
+    >>> X, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0.0, 1.0, 2.0])
+    >>> line = torch.nn.Linear(1, 1, bias=False)
+    >>> model = br.BayesianModel(line, br.priors.Normal(1.0), br.likelihoods.Gaussian(1.0))
+    >>> found = br.fit(model, X, y, method="auto")
+    >>> found.method, round(float(found.mean["weight"]), 5)  # 5/6, exactly
+    ('exact', 0.83333)
+    """
+
+    name: ClassVar[str] = "auto"
+    when: ClassVar[str] = "You do not want to choose: the best answer that the model and the rows allow in a minute."
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self.seconds = _check.positive("seconds", seconds)
+
+    def candidates(self, model: BayesianModel, data: Data) -> Iterator[Candidate]:
+        """What may be taken, the best first."""
+        yield Candidate(Exact(), "the posterior has a closed form")
+        log_joint = LogJoint(model)
+        if data.x is not None and not model.behaviour.normalising and is_replicable(log_joint):
+            yield from self._chains(log_joint, data)
+        dearer = self._of_chains(log_joint, data)
+        if data.x is not None:
+            why = f"chains would take longer than {_seconds(self.seconds)}, or the model does not allow them"
+            yield Candidate(
+                LaplaceApproximation(tune="evidence"), f"{why}; scales are those of the highest evidence", None, dearer
+            )
+            yield Candidate(LaplaceApproximation(), f"{why}, and its scales cannot be tuned", None, dearer)
+        yield Candidate(MeanField(), "rows or weights are too many for the others", None, dearer)
+        yield Candidate(MAP(), "no other method takes the model: a mode, without any uncertainty of the function")
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
+        """Fit; see `AbstractMethod.run`.
+
+        Raises:
+            ValueError: If no method takes the model.
+        """
+        started, refused = time.perf_counter(), dict[str, str]()
+        for candidate in self.candidates(model, data):
+            try:
+                posterior = candidate.method.run(model, data, seed=seed, report=report)
+            except (ValueError, FitError) as error:
+                refused[candidate.method.name] = str(error)
+                continue
+            told = [f"{name} was not taken: {why}" for name, why in refused.items() if name != Exact.name]
+            posterior.history.notes[:0] = [candidate.sentence, *told]
+            posterior.record = dataclasses.replace(posterior.record, elapsed=time.perf_counter() - started)
+            return posterior
+        name, why = next(reversed(refused.items()))
+        raise ValueError(f"'auto' needs a model that some method takes, but even {name} refused it: {why}")
+
+    def _chains(self, log_joint: LogJoint, data: Data) -> Iterator[Candidate]:
+        """Chains that fit into the time."""
+        if is_affine(log_joint, data):
+            hmc = HMC()
+            cost = hmc.options.num_steps * _LEAPFROGS * _gradient(log_joint, data, hmc.options.num_chains)
+            if cost <= self.seconds:
+                yield Candidate(hmc, "the output is linear in the weights, so that there is one region to draw from", cost)
+            return
+        each, fixed = _gradient(log_joint, data, _MEMBERS), _SEARCH + 2 * _DRAWS * _THIN
+        warmup = int((_AIMED * self.seconds / each - fixed) / 2)
+        warmup = min(max(warmup, _SHORT), _LONG) // 100 * 100
+        cost = each * (2 * warmup + fixed)
+        if cost <= self.seconds:
+            mile = MicrocanonicalEnsemble(_MEMBERS, warmup, _DRAWS, _THIN, num_steps=_SEARCH)
+            size = f"{counted(data.num_data, 'row')} × {counted(log_joint.layout.size, 'unknown')} allow {_MEMBERS} members"
+            why = f"a network's posterior has many regions, and {size} of {warmup:,} steps"
+            yield Candidate(mile, why, cost, self._of_chains(log_joint, data))
+
+    def _of_chains(self, log_joint: LogJoint, data: Data) -> str:
+        """What the full run of chains would take, where there is one."""
+        if data.x is None or log_joint.model.behaviour.normalising:
+            return ""
+        full = MicrocanonicalEnsemble()
+        o = full.options
+        cost = _gradient(log_joint, data, o.num_chains) * (full.num_steps + 2 * o.num_steps)
+        return f"Longer chains, inference.MicrocanonicalEnsemble(), would take about {_seconds(cost)}."
+
+
+def _gradient(log_joint: LogJoint, data: Data, chains: int) -> float:
+    """Seconds of one gradient of all chains, about."""
+    width: Any = log_joint.model.like.element_size()
+    return _CALL + _PRODUCT.get(width, _PRODUCT[8]) * chains * data.num_data * log_joint.layout.size
+
+
+def _seconds(value: float) -> str:
+    """A duration to one digit.
+
+    >>> _seconds(12.3), _seconds(400), _seconds(9000)
+    ('12 s', '7 min', '2.5 h')
+    """
+    if value < 100:
+        return f"{number(max(value, 1.0), 2)} s"
+    return f"{value / 60:.0f} min" if value < 6000 else f"{number(value / 3600, 2)} h"

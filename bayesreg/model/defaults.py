@@ -1,0 +1,122 @@
+"""The network and the priors for a table of which nothing is said: a linear part beside one hidden layer.
+
+    f(x) = A x + W₂ tanh(W₁ x + b₁) + b₂
+
+Where the rows say nothing of what is not linear the hidden part stays small, and the model is ridge or logistic regression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from bayesreg import _check
+from bayesreg._text import counted
+from bayesreg.data.rows import all_rows
+from bayesreg.layers import MLP
+from bayesreg.likelihoods import AbstractLikelihood, suiting
+from bayesreg.model.model import BayesianModel
+from bayesreg.model.spec import PriorSpec
+from bayesreg.priors import AbstractPrior, InverseGamma, Normal
+
+_LEAST, _MOST = 5, 50  # units
+_PRODUCTS = 1500  # units × (inputs + outputs)
+# P(noise < q) = exp(−0.05/q) in units of the target's sd: 90 % between a sixtieth and one. Its density falls faster than any
+# power at zero, so that a network that passes through every row has a mode with noise; HalfNormal is flat there.
+NOISE = InverseGamma(1.0, 0.05)
+PRIORS = {"*.weight": Normal(1.0, fan_in=True), "*.bias": Normal(1.0)}
+
+
+def hidden_units(num_rows: int, inputs: int, outputs: int) -> int:
+    """Units of the hidden layer: about √N, from 5 to 50, fewer where inputs or outputs are many.
+
+    A unit that the rows do not need costs time and nothing else, since W₂'s prior shrinks with their number.
+
+    >>> hidden_units(100, 8, 1), hidden_units(1500, 8, 1), hidden_units(10**5, 8, 1), hidden_units(1500, 64, 10)
+    (10, 39, 50, 20)
+    """
+    most = max(_LEAST, _PRODUCTS // (inputs + outputs))
+    return min(max(round(math.sqrt(num_rows)), _LEAST), _MOST, most)
+
+
+def default_model(
+    X: Any,
+    y: Any,
+    likelihood: AbstractLikelihood | None = None,
+    *,
+    hidden: Sequence[int] | None = None,
+    priors: Mapping[Any, AbstractPrior] | PriorSpec | AbstractPrior | None = None,
+    seed: int = 0,
+) -> BayesianModel:
+    """A model for a table: what a person would start from who knows nothing of it.
+
+    Weights have Normal priors by their layer's inputs, so that the linear and the hidden part are of the target's size before
+    any fit. A Gaussian's noise, where nothing is said of it, has the prior `NOISE`, which keeps a mode from running to zero
+    noise. All is for standardised inputs and, where the likelihood allows it, a standardised target.
+
+    Args:
+        X: Training inputs (N, D), numbers.
+        y: Training targets (N,) or (N, K), or class numbers (N,).
+        likelihood: What is assumed about the noise; Gaussian, or for whole numbers of an integer or Boolean type with two
+            values Bernoulli, when None.
+        hidden: Widths of the hidden layers; () for a linear model; `hidden_units` when None.
+        priors: As for `BayesianModel`; those above when None.
+        seed: Of the first weights; torch's global random state is left as it was.
+
+    Returns:
+        The model, not fitted.
+
+    Raises:
+        ValueError: If X is no table, or the likelihood does not suit the target.
+
+    >>> model = default_model(np.zeros((100, 3)), np.arange(100.0))
+    >>> [(row.name, row.prior) for row in model.prior_table()][-2:]
+    [('skip.weight', 'Normal(scale=1.0, fan_in=True)'), ('noise_scale', 'InverseGamma(concentration=1.0, rate=0.05)')]
+    """
+    x, target = all_rows(X, y)
+    if np.ndim(x) != 2:
+        raise ValueError(f"a default model needs a table (N, D), but {tuple(np.shape(x))} came; pass module= for other inputs.")
+    shape, classes = np.shape(x), None
+    labels = likelihood if likelihood is None else likelihood.labels
+    if labels is not None or (likelihood is None and _is_binary(target)):
+        classes = max(2, int(target.max()) + 1)
+    noise = _with_noise(suiting(classes) if likelihood is None else likelihood)
+    targets = np.shape(target)[1] if np.ndim(target) == 2 else 1
+    outputs = noise.num_outputs(classes) * targets
+    widths = (hidden_units(shape[0], shape[1], outputs),) if hidden is None else tuple(hidden)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_check.seed(seed))
+        network = MLP(shape[1], widths, outputs, "tanh", skip=bool(widths))
+    return BayesianModel(network, PRIORS if priors is None else priors, noise, standardize=True)
+
+
+def network_note(model: BayesianModel, num_rows: int) -> str:
+    """The network of a default model in words.
+
+    >>> network_note(default_model(np.zeros((100, 3)), np.arange(100.0)), 100)
+    'network: a linear part and one hidden layer of 10 tanh units, about √N for 100 rows of 3 inputs; 54 weights.'
+    """
+    network: Any = model.module
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    if network.line is None:
+        return f"network: linear, {counted(network[0].in_features, 'input')}; {counted(weights, 'weight')}."
+    units, inputs = network[0].out_features, counted(network[0].in_features, "input")
+    rows = f"about √N for {counted(num_rows, 'row')} of {inputs}"
+    return f"network: a linear part and one hidden layer of {units} tanh units, {rows}; {counted(weights, 'weight')}."
+
+
+def _is_binary(y: Any) -> bool:
+    values = np.asarray(y)
+    return values.dtype.kind in "biu" and set(np.unique(values).tolist()) == {0, 1}
+
+
+def _with_noise(likelihood: AbstractLikelihood) -> AbstractLikelihood:
+    """The likelihood, its noise under `NOISE` where it is a Gaussian of which nothing was said."""
+    if likelihood.squared_error_scale is None or repr(likelihood) != repr(type(likelihood)()):
+        return likelihood
+    made: Any = type(likelihood)
+    return made(NOISE)

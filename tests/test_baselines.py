@@ -1,0 +1,158 @@
+"""What a person would try first: right by scikit-learn, with noise of rows left out, and scored like any posterior."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold
+
+import bayesreg as br
+from bayesreg import likelihoods
+from bayesreg.baselines import Beside, fit_baselines, verdict
+from bayesreg.comparison import paired_difference
+
+SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
+
+
+def rows(seed, count=120, noise=0.5):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(count, 4))
+    return X, 10 + 3 * X[:, 0] - X[:, 1] + noise * rng.normal(size=count)
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return fit_baselines(*rows(0))
+
+
+@pytest.fixture(scope="module")
+def classes():
+    X, y = rows(0)
+    return fit_baselines(X, (y > 10).astype(int), likelihoods.Bernoulli())
+
+
+@pytest.fixture(scope="module")
+def line():
+    X, y = rows(0)
+    model = br.BayesianModel(torch.nn.Linear(4, 1).double(), likelihood=likelihoods.Gaussian(0.2), standardize=True)
+    return br.fit(model, X, y, method="exact")
+
+
+class TestNumbers:
+    def test_from_the_simplest_on(self, numbers, classes):
+        assert list(numbers) == ["mean", "ridge", "boosting", "forest"]
+        assert list(classes) == ["class shares", "logistic", "boosting", "forest"]
+
+    def test_the_mean_is_the_mean(self, numbers):
+        X, y = rows(0)
+        found = numbers["mean"].predict(X[:3])
+        torch.testing.assert_close(found.mean, torch.full((3,), y.mean(), dtype=torch.float64))
+
+    def test_noise_is_that_of_rows_left_out(self, numbers):
+        """By hand for the mean, whose residuals on the other folds are known."""
+        X, y = rows(0)
+        off = np.zeros(len(y))
+        for train, rest in KFold(5, shuffle=True, random_state=0).split(X):
+            off[rest] = y[rest] - y[train].mean()
+        sd = float(numbers["mean"].predict(X[:1]).std)
+        assert sd == pytest.approx(np.sqrt(np.mean(off**2)), rel=1e-12)
+        assert sd > y.std()
+
+    @SEEDS
+    def test_trees_do_not_hide_their_noise(self, seed):
+        """A forest's training residuals are far smaller than the noise; its noise is not."""
+        X, y = rows(seed)
+        forest = fit_baselines(X, y, seed=seed, names=["forest"])["forest"]
+        training = float((forest.predict(X).mean - torch.as_tensor(y)).std())
+        assert float(forest.predict(X[:1]).std) > 2 * training
+
+    @SEEDS
+    def test_a_line_is_ridge_and_its_noise_the_noise(self, seed):
+        X, y = rows(seed, 500)
+        line = fit_baselines(X, y, seed=seed, names=["linear"])["ridge"]
+        scaled = (X - X.mean(0)) / X.std(0)
+        found = line.predict(X).mean.numpy()
+        gaps = [np.abs(Ridge(a).fit(scaled, y).predict(scaled) - found).max() for a in np.logspace(-3, 5, 25)]
+        assert min(gaps) < 1e-8
+        assert float(line.predict(X[:1]).std) == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(2 * 500))
+
+    def test_new_rows_are_scored_as_by_hand(self, numbers):
+        X, y = rows(1)
+        for post in numbers.values():
+            found = post.predict(X)
+            by_hand = torch.distributions.Normal(found.mean, found.std).log_prob(torch.as_tensor(y))
+            torch.testing.assert_close(found.log_prob(y), by_hand)
+
+
+class TestClasses:
+    def test_shares(self, classes):
+        X, y = rows(0)
+        share = ((y > 10).sum() + 1) / (len(y) + 2)
+        assert float(classes["class shares"].predict(X[:1]).mean) == pytest.approx(share, rel=1e-9)
+
+    def test_nothing_is_impossible(self, classes):
+        X, y = rows(1, 2000)
+        for post in classes.values():
+            assert float(post.predict(X).log_prob((y > 10).astype(int)).min()) > np.log(1e-6) - 1e-6
+
+    def test_a_class_that_few_rows_have(self):
+        X, y = rows(0, 60)
+        labels = np.where(y > 12, 2, (y > 10).astype(int))
+        labels[:2] = 3
+        found = fit_baselines(X, labels, likelihoods.Categorical())
+        for post in found.values():
+            p = post.predict(X[:5]).mean
+            assert p.shape == (5, 4)
+            torch.testing.assert_close(p.sum(1), torch.ones(5, dtype=torch.float64))
+        dummy = DummyClassifier().fit(X, labels).class_prior_
+        assert np.abs(found["class shares"].predict(X[:1]).mean.numpy()[0] - dummy).max() < 0.05
+
+
+class TestComparison:
+    def test_they_stand_below_the_posteriors(self, line, numbers):
+        X, y = rows(1)
+        found = br.compare({"exact": line}, X, y, baselines=numbers)
+        assert list(found.scores) == ["exact"]
+        assert list(found.baselines) == list(numbers)
+        delta = numbers["mean"].predict(X).log_prob(y).sum() - line.predict(X).log_prob(y).sum()
+        assert found.baselines["mean"].difference.sum == pytest.approx(float(delta))
+        lines = str(found).splitlines()
+        assert [text.split()[:2] for text in lines[2:7]] == [["exact", "exact"], *([name, "baseline"] for name in numbers)]
+        assert "A line (ridge) does as well as exact on these rows." in lines
+        assert found.to_dict()["baselines"]["mean"]["log_density_difference"]["sum"] == pytest.approx(float(delta))
+
+    def test_training_rows_are_enough(self, line, numbers):
+        found = br.compare({"exact": line}, *rows(1), baselines=rows(0))
+        again = br.compare({"exact": line}, *rows(1), baselines=numbers)
+        assert str(found).partition("\n\n")[2] == str(again).partition("\n\n")[2]
+
+    @pytest.mark.parametrize(
+        ("deltas", "good", "sentence"),
+        [
+            ([-9.0, -8.0], True, "fit is ahead of mean and ridge."),
+            ([-9.0, -1.0], None, "A line (ridge) does as well as fit on these rows."),
+            ([-1.0, -1.0], False, "The mean does as well as fit on these rows."),
+            ([-9.0, 9.0], False, "ridge is ahead of fit, by 9.0 ± 1.0 nats."),
+        ],
+    )
+    def test_verdict(self, deltas, good, sentence):
+        z = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(50) / 10 * (99 / 100) ** 0.5
+        found = {
+            name: Beside(None, paired_difference(z + d / 100, torch.zeros(100)), 0.0)
+            for name, d in zip(("mean", "ridge"), deltas, strict=True)
+        }
+        assert verdict("fit", found) == (good, sentence)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "names", "message"),
+    [
+        (np.zeros((4, 2, 2)), np.arange(4.0), ["constant"], r"baselines need a table \(N, D\) and one target \(N,\), but"),
+        (np.zeros((4, 2)), np.zeros((4, 2)), ["constant"], r"baselines need a table"),
+        (np.zeros((4, 2)), np.arange(4.0), ["tree"], r"a baseline's name must be one of .*, but 'tree' came"),
+    ],
+)
+def test_what_is_refused(X, y, names, message):
+    with pytest.raises(ValueError, match=message):
+        fit_baselines(X, y, names=names)

@@ -1,0 +1,139 @@
+"""The model for a table of which nothing is said, and the method for those who do not want to choose."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+from bayesreg import inference, likelihoods, priors
+from bayesreg.model import default_model, hidden_units, network_note
+
+
+def rows(count=60, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(count, 3))
+    return X, X[:, 0] + 0.3 * rng.normal(size=count)
+
+
+class TestModel:
+    def test_a_line_and_one_hidden_layer(self):
+        X, y = rows()
+        model = default_model(X, y)
+        assert {name: tuple(p.shape) for name, p in model.module.named_parameters()} == {
+            **{"0.weight": (8, 3), "0.bias": (8,), "2.weight": (1, 8), "2.bias": (1,), "skip.weight": (1, 3)}
+        }
+        assert model.standardize is True
+        assert "8 tanh units" in network_note(model, len(y))
+
+    @pytest.mark.parametrize(
+        ("y", "likelihood", "kind", "outputs"),
+        [
+            (np.arange(60.0), None, "Gaussian", 1),
+            (np.arange(60) % 2, None, "Bernoulli", 1),
+            (np.arange(60) % 3, likelihoods.Categorical(), "Categorical", 3),
+            (np.arange(120.0).reshape(60, 2), None, "Gaussian", 2),
+            (np.arange(60.0), likelihoods.HeteroscedasticGaussian(), "HeteroscedasticGaussian", 2),
+        ],
+    )
+    def test_the_target_decides_outputs(self, y, likelihood, kind, outputs):
+        model = default_model(rows()[0], y, likelihood)
+        assert type(model.likelihood).__name__ == kind
+        assert model.module[-1].out_features == outputs
+        model.ingest(rows()[0], y)
+
+    def test_what_is_said_is_kept(self):
+        X, y = rows()
+        model = default_model(X, y, likelihoods.Gaussian(0.3), hidden=(4, 2), priors=priors.Normal(2.0))
+        assert model.likelihood.fixed == {"noise_scale": 0.3}
+        assert [m.out_features for m in model.module if isinstance(m, nn.Linear)] == [4, 2, 1, 1]
+        assert {str(r.specified) for r in model.resolved} == {"Normal(scale=2.0)"}
+        assert default_model(X, y, hidden=()).module.line is None
+
+    def test_first_weights_follow_the_seed_and_nothing_else(self):
+        X, y = rows()
+        before = torch.get_rng_state()
+        one, two, three = (default_model(X, y, seed=seed).module.state_dict()["0.weight"] for seed in (0, 0, 1))
+        assert one.equal(two)
+        assert not one.equal(three)
+        assert torch.get_rng_state().equal(before)
+
+    def test_sizes(self):
+        assert [hidden_units(n, 5, 1) for n in (1, 25, 400, 10**6)] == [5, 5, 20, 50]
+        assert hidden_units(10**6, 700, 10) == 5
+
+    def test_a_network_through_every_row_has_a_mode_with_noise(self):
+        """Under HalfNormal the density grows without end as the noise vanishes; under this prior it falls."""
+        X, y = rows(12)
+        model = default_model(X, y)
+        noise = torch.logspace(-1, -6, 6, dtype=torch.float64)
+
+        def densities(prior):
+            return torch.stack([prior.log_prob(s) - len(y) * s.log() for s in noise])  # residuals of zero
+
+        assert densities(model.likelihood.latents["noise_scale"]).diff()[2:].max() < 0
+        assert densities(priors.HalfNormal(1.0)).diff().min() > 0
+
+    def test_what_is_no_table(self):
+        with pytest.raises(ValueError, match=r"a default model needs a table \(N, D\), but \(4, 2, 2\) came"):
+            default_model(np.zeros((4, 2, 2)), np.arange(4.0))
+
+
+def taken(model, X, y, seconds=60.0):
+    bound, data = model.ingest(X, y)
+    return [type(c.method).__name__ for c in inference.Auto(seconds).candidates(bound, data)]
+
+
+class TestAuto:
+    def test_the_order_of_what_may_be_taken(self):
+        X, y = rows()
+        rest = ["LaplaceApproximation", "LaplaceApproximation", "MeanField", "MAP"]
+        line, network = default_model(X, y, hidden=()), default_model(X, y)
+        assert taken(line, X, y) == ["Exact", "HMC", *rest]
+        assert taken(network, X, y) == ["Exact", "MicrocanonicalEnsemble", *rest]
+        assert taken(network, X, y, seconds=0.01) == ["Exact", *rest]
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(y)), 10)
+        assert taken(network, loader, None) == ["Exact", "MeanField", "MAP"]
+
+    def test_a_batch_normalisation_has_no_chains(self):
+        X, y = rows()
+        net = br.layers.MLP(3, (4,), batchnorm=True)
+        assert "MicrocanonicalEnsemble" not in taken(br.BayesianModel(net), X, y)
+
+    def test_the_warm_up_follows_rows_and_weights(self):
+        small, large = (
+            next(c for c in inference.Auto(30.0).candidates(*default_model(*d).ingest(*d)) if c.method.name == "mile")
+            for d in (rows(40), rows(4000))
+        )
+        assert small.method.options.num_warmup > large.method.options.num_warmup
+        assert small.cost < large.cost <= 30.0
+
+    def test_what_is_exact_is_exact(self):
+        X, y = rows()
+        model = br.BayesianModel(nn.Linear(3, 1).double(), priors.Normal(1.0), likelihoods.Gaussian(0.3))
+        found, exact = (br.fit(model, X, y, method=name) for name in ("auto", "exact"))
+        assert found.method == "exact"
+        assert torch.equal(found.mean["weight"], exact.mean["weight"])
+        assert found.history.notes[0] == "chosen by 'auto': exact, since the posterior has a closed form."
+
+    def test_what_is_refused_is_told_and_the_next_is_taken(self):
+        X, y = rows()
+        model = br.BayesianModel(nn.Linear(3, 1).double(), priors.Laplace(1.0), likelihoods.Gaussian(0.3))
+        found = br.fit(model, X, y, method=inference.Auto(1e-6), progress=False)
+        assert found.method == "laplace"
+        assert "laplace was not taken: tune='evidence' must have an evidence" in found.history.notes[1]
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
+    def test_a_table_by_the_defaults(self):
+        X, y = rows()
+        found = br.fit(default_model(X, y), X, y, method=inference.Auto(8.0), progress=False)
+        assert found.method == "mile"
+        new, target = rows(200, seed=1)
+        line = br.baselines.fit_baselines(X, y, names=["linear"])["ridge"]
+        gap = found.predict(new).log_prob(target) - line.predict(new).log_prob(target)
+        assert float(gap.mean()) > -2 * float(gap.std()) / 200**0.5
+
+    def test_seconds(self):
+        with pytest.raises(ValueError, match=r"seconds must be .*> 0, but 0 came"):
+            inference.Auto(0)

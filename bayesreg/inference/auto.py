@@ -43,6 +43,8 @@ _CALL, _PRODUCT = 1e-3, {4: 1.5e-9, 8: 3e-9}
 _MEMBERS, _SEARCH, _DRAWS, _THIN = 6, 500, 50, 5
 _SHORT, _LONG = 400, 800  # steps of a warm-up, at least and at most
 _AIMED = 0.25  # of the time; all of it is the limit
+_STEPS, _TURNS, _DENSE, _FLOPS = 3000, 40, 2000, 5e9  # of a Laplace approximation: gradients, curvatures and their size
+_PATIENT = 5.0  # times as long as chains a Laplace approximation of a network may take: no cheaper method is as good
 _LEAPFROGS = 10  # of a draw of HMC on a posterior with one region
 
 
@@ -78,10 +80,14 @@ class Auto(AbstractMethod):
     | taken | where |
     |---|---|
     | `Exact` | the output is linear in the weights, normal priors, normal noise of known scale |
-    | `HMC` | the output is linear in the weights, and its chains fit into the time |
+    | `LaplaceApproximation(tune="evidence")` | the output is linear in the weights: one region, nearly normal |
+    | `HMC` | the same, where nothing can be tuned and its chains fit into the time |
     | `MicrocanonicalEnsemble` | a network whose chains fit into the time: rows × weights decide |
-    | `LaplaceApproximation(tune="evidence")` | all rows are in memory, and up to some thousand weights |
+    | `LaplaceApproximation(tune="evidence")` | a network whose curvature fits into five times as much |
     | `MeanField` | everything else |
+
+    The chains of an `MLP` with a linear part draw at the scale of that part at which the evidence of the linear model alone is
+    highest, see `at_scales`; a Laplace approximation tunes all scales.
 
     What a method refuses goes to the next, and the refusal is told. The answer is the posterior that the method gives, with
     its own certificate. The choice rests on counts (rows, weights, operations), never on a clock, so that it is the same on
@@ -118,14 +124,13 @@ class Auto(AbstractMethod):
         log_joint = LogJoint(model)
         if data.x is not None and not model.behaviour.normalising and is_replicable(log_joint):
             yield from self._chains(log_joint, data)
-        dearer = self._of_chains(log_joint, data)
-        if data.x is not None:
+        dearer, cost = self._of_chains(log_joint, data), _curvature(log_joint, data)
+        if data.x is not None and cost <= _PATIENT * self.seconds:
             why = f"chains would take longer than {_seconds(self.seconds)}, or the model does not allow them"
-            yield Candidate(
-                LaplaceApproximation(tune="evidence"), f"{why}; scales are those of the highest evidence", None, dearer
-            )
-            yield Candidate(LaplaceApproximation(), f"{why}, and its scales cannot be tuned", None, dearer)
-        yield Candidate(MeanField(), "rows or weights are too many for the others", None, dearer)
+            best = f"{why}; its scales are those of the highest evidence"
+            yield Candidate(LaplaceApproximation(tune="evidence"), best, cost, dearer)
+            yield Candidate(LaplaceApproximation(), f"{why}, and its scales cannot be tuned", cost, dearer)
+        yield Candidate(MeanField(), "the others refused the model, or would take minutes", None, dearer)
         yield Candidate(MAP(), "no other method takes the model: a mode, without any uncertainty of the function")
 
     def at_scales(self, model: BayesianModel, data: Data, seed: int) -> tuple[BayesianModel, str]:
@@ -181,6 +186,10 @@ class Auto(AbstractMethod):
     def _chains(self, log_joint: LogJoint, data: Data) -> Iterator[Candidate]:
         """Chains that fit into the time."""
         if is_affine(log_joint, data):
+            cost = _curvature(log_joint, data)
+            if cost <= self.seconds:
+                why = "the output is linear in the weights: one region, nearly normal, whose scales the evidence tunes"
+                yield Candidate(LaplaceApproximation(tune="evidence"), why, cost)
             hmc = HMC()
             cost = hmc.options.num_steps * _LEAPFROGS * _gradient(log_joint, data, hmc.options.num_chains)
             if cost <= self.seconds:
@@ -210,6 +219,12 @@ def _gradient(log_joint: LogJoint, data: Data, chains: int) -> float:
     """Seconds of one gradient of all chains, about."""
     width: Any = log_joint.model.like.element_size()
     return _CALL + _PRODUCT.get(width, _PRODUCT[8]) * chains * data.num_data * log_joint.layout.size
+
+
+def _curvature(log_joint: LogJoint, data: Data) -> float:
+    """Seconds of a Laplace approximation with scales by the evidence, about: steps to a mode, and curvatures."""
+    squares = data.num_data * min(log_joint.layout.size, _DENSE) ** 2
+    return _STEPS * _gradient(log_joint, data, 1) + _TURNS * squares / _FLOPS
 
 
 def _seconds(value: float) -> str:

@@ -85,6 +85,8 @@ def _depth(node: ast.AST) -> int:
 def _build(node: ast.expr, classes: dict[str, type], form: str, inner: tuple[type, ...]) -> Any:
     if isinstance(node, ast.Name):
         node = ast.Call(func=node, args=[], keywords=[])
+    if isinstance(node, (ast.Tuple, ast.List)) and any(isinstance(entry, (ast.Call, ast.Name)) for entry in node.elts):
+        return tuple(_build(entry, classes, form, inner) for entry in node.elts)
     if not isinstance(node, ast.Call):
         try:
             return plain(ast.literal_eval(node))
@@ -104,7 +106,8 @@ def _build(node: ast.expr, classes: dict[str, type], form: str, inner: tuple[typ
         signature.bind(*node.args, **{str(keyword.arg): keyword.value for keyword in node.keywords})
     except TypeError as error:
         raise ValueError(f"{form}: {name} has {error}; its arguments are {signature}.") from None
-    nested = any(isinstance(value, (ast.Call, ast.Name)) for value in (*node.args, *(word.value for word in node.keywords)))
+    given = (*node.args, *(word.value for word in node.keywords))
+    nested = any(isinstance(part, (ast.Call, ast.Name)) for value in given for part in (value, *getattr(value, "elts", ())))
     known = {cls.__name__: cls for base in inner for cls in concrete(base)} if nested else {}
     positional = [_build(arg, known, form, inner) for arg in node.args]
     named = {str(keyword.arg): _build(keyword.value, known, form, inner) for keyword in node.keywords}

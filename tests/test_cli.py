@@ -457,6 +457,7 @@ def test_the_script_says_its_version():
         assert found.stdout == invoke("--version").stdout
 
 
+@pytest.mark.slow
 def test_a_process_the_whole_way(houses):
     words = [
         "report",

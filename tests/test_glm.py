@@ -97,3 +97,31 @@ def test_student_t_is_iteratively_reweighted_least_squares(X, eta):
         s = np.sqrt(np.mean(w * (y - A @ beta) ** 2))
     close(mode, beta[1:], beta[0])
     assert float(mode.mean["noise_scale"]) == pytest.approx(s, rel=1e-6)
+
+
+def test_ordered_model(X, eta):
+    """Proportional odds with flat priors: statsmodels' thresholds come as the first one and the logarithms of the gaps."""
+    from statsmodels.miscmodels.ordinal_model import OrderedModel
+
+    y = np.digitize(eta + np.random.default_rng(6).logistic(size=N), [-1.0, 0.5, 1.5])
+    theirs = OrderedModel(y, X, distr="logit").fit(method="newton", disp=0, maxiter=100, tol=1e-12)
+    mode = fitted(likelihoods.Ordinal(4, priors.Flat(), MLE), X, y, bias=False)
+    close(mode, theirs.params[:D])
+    cuts = mode.model.likelihood.thresholds({name: v for name, v in mode.mean.items() if name != "weight"})
+    expected = theirs.params[D] + np.r_[0, np.exp(theirs.params[D + 1 :]).cumsum()]
+    np.testing.assert_allclose([float(c) for c in cuts], expected, rtol=1e-6)
+    np.testing.assert_allclose(mode.predict(X).mean.numpy(), theirs.predict(X), atol=1e-6)
+
+
+def test_two_targets_have_a_noise_each(X, eta):
+    """Two regressions in one: the coefficients of least squares, and each residual's root mean square, in its own units."""
+    y = np.column_stack([eta, 100 - 40 * eta]) + np.random.default_rng(7).normal(0, [0.3, 25.0], (N, 2))
+    for standardize in (False, True):
+        both = likelihoods.Gaussian((MLE, MLE))
+        model = br.BayesianModel(nn.Linear(D, 2).double(), priors.Flat(), both, standardize)
+        mode = br.fit(model, X, y, method="map", seed=0)
+        residuals = sm.OLS(y, sm.add_constant(X)).fit().resid
+        found = [float(mode.mean[f"noise_scale_{k}"]) for k in (1, 2)]
+        np.testing.assert_allclose(found, np.sqrt((residuals**2).mean(0)), rtol=1e-6)
+        np.testing.assert_allclose(mode.predict(X).std[0].numpy(), found, rtol=1e-6)
+        np.testing.assert_allclose((y - mode.predict(X).mean.numpy()), residuals, atol=1e-5)

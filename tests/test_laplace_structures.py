@@ -64,6 +64,9 @@ NETS = {
 LIKELIHOODS = {
     "gaussian": lambda: likelihoods.Gaussian(priors.HalfNormal(1.0)),
     "categorical": likelihoods.Categorical,
+    "negative binomial": likelihoods.NegativeBinomial,
+    "gamma": likelihoods.Gamma,
+    "a noise each": likelihoods.GaussianPerOutput,
 }
 
 
@@ -73,6 +76,7 @@ def problem(net, likelihood="gaussian", rows=9):
     x = torch.randn(rows, 6, generator=generator, dtype=torch.float64)
     y = torch.randn(rows, 2, generator=generator, dtype=torch.float64)
     y = (y[:, 0] > 0).long() if likelihood == "categorical" else y
+    y = y.exp() if likelihood == "gamma" else y.exp().round() if likelihood == "negative binomial" else y
     model = br.BayesianModel(NETS[net]().double(), {"*": priors.Normal(0.7)}, LIKELIHOODS[likelihood]())
     model, data = model.ingest(x, y)
     log_joint = LogJoint(model)

@@ -25,8 +25,11 @@ def problem(prior, *, seed=0, N=60, likelihood=None, activation=nn.Tanh, widths=
     likelihood = likelihood or likelihoods.Gaussian(priors.HalfNormal(1.0))
     if isinstance(likelihood, likelihoods.Bernoulli):
         y = (y > 0).astype(float)
-    if isinstance(likelihood, likelihoods.Categorical):
+    if isinstance(likelihood, (likelihoods.Categorical, likelihoods.Ordinal)):
         y = (y > 0).astype(int) + (y > 1)
+    if isinstance(likelihood, likelihoods.GaussianPerOutput):
+        y = np.column_stack([y, -y])
+    y = np.exp(y) if isinstance(likelihood, likelihoods.Gamma) else y
     net = network(*widths, seed=seed, activation=activation, dtype=dtype)
     models = [br.BayesianModel(net, {"0.weight": p, "*.weight": priors.Normal(0.7)}, likelihood) for p in prior]
     found = [model.ingest(X, y) for model in models]
@@ -54,6 +57,9 @@ LIKELIHOODS = {
     "known noise": (likelihoods.Gaussian(0.4), 1),
     "Bernoulli": (likelihoods.Bernoulli(), 1),
     "Categorical": (likelihoods.Categorical(), 3),
+    "Ordinal": (likelihoods.Ordinal(3), 1),
+    "a noise each": (likelihoods.GaussianPerOutput(), 2),
+    "Gamma": (likelihoods.Gamma(), 1),
 }
 
 

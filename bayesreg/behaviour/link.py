@@ -67,7 +67,7 @@ def checked_link(likelihood: AbstractLikelihood, forward: Callable[[float], torc
     Raises:
         ValueError: If the network ends with probabilities.
     """
-    if likelihood.labels is None:
+    if likelihood.labels is None or not likelihood.labels.normaliser:
         return ()
     own, name = likelihood.labels.normaliser, type(likelihood).__name__
     found = normaliser(forward, own == "sigmoid")

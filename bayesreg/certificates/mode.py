@@ -298,7 +298,7 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
     # not only while it rises: rounding of such a weight's rows hides the curvature of the others
     if model.likelihood.heteroscedastic and _least_noise(log_joint, u, data) < 1e-6:
         return NoMode(Cause.ROWS_WITHOUT_NOISE, arrived=True)
-    improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
+    improper = model.improper
     if improper and model.likelihood.discrete:  # its log p is at most zero
         with torch.no_grad():
             values = log_joint.layout.unflatten(u)
@@ -320,8 +320,9 @@ def why_not_judged(log_joint: LogJoint, error: Exception) -> Failure:
 
 def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> NoMode | None:
     """Why a learned noise has no mode above zero, or None where it has one."""
+    model = log_joint.model
     for name, segment in log_joint.layout.segments.items():
-        if not segment.latent.is_noise or data.y is None:
+        if name not in model.likelihood.target_scales or data.y is None:
             continue
         noise, y = float(segment.transform(u[segment.slice]).min()), data.y.double()
         if is_constant(y):

@@ -141,6 +141,8 @@ class Elbo:
         of_batches: True where batch normalisation by mini-batches makes it differ from the ELBO of all rows.
         collapsed: Weights whose posterior is their prior.
         collapsible: Of how many; None where it was not counted.
+        idle_units: Hidden units that the data say nothing of: the weights into them, or out of them, are their prior.
+        units: Of how many; None where they were not counted.
     """
 
     num_steps: int
@@ -151,6 +153,8 @@ class Elbo:
     of_batches: bool = False
     collapsed: int = 0
     collapsible: int | None = None
+    idle_units: int = 0
+    units: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,19 +245,23 @@ class Tuned:
 
 @dataclasses.dataclass(frozen=True)
 class Restarts:
-    """How many starts reached the best one's log-joint.
+    """How many starts reached the best one's log-joint, or ELBO.
 
     Attributes:
         count: Number of starts.
         agree: How many agree with the best.
         spread: From the best to the worst that is finite, in nats.
         tolerance: Nats by which one may stay below the best and still agree with it.
+        elbo: True where these are ELBOs.
+        unsettled: How many searches had not converged.
     """
 
     count: int
     agree: int
     spread: float
     tolerance: float
+    elbo: bool = False
+    unsettled: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

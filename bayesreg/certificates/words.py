@@ -71,7 +71,7 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
     if c.elbo is not None and c.elbo.of_batches:
         parts.append("Batch normalisation by mini-batches makes this ELBO differ from that of all rows.")
     if c.elbo is not None and c.elbo.collapsed:
-        parts.append(f"The posterior of {c.elbo.collapsed:,} of {c.elbo.collapsible:,} weights is their prior.")
+        parts.append(approximations.collapsed(c.elbo))
     if c.noise is not None:
         parts.append(_vanishing(c.noise))
     if c.mixing is not None:
@@ -321,9 +321,24 @@ ADDED: dict[Finding, Callable[[Certificate], str]] = {
 def _restarts(found: Restarts) -> str:
     if found.count < 2:
         return ""
+    if found.elbo:
+        return _optima(found)
     if found.agree > 1:
         return f"{found.agree} of {found.count} restarts agree to {found.tolerance:.2g} nats."
     return f"It is the best of {found.count} restarts; no other came within {found.tolerance:.2g} nats."
+
+
+def _optima(found: Restarts) -> str:
+    count, near = found.count, f"{found.tolerance:.2g} nats"
+    if found.spread <= found.tolerance:
+        return f"The ELBOs of {count} restarts agree to {near}."
+    apart = f"the ELBOs of {count} restarts lie {found.spread:.3g} nats apart"
+    agree = (
+        f"{found.agree} of them agree with the best to {near}" if found.agree > 1 else f"no other is within {near} of the best"
+    )
+    if found.unsettled:
+        return f"T{apart[1:]}, and {found.unsettled} of them had not converged; {agree}."
+    return f"Several optima: {apart}; {agree}."
 
 
 def _lengths(found: Lengths) -> str:
@@ -386,6 +401,7 @@ def numbers(certificate: Certificate) -> dict[str, float | str]:
         found |= {"elbo": trend.level, "rise": trend.rise, "Monte Carlo error": trend.error}
         found |= {"nats to gain": c.elbo.nats_to_gain, "nats to gain, Monte Carlo error": c.elbo.error}
         found |= {} if c.elbo.collapsible is None else {"weights whose posterior is their prior": float(c.elbo.collapsed)}
+        found |= {} if c.elbo.units is None else {"hidden units whose posterior is their prior": float(c.elbo.idle_units)}
     if (form := c.closed_form) is not None:
         found |= {"condition number": form.condition, "digits": form.digits, "rounding in sds": form.rounding}
     if c.check is not None:

@@ -200,7 +200,8 @@ class Data:
             yield from self._stream(once=True)
         else:
             batch_size = max(1, len(self.x)) if self.coupled else batch_size
-            yield from zip(self.x.split(batch_size), self.y.split(batch_size), strict=True)
+            for at in range(0, len(self.x), batch_size):  # lazily: whoever wants the first block pays for one
+                yield self.x[at : at + batch_size], self.y[at : at + batch_size]
 
 
 class Batches:

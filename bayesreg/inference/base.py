@@ -238,11 +238,17 @@ def _fitted(
 def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...] | None:
     """RMSE of the predicted mean on a few hundred training rows, for each output, in the data's own units.
 
-    None where no noise scale is learned, rows are streamed, or nothing can be predicted.
+    None where no noise scale is learned, targets are classes, rows are streamed, or nothing can be predicted.
     """
     model, s = posterior.model, posterior.model.standardization
     learned = model.likelihood.heteroscedastic or any(latent.is_noise for latent in model.latents.values())
-    if not learned or data.x is None or data.y is None or model.behaviour.why_not(PREDICTION):
+    if (
+        not learned
+        or model.likelihood.labels is not None
+        or data.x is None
+        or data.y is None
+        or model.behaviour.why_not(PREDICTION)
+    ):
         return None
     rows = torch.arange(0, len(data.x), -(-len(data.x) // _MISSED_ROWS), device=data.x.device)
     x, y = data.x[rows], data.y[rows]

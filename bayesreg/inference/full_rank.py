@@ -141,6 +141,8 @@ class FullRank(AbstractFromLaplace):
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
         checkpoint_key: A text that names a loader's data.
+        num_restarts: Starts: the module's own weights, and others as its layers draw them anew. The fit of the highest ELBO is
+            kept, and the certificate says how far apart their ELBOs lie.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -176,13 +178,14 @@ class FullRank(AbstractFromLaplace):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
+        num_restarts: int = 1,
     ) -> None:
-        kept = (checkpoint, checkpoint_every, checkpoint_key)
+        kept = (checkpoint, checkpoint_every, checkpoint_key, num_restarts)
         super().__init__(num_steps, learning_rate, batch_size, num_particles, initial_scale, compile, *kept)
         self.max_parameters = _check.count("max_parameters", max_parameters)
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
-        """Fit; see `AbstractMethod.run`.
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """See `AbstractRestarted.once`.
 
         Raises:
             ValueError: If the model has too many unknowns.
@@ -192,7 +195,7 @@ class FullRank(AbstractFromLaplace):
                 f"FullRank takes at most max_parameters={self.max_parameters:,} unknowns, but the model has {count:,}, a "
                 f"factor of {8e-9 * count**2:.1f} GB; take LowRank or MeanField, a smaller network, or a larger max_parameters."
             )
-        return super().run(model, data, seed=seed, report=report)
+        return super().once(model, data, seed=seed, report=report)
 
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> FullRankGuide:
         """See `AbstractGuided.guide`."""

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Batch, Data
 from bayesreg.inference.map import MAP
-from bayesreg.inference.variational import AbstractVariational, Ascent
+from bayesreg.inference.variational import AbstractRestarted, Ascent
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.spread import widened
@@ -34,6 +34,7 @@ from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
 from bayesreg.solvers.ivon import EagerIvon, SettledByIvon
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.raced import Raced
 from bayesreg.solvers.schedules import AbstractSchedule, Settling
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
@@ -47,7 +48,7 @@ _SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where the
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class AbstractGuided(AbstractVariational):
+class AbstractGuided(AbstractRestarted):
     """A variational method that fits a family of guides; a subclass says with which guide it starts.
 
     Args:
@@ -60,6 +61,7 @@ class AbstractGuided(AbstractVariational):
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
         checkpoint_key: A text that names a loader's data.
+        num_restarts: Starts, of which the best is kept.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -79,8 +81,9 @@ class AbstractGuided(AbstractVariational):
         checkpoint: str | os.PathLike[str] | None,
         checkpoint_every: int | None,
         checkpoint_key: str | None,
+        num_restarts: int,
     ) -> None:
-        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key)
+        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key, num_restarts)
         self.num_particles = _check.count("num_particles", num_particles)
         self.initial_scale = None if initial_scale is None else _check.positive("initial_scale", initial_scale)
         self.compile = checked_compile(compile)
@@ -88,6 +91,14 @@ class AbstractGuided(AbstractVariational):
     def climb(self, log_joint: LogJoint, data: Data, batch_size: int | None) -> AbstractSchedule:
         """The schedule for this objective."""
         return self.schedule(data, batch_size)
+
+    def steps_to_start(self, log_joint: LogJoint, data: Data, batch_size: int | None, num_steps: int) -> int:
+        """Steps towards a mode, near which an ascent of so many steps begins, at most."""
+        return min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), num_steps)
+
+    def races(self, schedule: AbstractSchedule) -> tuple[Sequence[float], int] | None:
+        """Shares of the rate that are tried from one start, and steps of each; None where one rate is all."""
+        return None
 
     @abc.abstractmethod
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> AbstractFamily:
@@ -118,8 +129,8 @@ class AbstractGuided(AbstractVariational):
         """
         return (lambda x, y: one_draw_by_graph(guide, copy, copy.log_joint, x, y)), []
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
-        """Fit; see `AbstractMethod.run`."""
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """See `AbstractRestarted.once`."""
         ascent = Ascent.of(model, data, self.batch_size, seed, report)
         log_joint, history, batch_size = ascent.log_joint, ascent.history, ascent.batch_size
         schedule = self.climb(log_joint, data, batch_size)
@@ -162,7 +173,7 @@ class AbstractGuided(AbstractVariational):
         Raises:
             FitError: If the network or a loader breaks.
         """
-        steps = min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), total)
+        steps = self.steps_to_start(log_joint, data, batch_size, total)
 
         def searching(step: int, most: int, nats: float, said: str = "") -> None:
             report(0, total, nats, said or f"search for a start, {step}/{most}")
@@ -228,6 +239,11 @@ class AbstractGuided(AbstractVariational):
             num_data=num_data,
             buffers=buffers,
         )
+        races = self.races(schedule)
+        if races is not None:
+            stepper = Raced(stepper, *races)
+            tried = " and ".join(f"{share * schedule.learning_rate:.3g}" for share in races[0])
+            history.notes.append(f"the first {races[1]:,} steps at rates of {tried}, of which the higher ELBO goes on.")
         if isinstance(schedule, Settling):
             ivon = EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers, pace=_PACE)
             stepper = SettledByIvon(stepper, ivon, schedule.share)

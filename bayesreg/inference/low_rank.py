@@ -35,6 +35,8 @@ class LowRank(AbstractFromLaplace):
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
         checkpoint_key: A text that names a loader's data.
+        num_restarts: Starts: the module's own weights, and others as its layers draw them anew. The fit of the highest ELBO is
+            kept, and the certificate says how far apart their ELBOs lie.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -70,8 +72,9 @@ class LowRank(AbstractFromLaplace):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
+        num_restarts: int = 1,
     ) -> None:
-        kept = (checkpoint, checkpoint_every, checkpoint_key)
+        kept = (checkpoint, checkpoint_every, checkpoint_key, num_restarts)
         super().__init__(num_steps, learning_rate, batch_size, num_particles, initial_scale, compile, *kept)
         self.rank = _check.count("rank", rank)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +22,11 @@ from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import AbstractSchedule, Settling, UntilFlat
 
-_RATE, _FAST = 0.02, 0.03  # of Adam: for mini-batches, for all rows
-_TURN, _SHARE = 1000, 0.1  # when it begins to fall, and down to what share, where natural-gradient steps end the search
+_RATE, _FAST = 0.02, 0.05  # of Adam: for mini-batches, for all rows
+_SHARES, _LANE = (1.0, 0.6), 500  # of the rate, that are tried from one start, and steps of each
+_TURN, _FALL, _SHARE = 1000, 600, 0.1  # when it begins to fall, for how long, and to what share; natural steps follow
+_SETTLE = 1000  # of them, at least
+_SEARCH = 300  # steps towards a mode: further on, noise is fitted and sds are too narrow to leave it
 _MOST = 6000  # steps where the ELBO rises all the way
 _IVON = 0.1  # rate of natural-gradient steps
 _FIRST = 2500  # steps before anybody asks: what a draw changes hides a slow rise
@@ -58,6 +62,8 @@ class MeanField(AbstractGuided):
         checkpoint: A file where a running fit keeps its state, to continue from it to the same answer; as for `MAP`.
         checkpoint_every: Steps between two states, a hundredth of the fit at least; a twentieth when None.
         checkpoint_key: A text that names a loader's data, in place of reading it.
+        num_restarts: Starts: the module's own weights, and others as its layers draw them anew. The fit of the highest ELBO is
+            kept, and the certificate says how far apart their ELBOs lie.
         tune: "evidence" to tune the scales of the priors, and a known noise scale, to the highest ELBO, as for
             `LaplaceApproximation`: shorter fits and updates of the scales take turns before the fit itself.
 
@@ -87,6 +93,7 @@ class MeanField(AbstractGuided):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
+        num_restarts: int = 1,
         tune: str | Evidence | None = None,
     ) -> None:
         self.optimizer = _check.one_of("optimizer", optimizer, ("adam", "ivon"))
@@ -102,16 +109,21 @@ class MeanField(AbstractGuided):
             checkpoint,
             checkpoint_every,
             checkpoint_key,
+            num_restarts,
         )
         self.tune = checked_tune(tune)
         if self.tune is not None and checkpoint is not None:
             raise ValueError("tune='evidence' makes several fits, of which a checkpoint keeps one; leave out one of the two.")
+        if self.tune is not None and num_restarts > 1:
+            raise ValueError(
+                f"tune='evidence' makes several fits, and so does num_restarts={num_restarts}; leave out one of the two."
+            )
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
-        """Fit; see `AbstractMethod.run`."""
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """See `AbstractRestarted.once`."""
         if self.tune is not None:
             return tuned_guide(self, model, data, self.tune, seed, report)
-        return super().run(model, data, seed=seed, report=report)
+        return super().once(model, data, seed=seed, report=report)
 
     def schedule(self, data: Data, batch_size: int | None) -> AbstractSchedule:
         """As many steps as were said; else until the ELBO is flat within its noise."""
@@ -128,7 +140,17 @@ class MeanField(AbstractGuided):
         eager = self.optimizer == "adam" and self.compile is not True and self.num_steps is None
         if not eager or batch_size is not None or data.loader is not None or not log_joint.closed_divergence:
             return self.schedule(data, batch_size)
-        return Settling(3 * _TURN, self.learning_rate or _FAST, _MOST, _TURN, _SHARE, _LEAST / data.num_data)
+        rate, num_steps = self.learning_rate or _FAST, _TURN + _FALL + _SETTLE
+        return Settling(num_steps, rate, _MOST, _TURN, _SHARE, _LEAST / data.num_data, fall=_FALL)
+
+    def steps_to_start(self, log_joint: LogJoint, data: Data, batch_size: int | None, num_steps: int) -> int:
+        """See `AbstractGuided.steps_to_start`; few where the ascent has long steps of its own."""
+        settles = isinstance(self.climb(log_joint, data, batch_size), Settling)
+        return _SEARCH if settles else super().steps_to_start(log_joint, data, batch_size, num_steps)
+
+    def races(self, schedule: AbstractSchedule) -> tuple[Sequence[float], int] | None:
+        """See `AbstractGuided.races`."""
+        return (_SHARES, _LANE) if isinstance(schedule, Settling) and self.learning_rate is None else None
 
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> MeanFieldGuide:
         """See `AbstractGuided.guide`."""
@@ -193,14 +215,15 @@ def one_draw_step(
         divergence.backward()
         return loss.detach() + divergence.detach()
     with torch.no_grad():
+        total = -log_joint.log_prior_constant - guide.entropy_at(guide.phi.detach()) - log_joint.expected_log_jacobian(loc, loc)
         for group in log_joint.groups:
             where = group.slice
-            to_loc, to_scale = group.prior.expected_slopes(loc[where], scale[where])
+            energy, to_loc, to_scale = group.expected_with_slopes(loc[where], scale[where])  # pyright: ignore[reportGeneralTypeIssues]
+            total += energy
             into_loc[where].add_(to_loc, alpha=each)
             into_scale[where].addcmul_(to_scale, scale[where], value=each)
         for s in log_joint.layout.in_order:
             if s.transform is not None:  # the log-Jacobian of exp
                 into_loc[s.slice].sub_(each)
         into_scale.sub_(each)  # the entropy
-        divergence = guide.divergence_at(guide.phi, log_joint, loc)  # no draw needed: every part is in closed form
-        return loss.detach() + divergence * each
+        return loss.detach() + total * each

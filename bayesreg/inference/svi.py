@@ -18,7 +18,7 @@ from bayesreg.certificates.elbo import maximal, rise
 from bayesreg.certificates.mode import why_not_judged
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import Batch, Data
-from bayesreg.inference.variational import AbstractVariational, Ascent
+from bayesreg.inference.variational import AbstractRestarted, Ascent
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.training_copy import TrainingCopy
@@ -33,7 +33,7 @@ from bayesreg.solvers.stepper import EagerAdam
 _REPEATS, _PARTICLES, _DRAWS, _MOVE = 30, 8, 200, 1e-4
 
 
-class SVI(AbstractVariational):
+class SVI(AbstractRestarted):
     """Stochastic variational inference with any guide of Pyro's over the model's unknowns.
 
     The guide may be a class (`AutoIAFNormal`), a function that makes one of a program (`lambda model: AutoIAFNormal(model,
@@ -53,6 +53,8 @@ class SVI(AbstractVariational):
         checkpoint: As for `MAP`.
         checkpoint_every: Steps between two states.
         checkpoint_key: A text that names a loader's data.
+        num_restarts: Starts: the module's own weights, and others as its layers draw them anew. The fit of the highest ELBO is
+            kept, and the certificate says how far apart their ELBOs lie.
 
     Raises:
         ValueError: If an argument is out of its range, or the guide is none.
@@ -85,8 +87,9 @@ class SVI(AbstractVariational):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         checkpoint_key: str | None = None,
+        num_restarts: int = 1,
     ) -> None:
-        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key)
+        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key, num_restarts)
         self.num_particles = _check.count("num_particles", num_particles)
         if guide is not None and not callable(guide):
             raise ValueError(
@@ -101,8 +104,8 @@ class SVI(AbstractVariational):
         kind = type(self.guide) if isinstance(self.guide, nn.Module) else self.guide
         return {**super().deciding, "guide": getattr(kind, "__qualname__", type(kind).__qualname__)}
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
-        """Fit; see `AbstractMethod.run`.
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """See `AbstractRestarted.once`.
 
         Raises:
             ValueError: If the guide does not draw the model's unknowns.
@@ -110,7 +113,8 @@ class SVI(AbstractVariational):
         ascent = Ascent.of(model, data, self.batch_size, seed, report)
         log_joint, history, batch_size, num_data = ascent.log_joint, ascent.history, ascent.batch_size, data.num_data
         values = model.start(*next(data.epoch()))
-        guide = PyroGuide(log_joint.layout, prepared(self.guide, model, values))
+        own_seed = int(torch.randint(2**62, ()))
+        guide = PyroGuide(log_joint.layout, prepared(self.guide, model, values, own_seed))
         history.notes.append(
             f"{name_of(guide.module)} by adam: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows."
         )

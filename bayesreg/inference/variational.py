@@ -5,6 +5,7 @@ ELBO(phi) = E_q[log p(y | θ)] − KL(q ‖ p);   for each step:  batch → draw
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import os
 import time
@@ -15,6 +16,7 @@ import torch
 
 from bayesreg import _check
 from bayesreg.certificates.certificate import Certificate
+from bayesreg.certificates.elbo import level, with_elbos
 from bayesreg.certificates.importance import num_draws, of_draws
 from bayesreg.data.rows import Batch, Batches, Data
 from bayesreg.inference.base import AbstractMethod
@@ -29,6 +31,7 @@ from bayesreg.solvers.failures import FitError, rescuing
 from bayesreg.solvers.history import History
 from bayesreg.solvers.loop import readable, run
 from bayesreg.solvers.progress import ProgressCallback
+from bayesreg.solvers.restarts import fresh
 from bayesreg.solvers.schedules import AbstractSchedule, Schedule
 from bayesreg.solvers.stepper import AbstractStepper
 
@@ -187,6 +190,73 @@ class AbstractVariational(AbstractMethod):
         return found
 
 
+class AbstractRestarted(AbstractVariational):
+    """A variational method that may begin from several starts and keeps the fit of the highest ELBO.
+
+    Args:
+        num_steps: As for `AbstractVariational`, with learning_rate, batch_size and the arguments of checkpoints.
+        learning_rate: Adam's first rate.
+        batch_size: Rows a step.
+        checkpoint: As for `MAP`.
+        checkpoint_every: Steps between two states.
+        checkpoint_key: A text that names a loader's data.
+        num_restarts: Starts.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_steps: int | None,
+        learning_rate: float | None,
+        batch_size: int | None,
+        checkpoint: str | os.PathLike[str] | None,
+        checkpoint_every: int | None,
+        checkpoint_key: str | None,
+        num_restarts: int,
+    ) -> None:
+        super().__init__(num_steps, learning_rate, batch_size, checkpoint, checkpoint_every, checkpoint_key)
+        self.num_restarts = _check.count("num_restarts", num_restarts)
+        if self.num_restarts > 1 and checkpoint is not None:
+            raise ValueError(
+                f"num_restarts={num_restarts} makes several fits, of which a checkpoint keeps one; leave out one of the two."
+            )
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """The best of `num_restarts` fits; see `AbstractMethod.run`.
+
+        Raises:
+            FitError: If one of them cannot go on; the best before it is in it.
+        """
+        started, count = time.perf_counter(), self.num_restarts
+        found = [self.once(model, data, seed=seed, report=report)]
+        for start in range(1, count):
+
+            def told(step: int, total: int, nats: float, said: str = "", start: int = start) -> None:
+                report(step, total, nats, f"start {start + 1} of {count}{said and ': '}{said}")
+
+            with rescuing(lambda failure: _best(found)):
+                other = self.once(fresh(model), data, seed=seed, report=told)
+            found.append(Guide(model.with_buffers(other.model.module), other.record, other.guide))
+        if count == 1:
+            return found[0]
+        best, nats = _best(found), [level(one.certificate, one.history) for one in found]
+        number, apart = found.index(best) + 1, max(nats) - min(nats)
+        best.history.notes.append(f"{count} starts: number {number} is the best; their ELBOs lie {apart:.3g} nats apart.")
+        certificate = with_elbos(best.certificate, nats, sum(not one.certificate.converged for one in found))
+        best.record = dataclasses.replace(best.record, certificate=certificate, elapsed=time.perf_counter() - started)
+        return best
+
+    @abc.abstractmethod
+    def once(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Guide:
+        """One fit, from the module's own weights; see `AbstractMethod.run`."""
+
+
+def _best(found: list[Guide]) -> Guide:
+    return max(found, key=lambda one: level(one.certificate, one.history))
+
+
 def with_importance(
     certificate: Certificate, model: BayesianModel, guide: AbstractGuide, data: Data, seen: int, history: History
 ) -> Certificate:
@@ -218,8 +288,7 @@ def notes_of(model: BayesianModel, history: History) -> None:
 
 
 def _of_priors(model: BayesianModel) -> list[str]:
-    improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
-    return [f"flat prior on {', '.join(improper)}: the ELBO is defined up to a constant."] if improper else []
+    return [f"flat prior on {', '.join(model.improper)}: the ELBO is defined up to a constant."] if model.improper else []
 
 
 def _of_statistics(model: BayesianModel) -> list[str]:

@@ -17,10 +17,12 @@ from bayesreg.likelihoods.choice import Choice, choose
 from bayesreg.likelihoods.counts import AbstractCounts
 from bayesreg.likelihoods.gamma import Gamma
 from bayesreg.likelihoods.gaussian import Gaussian
+from bayesreg.likelihoods.gaussian_per_output import GaussianPerOutput
 from bayesreg.likelihoods.heteroscedastic import HeteroscedasticGaussian
 from bayesreg.likelihoods.labels import Bernoulli, Categorical
 from bayesreg.likelihoods.log_normal import LogNormal
 from bayesreg.likelihoods.negative_binomial import NegativeBinomial
+from bayesreg.likelihoods.ordinal import Ordinal
 from bayesreg.likelihoods.poisson import Poisson
 from bayesreg.likelihoods.student_t import StudentT
 from bayesreg.priors import AbstractPrior
@@ -34,9 +36,11 @@ __all__ = [
     "Choice",
     "Gamma",
     "Gaussian",
+    "GaussianPerOutput",
     "HeteroscedasticGaussian",
     "LogNormal",
     "NegativeBinomial",
+    "Ordinal",
     "Poisson",
     "StudentT",
     "choose",

@@ -64,6 +64,11 @@ class AbstractLikelihood(abc.ABC):
         return {}
 
     @property
+    def target_scales(self) -> set[str]:
+        """Names of the noise parameters that are a size in the target's unit, beside which the target's own can be held."""
+        return {*self.latents, *self.fixed} - self.unit_free if self.location_scale else set()
+
+    @property
     def heteroscedastic(self) -> bool:
         """True where the network also predicts each row's noise."""
         return bool(self.network_noise)
@@ -107,7 +112,8 @@ class AbstractLikelihood(abc.ABC):
         outside = ~support.check(y)
         if bool(outside.any()):
             least = getattr(support, "lower_bound", None)
-            wanted = f"whole numbers >= {least}" if support.is_discrete and least is not None else f"inside {support}"
+            bound = "whole numbers >=" if support.is_discrete else "greater than"
+            wanted = f"{bound} {least:g}" if least is not None else f"inside {support}"
             shown = ", ".join(f"{v:g}" for v in y[outside].unique()[:3].tolist())
             came = f"{int(outside.sum()):,} of {y.numel():,} are something else ({shown}, ...)"
             raise ValueError(f"{name} needs targets that are {wanted}, but {came}; correct them, or take another likelihood.")
@@ -155,6 +161,10 @@ class AbstractLikelihood(abc.ABC):
     def _other_advice(self, output: torch.Tensor, width: int) -> str:
         """Further advice about an output that does not fit a target of this width, as the end of a sentence."""
         return ""
+
+    def noise_in_units(self, name: str, value: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """A noise parameter for mean + scale · y, given the one for y; with K outputs scale is (K,) and value (..., 1)."""
+        return value if name in self.unit_free else value * scale
 
     def in_units(self, output: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """The output for mean + scale · y, given the output for y; for location likelihoods."""
@@ -278,7 +288,7 @@ class AbstractLabels(AbstractLikelihood):
     """A likelihood of classes 0, 1, …, whose mean is their probabilities.
 
     Attributes:
-        normaliser: The function from outputs to probabilities, "sigmoid" or "softmax".
+        normaliser: The function from outputs to probabilities, "sigmoid" or "softmax"; empty where it is neither.
         judged_by_choice: True where a row is judged by the probability of its most probable class; False where the mean is
             P(y = 1), and a row is judged by that.
     """

@@ -22,6 +22,7 @@ from bayesreg.likelihoods.gaussian import Gaussian
 from bayesreg.likelihoods.labels import Bernoulli, Categorical
 from bayesreg.likelihoods.log_normal import LogNormal
 from bayesreg.likelihoods.negative_binomial import NegativeBinomial
+from bayesreg.likelihoods.ordinal import Ordinal
 from bayesreg.likelihoods.poisson import Poisson
 
 _OVERDISPERSED = 1.2  # Var/mean above which counts scatter more than a Poisson's would even if x explained nothing
@@ -101,15 +102,9 @@ def _classes(levels: list[str]) -> Choice:
 
 
 def _ordered(levels: list[str]) -> Choice:
-    made = _named("Ordinal")(len(levels))
+    made = Ordinal(len(levels))
     said = f"Ordinal: the target is one of {len(levels)} classes in the order {' < '.join(map(repr, levels[:6]))}."
     return Choice(made, said, ("Categorical was left out: it would forget the order.",))
-
-
-def _named(name: str) -> Any:
-    from bayesreg import likelihoods  # the face of this folder, which is not there yet while this file is imported
-
-    return getattr(likelihoods, name)
 
 
 def _numbers(y: np.ndarray) -> Choice:

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from bayesreg.likelihoods.base import AbstractLikelihood
+from bayesreg.likelihoods.gaussian_per_output import GaussianPerOutput
 from bayesreg.likelihoods.heteroscedastic import HALF_LOG_2PI, HeteroscedasticGaussian, normal_cdf
 from bayesreg.likelihoods.special import number_or_prior
 from bayesreg.priors import AbstractPrior, HalfNormal
@@ -27,7 +28,7 @@ class Gaussian(AbstractLikelihood):
     Args:
         noise_scale: The noise's sd, in the units that the model works in: a number > 0 when known, a prior of a positive
             quantity when it is to be learned. "heteroscedastic" makes a `HeteroscedasticGaussian`, where the network predicts
-            it.
+            it, K of them in a tuple a `GaussianPerOutput` for K targets.
 
     Raises:
         ValueError: If noise_scale is neither a number > 0, nor a prior on positive values, nor "heteroscedastic".
@@ -46,7 +47,9 @@ class Gaussian(AbstractLikelihood):
     is_default: ClassVar[bool] = True
 
     def __new__(cls, noise_scale: Any = None) -> Any:
-        """A `HeteroscedasticGaussian` where the network predicts the noise."""
+        """A `HeteroscedasticGaussian` where the network predicts the noise, a `GaussianPerOutput` where scales are many."""
+        if isinstance(noise_scale, (tuple, list)):
+            return GaussianPerOutput(noise_scale)
         return HeteroscedasticGaussian() if isinstance(noise_scale, str) and noise_scale == _BY_ROW else super().__new__(cls)
 
     def __init__(self, noise_scale: float | Literal["heteroscedastic"] | AbstractPrior = HalfNormal(1.0)) -> None:  # noqa: B008 (frozen)

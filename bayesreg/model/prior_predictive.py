@@ -105,8 +105,7 @@ def in_data_units(
         mean, width = scale.y_mean, scale.y_scale
         output = widened(likelihood, scale, output)
         output = likelihood.in_units(output, mean.to(output.dtype), width.to(output.dtype))
-        wide = {name: value * width.to(value.dtype) for name, value in noise.items() if name not in likelihood.unit_free}
-        noise |= wide
+        noise = {name: likelihood.noise_in_units(name, value, width.to(value.dtype)) for name, value in noise.items()}
     return Predictive(likelihood, output, noise)
 
 

@@ -17,7 +17,7 @@ import torch
 from bayesreg import behaviour
 from bayesreg.data.rows import Data
 from bayesreg.model.unknowns import Latent
-from bayesreg.objective.curvature import curvature_of_log_jacobian, output_blocks, row_loss
+from bayesreg.objective.curvature import curvature_of_log_jacobian, noise_curvature, noisy_entries, output_blocks, row_loss
 from bayesreg.objective.flat import LogJoint
 from bayesreg.priors import AbstractElementwisePrior
 
@@ -115,10 +115,28 @@ def gauss_newton_product(
         total += behaviour.pulled_back(flat, w, torch.einsum("bkl,bl->bk", curvature, pushed))
         seen, width = seen + len(x), flat.shape[1]
     total = total * (data.num_data / seen) + prior_product(log_joint, u, v, jacobian=jacobian)
-    for segment in layout.in_order:
-        if segment.latent.is_noise:
-            total[segment.slice] += 2 * data.num_data * width * v[segment.slice]
+    noisy = noisy_entries(log_joint)
+    if len(noisy):
+        total[noisy] += _noise_block(log_joint, u, data, width) @ v[noisy]
     return total
+
+
+def _noise_block(log_joint: LogJoint, u: torch.Tensor, data: Data, width: int) -> torch.Tensor:
+    """The curvature in the noise's own unknowns, (n, n).
+
+    The Fisher information 2 N K of a log-scale for least squares, else the Hessian without its negative eigenvalues.
+    """
+    noisy = noisy_entries(log_joint)
+    if log_joint.model.likelihood.squared_error_scale is not None:
+        return 2.0 * data.num_data * width * torch.eye(len(noisy)).to(u)
+    model, values = log_joint.model, log_joint.layout.unflatten(u.detach())
+    total, seen = torch.zeros(len(noisy), len(noisy)).to(u), 0
+    for x, y in data.epoch(_ROWS):
+        with torch.no_grad():
+            output = model.forward(values, x)
+        total, seen = total + noise_curvature(log_joint, u.detach(), output, y, noisy), seen + len(x)
+    sizes, vectors = torch.linalg.eigh(total * (data.num_data / seen))
+    return (vectors * sizes.clamp_min(0)) @ vectors.mT
 
 
 def _output(
@@ -155,9 +173,9 @@ def diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Te
         rows = min(rows, max(64, _LOOPED // width))
     exact = rows >= data.num_data and len(u) <= _COUPLED if data.coupled else rows >= 64
     total = _exact(log_joint, u, sample(data, rows), width) if exact else _probed(log_joint, u, data)
-    for segment in layout.in_order:
-        if segment.latent.is_noise:  # Fisher information of a log-scale
-            total[segment.slice] += 2 * data.num_data * width
+    noisy = noisy_entries(log_joint)
+    if len(noisy):
+        total[noisy] += _noise_block(log_joint, u, data, width).diagonal()
     return total, prior_diagonal(log_joint, u)
 
 

@@ -90,11 +90,8 @@ class AbstractPosterior(abc.ABC):
         With the rows J of a derivative, (J F)(J F)ᵀ is the covariance of a linear function of the unknowns. A posterior with
         structure never writes F out.
         """
-        normal = self.as_normal()
-        if normal is None:
-            return None
-        factor = normal[1].to(rows)
-        return rows * factor if factor.dim() == 1 else rows @ factor
+        factor = None if (normal := self.as_normal()) is None else normal[1].to(rows)
+        return None if factor is None else rows * factor if factor.dim() == 1 else rows @ factor
 
     def log_density(self, u: torch.Tensor) -> torch.Tensor | None:
         """Log q(u) of unconstrained draws (S, P), where it is normal and has a density: (S,), in nats; else None."""
@@ -102,7 +99,7 @@ class AbstractPosterior(abc.ABC):
         if normal is None or (normal[1].dim() == 2 and normal[1].shape[1] < len(normal[0])):
             return None
         loc, factor = (part.double() for part in normal)
-        if not bool((factor if factor.dim() == 1 else factor.norm(dim=1)).all()):  # some unknown does not vary
+        if not bool(factor.reshape(len(loc), -1).any(1).all()):  # some unknown does not vary
             return None
         if factor.dim() == 1:
             z, log_det = (u.double() - loc) / factor, factor.abs().log().sum()
@@ -437,11 +434,15 @@ class AbstractPosterior(abc.ABC):
         scale = self.model.standardization
         if scale is None or not self.model.likelihood.location_scale:
             return values
-        assumed = self.model.likelihood
-        names = (assumed.latents.keys() | assumed.fixed.keys()) - assumed.unit_free
-        noise = {k for k in values if heir(k, self.model.latents) in names}  # and the unknown scale of its prior
-        width = scale.y_scale.to(next(iter(values.values())).dtype)
-        return {k: v if k not in noise else (v[..., None] * width if width.dim() else v * width) for k, v in values.items()}
+        assumed, width = self.model.likelihood, scale.y_scale.to(next(iter(values.values())).dtype)
+        of = {name: heir(name, self.model.latents) for name in values}  # the noise too for the unknown scale of its prior
+
+        def wide(name: str, value: torch.Tensor) -> torch.Tensor:
+            found = assumed.noise_in_units(name, value[..., None] if width.dim() else value, width)
+            return found[..., 0] if width.dim() and found.shape[-1] == 1 else found
+
+        noise = assumed.latents.keys() | assumed.fixed.keys()
+        return {k: wide(of[k], v) if of[k] in noise else v for k, v in values.items()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(method={self.method!r}, P={self.layout.size}, N={self.num_data})"

@@ -145,13 +145,14 @@ def unknowns_program(latents: Mapping[str, Any], like: torch.Tensor) -> Program:
     return program
 
 
-def prepared(given: Any, model: BayesianModel, start: Mapping[str, torch.Tensor]) -> nn.Module:
+def prepared(given: Any, model: BayesianModel, start: Mapping[str, torch.Tensor], seed: int = 0) -> nn.Module:
     """A guide over a model's unknowns, set up from `start`; what was given is not changed.
 
     Args:
         given: A Pyro module, what makes one of a program (a class, a function), or a function that draws the unknowns.
         model: The model, bound to its data.
         start: Values of the unknowns, by which an autoguide that was not used yet begins.
+        seed: Of what it draws for itself at the start, as a flow does.
 
     Returns:
         The guide.
@@ -159,10 +160,12 @@ def prepared(given: Any, model: BayesianModel, start: Mapping[str, torch.Tensor]
     Raises:
         ValueError: If it is no guide, or cannot be set up.
     """
-    return set_up(given, model.latents, start, model.like)
+    return set_up(given, model.latents, start, model.like, seed)
 
 
-def set_up(given: Any, latents: Mapping[str, Any], start: Mapping[str, torch.Tensor], like: torch.Tensor) -> nn.Module:
+def set_up(
+    given: Any, latents: Mapping[str, Any], start: Mapping[str, torch.Tensor], like: torch.Tensor, seed: int = 0
+) -> nn.Module:
     """The same for the model's unknowns, and a tensor of its type.
 
     Raises:
@@ -170,7 +173,7 @@ def set_up(given: Any, latents: Mapping[str, Any], start: Mapping[str, torch.Ten
     """
     begin = init_to_value(values={k: v.detach() for k, v in start.items()})
     program = InitMessenger(begin)(unknowns_program(latents, like))
-    with without_store(), drawing(0):
+    with without_store(), drawing(seed):
         guide = _made(given, program)
         parts: list[Any] = list(guide.modules())
         for kind, why in _REFUSED.items():

@@ -141,7 +141,7 @@ class UntilFlat(AbstractSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class Settling(AbstractSchedule):
-    """A constant rate, then half a cosine down to a share of it, as long, then that share until the objective rises no more.
+    """A constant rate, then half a cosine down to a share of it, then that share until the objective rises no more.
 
     The last part is a third of all steps at least, so that the ends of the search which are compared have one rate. It goes on
     while the objective's `trend` is a rise above 2.5 of its standard errors and above `least`.
@@ -152,6 +152,7 @@ class Settling(AbstractSchedule):
         turn: The step at which the rate begins to fall.
         share: Of the first rate, that of the last part.
         least: A fall of the loss that no longer matters.
+        fall: Steps that it falls for; as many as before when 0.
 
     >>> schedule = Settling(30, 1.0, budget=60, turn=10, share=0.1)
     >>> [round(schedule.rate(step), 3) for step in (9, 10, 15, 20, 29)]
@@ -165,10 +166,11 @@ class Settling(AbstractSchedule):
     turn: int = 0
     share: float = 0.1
     least: float = 0.0
+    fall: int = 0
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        part = min(1.0, max(0.0, (step - self.turn) / max(1, self.turn)))
+        part = min(1.0, max(0.0, (step - self.turn) / max(1, self.fall or self.turn)))
         return self.learning_rate * (self.share + (1 - self.share) * 0.5 * (1 + math.cos(math.pi * part)))
 
     def after(self, losses: torch.Tensor) -> AbstractSchedule:

@@ -220,7 +220,7 @@ def noise_collapses(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
     if data.y is None or not data.y.is_floating_point():
         return False
     spread = float(data.y.double().std(correction=0))
-    noises = [s for s in log_joint.layout.in_order if s.latent.is_noise]
+    noises = [s for name, s in log_joint.layout.segments.items() if name in log_joint.model.likelihood.target_scales]
     if any(float(s.transform(u[s.slice]).min()) < VANISHING * spread for s in noises):  # pyright: ignore[reportOptionalCall]
         return True
     share = used_up(log_joint, u, data) if data.y.numel() <= _FEW else None

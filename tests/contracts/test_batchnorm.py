@@ -126,8 +126,14 @@ class TestNobodyElseWrites:
         assert_same(before, module)
 
     @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
-    @pytest.mark.parametrize("method", FITTED)
-    @every_kind
+    @pytest.mark.parametrize(
+        ("kind", "method"),
+        [
+            pytest.param(kind, method, marks=[] if kind == "1d" or method == "map" else pytest.mark.slow)
+            for kind in KINDS
+            for method in FITTED
+        ],
+    )
     def test_after_the_fit(self, kind, method, tmp_path):
         module, model, x, y = problem(kind)
         before, inner = state(module), state(model.module)
@@ -159,9 +165,10 @@ class TestNobodyElseWrites:
 
     @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
     @pytest.mark.usefixtures("unrendered")
-    def test_a_report_of_all_methods(self):
+    @pytest.mark.parametrize("methods", [("map", "mean-field"), pytest.param(tuple(FITTED), marks=pytest.mark.slow)], ids=len)
+    def test_a_report_of_methods(self, methods):
         _, model, x, y = problem("1d")
-        posts = {method: br.fit(model, x, y, method=make()) for method, make in FITTED.items()}
+        posts = {method: br.fit(model, x, y, method=FITTED[method]()) for method in methods}
         posts["refreshed"] = br.refresh_batchnorm(posts["mean-field"], x, num_draws=20)
         before = {name: state(post.model.module) for name, post in posts.items()}
         br.report(posts, x, y, num_samples=10)

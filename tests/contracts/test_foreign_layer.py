@@ -77,7 +77,7 @@ def model(layer, prior=None):
 
 @pytest.fixture(scope="module")
 def posterior(uniform, data):
-    return br.fit(model(uniform(0.3)), *data, method=MCDropout(num_steps=800), seed=0)
+    return br.fit(model(uniform(0.3)), *data, method=MCDropout(num_steps=400), seed=0)
 
 
 def test_behaviour_knows_it(uniform):
@@ -119,9 +119,9 @@ def test_the_elbo_is_what_it_says_of_itself(uniform, data):
 
 
 def test_without_noise_it_is_the_mode(uniform, data):
-    mode = br.fit(model(nn.Identity()), *data, method=MAP("adam", num_steps=500), seed=0)
-    silent = br.fit(model(uniform(0.0)), *data, method=MCDropout(num_steps=500), seed=0)
-    nearly = br.fit(model(uniform(0.01)), *data, method=MCDropout(num_steps=500), seed=0)
+    mode = br.fit(model(nn.Identity()), *data, method=MAP("adam", num_steps=100), seed=0)
+    silent = br.fit(model(uniform(0.0)), *data, method=MCDropout(num_steps=100), seed=0)
+    nearly = br.fit(model(uniform(0.01)), *data, method=MCDropout(num_steps=100), seed=0)
     for name, value in mode.mean.items():
         torch.testing.assert_close(silent.mean[name], value, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(nearly.mean[name], value, rtol=0, atol=0.02)

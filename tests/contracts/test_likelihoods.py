@@ -20,9 +20,9 @@ CLASSES = concrete(AbstractLikelihood)
 def case(likelihood, columns=1):
     """Outputs, targets and noise that fit the likelihood, float64."""
     generator = torch.Generator().manual_seed(0)
-    if likelihood.kind == "multiclass":
-        columns = K
-    width = 2 * columns if likelihood.heteroscedastic else columns
+    if isinstance(likelihood, likelihoods.GaussianPerOutput):
+        columns = 2
+    width = likelihood.num_outputs(K) if likelihood.labels else columns * likelihood.outputs_per_target
     output = torch.randn(N, width, generator=generator, dtype=torch.float64)
     output = output[:, 0] if width == 1 else output
     noise = {
@@ -45,7 +45,7 @@ CASES = [(cls(), 1) for cls in CLASSES] + [
     (likelihoods.Gaussian(0.7), 1),
     (likelihoods.Gaussian(), K),
     (BY_ROW, K),
-    *[(cls(), K) for cls in CLASSES if cls().labels is None and cls().outputs_per_target == 1],
+    *[(cls(), K) for cls in CLASSES if cls().output_axes == (1, 2)],
 ]
 NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(400))
 
@@ -105,8 +105,9 @@ class TestEveryLikelihood:
         if not likelihood.location_scale:
             pytest.skip("the target has no units")
         output, y, noise = case(likelihood, columns)
+        columns = output.shape[-1] // likelihood.outputs_per_target if output.dim() > 1 else 1
         mean, scale = torch.linspace(-3, 5, columns).double().squeeze(), torch.linspace(0.5, 4, columns).double().squeeze()
-        wide = {name: value if name in likelihood.unit_free else value * scale for name, value in noise.items()}
+        wide = {name: likelihood.noise_in_units(name, value, scale) for name, value in noise.items()}
         found = likelihood.log_prob(likelihood.in_units(output, mean, scale), mean + scale * y, **wide)
         expected = likelihood.log_prob(output, y, **noise) - scale.log().sum()
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -115,8 +116,8 @@ class TestEveryLikelihood:
         output, _, noise = case(likelihood, columns)
         distribution = likelihood.distribution(output, **noise)
         if likelihood.kind == "multiclass":
-            torch.testing.assert_close(likelihood.mean(output), distribution.probs)
-            torch.testing.assert_close(likelihood.variance(output), distribution.probs * (1 - distribution.probs))
+            torch.testing.assert_close(likelihood.mean(output, **noise), distribution.probs)
+            torch.testing.assert_close(likelihood.variance(output, **noise), distribution.probs * (1 - distribution.probs))
         else:
             torch.testing.assert_close(likelihood.mean(output, **noise), distribution.mean)
             torch.testing.assert_close(likelihood.variance(output, **noise), distribution.variance)

@@ -46,6 +46,7 @@ def build(prior, likelihood, dtype, standardize, columns=1, **options):
     generator = torch.Generator().manual_seed(1)
     inputs, units = fitting(prior)
     X = 3 * torch.randn(N, inputs, generator=generator, dtype=torch.float64) + 10
+    columns = 2 if isinstance(likelihood, likelihoods.GaussianPerOutput) else columns
     numbers = torch.randn(N, columns, generator=generator, dtype=torch.float64)
     y = {
         "regression": numbers.exp() if likelihood.log_link else 5 * numbers + 40,
@@ -53,7 +54,7 @@ def build(prior, likelihood, dtype, standardize, columns=1, **options):
         "binary": torch.arange(N).remainder(2),
         "multiclass": torch.arange(N).remainder(K),
     }[likelihood.kind]
-    width = K if likelihood.kind == "multiclass" else 2 * columns if likelihood.heteroscedastic else columns
+    width = likelihood.num_outputs(K) if likelihood.labels else columns * likelihood.outputs_per_target
     rules = {"0.weight": prior, "*.bias": priors.Normal(2.0)}
     model = br.BayesianModel(network(inputs, units, width, dtype=dtype), rules, likelihood, standardize, **options).bind(X, y)
     return model, X, y
@@ -213,13 +214,13 @@ def test_parallel_draws_are_the_sequential_ones_in_law(likelihood):
     values = {name: torch.stack([one[name] for one in each]).repeat_interleave(100, 0) for name in each[0]}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:5])["y"].double().view(2, 100, 5)
-        again = pyro.infer.Predictive(model.pyro_model, values)(X[:5])["y"].double().view(2, 100, 5)
+        drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:5])["y"].double().unflatten(0, (2, 100))
+        again = pyro.infer.Predictive(model.pyro_model, values)(X[:5])["y"].double().unflatten(0, (2, 100))
         fresh = pyro.infer.Predictive(model.pyro_model, num_samples=4, parallel=True)(X[:5])
     error = ((drawn.var(1) + again.var(1)) / 100).sqrt() + 1e-9
     assert bool(((drawn.mean(1) - again.mean(1)).abs() < 5 * error).all())
     assert fresh["0.weight"].squeeze(1).shape == (4, *model.latents["0.weight"].shape)
-    assert fresh["y"].shape == (4, 5)
+    assert fresh["y"].shape[:2] == (4, 5)
 
 
 def test_vectorised_particles_have_the_gradient_of_single_ones():

@@ -159,7 +159,7 @@ class TestEveryMethod:
         before, inner, rng = state_of(module), state_of(model.module), torch.get_rng_state()
         numpy_state = np.random.get_state()[1].copy()
         dtype, store = torch.get_default_dtype(), dict(pyro.get_param_store().items())
-        post = br.fit(model, *few, method=METHODS[method]())
+        post = br.fit(model, *few, method=SHORT[method]())
         fitted = state_of(post.model.module)
         post.predict(few[0], num_samples=20)
         post.sample(3, seed=1)
@@ -185,7 +185,7 @@ class TestEveryMethod:
 
     def test_shapes_and_units(self, method, diabetes):
         X, y = diabetes[0][:80], diabetes[1][:80]
-        post = br.fit(linear_for(method), X, y, method=METHODS[method]())
+        post = br.fit(linear_for(method), X, y, method=SHORT[method]())
         assert post.mean["weight"].shape == post.std["weight"].shape == (1, 10)
         assert post.sample(7)["weight"].shape == (7, 1, 10)
         pred = post.predict(X[:5], num_samples=50)
@@ -202,26 +202,28 @@ class TestEveryMethod:
         assert post.history.notes
 
     def test_any_array_gives_the_same_fit(self, method, few):
+        """Each kind of array by a method that costs nothing; the others by one, which `fit` reads for all of them alike."""
         X, y = few
-        expected = br.fit(linear_for(method), X, y, method=SHORT[method]()).mean["weight"]
-        for data in (
+        kinds = [
+            (TensorDataset(torch.tensor(X), torch.tensor(y)), None),
             (torch.tensor(X), torch.tensor(y)),
             (pandas.DataFrame(X), pandas.Series(y)),
             (pandas.DataFrame(X), pandas.DataFrame({"y": y})),
             (X.tolist(), y.tolist()),
-            (TensorDataset(torch.tensor(X), torch.tensor(y)), None),
-        ):
+        ]
+        expected = br.fit(linear_for(method), X, y, method=SHORT[method]()).mean["weight"]
+        for data in kinds if method in ("exact", "map", "laplace") else kinds[:1]:
             assert br.fit(linear_for(method), *data, method=SHORT[method]()).mean["weight"].equal(expected)
 
     def test_a_loader_is_streamed_or_refused(self, method, few):
+        """A search by batches of a loader ends where the closed form is, or nearly; a method of all rows says so."""
         loader = DataLoader(TensorDataset(torch.tensor(few[0]), torch.tensor(few[1])), batch_size=20, shuffle=True)
         rng = torch.get_rng_state()
         steps = {
             "map": lambda: MAP(num_steps=1000),
             "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=1000)),
-            "sghmc": lambda: SGHMC(num_warmup=200, num_samples=100, thin=4),
-            "low-rank": lambda: LowRank(3, num_steps=500),
-            "full-rank": lambda: FullRank(num_steps=500),
+            "low-rank": lambda: LowRank(3, num_steps=250),
+            "full-rank": lambda: FullRank(num_steps=250),
         }
         try:
             post = br.fit(linear_for(method), loader, method=steps.get(method, METHODS[method])())
@@ -247,12 +249,12 @@ class TestEveryMethod:
 
         model = br.BayesianModel(Squeezing(), priors.Normal(0.3), likelihoods.Gaussian(0.7))
         with torch.inference_mode():
-            post = br.fit(model, *few, method=METHODS[method](), seed=np.int64(1))
+            post = br.fit(model, *few, method=SHORT[method](), seed=np.int64(1))
         assert post.predict(few[0][:1], num_samples=4).mean.shape == (1,)
 
     def test_reports_progress_to_a_function(self, method, few):
         heard = []
-        br.fit(linear_for(method), *few, method=METHODS[method](), progress=lambda *what: heard.append(what))
+        br.fit(linear_for(method), *few, method=SHORT[method](), progress=lambda *what: heard.append(what))
         if method != "exact":
             steps = [step for step, _, _ in heard]
             assert steps == sorted(steps)
@@ -288,7 +290,11 @@ class TestEveryMethod:
         assert torch.get_rng_state().equal(rng)
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m == "nuts" else m for m in METHODS])
+# each of these has a proof of its own: test_mean_field, test_svi, test_mc_dropout, test_sampling, test_sghmc, test_samplers
+PROVED = ("mean-field", "svi", "mc-dropout", "hmc", "nuts", "mclmc", "mile", "sghmc")
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in PROVED else m for m in METHODS])
 def test_finds_the_conjugate_mean(method, standard_diabetes, exact):
     longer = {
         "mean-field": lambda: MeanField(num_steps=2000, num_particles=2),

@@ -216,13 +216,13 @@ def _thinned(predictive: Predictive) -> Predictive:
 
 def _p(d: Difference, rows: int) -> float:
     """Two-sided p-value."""
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     if d.heavy_tailed:
         return d.sign_test
     if rows < 2 or abs(d.sum) < _SAME or math.isnan(d.sum_se):
         return 1.0
-    return 0.0 if d.sum_se == 0 else float(2 * t.sf(abs(d.sum) / d.sum_se, rows - 1))
+    return 0.0 if d.sum_se == 0 else float(2 * stdtr(rows - 1, -abs(d.sum) / d.sum_se))
 
 
 def _lead(name: str, best: str, d: Difference, clear: bool, in_doubt: float | None) -> Lead:

@@ -221,7 +221,7 @@ def noise_collapses(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
     """True where a learned noise is below `VANISHING` sds of the target, or weights use up the rows it is learned from."""
     if data.y is None or not data.y.is_floating_point():
         return False
-    spread = float(data.y.double().std(correction=0))
+    spread = float(log_joint.model.likelihood.observed(data.y).double().std(correction=0))
     noises = [s for name, s in log_joint.layout.segments.items() if name in log_joint.model.likelihood.target_scales]
     if any(float(s.transform(u[s.slice]).min()) < VANISHING * spread for s in noises):  # pyright: ignore[reportOptionalCall]
         return True

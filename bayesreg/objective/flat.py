@@ -220,7 +220,7 @@ class Group:
                 return self.prior.energy_gradient(part)
             return self.prior.penalty_gradient(part.view(self.shape)).reshape(-1)
         if self.prior.support is constraints.positive:  # exp: its derivative is its value, and its log-Jacobian linear
-            value = self.transform(part)
+            value = part.exp()
             slope = self.prior.penalty_gradient(value.view(self.shape)).reshape(-1) * value
             return slope - 1 if jacobian else slope
         with torch.enable_grad():

@@ -41,8 +41,10 @@ from bayesreg.solvers.progress import ProgressCallback
 # seconds of one gradient of all chains on one core, a + b · chains · rows · weights, by the width of the type
 _CALL, _PRODUCT = 1e-3, {4: 1.5e-9, 8: 3e-9}
 _MEMBERS, _SEARCH, _DRAWS, _THIN = 6, 500, 50, 5
+_FIXED = _SEARCH + 2 * _DRAWS * _THIN  # gradients besides the warm-up's
 _SHORT, _LONG = 400, 800  # steps of a warm-up, at least and at most
 _AIMED = 0.25  # of the time; all of it is the limit
+_FEW, _MOST = 4, 0.6  # members, and share of the time, where that would cut the warm-up short
 _STEPS, _TURNS, _DENSE, _FLOPS = 3000, 40, 2000, 5e9  # of a Laplace approximation: gradients, curvatures and their size
 _PATIENT = 5.0  # times as long as chains a Laplace approximation of a network may take: no cheaper method is as good
 _LEAPFROGS = 10  # of a draw of HMC on a posterior with one region
@@ -137,7 +139,7 @@ class Auto(AbstractMethod):
         """The model, the scale of its linear part tuned by the evidence of that part alone, and a sentence.
 
         A linear model's evidence is cheap and certain, and its scale says how large the outputs are: the hidden part may then
-        be half as large, or as large as its prior says. Where nothing can be tuned the model is what it was.
+        be as large, or as large as its prior says. Where nothing can be tuned the model is what it was.
         """
         network, skip = model.module, "skip.weight"
         if data.x is None or not isinstance(network, MLP) or network.line is None or skip not in scaled(model):
@@ -154,9 +156,9 @@ class Auto(AbstractMethod):
             return model, ""
         hidden = f"{last}.weight"
         before, own = own_scale(model, [skip]), own_scale(model, [hidden]) if hidden in scaled(model) else math.inf
-        values = {skip: scale} | ({hidden: scale / 2} if scale / 2 > own else {})
+        values = {skip: scale} | ({hidden: scale} if scale > own else {})
         said = f"scale of {skip} {WHY} of the linear part alone: {before:.3g} → {scale:.3g}"
-        said += f", and {hidden} half of that" if hidden in values else ""
+        said += f", and of {hidden} the same" if hidden in values else ""
         return with_scales(model, values, WHY), f"{said}."
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
@@ -195,15 +197,20 @@ class Auto(AbstractMethod):
             if cost <= self.seconds:
                 yield Candidate(hmc, "the output is linear in the weights, so that there is one region to draw from", cost)
             return
-        each, fixed = _gradient(log_joint, data, _MEMBERS), _SEARCH + 2 * _DRAWS * _THIN
-        warmup = int((_AIMED * self.seconds / each - fixed) / 2)
-        warmup = min(max(warmup, _SHORT), _LONG) // 100 * 100
-        cost = each * (2 * warmup + fixed)
+        members, warmup = _MEMBERS, self._warmup(log_joint, data, _MEMBERS, _AIMED)
+        if warmup < _LONG:  # fewer members, of which each comes further
+            members, warmup = _FEW, self._warmup(log_joint, data, _FEW, _MOST)
+        cost = _gradient(log_joint, data, members) * (2 * warmup + _FIXED)
         if cost <= self.seconds:
-            mile = MicrocanonicalEnsemble(_MEMBERS, warmup, _DRAWS, _THIN, num_steps=_SEARCH)
-            size = f"{counted(data.num_data, 'row')} × {counted(log_joint.layout.size, 'unknown')} allow {_MEMBERS} members"
+            mile = MicrocanonicalEnsemble(members, warmup, _DRAWS, _THIN, num_steps=_SEARCH)
+            size = f"{counted(data.num_data, 'row')} × {counted(log_joint.layout.size, 'unknown')} allow {members} members"
             why = f"a network's posterior has many regions, and {size} of {warmup:,} steps"
             yield Candidate(mile, why, cost, self._of_chains(log_joint, data), by_chains=True)
+
+    def _warmup(self, log_joint: LogJoint, data: Data, members: int, share: float) -> int:
+        """Steps of a warm-up for which a share of the time is enough, within bounds."""
+        steps = int((share * self.seconds / _gradient(log_joint, data, members) - _FIXED) / 2)
+        return min(max(steps, _SHORT), _LONG) // 100 * 100
 
     def _of_chains(self, log_joint: LogJoint, data: Data) -> str:
         """What the full run of chains would take, where there is one."""

@@ -24,7 +24,7 @@ from bayesreg.model.spec import PriorSpec
 from bayesreg.priors import AbstractPrior, InverseGamma, Normal
 
 _LEAST, _MOST = 5, 50  # units
-_PRODUCTS = 1500  # units × (inputs + outputs)
+_PRODUCTS = 750  # units × (inputs + outputs)
 # P(noise < q) = exp(−0.05/q) in units of the target's sd: 90 % between a sixtieth and one. Its density falls faster than any
 # power at zero, so that a network that passes through every row has a mode with noise; HalfNormal is flat there.
 NOISE = InverseGamma(1.0, 0.05)
@@ -40,7 +40,7 @@ def hidden_units(num_rows: int, inputs: int, outputs: int) -> int:
     A unit that the rows do not need costs time and nothing else, since W₂'s prior shrinks with their number.
 
     >>> hidden_units(100, 8, 1), hidden_units(1500, 8, 1), hidden_units(10**5, 8, 1), hidden_units(1500, 64, 10)
-    (10, 39, 50, 20)
+    (10, 39, 50, 10)
     """
     most = max(_LEAST, _PRODUCTS // (inputs + outputs))
     return min(max(round(math.sqrt(num_rows)), _LEAST), _MOST, most)

@@ -79,6 +79,7 @@ def settle(
     history: History,
     report: ProgressCallback,
     done: int = 0,
+    rate: float = RATE,
 ) -> Settled:
     """Rounds of Adam's steps in whitened coordinates, one after the other, until a fall of the rate no longer pays.
 
@@ -92,6 +93,7 @@ def settle(
         history: Where the objective is recorded after each round.
         report: Called on the way.
         done: Steps of the search before, from which they are counted on.
+        rate: Of the first round's first step, in sds.
 
     Returns:
         Where they ended.
@@ -102,7 +104,7 @@ def settle(
     """
     wide, best, rows = in_double(log_joint, u, data)
     first = value = value_of(wide, best, rows, jacobian=jacobian)
-    pays, rate, steps, why = max(0.1, PAYS * len(u)), RATE, 0, f"its budget of {ROUNDS} rounds was spent"
+    pays, steps, why = max(0.1, PAYS * len(u)), 0, f"its budget of {ROUNDS} rounds was spent"
     for _ in range(ROUNDS):
         if noise_collapses(wide, best, rows):
             why = "the learned noise collapses, and no mode is there to find"

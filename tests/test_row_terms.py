@@ -78,6 +78,19 @@ def test_the_log_joint_weighs_and_shifts_rows(name):
     torch.testing.assert_close(batch, 3 * rows[:40].sum(), rtol=1e-10, atol=1e-9)
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_closed_form_takes_weights(standardize):
+    rows = np.repeat(np.arange(N), WEIGHT.astype(int))
+    for y in (TARGETS["Gaussian"][1], TARGETS["GaussianPerOutput"][1]):
+        model = linear(likelihoods.Gaussian(0.5), 1 if y.ndim == 1 else 2, standardize)
+        weighted = br.fit(model, X, y, method="exact", sample_weight=WEIGHT)
+        repeated = br.fit(model, X[rows], y[rows], method="exact")
+        torch.testing.assert_close(weighted.mean["weight"], repeated.mean["weight"])
+        torch.testing.assert_close(weighted.std["weight"], repeated.std["weight"])
+        assert weighted.log_evidence == pytest.approx(repeated.log_evidence, rel=1e-10)
+        torch.testing.assert_close(weighted.predict(X).quantile(0.1), repeated.predict(X).quantile(0.1))
+
+
 def test_weights_are_scikit_learn_s():
     ridge = Ridge(alpha=0.7).fit(X, TARGETS["Gaussian"][1], sample_weight=WEIGHT)
     rules = {"weight": priors.Normal(0.5 / 0.7**0.5), "bias": priors.Flat()}  # τ² = σ²/α

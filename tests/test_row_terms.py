@@ -126,6 +126,9 @@ def test_offsets_are_statsmodels_s(standardize):
     np.testing.assert_allclose(found.mean, mode.predict(X).mean.numpy() * exposure, rtol=1e-10)
     np.testing.assert_allclose(found.output[0], np.log(theirs.fittedvalues), rtol=1e-5, atol=1e-6)
     assert "an offset was added to the network's output" in " ".join(mode.history.notes)
+    scored = br.compare({"a": mode}, X, y, offset=OFFSET).scores["a"]
+    assert scored["mlpd"] == pytest.approx(float(found.log_prob(y).mean()))
+    assert scored["mlpd"] > br.compare({"a": mode}, X, y).scores["a"]["mlpd"]
 
 
 def test_an_offset_of_a_location_is_taken_off_the_target():

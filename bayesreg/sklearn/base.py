@@ -255,7 +255,7 @@ class AbstractBayes(BaseEstimator, abc.ABC):
 
     @property
     def coef_(self) -> np.ndarray:
-        """Posterior means of the coefficients of a linear model, in the data's own units, (D,) or (K, D), by `inputs_.names`."""
+        """Posterior means of a linear model's coefficients, in the data's own units, (D,) or (K, D), by `inputs_.names`."""
         return self._shaped(self._line().slope)
 
     @property

@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/bayesreg demo --out report.html --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -57,8 +57,26 @@ REFUSALS = [
     (["--activation", "rely"], "--activation must be one of"),
     (["--kind", "regresion"], "did you mean 'regression'"),
     (["--kind", "classification"], "but fractions came"),
-    (["--drop", "prize"], "--drop must name a column of the file, but 'prize' came; did you mean 'price'"),
-    (["--max-levels", "2"], "must have at most 2 levels, but 3 came"),
+    (["--drop", "sise"], "--drop must name a column, but 'sise' came; did you mean 'size'"),
+    (["--max-levels", "0"], "--max-levels must be a whole number >= 1, but 0 came"),
+    (["--missing", "guess"], "--missing must be one of 'impute', 'drop', 'refuse', but 'guess' came"),
+    (["--split", "size"], "--split must read time:COLUMN or group:COLUMN, but 'size' came"),
+    (["--split", "time:sise"], "--split must name a column besides the target, but 'sise' came; did you mean 'size'"),
+    (["--split", "time:[red]color[/red]"], "--split time: needs dates or numbers, but '[red]color[/red]' holds text"),
+    (
+        ["--test", "houses.csv", "--split", "time:size"],
+        "--test must come without --split and --test-fraction, since it has the rows",
+    ),
+    (["--transform", "log"], "--transform must read F:COLUMN, as log:price, but 'log' came"),
+    (["--transform", "ln:size"], "transform of 'size' must be one of log, log1p, sqrt, square, asinh, but 'ln' came"),
+    (["--transform", "log:flag"], "column 'flag', row 2 (line 3): 0 came, where log needs a number > 0"),
+    (["--transform", "log:price"], "'price' is the target; take a likelihood for its form"),
+    (["--separator", "::"], "separator must be one character, but '::' came"),
+    (["--encoding", "klingon"], "encoding must be one that Python knows, but 'klingon' came"),
+    (["--encoding", "utf-16"], "houses.csv must be text in utf-16, but this came"),
+    (["--categorical", "size", "--numeric", "size"], "column 'size' must be either categorical or a number, but both came"),
+    (["--save", "no/such/model.pt"], "the folder of 'no/such/model.pt' must exist"),
+    (["--save", "report.html"], "--save must be another file than the report"),
     (["--out", "no/such/report.html"], "the folder of 'no/such/report.html' must exist"),
     (["--out", "report.pdf"], "--out must end in .html"),
     (["--bogus"], "No such option: --bogus"),
@@ -77,13 +95,23 @@ def test_what_report_refuses(houses, monkeypatch, words, message):
     assert os.listdir(houses.parent) == ["houses.csv"]
 
 
+GAP = "x,price\n,2\n" + "".join(f"{i % 7},{i % 5}\n" for i in range(11))
 FILES = [
     ("nowhere.csv", None, [], "path must be a file that is there, but"),
-    ("houses.xlsx", "x", [], "path must end in .csv"),
-    ("empty.csv", "", [], "no line with text"),
+    ("houses.xlsx", "x", [], "houses.xlsx must be an Excel file, but it begins with b'x'"),
+    ("empty.csv", "", [], "empty.csv must hold a table, but it is empty (0 bytes)"),
+    ("blank.csv", " \n\n", [], "must have a line with the columns' names, but there is no line with text"),
     ("broken.parquet", "PAR", [], "broken.parquet must be a Parquet file"),
+    ("a.csv", '{"x": [1, 2]}', [], "but JSON came; save the table as CSV"),
     ("a.csv", "x,y\n1,2\n2,3\n3,4\n4,5\n", [], "target must name a column of the file, but 'price' came"),
-    ("a.csv", "x,price\n1,2\n,3\n3,4\n4,5\n5,6\n", [], "1 of 5 rows came with missing ones (x 1)"),
+    (
+        "a.csv",
+        GAP,
+        ["--missing", "refuse"],
+        "1 of 12 rows came with missing ones (x 1), the first in column 'x', row 1 ",
+    ),
+    ("a.csv", GAP, ["--missing", "refuse"], "pass --missing impute to fill in medians and mark them, a level of their own for"),
+    ("a.csv", GAP, ["--missing", "refuse"], "categories, or --missing drop to leave these rows out."),
     ("a.csv", "x,price\n1,2\n2,2\n3,2\n", [], "must vary, but 2"),
     ("a.csv", "x,price\n1,a\n2,b\n", [], "each part must have at least 2 rows"),
 ]
@@ -97,10 +125,30 @@ def test_a_file_that_cannot_be_used(tmp_path, name, text, words, message):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_an_identifier_is_refused_in_the_words_of_the_command_line(tmp_path):
-    file = written(tmp_path / "a.csv", "x,who,price\n" + "".join(f"{i},n{i},{i}\n" for i in range(60)))
-    told = refused("priors", file, "--target", "price")
-    assert "leave it out by --drop 'who', or raise --max-levels" in told
+def test_an_identifier_is_left_out_in_the_words_of_the_command_line(tmp_path):
+    file = written(tmp_path / "a.csv", "x,who,price\n" + "".join(f"{i % 9},n{i},{i}\n" for i in range(60)))
+    said = invoke("priors", file, "--target", "price").stdout
+    assert "who: left out: 60 different texts in 60 rows, an identifier or free text (--categorical who keeps the most" in said
+
+
+def test_all_problems_of_a_file_come_at_once_a_line_each(tmp_path):
+    rows = "".join(f"{i / 3:.3f},{i},3/4/2020,{i % 7}\n" for i in range(40))
+    file = written(tmp_path / "a.csv", f"x,x,day,price\n{rows}1,2\n")
+    result = invoke("report", file, "--target", "price", "--drop", "colour", "--out", tmp_path / "report.html", code=2)
+    first, *problems = result.stderr.splitlines()
+    assert first == "Error: a.csv has 4 problems:"
+    for number, (problem, told) in enumerate(zip(problems, [
+        "column names must differ, but 'x' came more than once, in columns 1 and 2; rename one of each, or pass --drop x",
+        "every row must have 4 fields as the names do, but row 41 (line 42) has 2; correct them",
+        "--drop must name a column, but 'colour' came",
+        "column 'day', row 1 (line 2): '3/4/2020' came, whose day and month cannot be told apart",
+    ], strict=True), 1):  # fmt: skip
+        assert problem.startswith(f"  {number}. {told}")
+    assert "pass --bad-rows drop" in problems[1]
+    assert "pass --dates dmy or --dates mdy" in problems[3]
+    assert os.listdir(tmp_path) == ["a.csv"]
+    words = ["--drop", "x", "--bad-rows", "drop", "--dates", "dmy"]
+    assert "'day'" not in invoke("priors", file, "--target", "price", *words, code=2).stdout
 
 
 def test_an_existing_report_is_kept_unless_forced(houses):
@@ -138,7 +186,8 @@ def test_wrong_words_are_one_line_too(words, message):
 
 def test_missing_optional_software_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    told = refused("priors", written(tmp_path / "a.parquet", "x"), "--target", "y")
+    monkeypatch.setitem(sys.modules, "polars", None)
+    told = refused("priors", written(tmp_path / "a.parquet", "PAR1"), "--target", "y")
     assert "pip install bayesreg[parquet]" in told
 
 
@@ -160,10 +209,10 @@ def test_a_bug_is_not_hidden(monkeypatch):
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("pass drop_missing=True or --drop-missing", "pass --drop-missing"),
+        ("pass missing='drop', or drop= or header=False", "pass --missing drop, or --drop or --no-header"),
         ("raise num_steps to 1,000 or more.", "raise --num-steps to 1,000 or more."),
-        ("drop_columns=['a b', 'c']", "--drop 'a b' 'c'"),
-        ("(kind='classification' takes", "(--kind 'classification' takes"),
+        ("drop=['a b', 'c']", "--drop 'a b' --drop c"),
+        ("(kind='classification' takes", "(--kind classification takes"),
         ("leave kind=None.", "leave --kind out."),
         ("seed=0, of a kind", "--seed 0, of a kind"),
         ("my_num_steps, num_steps_2, 'num_steps' and x.num_steps", "my_num_steps, num_steps_2, 'num_steps' and x.num_steps"),

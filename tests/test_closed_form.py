@@ -191,8 +191,8 @@ def test_what_has_no_closed_form_keeps_its_draws():
         progress=False,
     )
     assert clipped.predict(x, num_samples=10).function is None
-    by_row = br.BayesianModel(nn.Linear(3, 4).double(), Normal(1.0), Gaussian("heteroscedastic"))
-    targets = torch.stack([y, y.flip(0)], 1)
+    by_row = br.BayesianModel(nn.Linear(3, 12).double(), Normal(1.0), Gaussian("heteroscedastic"))
+    targets = torch.stack([y, y.flip(0)] * 3, 1)  # six: no rule is that large
     assert br.fit(by_row, x, targets, method="laplace", progress=False).predict(x, num_samples=10).function is None
     assert fitted(x, y, "map", Gaussian(0.3)).predict(x).function is None
     few = fitted(x, y, "exact", Gaussian(0.3)).predict(x, num_samples=10, max_memory=30 * 8 * 10)

@@ -45,6 +45,7 @@ def test_a_converged_fit_does_not_warn(standard_diabetes, method):
         assert br.fit(model, *standard_diabetes, method=method).certificate.converged
 
 
+@pytest.mark.slow
 def test_it_is_a_user_warning_that_python_shows_by_itself():
     assert issubclass(br.ConvergenceWarning, UserWarning)
     code = (

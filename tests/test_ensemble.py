@@ -126,6 +126,7 @@ def test_members_with_batch_normalisation_carry_their_own_averages(networks, tmp
     torch.testing.assert_close(found.predict(X, num_samples=4).mean, torch.stack(alone).mean(0).detach().double())
 
 
+@pytest.mark.slow
 def test_a_new_process_predicts_the_same(networks, tmp_path):
     X, _, fits = networks
     for name, found in fits.items():

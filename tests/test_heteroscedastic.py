@@ -240,6 +240,7 @@ def test_every_method_goes_the_whole_way(method, targets, tmp_path):
         variance_rows(predictive, targets)
 
 
+@pytest.mark.slow
 def test_mini_batches_and_restarts_come_to_the_mode():
     X, y = data(200)
     model = linear(standardize=True)
@@ -250,6 +251,7 @@ def test_mini_batches_and_restarts_come_to_the_mode():
     torch.testing.assert_close(full.loc, several.loc, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_path_is_single_fits():
     """Each scale's log-joint and each left-out fold's score are those of a fit by itself."""
     X, y = data(120)

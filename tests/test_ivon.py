@@ -26,6 +26,7 @@ def test_the_conjugate_optimum(standard_diabetes, seed):
     torch.testing.assert_close(scale.square() * precision, torch.ones_like(scale), rtol=0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_it_starts_far_away_and_arrives_where_adam_does(standard_diabetes):
     X, y = standard_diabetes
     rules = {"weight": priors.Laplace(0.2), "bias": priors.Normal(1.0)}
@@ -100,6 +101,7 @@ class TestSettling:
         assert math.isclose(schedule.rate(2999), 0.1)
 
 
+@pytest.mark.slow
 def test_a_default_fit_says_that_it_settled(standard_diabetes):
     post = br.fit(linear_model(), *standard_diabetes, method=MeanField())
     assert post.certificate.converged

@@ -124,6 +124,7 @@ def test_auto_says_which_curvature_it_took(standard_diabetes):
         br.fit(model, X, y, method=LaplaceApproximation("hessian", mode=MAP(num_steps=500)))
 
 
+@pytest.mark.slow
 def test_a_collapsed_mode_is_not_approximated():
     X = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
     model = br.BayesianModel(network(1, 20, 1, dtype=torch.float64), priors.Normal(10.0))

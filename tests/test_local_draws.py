@@ -7,7 +7,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.inference import one_draw_step
-from bayesreg.objective import LocalDraws, LogJoint, TrainingCopy
+from bayesreg.objective import LocalDraws, LogJoint, PairedNoise, TrainingCopy
 from bayesreg.posteriors import MeanFieldGuide
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
@@ -130,3 +130,34 @@ def test_only_plain_unknowns_are_drawn_by_row():
     draws = LocalDraws(TrainingCopy(log_joint, start, len(x), noise=False), x)
     assert draws.found == []
     assert float(draws.drawn.min()) == 1.0
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+def test_the_second_of_two_steps_has_the_numbers_of_the_first(begun):
+    """Whatever is kept in between: after a resume nothing is, and other rows may ask for other numbers on the way."""
+
+    def asked(noise, rows, steps):
+        found = []
+        for _ in range(steps):
+            noise.begin()
+            found.append([noise.normal(3), noise.signs(rows, 2), noise.normal(rows, 2)])
+        return found
+
+    def fresh(taken):
+        noise = PairedNoise(torch.zeros(1, dtype=torch.float64))
+        noise.taken.fill_(taken)
+        return noise
+
+    first, second = asked(fresh(2 * begun), 4, 2)
+    assert first[0].equal(-second[0])
+    assert first[1].equal(second[1])
+    assert first[2].equal(-second[2])
+    for rows in (4, 5):
+        noise = fresh(2 * begun)
+        asked(noise, 4, 1)
+        going_on, resumed = asked(noise, rows, 1)[0], asked(fresh(2 * begun + 1), rows, 1)[0]
+        assert all(one.equal(other) for one, other in zip(going_on, resumed, strict=True))
+    noise = fresh(2 * begun)
+    asked(noise, 4, 1)
+    noise.taken.fill_(2 * begun + 3)  # taken back to another step
+    assert asked(noise, 4, 1)[0][0].equal(asked(fresh(2 * begun + 3), 4, 1)[0][0])

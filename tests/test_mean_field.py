@@ -7,10 +7,11 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
+from bayesreg.certificates import rise, with_collapse
 from bayesreg.inference import MeanField
 from bayesreg.objective import LogJoint
 from bayesreg.posteriors import MeanFieldGuide
-from bayesreg.solvers import Schedule, Settling, UntilFlat
+from bayesreg.solvers import Schedule
 from tests.conftest import linear_model
 
 
@@ -51,7 +52,7 @@ def test_elbo_is_log_joint_plus_entropy_on_average(standard_diabetes, prior, par
     x, t = model.prepare(X, y)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
-        ours = torch.stack([guide.elbo(log_joint, x, t, 40, particles) for _ in range(2000)])
+        ours = torch.stack([guide.elbo(log_joint, x, t, 40, particles) for _ in range(500)])
     u = guide.draw(20_000, generator)
     entropy = float(size * (np.log(0.2) + 0.5 * np.log(2 * np.pi * np.e)))
     plain = torch.vmap(lambda v: log_joint.prepared(v, x, t, 40, jacobian=True), chunk_size=2000)(u) + entropy
@@ -124,8 +125,39 @@ def test_an_unknown_scale_is_climbed_by_adam_alone():
     model = br.BayesianModel(
         nn.Linear(3, 1).double(), priors={"weight": priors.Normal(priors.HalfCauchy(0.3), per="column", centered=False)}
     )
-    for found, kind in ((model, UntilFlat), (br.BayesianModel(nn.Linear(3, 1).double()), Settling)):
+    for found, settled in ((model, False), (br.BayesianModel(nn.Linear(3, 1).double()), True)):
         X, y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20.0)
         bound, data = found.ingest(X, y)
-        assert type(MeanField().climb(LogJoint(bound), data, None)) is kind
+        assert MeanField().settled(MeanField().climb(LogJoint(bound), data, None)) is settled
         assert type(MeanField(num_steps=50).climb(LogJoint(bound), data, None)) is Schedule
+
+
+def idle(weights):
+    """The certificate of layers 3-4-2-1 whose posterior is as near to the prior as a normal can be, but for some entries."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 1)).double()
+    rules = {"0.weight": priors.Normal(1.2), "2.weight": priors.StudentT(4.0), "4.weight": priors.Laplace(0.957)}
+    model = br.BayesianModel(net, {**rules, "*.bias": priors.Normal(1.0)}).bind(
+        torch.zeros(5, 3).double(), torch.arange(5.0).double()
+    )
+    log_joint = LogJoint(model)
+    loc, scale = torch.zeros(log_joint.layout.size).double(), torch.full((log_joint.layout.size,), 1.2).double()
+    for name, where in weights:
+        segment = log_joint.layout.segments[name]
+        for part, value in ((loc, 3.0), (scale, 0.1)):
+            part[segment.slice].view(segment.latent.shape)[where] = value
+    return with_collapse(rise(torch.zeros(1000)), log_joint, loc, scale)
+
+
+@pytest.mark.parametrize(
+    ("weights", "units"),
+    [
+        ([], 6),
+        ([("0.weight", (1, 2))], 6),  # the unit has no way out
+        ([("0.weight", (1, 2)), ("2.weight", (0, 1))], 5),  # its own layer is met, the next one's unit has no way out
+        ([("0.weight", (1, 2)), ("2.weight", (0, 1)), ("4.weight", (0, 0))], 4),
+        ([("0.weight", (slice(None), 0)), ("2.weight", (slice(None), slice(None))), ("4.weight", (0, slice(None)))], 0),
+    ],
+)
+def test_a_hidden_unit_is_idle_where_nothing_is_known_before_or_behind_it(weights, units):
+    found = idle(weights).elbo
+    assert (found.idle_units, found.units) == (units, 6)

@@ -473,6 +473,7 @@ def test_one_draw_is_a_line_without_bands():
 # ── manners ──
 
 
+@pytest.mark.slow
 def test_no_setting_is_changed_and_the_persons_own_do_not_matter():
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "lines.linewidth": 9, "axes.grid": True}):
         before = dict(mpl.rcParams)
@@ -504,6 +505,7 @@ def fresh():
     return done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_a_figure_without_pyplot(fresh):
     said, errors = fresh
     assert said[1:] == ["PNG"], errors

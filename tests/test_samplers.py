@@ -205,6 +205,7 @@ def test_no_u_turn_on_a_correlated_normal():
     assert abs(float(kinetic.mean()) - 1.0) < 5 / math.sqrt(kinetic.numel())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_unadjusted_steps_have_a_small_bias(seed):
     """At their default the sds of 30 unknowns between 0.1 and 10 are right to three per cent; with long steps they are not."""

@@ -161,6 +161,7 @@ def test_a_batch_is_unbiased_and_each_chain_has_its_own(batches):
         torch.testing.assert_close(on_batches.nats(value)[r], nats)
 
 
+@pytest.mark.slow
 def test_a_temperature_widens_and_is_said(batches):
     X, y, _, exact = batches
     method = SGHMC(num_chains=40, num_warmup=300, num_samples=50, thin=10, temperature=4.0)
@@ -169,6 +170,7 @@ def test_a_temperature_widens_and_is_said(batches):
     assert "Temperature 4" in str(found.certificate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -186,6 +188,7 @@ def test_its_variants_have_the_same_posterior(batches, options):
     assert means < 0.2
 
 
+@pytest.mark.slow
 def test_a_loader_gives_each_chain_its_own_batches(batches):
     X, y, _, exact = batches
     loader = DataLoader(TensorDataset(torch.tensor(X), torch.tensor(y)), batch_size=150, shuffle=True)

@@ -3,6 +3,7 @@
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.effort import first_look
 from bayesreg.certificates.elbo import maximal, rise, with_elbos
+from bayesreg.certificates.elbo import with_collapse as with_collapse
 from bayesreg.certificates.has_mode import check_has_mode
 from bayesreg.certificates.importance import of_draws, pareto_smoothed
 from bayesreg.certificates.mixing import agreement, bfmi, of_chains

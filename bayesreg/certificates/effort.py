@@ -18,7 +18,7 @@ import torch
 from bayesreg.data.rows import Data
 from bayesreg.objective.curvature_products import diagonal, sample
 from bayesreg.objective.flat import LogJoint
-from bayesreg.objective.whole import gradient_of
+from bayesreg.objective.whole import gradient_of, value_of
 from bayesreg.solvers.probe import STEPS
 
 # in units of 10⁻¹⁰ s on one core: what a pass costs by itself, what a row costs beside its unknowns
@@ -27,6 +27,7 @@ _CALL, _ROW = 1.3e7, 3000
 _VALUE, _GRADIENT, _PRODUCT, _DIAGONAL, _STEP = (0.8, 0.3), (2.5, 1.0), (9.0, 3.0), (35.0, 5.0), (2.0, 1.0)
 SHARE = 0.25  # of the search
 _FIRST = 0.5  # of that, for the first look
+_GLIMPSE, _GLIMPSED = 0.04, 8192  # of that, for a value that nobody judges, and rows of it in any case
 _BLOCK = 1024  # rows of one product
 _PARTS = 8  # blocks of rows whose spread is the error of a gain
 _ROUNDS, _MOST = 4, 30  # rounds of a look: of so many rows that there are at least these, and at most
@@ -68,6 +69,11 @@ class Effort:
         spent = self.cost(_GRADIENT, n) + 2 * self.cost(_VALUE, n)
         spent += self.matrix() if by_matrix else _MANY * self.product(n)
         return spent + kinks * (_MANY * self.product(n) + STEPS * self.cost(_STEP, n)) <= self.budget
+
+    def glimpse(self) -> int:
+        """Rows of a value that is told and not judged: a hundredth of the search, or one block."""
+        rows = (_GLIMPSE * self.budget - self.cost(_VALUE, 0, _PARTS)) / self.cost(_VALUE, 1, 0)
+        return int(min(self.num_data, max(_GLIMPSED, rows)))
 
     def look(self) -> tuple[int, int]:
         """Rows and rounds of the first look, within its part of the budget."""
@@ -207,6 +213,22 @@ def first_look(
         if best.at_least > enough:
             break
     return best
+
+
+def value_near(log_joint: LogJoint, u: torch.Tensor, data: Data, rows: int, *, jacobian: bool) -> float:
+    """The log-joint in nats and the data's own units, estimated from so many rows, evenly apart, where these are not all.
+
+    Args:
+        log_joint: The objective.
+        u: The point, (P,).
+        data: All rows.
+        rows: How many to see; all of them where they are streamed.
+        jacobian: Of the density of `u`.
+    """
+    if data.x is None or data.y is None or data.coupled or rows >= len(data.x):
+        return value_of(log_joint, u, data, jacobian=jacobian)
+    apart = -(-len(data.x) // rows)
+    return _Values.at(log_joint, u, dataclasses.replace(data, x=data.x[::apart], y=data.y[::apart]), jacobian).total
 
 
 @dataclasses.dataclass(frozen=True)

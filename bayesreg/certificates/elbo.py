@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Elbo, Restarts
-from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.flat import Group, LogJoint
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
 from bayesreg.solvers.rising import trend
 
+_WIDEST, _HALVINGS, _MANY = 20.0, 30, 2000  # range of a log sd, steps of a bisection, entries for which it is made
 SAME = 0.01  # nats from its prior up to which a weight's posterior counts as the same
 
 
@@ -65,7 +69,9 @@ def maximal(elbos: torch.Tensor, gain: float, gain_error: float, enough: float) 
 
 
 def with_collapse(found: Certificate, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> Certificate:
-    """The certificate with the count of weights about which the data said nothing: their posterior is their prior.
+    """The certificate with the count of weights and hidden units that the data said nothing of: their posterior is their prior.
+
+    A hidden unit counts where the weights into it, or those out of it, are on average within `SAME` nats of their prior.
 
     Args:
         found: The certificate.
@@ -74,18 +80,67 @@ def with_collapse(found: Certificate, log_joint: LogJoint, loc: torch.Tensor, sc
         scale: Their standard deviations, (P,).
 
     Returns:
-        The certificate; as it was where no prior has its KL in closed form.
+        The certificate; as it was where no prior has its KL in closed form or by quadrature.
     """
-    same, of = 0, 0
-    for group in log_joint.groups:
-        part = (loc[group.slice], scale[group.slice])
-        energy = group.prior.expected_energy(*part) if group.elementwise and group.transform is None else None
-        if energy is not None and group.prior.proper:
-            divergence = energy - group.prior.log_constant - part[1].log() - HALF_LOG_2PI - 0.5
-            same, of = same + int((divergence < SAME).sum()), of + divergence.numel()
-    if found.elbo is None or not of:
+    apart = divergences(log_joint, loc, scale)
+    counted = apart.isfinite()
+    if found.elbo is None or not bool(counted.any()):
         return found
-    return dataclasses.replace(found, elbo=dataclasses.replace(found.elbo, collapsed=same, collapsible=of))
+    same, units = int((apart[counted] < SAME).sum()), _units(log_joint, apart)
+    elbo = dataclasses.replace(found.elbo, collapsed=same, collapsible=int(counted.sum()))
+    if len(units):
+        elbo = dataclasses.replace(elbo, idle_units=int(units.sum()), units=len(units))
+    return dataclasses.replace(found, elbo=elbo)
+
+
+def divergences(log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """KL(N(loc, scale²) ‖ prior) of each unknown, above that of the normal nearest to its prior, (P,), in nats.
+
+    NaN where it takes a draw, off the real line, where a prior is improper, and where a prior's own scale is unknown.
+    """
+    apart = torch.full(loc.shape, torch.nan, dtype=torch.float64, device=loc.device)
+    loc, scale = loc.double(), scale.double()
+    for group in log_joint.groups:
+        where, prior = group.slice, group.prior
+        if not (group.elementwise and group.transform is None and prior.proper):
+            continue
+        part = loc[where], scale[where]
+        energy = group.integral(*part)[0] if group.integrable else prior.expected_energy(*part)
+        if energy is not None:
+            apart[where] = energy - part[1].log() - _nearest(group)
+    return apart
+
+
+def _nearest(group: Group) -> Any:
+    """The least E[energy] − log scale of any normal about the mode, of each entry: the data have no part in it."""
+    prior, count = group.prior, group.stop - group.start
+    if not group.integrable and ((prior.convex and prior.smooth) or count > _MANY):
+        return prior.log_constant + HALF_LOG_2PI + 0.5
+    mode = torch.as_tensor(prior.mode, dtype=torch.float64).expand(count)
+    low, high = torch.full((2, count), _WIDEST, dtype=torch.float64).mul_(torch.tensor([[-1.0], [1.0]])).unbind()
+    for _ in range(_HALVINGS):  # scale · dE/dscale grows with the scale, and is one at the least
+        middle = 0.5 * (low + high)
+        wide = group.integral(mode, middle.exp())[2] * middle.exp() > 1
+        low, high = torch.where(wide, low, middle), torch.where(wide, middle, high)
+    return group.integral(mode, low.exp())[0] - low
+
+
+def _units(log_joint: LogJoint, apart: torch.Tensor) -> torch.Tensor:
+    """Which hidden units the data say nothing of, True for each: rows of every layer's weights but the last one's."""
+    found, segments, module = [], log_joint.layout.segments, log_joint.model.module
+    weights = [
+        apart[segments[name].slice].view(segments[name].latent.shape).flatten(1)
+        for layer, own in module.named_modules()
+        if isinstance(own, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        and (name := f"{layer}.weight" if layer else "weight") in segments
+    ]
+    for into, out in itertools.pairwise(weights):
+        idle = into.mean(1) < SAME
+        if out.shape[1] == len(into):  # each unit is a column of the next layer
+            idle = idle | (out.mean(0) < SAME)
+        if bool(into.isfinite().all()):
+            found.append(idle)
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
 
 
 def level(found: Certificate, history: History) -> float:

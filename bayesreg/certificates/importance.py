@@ -40,11 +40,10 @@ def of_draws(log_joint: LogJoint, draws: torch.Tensor, log_q: torch.Tensor, data
         The shape, and the evidence where every prior is proper.
     """
     ratio = values_of(log_joint, draws, data, jacobian=True) - log_q.double()
-    proper = all(latent.prior.proper for latent in log_joint.model.latents.values()) and not log_joint.model.outputs
     smoothed, shape = pareto_smoothed(ratio)
     count = len(ratio)
     limit = min(1 - 1 / math.log10(count), 0.7)
-    if not proper or shape == math.inf:
+    if not log_joint.model.has_evidence or shape == math.inf:
         return Importance(shape, count, limit)
     evidence = float(torch.logsumexp(smoothed, 0)) - math.log(count)
     weights = (smoothed - evidence).exp()

@@ -8,7 +8,7 @@ import torch
 
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.constant import says_the_same, with_word
-from bayesreg.certificates.effort import SHARE, Effort, work
+from bayesreg.certificates.effort import SHARE, Effort, value_near, work
 from bayesreg.certificates.linear_gaussian import certify_linear
 from bayesreg.certificates.mode import certify, with_restarts
 from bayesreg.certificates.norms import with_norms
@@ -16,7 +16,6 @@ from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Point
 from bayesreg.objective.directions import by_all_rows, scale_free
 from bayesreg.objective.flat import LogJoint
-from bayesreg.objective.whole import value_of
 from bayesreg.solvers.base import Problem, Solution
 from bayesreg.solvers.probe import further
 
@@ -36,7 +35,9 @@ def judged(
         return solved or certify(problem.log_joint, found.u, start, data, jacobian, lambda steps: found.u)
     log_joint, invariant = LogJoint(found.model), scale_free(problem.log_joint)
     if problem.options.certify is False:
-        point = Point(0.005 * len(found.u), space, value_of(log_joint, found.u, data, jacobian=jacobian))
+        effort = _effort(problem, found)
+        rows = data.num_data if effort is None else effort.glimpse()
+        point = Point(0.005 * len(found.u), space, value_near(log_joint, found.u, data, rows, jacobian=jacobian))
         unchecked = with_norms(Certificate(Finding.UNCHECKED, point=point), invariant, start, found.u, bool(problem.held))
         return unchecked if restarts is None else with_restarts(unchecked, restarts, max(0.1, point.tolerance))
     whole, rows = by_all_rows(log_joint, data, problem.batch_size)  # where it can be, of the network that sees all rows

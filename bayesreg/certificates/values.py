@@ -141,6 +141,8 @@ class Elbo:
         of_batches: True where batch normalisation by mini-batches makes it differ from the ELBO of all rows.
         collapsed: Weights whose posterior is their prior.
         collapsible: Of how many; None where it was not counted.
+        idle_units: Hidden units that the data say nothing of: the weights into them, or out of them, are their prior.
+        units: Of how many; None where they were not counted.
     """
 
     num_steps: int
@@ -151,6 +153,8 @@ class Elbo:
     of_batches: bool = False
     collapsed: int = 0
     collapsible: int | None = None
+    idle_units: int = 0
+    units: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

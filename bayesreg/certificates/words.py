@@ -71,7 +71,7 @@ def sentence(certificate: Certificate, spell: Spelling = in_python) -> str:
     if c.elbo is not None and c.elbo.of_batches:
         parts.append("Batch normalisation by mini-batches makes this ELBO differ from that of all rows.")
     if c.elbo is not None and c.elbo.collapsed:
-        parts.append(f"The posterior of {c.elbo.collapsed:,} of {c.elbo.collapsible:,} weights is their prior.")
+        parts.append(approximations.collapsed(c.elbo))
     if c.noise is not None:
         parts.append(_vanishing(c.noise))
     if c.mixing is not None:
@@ -401,6 +401,7 @@ def numbers(certificate: Certificate) -> dict[str, float | str]:
         found |= {"elbo": trend.level, "rise": trend.rise, "Monte Carlo error": trend.error}
         found |= {"nats to gain": c.elbo.nats_to_gain, "nats to gain, Monte Carlo error": c.elbo.error}
         found |= {} if c.elbo.collapsible is None else {"weights whose posterior is their prior": float(c.elbo.collapsed)}
+        found |= {} if c.elbo.units is None else {"hidden units whose posterior is their prior": float(c.elbo.idle_units)}
     if (form := c.closed_form) is not None:
         found |= {"condition number": form.condition, "digits": form.digits, "rounding in sds": form.rounding}
     if c.check is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bayesreg.certificates.values import Covariance, Importance, Tuned
+from bayesreg.certificates.values import Covariance, Elbo, Importance, Tuned
 
 _OVER = {"last-layer": " of the last layer", "subnetwork": " of a subnetwork"}
 
@@ -35,6 +35,22 @@ def covering(found: Importance) -> str:
         f"{said}, above {found.limit:.2f}: the approximation misses much of the posterior of the weights, and neither its "
         "evidence nor weighted draws can be trusted; predictions may still be good. A sampler (HMC) tells."
     )
+
+
+def collapsed(found: Elbo) -> str:
+    """How many weights, and hidden units, the data said nothing of.
+
+    >>> print(collapsed(Elbo(1000, None, collapsed=120, collapsible=401, idle_units=30, units=50)))
+    The posterior of 120 of 401 weights is their prior. 30 of 50 hidden units are idle: so are the weights into or out of them.
+    >>> print(collapsed(Elbo(1000, None, collapsed=3, collapsible=401, units=50)))
+    The posterior of 3 of 401 weights is their prior.
+    """
+    said = f"The posterior of {found.collapsed:,} of {found.collapsible:,} weights is their prior."
+    if not found.idle_units:
+        return said
+    if found.idle_units == found.units:
+        return f"{said} All hidden units are idle: the network has learned nothing from its inputs."
+    return f"{said} {found.idle_units:,} of {found.units:,} hidden units are idle: so are the weights into or out of them."
 
 
 def tuned(found: Tuned) -> str:

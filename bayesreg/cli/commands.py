@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg import __version__
+from bayesreg.cli import options as o
 from bayesreg.cli.interrupt import loaded
 from bayesreg.cli.screen import Commands, columns, console, say
 
@@ -24,116 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_DATA, _MODEL, _FITS, _REPORT = "Data", "Model", "Fits", "Report"
-
-
-def _option(help: str, panel: str, *names: str, metavar: str | None = None, show_default: bool = False) -> Any:
-    text = help.replace("[", r"\[")  # a section name such as [priors] is no markup
-    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, show_default=show_default)
-
-
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A CSV or Parquet file with named columns.")]
-SomeFile = Annotated[
-    Path | None,
-    typer.Argument(metavar="FILE", help="A CSV or Parquet file; the demo's data if none is given.", show_default=False),
-]
-Target = Annotated[str, _option("Column to predict.", _DATA, metavar="NAME")]
-SomeTarget = Annotated[str | None, _option("Column to predict; needed with a FILE.", _DATA, metavar="NAME")]
-Kind = Annotated[
-    str | None,
-    _option(
-        "regression or classification. If not given: regression for numbers, classification for text.", _DATA, metavar="KIND"
-    ),
-]
-Drop = Annotated[list[str] | None, _option("Column to leave out, say an identifier. Repeat for more.", _DATA, metavar="COLUMN")]
-DropMissing = Annotated[
-    bool, _option("Leave out rows with missing values. If not given, a file that has some is refused.", _DATA, "--drop-missing")
-]
-MaxLevels = Annotated[int, _option("Most levels that a text column may have.", _DATA, metavar="L", show_default=True)]
-TestFraction = Annotated[float, _option("Share of the rows held out to judge by.", _DATA, metavar="SHARE", show_default=True)]
-Prior = Annotated[
-    list[str] | None,
-    _option(
-        "What is assumed about the tensors whose names match, for example '*.weight=Laplace(scale=0.1)'. Repeat for more. "
-        "If not given: normal priors that suit each layer's width. See: bayesreg priors --list",
-        _MODEL,
-        metavar="PATTERN=PRIOR",
-    ),
-]
-PriorsFile = Annotated[
-    Path | None,
-    _option(
-        "A TOML file with such rules, in a section [priors], and for layers' outputs in [outputs].",
-        _MODEL,
-        "--priors",
-        metavar="TOML",
-    ),
-]
-Likelihood = Annotated[
-    str | None,
-    _option(
-        "What is assumed about the noise, for example 'Gaussian(noise_scale=HalfNormal(1.0))', or "
-        "'Gaussian(\"heteroscedastic\")' where it differs from row to row. If not given: what suits the target, Gaussian, "
-        "Bernoulli or Categorical.",
-        _MODEL,
-        metavar="TEXT",
-    ),
-]
-Hidden = Annotated[
-    list[int] | None,
-    _option(
-        "Width of a hidden layer. Repeat for more; 0 for a linear model. If not given: one of 50.", _MODEL, metavar="WIDTH"
-    ),
-]
-Activation = Annotated[
-    str, _option("relu, tanh, sigmoid, gelu, silu, elu or softplus.", _MODEL, metavar="NAME", show_default=True)
-]
-BatchNorm = Annotated[bool, _option("Batch normalisation before each activation.", _MODEL, "--batchnorm")]
-Dropout = Annotated[
-    float, _option("Rate of the units dropped after each activation.", _MODEL, metavar="RATE", show_default=True)
-]
-Method = Annotated[
-    list[str] | None,
-    _option("How to fit. Repeat for more. If not given: map and mean-field. See: bayesreg methods", _FITS, metavar="NAME"),
-]
-DemoMethod = Annotated[
-    list[str] | None,
-    _option("One more way to fit, say mile, which takes two minutes more, or less by --num-steps.", _FITS, metavar="NAME"),
-]
-NumSteps = Annotated[
-    int | None,
-    _option(
-        "Steps of each fit that takes steps; of each chain, warm-up and draws, for a sampler. If not given: what suits the "
-        "method and the data.",
-        _FITS,
-        metavar="N",
-    ),
-]
-BatchSize = Annotated[int | None, _option("Rows a step. If not given: all rows up to 10,000, then 256.", _FITS, metavar="B")]
-LearningRate = Annotated[
-    float | None, _option("Adam's first rate; it falls to zero along the fit. If not given: 0.01.", _FITS, metavar="RATE")
-]
-Seed = Annotated[int, _option("Same seed, same machine, same answer.", _FITS, metavar="SEED", show_default=True)]
-NumSamples = Annotated[
-    int | None,
-    _option(
-        "Draws from each posterior for its predictions; as many as their comparison needs if not given.", _REPORT, metavar="S"
-    ),
-]
-Out = Annotated[Path, _option("The report; its numbers go next to it as .json.", _REPORT, metavar="HTML", show_default=True)]
-Force = Annotated[bool, _option("Replace a report that is there.", _REPORT, "--force")]
-SomePrior = Annotated[
-    str, typer.Argument(metavar="PRIOR", help="Normal, Laplace, ElasticNet or Flat, for example 'Normal(0.5)'.")
-]
-NumData = Annotated[int | None, typer.Option(help="Training rows N.", metavar="N", show_default=False)]
-NoiseScale = Annotated[
-    float | None, typer.Option(help="Sd σ of the noise, in the units of the target.", metavar="SIGMA", show_default=False)
-]
-NumOutputs = Annotated[
-    int, typer.Option(help="Values K in each row over which a mean loss runs: outputs, or binary labels.", metavar="K")
-]
-List = Annotated[bool, typer.Option("--list", help="Every prior there is, and nothing else.", show_default=False)]
 
 
 def main() -> None:
@@ -166,57 +57,77 @@ def _root(
 
 @app.command()
 def report(
-    file: File,
-    target: Target,
-    kind: Kind = None,
-    drop: Drop = None,
-    drop_missing: DropMissing = False,
-    max_levels: MaxLevels = 50,
-    test_fraction: TestFraction = 0.2,
-    prior: Prior = None,
-    priors_file: PriorsFile = None,
-    likelihood: Likelihood = None,
-    hidden: Hidden = None,
-    activation: Activation = "relu",
-    batchnorm: BatchNorm = False,
-    dropout: Dropout = 0.0,
-    method: Method = None,
-    num_steps: NumSteps = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = 0,
-    num_samples: NumSamples = None,
-    out: Out = Path("report.html"),
-    force: Force = False,
+    file: o.File,
+    target: o.Target,
+    kind: o.Kind = None,
+    drop: o.Drop = None,
+    categorical: o.Categories = None,
+    numeric: o.Numbers = None,
+    transform: o.Transform = None,
+    missing: o.Gaps = None,
+    drop_missing: o.DropMissing = False,
+    max_levels: o.MaxLevels = 50,
+    test_fraction: o.TestFraction = None,
+    test: o.TestFile = None,
+    split: o.Split = None,
+    na: o.Na = None,
+    encoding: o.Encoding = None,
+    separator: o.Separator = None,
+    decimal: o.Decimal = None,
+    dates: o.DateOrder = None,
+    no_header: o.NoHeader = False,
+    skip_lines: o.SkipLines = 0,
+    sheet: o.Sheet = None,
+    bad_rows: o.BadRows = "refuse",
+    prior: o.Prior = None,
+    priors_file: o.PriorsFile = None,
+    likelihood: o.Likelihood = None,
+    hidden: o.Hidden = None,
+    activation: o.Activation = "relu",
+    batchnorm: o.BatchNorm = False,
+    dropout: o.Dropout = 0.0,
+    method: o.Method = None,
+    num_steps: o.NumSteps = None,
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    seed: o.Seed = 0,
+    num_samples: o.NumSamples = None,
+    out: o.Out = Path("report.html"),
+    save: o.Save = None,
+    force: o.Force = False,
 ) -> None:
     """Fit a network to a file by several methods, compare them on held-out rows, and write a report."""
     job = _job()
-    settings = job.Settings(out, force, test_fraction, seed, num_samples)
+    settings = job.Settings(out, force, seed, num_samples, save)
     job.check(settings)
     network = job.Network(tuple(hidden or [50]), activation, batchnorm, dropout)
     said = {"num_steps": num_steps, "batch_size": batch_size, "learning_rate": learning_rate}
     methods = job.methods(method or ["map", "mean-field"], said)
     rules = job.rules(prior or [], priors_file)
-    table = job.read(file, target, kind, drop or [], drop_missing, max_levels)
-    model = job.model(table, network, rules, likelihood, seed)
-    job.run(table, {name: job.Fit(model, how) for name, how in methods.items()}, settings)
+    reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
+    columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
+    gaps = "drop" if drop_missing else missing
+    asked = job.Asked(file, target, kind, *columns, gaps, max_levels, test_fraction, test, split, reading)
+    case = job.read(asked, likelihood, seed)
+    model = job.model(case, network, rules, seed)
+    job.run(case, {name: job.Fit(model, how) for name, how in methods.items()}, settings)
 
 
 @app.command()
 def demo(
-    out: Out = Path("report.html"),
-    force: Force = False,
-    seed: Seed = 0,
-    method: DemoMethod = None,
-    num_steps: NumSteps = None,
+    out: o.Out = Path("report.html"),
+    force: o.Force = False,
+    seed: o.Seed = 0,
+    method: o.DemoMethod = None,
+    num_steps: o.NumSteps = None,
 ) -> None:
     """Fit one network to the diabetes data under two priors and by three methods, and write a report: under a minute."""
     job = _job()
-    settings = job.Settings(out, force, seed=seed)
+    settings = job.Settings(out, force, seed)
     job.check(settings)
-    table = job.load_diabetes()
+    case = job.demo(seed)
     normal, laplace = (
-        job.model(table, job.DEMO, rules, None, seed) for rules in (job.rules([]), job.rules(["*.weight=Laplace(0.1)"]))
+        job.model(case, job.DEMO, rules, seed) for rules in (job.rules([]), job.rules(["*.weight=Laplace(0.1)"]))
     )
     given = {
         "MAP, Normal": (normal, "map"),
@@ -226,25 +137,38 @@ def demo(
     }
     more = job.methods(method or [], {"num_steps": num_steps})
     fits = {name: job.Fit(model, job.methods([how])[how]) for name, (model, how) in given.items()}
-    job.run(table, fits | {f"{name}, Normal": job.Fit(normal, how) for name, how in more.items()}, settings)
+    job.run(case, fits | {f"{name}, Normal": job.Fit(normal, how) for name, how in more.items()}, settings)
 
 
 @app.command()
 def priors(
-    file: SomeFile = None,
-    target: SomeTarget = None,
-    kind: Kind = None,
-    drop: Drop = None,
-    drop_missing: DropMissing = False,
-    max_levels: MaxLevels = 50,
-    prior: Prior = None,
-    priors_file: PriorsFile = None,
-    likelihood: Likelihood = None,
-    hidden: Hidden = None,
-    activation: Activation = "relu",
-    batchnorm: BatchNorm = False,
-    dropout: Dropout = 0.0,
-    list_all: List = False,
+    file: o.SomeFile = None,
+    target: o.SomeTarget = None,
+    kind: o.Kind = None,
+    drop: o.Drop = None,
+    categorical: o.Categories = None,
+    numeric: o.Numbers = None,
+    transform: o.Transform = None,
+    missing: o.Gaps = None,
+    drop_missing: o.DropMissing = False,
+    max_levels: o.MaxLevels = 50,
+    na: o.Na = None,
+    encoding: o.Encoding = None,
+    separator: o.Separator = None,
+    decimal: o.Decimal = None,
+    dates: o.DateOrder = None,
+    no_header: o.NoHeader = False,
+    skip_lines: o.SkipLines = 0,
+    sheet: o.Sheet = None,
+    bad_rows: o.BadRows = "refuse",
+    prior: o.Prior = None,
+    priors_file: o.PriorsFile = None,
+    likelihood: o.Likelihood = None,
+    hidden: o.Hidden = None,
+    activation: o.Activation = "relu",
+    batchnorm: o.BatchNorm = False,
+    dropout: o.Dropout = 0.0,
+    list_all: o.List = False,
 ) -> None:
     """Show what would be assumed about every tensor, before any fit; takes the model options of `bayesreg report`."""
     if list_all:
@@ -253,10 +177,13 @@ def priors(
     job = _job()
     rules = job.rules(prior or [], priors_file)
     network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation, batchnorm, dropout)
-    table = job.read(file, target, kind, drop or [], drop_missing, max_levels)
-    model = job.model(table, network, rules, likelihood, seed=0)
+    reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
+    columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
+    gaps = "drop" if drop_missing else missing
+    case = job.read(job.Asked(file, target, kind, *columns, gaps, max_levels, reading=reading, whole=True), likelihood, 0)
+    model = job.model(case, network, rules, 0)
     screen = console()
-    job.say_data(screen, table)
+    job.say_data(screen, case)
     job.say_priors(screen, {"": model})
 
 
@@ -271,7 +198,7 @@ def methods() -> None:
 
 @app.command()
 def equivalents(
-    prior: SomePrior, num_data: NumData = None, noise_scale: NoiseScale = None, num_outputs: NumOutputs = 1
+    prior: o.SomePrior, num_data: o.NumData = None, noise_scale: o.NoiseScale = None, num_outputs: o.NumOutputs = 1
 ) -> None:
     """Say what to write in scikit-learn, torch, Keras, glmnet or lsqr to assume a prior."""
     from bayesreg import _check

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 import bayesreg as br
 from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY
+from bayesreg._text import counted
 from bayesreg.certificates import sentence
 from bayesreg.cli.screen import as_option, columns, console, in_options, progress, say, warn
-from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, read, rules
-from bayesreg.data.datasets import Split, Table, load_diabetes
+from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, rules
+from bayesreg.cli.tables import Asked, Case, demo, read, reading_of
+from bayesreg.data import Split
 from bayesreg.inference import AbstractMethod
 from bayesreg.solvers.batches import FULL_BATCH_ROWS
 
@@ -28,7 +29,24 @@ if TYPE_CHECKING:
 
     from bayesreg.comparison import Comparison
 
-__all__ = ["DEMO", "Fit", "Network", "Settings", "check", "load_diabetes", "methods", "model", "read", "rules", "run"]
+__all__ = [
+    "DEMO",
+    "Asked",
+    "Case",
+    "Fit",
+    "Network",
+    "Settings",
+    "check",
+    "demo",
+    "methods",
+    "model",
+    "read",
+    "reading_of",
+    "rules",
+    "run",
+    "say_data",
+    "say_priors",
+]
 _SMALL = 10**7  # rows × parameters of a step: one thread takes about a millisecond for them
 
 
@@ -49,32 +67,31 @@ class _Begun(Exception):
     """Raised by a rehearsed fit at its first step."""
 
 
-def run(table: Table, fits: Mapping[str, Fit], settings: Settings) -> None:
+def run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
     """Fit, compare and report; print what was done. All fits are of one likelihood kind.
 
     Raises:
         ValueError: If a fit is refused, fails, or the report cannot be written.
     """
-    split = table.train_test_split(settings.test_fraction, settings.seed)
-    _check_memory(fits, split, settings.num_samples or 1000)
-    with _threads(fits, split):
-        _run(table, split, fits, settings)
+    _check_memory(fits, case.split, settings.num_samples or 1000)
+    with _threads(fits, case.split):
+        _run(case, fits, settings)
 
 
-def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings) -> None:
+def _run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
     from bayesreg.reports.page import report
 
-    started, screen = time.perf_counter(), console()
+    started, screen, split, target = time.perf_counter(), console(), case.split, case.target.name
     missing: dict[str, str] = {}
     done = _each(fits, lambda name, fit: _rehearse(name, fit, split, settings.seed), missing)
-    say_data(screen, table, split)
+    say_data(screen, case)
     say_priors(screen, {name: fits[name].model for name in done})
     say(screen, "", "The fits:")
 
     def fitted(name: str, fit: Fit) -> br.AbstractPosterior:
         posterior = done[name] or _fit(name, fit, split, settings.seed)
         posterior.predict(split.X_test, num_samples=20, seed=settings.seed)  # or it is left out
-        _say_fit(screen, name, posterior, table.target)
+        _say_fit(screen, name, posterior, target)
         return posterior
 
     posteriors = _each({name: fits[name] for name in done}, fitted, missing)
@@ -85,13 +102,13 @@ def _run(table: Table, split: Split, fits: Mapping[str, Fit], settings: Settings
             split.y_test,
             num_samples=settings.num_samples,
             seed=settings.seed,
-            title=f"{table.target}, from {table.source}",
-            notes=[*map(in_options, table.encoding), *_setting(split, settings)],
-            source=table.source,
-            feature_names=table.feature_names,
-            target_name=table.target,
-            classes=table.classes,
-            row_names=_held_out(table, settings),
+            title=f"{target}, from {case.prepared.source}",
+            notes=[*map(in_options, (*case.said, *case.prepared.notes)), *_setting(case, settings)],
+            source=case.prepared.source,
+            feature_names=case.feature_names,
+            target_name=target,
+            classes=case.classes,
+            row_names=[int(row) for row in case.prepared.rows[1]],
             missing=missing,
         )
         made.save(settings.out, force=settings.force)
@@ -123,13 +140,6 @@ def _each(fits: Mapping[str, Fit], do: Callable[[str, Fit], Any], missing: dict[
     return found
 
 
-def _held_out(table: Table, settings: Settings) -> list[int]:
-    """The file's row numbers of the held-out rows: the split depends on the targets and the seed only."""
-    rows = np.arange(1, len(table.y) + 1) if table.rows is None else table.rows
-    numbers = replace(table, X=rows[:, None]).train_test_split(settings.test_fraction, settings.seed).X_test
-    return [int(number) for number in numbers[:, 0]]
-
-
 @contextlib.contextmanager
 def _threads(fits: Mapping[str, Fit], split: Split) -> Iterator[None]:
     """One thread for small fits, unless the environment sets a number; the previous number is restored.
@@ -147,8 +157,9 @@ def _threads(fits: Mapping[str, Fit], split: Split) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _setting(split: Split, settings: Settings) -> tuple[str, str]:
-    held_out = f"{len(split.y_train):,} rows to fit, {len(split.y_test):,} held out at random; seed {settings.seed}."
+def _setting(case: Case, settings: Settings) -> tuple[str, str]:
+    train, test = len(case.split.y_train), len(case.split.y_test)
+    held_out = f"{train:,} rows to fit, {test:,} {case.how}; seed {settings.seed}."
     return held_out, "Row numbers count the file's rows of data from 1."
 
 
@@ -195,13 +206,14 @@ def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.Abstr
         ) from error
 
 
-def say_data(screen: Console, table: Table, split: Split | None = None) -> None:
-    """Print the size of the data, and what was done to the columns; `split` is how the rows were divided, if they were."""
-    parts = "" if split is None else f", {len(split.y_train):,} to fit and {len(split.y_test):,} held out"
-    what = "regression" if table.classes is None else f"{len(table.classes)} classes"
-    inputs = f"{table.X.shape[1]:,} input{'s' if table.X.shape[1] != 1 else ''}"
-    say(screen, f"{table.source}: {len(table.y):,} rows{parts}; {inputs}; {what}, on {table.target!r}", style="bold")
-    say(screen, *map(in_options, table.encoding), indent=2)
+def say_data(screen: Console, case: Case) -> None:
+    """Print the size of the data, how the rows were divided, what was done to the columns, and what suits the target."""
+    train, test = len(case.split.y_train), len(case.split.y_test)
+    what = "regression" if case.classes is None else f"{len(case.classes)} classes"
+    inputs = counted(len(case.feature_names), "input")
+    parts = f"{train + test:,} rows" + (f", {train:,} to fit and {test:,} {case.how}" if test else "")
+    say(screen, f"{case.prepared.source}: {parts}; {inputs}; {what}, on {case.target.name!r}", style="bold")
+    say(screen, *map(in_options, (*case.said, *case.prepared.notes)), indent=2)
 
 
 def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:

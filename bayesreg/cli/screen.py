@@ -5,10 +5,12 @@ Nothing from a file is read as markup, and no control character from it reaches 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import os
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +33,6 @@ _SIZES = range(20, 10_001)  # allowed range of COLUMNS: fewer are unreadable, mo
 _LONGEST = 300  # longest word in a message; the middle of a longer one (a number of 400 digits, a cell, a path) is left out
 _TWICE = (  # words that occur together in a message, or differ from the argument's name
     ("leave kind=None", "leave --kind out"),
-    ("drop_missing=True or --drop-missing", "--drop-missing"),
     ("force=True (--force)", "--force"),
     ("pass another fraction", "pass another --test-fraction"),
     (", or pass standardize=False", ""),
@@ -44,9 +45,12 @@ _TWICE = (  # words that occur together in a message, or differ from the argumen
 )
 # arguments in Python with an option of their own here, with the value in the message, if any
 _PYTHON = re.compile(
-    r"(?<![\w'\".-])(?P<word>drop_columns|drop_missing|max_levels|kind|test_fraction|num_steps|batch_size|learning_rate|num_samples"
-    r"|seed|method)(?P<value>=(?:\[[^]]*\]|'[^']*'|[\w.-]*\w))?(?![\w'\"])(?=[=,;:.)]| |$)"
+    r"(?<![\w'\".-])(?:(?P<word>max_levels|kind|test_fraction|num_steps|batch_size|learning_rate|num_samples|seed|method)"
+    r"(?P<value>=(?:\[[^]]*\]|'[^']*'|[\w.-]*\w))?(?![\w'\"])(?=[=,;:.)]| |$)"
+    r"|(?P<name>drop|na|categorical|numeric|missing|decimal|dates|encoding|separator|sheet|header|target|bad_rows|transform)="
+    r"(?P<given>\[[^]]*\]|'[^']*'|\w*))"
 )
+_ORDINARY = ("kind", "seed", "method")  # words that stand for themselves where no value follows
 
 
 class Commands(typer.core.TyperGroup):
@@ -104,8 +108,12 @@ def _one_line() -> Iterator[None]:
 
 
 def _complain(message: str) -> None:
-    words = (word if len(word) <= _LONGEST else f"{word[:60]}…{word[-20:]}" for word in message.split())
-    console(stderr=True).print(printable(" ".join(words)), style="red", soft_wrap=True)
+    """Say an error or a warning in one line; a list of problems has a line each."""
+    screen = console(stderr=True)
+    for line in message.splitlines():
+        words = (word if len(word) <= _LONGEST else f"{word[:60]}…{word[-20:]}" for word in line.split())
+        indent = " " * (len(line) - len(line.lstrip())) if line.lstrip()[:1].isdigit() else ""
+        screen.print(indent + printable(" ".join(words)), style="red", soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -120,8 +128,8 @@ def _full_stop(sentence: str) -> str:
 def in_options(message: str) -> str:
     """A message of the Python interface with options in place of arguments.
 
-    >>> in_options("leave it out by drop_columns=['id'], or raise max_levels")
-    "leave it out by --drop 'id', or raise --max-levels"
+    >>> in_options("leave it out by drop=['id', 'a b'], missing='drop', or raise max_levels")
+    "leave it out by --drop id --drop 'a b', --missing drop, or raise --max-levels"
     >>> in_options("raise num_steps; the column 'num_steps' stays, and so does what is kind.")
     "raise --num-steps; the column 'num_steps' stays, and so does what is kind."
     >>> in_options("it normalises; let it keep them, or take method='mean-field'")
@@ -132,7 +140,7 @@ def in_options(message: str) -> str:
     must, mark, advice = message.rpartition(";")
     for name, option in _methods().items():
         advice = re.sub(rf"(?<![\w.(]){name}(?![\w(])", option, advice)
-    return _PYTHON.sub(lambda found: _as_option(found["word"], found["value"]), f"{must}{mark}{advice}")
+    return _PYTHON.sub(_option, f"{must}{mark}{advice}")
 
 
 def _methods() -> dict[str, str]:
@@ -151,15 +159,33 @@ def as_option(advice: Advice) -> str:
     return f"--{advice.argument.replace('_', '-')} {advice.value}".rstrip()
 
 
+def _option(found: re.Match[str]) -> str:
+    return _with_value(found["name"], found["given"]) if found["name"] else _as_option(found["word"], found["value"])
+
+
 def _as_option(word: str, value: str | None) -> str:
-    if word in ("kind", "seed", "method") and value is None:
-        return word  # ordinary words
+    if word in _ORDINARY and value is None:
+        return word
     if word == "method" and value is not None:
         return f"--method {value[2:-1]}"
-    option = "--drop" if word == "drop_columns" else "--" + word.replace("_", "-")
+    option = "--" + word.replace("_", "-")
     if value in (None, "=True"):
         return option
-    return f"{option} {' '.join(value[1:].strip('[]').split(', '))}"
+    return f"{option} {value[1:].strip(chr(39))}"
+
+
+def _with_value(name: str, given: str) -> str:
+    """An option with the value that the Python argument has, said once for each of a list."""
+    option = "--" + name.replace("_", "-")
+    if (name, given) == ("header", "False"):
+        return "--no-header"
+    if not given:
+        return option
+    try:
+        values = ast.literal_eval(given)
+    except (SyntaxError, ValueError):
+        values = given
+    return " ".join(f"{option} {shlex.quote(str(value))}" for value in (values if isinstance(values, list) else [values]))
 
 
 def printable(text: str) -> str:

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg import _check, likelihoods
+from bayesreg import _check
 from bayesreg import priors as prior_classes
 from bayesreg._memory import MAX_MEMORY
-from bayesreg.data.datasets import Table, load_diabetes, read_table
+from bayesreg.cli.tables import Case
 from bayesreg.inference import MAP, AbstractMethod
 from bayesreg.inference.base import resolve
 from bayesreg.layers.mlp import ACTIVATIONS, MLP
@@ -95,16 +95,16 @@ class Settings:
     Attributes:
         out: Path of the report.
         force: Replace an existing one.
-        test_fraction: Share of the rows held out.
         seed: Of the split, the first weights, the fits and the draws.
         num_samples: Draws from each posterior for its predictions; None for as many as their comparison needs.
+        save: Path for the fitted model; None for none.
     """
 
     out: Path
     force: bool
-    test_fraction: float = 0.2
     seed: int = 0
     num_samples: int | None = None
+    save: Path | None = None
 
 
 def check(settings: Settings) -> None:
@@ -126,8 +126,10 @@ def check(settings: Settings) -> None:
         str(out).encode()
     except UnicodeEncodeError:
         raise ValueError(f"--out must be a name in UTF-8, but {str(out)!r} came; choose another name.") from None
-    for path in (out, out.with_suffix(".json")):
+    for path in (out, out.with_suffix(".json"), *([] if settings.save is None else [settings.save])):
         probe(path, force=settings.force, room=_ROOM)
+    if settings.save is not None and settings.save in (out, out.with_suffix(".json")):
+        raise ValueError(f"--save must be another file than the report, but {str(settings.save)!r} came; choose another name.")
     _check_figures()
 
 
@@ -203,55 +205,36 @@ def methods(names: Sequence[str], settings: Mapping[str, float | None] | None = 
     return found
 
 
-def read(
-    file: Path | None, target: str | None, kind: str | None, drop: Sequence[str], drop_missing: bool, max_levels: int
-) -> Table:
-    """The file's table, or the demo's where there is no file; see `datasets.read_table`.
-
-    Raises:
-        ValueError: If a file comes without its target, or the other way round, or the file is refused.
-    """
-    if file is None:
-        if target is not None or kind is not None or drop or drop_missing:
-            raise ValueError("options about the data need a FILE, but none came; write: bayesreg priors FILE --target NAME.")
-        return load_diabetes()
-    if target is None:
-        raise ValueError("a FILE needs the column to predict, but none was said; add --target NAME.")
-    wanted: Any = kind  # read_table checks it
-    return read_table(file, target, kind=wanted, drop_columns=drop, drop_missing=drop_missing, max_levels=max_levels)
-
-
-def _check_units(table: Table) -> None:
+def _check_units(case: Case) -> None:
     """Refuse data whose squares overflow or underflow: other units help.
 
     Raises:
         ValueError: If so.
     """
-    for name, column in zip(table.feature_names, table.X.T, strict=True):
+    X, y = case.split.X_train, case.split.y_train
+    for name, column in zip(case.feature_names, X.T, strict=True):
         if (largest := float(np.abs(column).max())) > 1:
             _check.in_range(f"the largest entry of {name!r}", largest, torch.float64, power=2)
-    if table.classes is None:
-        largest = float(np.abs(table.y).max())
-        for what, size in (("largest entry", largest), ("sd", largest * float(np.std(table.y / largest)))):
-            _check.in_range(f"the {what} of target {table.target!r}", size, torch.get_default_dtype(), power=2)
+    if case.classes is None:
+        largest = float(np.abs(y).max())
+        for what, size in (("largest entry", largest), ("sd", largest * float(np.std(y / largest)) if largest else 1.0)):
+            _check.in_range(f"the {what} of target {case.target.name!r}", size, torch.get_default_dtype(), power=2)
 
 
-def model(table: Table, network: Network, rules: RulesFile, likelihood: str | None, seed: int) -> br.BayesianModel:
-    """The model for a table, not fitted: the network's last layer and the likelihood follow the target.
-
-    `likelihood` is its text, or None for what suits the target; the seed is that of the first weights.
+def model(case: Case, network: Network, rules: RulesFile, seed: int) -> br.BayesianModel:
+    """The model for a case, not fitted: the network's last layer follows the target; the seed is that of the first weights.
 
     Raises:
         ValueError: If the likelihood does not suit the target, or a rule matches nothing.
     """
-    classes = None if table.classes is None else len(table.classes)
-    noise = likelihoods.suiting(classes) if likelihood is None else likelihoods.parse(likelihood)
+    classes, noise = None if case.classes is None else len(case.classes), case.likelihood
     if not noise.suits(classes):
         what = "numbers (regression)" if classes is None else f"{classes} classes"
-        came = f"--likelihood {type(noise).__name__} is for {noise.kind} and {table.target!r} holds {what}"
+        came = f"--likelihood {type(noise).__name__} is for {noise.kind} and {case.target.name!r} holds {what}"
         raise ValueError(f"the likelihood must suit the target, but {came}; leave it out, or say --kind.")
-    _check_units(table)
+    _check_units(case)
+    rows, inputs = case.split.X_train.shape
     outputs = noise.num_outputs(classes)
-    network.check_memory(len(table.y), table.X.shape[1], outputs)
-    module = network.build(table.X.shape[1], outputs, seed)
+    network.check_memory(rows, inputs, outputs)
+    module = network.build(inputs, outputs, seed)
     return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)

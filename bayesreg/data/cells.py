@@ -68,7 +68,7 @@ class Found:
         values: (N,): floats with NaN where missing (also for booleans), datetime64 with NaT, or texts with None.
         said: How it was read, where that is worth saying; else empty.
         problem: Number of a cell and a sentence on it where the column cannot be read in one way; else None.
-        doubt: The same where words stand among numbers, but all values are so few that they may be categories.
+        doubt: The same where words stand among numbers, also if all values are so few that they may be categories.
         words: The words for 0 and 1.
         comma: Whether commas are decimal marks.
     """
@@ -90,10 +90,10 @@ def factorized(cells: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return codes, [str(level).strip() for level in levels]
 
 
-def read_cells(name: str, cells: np.ndarray, writing: Writing) -> Found:
+def read_cells(cells: np.ndarray, writing: Writing) -> Found:
     """What the cells of a column say; `cells` is (N,) texts, None where there is none.
 
-    >>> read_cells("x", np.array(["1,5", "NA", "3"], dtype=object), Writing()).values
+    >>> read_cells(np.array(["1,5", "NA", "3"], dtype=object), Writing()).values
     array([1.5, nan, 3. ])
     """
     codes, levels = factorized(cells)
@@ -145,12 +145,10 @@ def read_cells(name: str, cells: np.ndarray, writing: Writing) -> Found:
             is_yes = {level: float(level.casefold() == pair[1]) for level in there}
             return Found("booleans", values(is_yes.__getitem__, np.nan, np.float64), words=(no, yes))
     texts = values(str, None, object)
-    return _words(name, codes, levels, texts, numbers, rest)
+    return _words(codes, levels, texts, numbers, rest)
 
 
-def _words(
-    name: str, codes: np.ndarray, levels: list[str], texts: np.ndarray, numbers: dict[str, float], rest: list[str]
-) -> Found:
+def _words(codes: np.ndarray, levels: list[str], texts: np.ndarray, numbers: dict[str, float], rest: list[str]) -> Found:
     """Words, or a problem where most cells are numbers."""
     if not numbers:
         return Found("text", texts)
@@ -159,19 +157,18 @@ def _words(
     number, total = int(is_a_number.sum()), int(is_a_number.sum() + is_word.sum())
     if 2 * number <= total:
         return Found("text", texts)
-    trouble = int(np.flatnonzero(is_word)[0]), _mixed(name, texts, is_word, number, total)
+    trouble = int(np.flatnonzero(is_word)[0]), _mixed(texts, is_word, number, total)
     if len(numbers) + len(rest) <= _FEW:
         return Found("text", texts, f"all are numbers but {some(map(repr, rest), 3)}", doubt=trouble)
-    return Found("text", texts, problem=trouble)
+    return Found("text", texts, problem=trouble, doubt=trouble)
 
 
-def _mixed(name: str, texts: np.ndarray, is_word: np.ndarray, number: int, total: int) -> str:
+def _mixed(texts: np.ndarray, is_word: np.ndarray, number: int, total: int) -> str:
     others = list(dict.fromkeys(texts[is_word]))
     marks = some((_check.said(other) for other in others[:5]), 3)
     return (
         f"{marks} came where {number:,} of {total:,} cells are numbers; correct it, or pass na={others[:1]!r} if it marks a "
-        f"missing value, numeric=[{name!r}] to take all that is no number as missing, categorical=[{name!r}] to take every "
-        f"value as a category, or drop=[{name!r}]"
+        "missing value"
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bayesreg import _check
 from bayesreg._text import some
-from bayesreg.data.cells import Found, Kind, Writing, as_text, read_cells
+from bayesreg.data.cells import MISSING, Found, Kind, Writing, as_text, read_cells
 
 
 class TableError(ValueError):
@@ -44,7 +44,7 @@ class Column:
         order: The levels of an ordered category, in their order; else None.
         said: How it was read, where that is worth saying; else empty.
         problem: Number of a value and a sentence on it where the column cannot be read in one way; else None.
-        doubt: The same where all values are so few that they may be categories.
+        doubt: The same where words stand among numbers, also if all values are so few that they may be categories.
         words: The words for 0 and 1 of booleans that came as text.
     """
 
@@ -87,11 +87,15 @@ class Columns(Mapping[str, Column]):
         columns: Them, in order.
         rows: (N,) the rows' numbers, which messages name; from 1 on in what it came from.
         name: What a message calls the table.
+        lines: (N,) their lines in the file, where it has lines; else None.
+        whole: The table that its rows were taken from; None where it is that itself.
     """
 
     columns: dict[str, Column]
     rows: np.ndarray
     name: str = "the table"
+    lines: np.ndarray | None = None
+    whole: Columns | None = None
 
     def __getitem__(self, name: str) -> Column:
         return self.columns[name]
@@ -110,7 +114,8 @@ class Columns(Mapping[str, Column]):
     def take(self, rows: np.ndarray) -> Columns:
         """The same columns at some rows, by number or mask; these keep their numbers."""
         found = {name: column.take(rows) for name, column in self.columns.items()}
-        return Columns(found, self.rows[rows], self.name)
+        lines = None if self.lines is None else self.lines[rows]
+        return Columns(found, self.rows[rows], self.name, lines, self.whole or self)
 
     def without(self, names: Collection[str]) -> Columns:
         """The table without some columns."""
@@ -118,7 +123,18 @@ class Columns(Mapping[str, Column]):
 
     def at(self, column: str, place: int) -> str:
         """How a message names a cell."""
-        return f"column {column!r}, row {self.rows[place]:,}"
+        line = "" if self.lines is None else f" (line {self.lines[place]:,})"
+        return f"column {column!r}, row {self.rows[place]:,}{line}"
+
+    def trouble(self, name: str) -> str:
+        """What keeps a column from being read in one way, with its place; empty where nothing does."""
+        column = self.columns[name]
+        if column.problem is None:
+            return ""
+        place, why = column.problem
+        ways = f"numeric=[{name!r}] to take all that is no number as missing, " if column.doubt is not None else ""
+        ways += f"categorical=[{name!r}] to take every value as a category, " if column.kind != "unusable" else ""
+        return f"{(self.whole or self).at(name, place)}: {why}, {ways}or drop=[{name!r}] to leave it out."
 
 
 def _are_codes(texts: np.ndarray) -> bool:
@@ -154,7 +170,7 @@ def columns_of(frame: Any, writing: Writing | None = None) -> Columns:
             "pandas.DataFrame(X)."
         ) from None
     except nw.exceptions.DuplicateError as error:
-        _check.distinct("column names", [str(name) for name in frame.columns])
+        _check.distinct("column names", [str(name) for name in getattr(frame, "column_names", frame.columns)])
         raise ValueError(f"column names must differ, but {error}; rename one of each.") from error
     found = {}
     names = _check.distinct("column names", [str(name) for name in given.columns])
@@ -165,13 +181,11 @@ def columns_of(frame: Any, writing: Writing | None = None) -> Columns:
 
 def from_cells(name: str, cells: np.ndarray, writing: Writing, *, as_text: bool = False) -> Column:
     """A column of a file from its cells, (N,) texts; with `as_text` it stays text."""
-    found = read_cells(name, cells, writing)
-    if as_text and found.kind not in ("text", "nothing"):
-        texts = [None if gone else cell.strip() for cell, gone in zip(cells, gaps(found.values), strict=True)]
-        found = Found("text", np.array(texts, dtype=object))
     if as_text:
-        found = dataclasses.replace(found, problem=None, doubt=None)
-    return _column(name, cells, found)
+        marks = MISSING | set(writing.na)
+        texts = np.array([None if cell is None or cell.strip() in marks else cell.strip() for cell in cells], dtype=object)
+        return _column(name, cells, Found("nothing" if gaps(texts).all() else "text", texts))
+    return _column(name, cells, read_cells(cells, writing))
 
 
 def _column(name: str, cells: np.ndarray, found: Found) -> Column:
@@ -200,7 +214,7 @@ def _of_series(name: str, series: Any, writing: Writing) -> Column:
     if isinstance(dtype, nw.Duration):
         days = [None if value is None else value / datetime.timedelta(days=1) for value in values]
         return dataclasses.replace(_of_numbers(name, _floats(days)), said="durations, in days")
-    return _of_objects(name, values, writing)
+    return of_objects(name, values, writing)
 
 
 def _of_numbers(name: str, values: np.ndarray) -> Column:
@@ -232,9 +246,8 @@ def _of_category(name: str, series: Any) -> Column:
         values = np.array([*levels, None], dtype=object)[native.cat.codes.to_numpy()]
         ordered = bool(native.cat.ordered)
     else:
-        levels = [str(level) for level in series.cat.get_categories().to_list()]
+        levels, ordered = [], False
         values = np.array(series.cast(nw.String).to_list(), dtype=object)
-        ordered = False
     kind = "nothing" if all(value is None for value in values) else "text"
     return Column(name, kind, values, order=tuple(levels) if ordered else None)
 
@@ -244,7 +257,7 @@ def _shown(value: Any) -> str:
     return as_text(float(value)) if number else str(value)
 
 
-def _of_objects(name: str, values: list[Any], writing: Writing) -> Column:
+def of_objects(name: str, values: list[Any], writing: Writing) -> Column:
     """A column of Python's own objects, which may be of one kind."""
     gone = list(map(_is_gone, values))
     kinds = {type(value) for value, no in zip(values, gone, strict=True) if not no}
@@ -253,7 +266,7 @@ def _of_objects(name: str, values: list[Any], writing: Writing) -> Column:
         return Column(name, "nothing", np.full(len(values), np.nan))
     if all(issubclass(kind, str) for kind in kinds):
         cells = np.array(plain, dtype=object)
-        return _column(name, cells, read_cells(name, cells, writing))
+        return _column(name, cells, read_cells(cells, writing))
     if all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
         return Column(name, "booleans", _floats(plain))
     if all(issubclass(kind, (int, float, decimal.Decimal, np.number)) for kind in kinds):
@@ -265,9 +278,9 @@ def _of_objects(name: str, values: list[Any], writing: Writing) -> Column:
         return dataclasses.replace(_of_numbers(name, _floats(hours)), said="times of day, in hours")
     if all(issubclass(kind, (str, bool, int, float, np.number)) for kind in kinds):
         cells = np.array([value if value is None or isinstance(value, str) else _shown(value) for value in plain], dtype=object)
-        return _column(name, cells, read_cells(name, cells, writing))
+        return _column(name, cells, read_cells(cells, writing))
     came = some(sorted(kind.__name__ for kind in kinds))
-    why = f"values of type {came} came, where numbers, texts, Booleans or dates must stand; convert it, or pass drop=[{name!r}]"
+    why = f"values of type {came} came, where numbers, texts, Booleans or dates must stand; convert it"
     first = next(i for i, no in enumerate(gone) if not no)
     return Column(name, "unusable", np.array([None if no else "" for no in gone], dtype=object), problem=(first, why))
 

@@ -47,6 +47,7 @@ class Encoder:
         cls,
         frame: Any,
         *,
+        rows: np.ndarray | None = None,
         missing: Missing = "refuse",
         categorical: Collection[str] = (),
         numeric: Collection[str] = (),
@@ -57,7 +58,9 @@ class Encoder:
         """Learn medians, levels and first days from training rows, and which columns are of use.
 
         Args:
-            frame: The training rows' features, (N, D): a data frame of pandas, Polars or Arrow, or `Columns`.
+            frame: The features, (N, D): a data frame of pandas, Polars or Arrow, or `Columns`.
+            rows: The training rows among them, a mask or numbers; None for all. Problems are found in all rows, so that those
+                of a test part show now; numbers are learned from these.
             missing: "refuse" a table with missing values, "drop" their rows (see `complete`), or "impute": numbers get the
                 median and an input that marks them, categories a level.
             categorical: Columns whose values are categories, whatever they look like.
@@ -81,7 +84,7 @@ class Encoder:
         _check.one_of("missing", missing, ("drop", "impute", "refuse"))
         levels, numbers, unused = (tuple(_names(given)) for given in (categorical, numeric, drop))
         asked = Asked(missing, levels, numbers, unused, dict(transform or {}), _check.count("max_levels", max_levels))
-        found = asked.learn(columns)
+        found = asked.learn(columns, np.arange(columns.num_rows) if rows is None else np.asarray(rows))
         return cls(found.features, missing, found.left_out, found.said, found.num_rows)
 
     @property
@@ -93,6 +96,11 @@ class Encoder:
     def columns(self) -> list[str]:
         """Names of the columns that are used."""
         return [feature.name for feature in self.features]
+
+    @property
+    def gaps(self) -> dict[str, int]:
+        """How many training rows had no value, by column; those with none are not in it."""
+        return {feature.name: feature.gaps for feature in self.features if feature.gaps}
 
     @property
     def notes(self) -> list[str]:

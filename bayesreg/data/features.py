@@ -50,10 +50,12 @@ class AbstractFeature(abc.ABC):
 
     Attributes:
         name: The column's name.
+        gaps: How many training rows had no value.
     """
 
     kind: ClassVar[str]
     name: str
+    gaps: int = 0
 
     @property
     @abc.abstractmethod
@@ -80,20 +82,20 @@ class Number(AbstractFeature):
 
     Attributes:
         median: Of the training rows' numbers; it fills in missing ones.
-        gaps: How many training rows had no value.
         indicator: Whether a second input says which values were missing.
         varies: Whether the numbers vary; else the indicator is all there is.
         transform: Name of a function, see `TRANSFORMS`; or empty.
         words: The words for 0 and 1, for Booleans; else empty.
+        lenient: Whether texts that are no numbers are missing values.
     """
 
     kind = "number"
     median: float = 0.0
-    gaps: int = 0
     indicator: bool = False
     varies: bool = True
     transform: str = ""
     words: tuple[str, ...] = ()
+    lenient: bool = False
 
     @property
     def inputs(self) -> list[str]:
@@ -119,7 +121,7 @@ class Number(AbstractFeature):
             _, function, allowed, must = TRANSFORMS[self.transform]
             bad = ~allowed(values) & ~np.isnan(values)
             if bad.any():
-                advice = "take another transform" if self.transform == "square" else "take transform='asinh', or none"
+                advice = "take another transform" if self.transform == "square" else "take asinh, or no transform"
                 why = f"{number(values[bad][0])} came, where {self.transform} needs a number {must}; correct it, or {advice}"
                 raise NoValue(int(np.argmax(bad)), why)
             values = function(values)
@@ -143,7 +145,7 @@ class Number(AbstractFeature):
                 found[i] = low[text.casefold()]
             elif not self.words and is_number(text):
                 found[i] = float(text)
-            else:
+            elif not self.lenient:
                 raise NoValue(i, f"{_check.said(text)} came, where {wanted} must stand; correct it, or leave the cell empty")
         return found
 
@@ -183,13 +185,11 @@ class Levels(AbstractFeature):
     Attributes:
         levels: The levels with an input each, in sorted order.
         pooled: How many rare ones go with the others.
-        gone: Whether a missing value has an input of its own.
     """
 
     kind = "levels"
     levels: tuple[str, ...] = ()
     pooled: int = 0
-    gone: bool = False
 
     @property
     def inputs(self) -> list[str]:
@@ -199,7 +199,7 @@ class Levels(AbstractFeature):
     @property
     def _own(self) -> list[str]:
         """Names of the further levels; a level of the data may have the same name."""
-        names = [OTHER, GONE] if self.gone else [OTHER]
+        names = [OTHER, GONE] if self.gaps else [OTHER]
         return [f"({name})" if name in self.levels else name for name in names]
 
     def encode(self, column: Column) -> np.ndarray:
@@ -209,7 +209,7 @@ class Levels(AbstractFeature):
         texts = column.as_texts()
         codes = pd.Index([*self.levels], dtype=object).get_indexer(pd.Index(texts, dtype=object))
         codes = np.where(codes < 0, len(self.levels), codes)
-        if self.gone:
+        if self.gaps:
             codes = np.where([text is None for text in texts], len(self.levels) + 1, codes)
         return np.eye(len(self.inputs))[codes]
 
@@ -217,7 +217,7 @@ class Levels(AbstractFeature):
     def said(self) -> str:
         """The levels."""
         pooled = f", {counted(self.pooled, 'rare one')} joined in {self.inputs[len(self.levels)]!r}" if self.pooled else ""
-        gone = f", missing ones a level, {self.inputs[-1]!r}" if self.gone else ""
+        gone = f", {counted(self.gaps, 'missing one')} a level, {self.inputs[-1]!r}" if self.gaps else ""
         own = f"{some(self.inputs[: len(self.levels)], 8)}; new ones: {self.inputs[len(self.levels)]}"
         return f"categorical, {counted(len(self.levels), 'level')}{pooled}{gone}, one-hot ({own})"
 
@@ -232,20 +232,18 @@ class Dates(AbstractFeature):
         start: The first moment of the training rows, in ISO form.
         median: Median of the elapsed days, for missing dates.
         parts: Those of "year", "week", "day" that come back.
-        indicator: Whether an input says which dates were missing.
     """
 
     kind = "dates"
     start: str = "1970-01-01"
     median: float = 0.0
     parts: tuple[str, ...] = ()
-    indicator: bool = False
 
     @property
     def inputs(self) -> list[str]:
         """The elapsed days, two for each cycle, and the indicator."""
         cycles = [f"{self.name} {wave} of {part}" for part in self.parts for wave in ("sin", "cos")]
-        return [f"{self.name} days", *cycles, *[f"{self.name} {GONE}"] * self.indicator]
+        return [f"{self.name} days", *cycles, *[f"{self.name} {GONE}"] * bool(self.gaps)]
 
     def encode(self, column: Column) -> np.ndarray:
         """Days since the start, and sin and cos of the angles, (N, number of inputs).
@@ -266,13 +264,15 @@ class Dates(AbstractFeature):
         for part in self.parts:
             angle = 2 * np.pi * cycle(filled, part)
             made += [np.sin(angle), np.cos(angle)]
-        return np.stack([*made, *[gone.astype(np.float64)] * self.indicator], axis=1)
+        return np.stack([*made, *[gone.astype(np.float64)] * bool(self.gaps)], axis=1)
 
     @property
     def said(self) -> str:
         """The start and the cycles."""
         cycles = f", and sin and cos of the time of {' and of '.join(self.parts)}" if self.parts else ""
-        gone = f"; missing ones are in the middle, and marked by {self.inputs[-1]!r}" if self.indicator else ""
+        gone = (
+            f"; {counted(self.gaps, 'missing one')} set to the middle, and marked by {self.inputs[-1]!r}" if self.gaps else ""
+        )
         return f"date, as days since {self.start[:10]}{cycles}{gone}"
 
 

@@ -69,8 +69,8 @@ class Asked:
     transform: dict[str, str]
     max_levels: int
 
-    def learn(self, columns: Columns) -> Learned:
-        """What the training rows tell.
+    def learn(self, columns: Columns, rows: np.ndarray) -> Learned:
+        """What the training rows, by number or mask, tell; problems are those of all rows.
 
         Raises:
             TableError: With all problems.
@@ -78,21 +78,26 @@ class Asked:
         problems = self._wrong_names(columns)
         left_out = {name: "as asked" for name in columns if name in self.drop}
         used = columns.without(left_out)
-        for name, column in used.items():
-            if column.problem is not None and name not in (*self.categorical, *self.numeric):
-                problems.append(f"{columns.at(name, column.problem[0])}: {column.problem[1]}.")
-        problems += [] if problems else self._infinite(used)
+        asked = (*self.categorical, *self.numeric)
+        odd = {name: said for name in used if name not in asked and (said := columns.trouble(name))}
+        problems += odd.values()
+        problems += self._infinite(used.without(odd))
+        used = used.without(odd)
+        training = used.take(rows)
+        useless = {name: why for name, column in training.items() if (why := self._useless(name, column))}
+        if len(useless) == len(used):  # a count of the rows is a trend, where there is nothing else
+            useless = {name: why for name, why in useless.items() if used[name].kind != "numbers" or _ID_NAME.fullmatch(name)}
+        left_out |= useless
+        used, training = used.without(left_out), training.without(left_out)
+        if self.missing != "impute" and len(used):
+            gone = {name: self._gone(name, column) for name, column in used.items()}
+            holes = np.any([mask[rows] for mask in gone.values()], axis=0)
+            if self.missing == "refuse" or holes.all():
+                problems += gaps_said(used, gone, self.missing)
+            training = training.take(~holes)
         if problems:
             raise TableError(columns.name, problems)
-        whys = {name: self._useless(name, column) for name, column in used.items()}
-        left_out |= {name: why for name, why in whys.items() if why}
-        used = used.without(left_out)
-        gone = {name: self._gone(name, column) for name, column in used.items()}
-        if self.missing != "impute" and gone:
-            holes = np.any(list(gone.values()), axis=0)
-            if holes.any() and (self.missing == "refuse" or holes.all()):
-                raise TableError(columns.name, gaps_said(used, gone, self.missing))
-            used = used.take(~holes)
+        used = training
         made = {name: self._feature(name, column, used.num_rows) for name, column in used.items()}
         left_out |= {name: "it is the same in every row" for name, feature in made.items() if feature is None}
         found = {name: feature for name, feature in made.items() if feature is not None}
@@ -118,7 +123,7 @@ class Asked:
             for name in names:
                 if name not in columns:
                     came = f"{name!r} came{_check.closest(name, columns)}"
-                    found.append(f"{option} must name a column, but {came}; there are {some(map(repr, columns))}.")
+                    found.append(f"{option}= must name a column, but {came}; there are {some(map(repr, columns))}.")
         for name in {*self.categorical} & {*self.numeric, *self.transform}:
             found.append(f"column {name!r} must be either categorical or a number, but both came; leave one out.")
         for name, function in self.transform.items():
@@ -133,7 +138,8 @@ class Asked:
     def _infinite(self, columns: Columns) -> list[str]:
         found = []
         for name, column in columns.items():
-            if name in self.categorical or column.kind != "numbers":
+            known = self.transform.get(name, "log") in features.TRANSFORMS
+            if name in self.categorical or column.kind != "numbers" or not known:
                 continue
             try:
                 Number(name, transform=self.transform.get(name, "")).values(column)
@@ -177,7 +183,7 @@ class Asked:
 
     def _feature(self, name: str, column: Column, num_rows: int) -> AbstractFeature | None:
         column = self._column(name, column)
-        gone = bool(column.missing.any())
+        gone = int(column.missing.sum())
         if column.kind == "text":
             return self._levels(name, column, gone)
         if column.kind == "dates":
@@ -190,9 +196,9 @@ class Asked:
         varies, marked = bool(np.ptp(values) > 0), gaps > min(4, num_rows // 50)
         if not varies and not marked:
             return None
-        return Number(name, float(np.median(values)), gaps, marked, varies, transform, words)
+        return Number(name, gaps, float(np.median(values)), marked, varies, transform, words, name in self.numeric)
 
-    def _levels(self, name: str, column: Column, gone: bool) -> Levels | None:
+    def _levels(self, name: str, column: Column, gone: int) -> Levels | None:
         import pandas as pd
 
         counts: Any = pd.Series(column.values[~column.missing], dtype=object).value_counts(sort=False)
@@ -201,7 +207,7 @@ class Asked:
         kept = counts[counts >= _least(len(column.values))]
         kept = kept.sort_values(ascending=False, kind="stable")[: self.max_levels]
         levels = tuple(sorted(map(str, kept.index), key=_by_size))
-        return Levels(name, levels, len(counts) - len(kept), gone)
+        return Levels(name, gone, levels, len(counts) - len(kept))
 
 
 def _least(rows: int) -> int:
@@ -228,7 +234,7 @@ def _are_row_numbers(name: str, values: np.ndarray) -> bool:
     return bool((steps > 0).all() and dense and values.min() >= 0)
 
 
-def _dates(name: str, column: Column, gone: bool) -> Dates | None:
+def _dates(name: str, column: Column, gone: int) -> Dates | None:
     when = column.values[~np.isnat(column.values)]
     day = np.timedelta64(1, "D")
     start = when.min()
@@ -241,28 +247,27 @@ def _dates(name: str, column: Column, gone: bool) -> Dates | None:
         parts.append("day")
     if len(when) < _ROWS_A_CYCLE:
         parts = []
-    return Dates(name, str(start), float(np.median(days)), tuple(parts), gone)
+    return Dates(name, gone, str(start), float(np.median(days)), tuple(parts))
 
 
 def _copies(found: Mapping[str, AbstractFeature], columns: Columns) -> dict[str, str]:
     """Why a column is left out that says the same as an earlier one."""
     left: dict[str, str] = {}
+    if columns.num_rows < _SOME:  # any two columns of two rows are on a line
+        return left
     plain = [feature for feature in found.values() if isinstance(feature, Number) and feature.varies]
     if len(plain) > 1:
         encoded = np.stack([feature.encode(columns[feature.name])[:, 0] for feature in plain], axis=1)
-        size = np.abs(encoded).max(0)
-        scaled = encoded / np.where(size > 0, size, 1.0)
+        scaled = encoded / np.abs(encoded).max(0)
         scaled = scaled - scaled.mean(0)
-        norm = np.sqrt((scaled**2).sum(0))
-        scaled = scaled / np.where(norm > 0, norm, 1.0)
-        close = np.abs(scaled.T @ scaled) > 1 - 1e-12
-        for j, feature in enumerate(plain):
-            for i in range(j):
-                if close[i, j] and plain[i].name not in left and plain[i].gaps == feature.gaps:
-                    same = np.array_equal(encoded[:, i], encoded[:, j])
-                    how = "the same as" if same else "a straight line of"
-                    left[feature.name] = f"{how} {plain[i].name!r}"
-                    break
+        scaled = scaled / np.sqrt((scaled**2).mean(0))
+        products = scaled.T @ scaled / len(scaled)
+        for i, j in np.argwhere(np.triu(np.abs(products) > 1 - 1e-8, 1)):
+            one, other = plain[i], plain[j]
+            apart = np.abs(scaled[:, i] - np.sign(products[i, j]) * scaled[:, j]).max()
+            if one.name not in left and other.name not in left and one.gaps == other.gaps and apart < 1e-8:
+                how = "the same as" if np.array_equal(encoded[:, i], encoded[:, j]) else "a straight line of"
+                left[other.name] = f"{how} {one.name!r}"
     seen: dict[bytes, str] = {}
     for name, feature in found.items():
         if isinstance(feature, Levels):

@@ -91,7 +91,7 @@ class Exact(AbstractMethod):
         if not root.error < WORST:
             raise ValueError(_undetermined(log_joint, root, offset))
         evidence = None
-        if all(latent.prior.proper for latent in model.latents.values()):
+        if model.has_evidence:
             # log N(loc0 | loc0, Λ⁻¹) is ½ log|Λ| − P/2 log 2π, to the last digit
             half_log_det = float(log_joint.log_prior(loc0.to(origin))) + size * HALF_LOG_2PI - root.half_log_det
             evidence = half_log_det - 0.5 * rest - count * (math.log(sigma) + HALF_LOG_2PI)
@@ -125,7 +125,7 @@ def _undetermined(log_joint: LogJoint, root: Root, offset: float) -> str:
             f"Exact must tell {where} apart, but an input is {offset:.1g} times as large as its spread (condition number "
             f"{root.condition:.1g}, more than double precision holds); centre or standardise the inputs (standardize=True)."
         )
-    if all(latent.prior.proper for latent in log_joint.model.latents.values()):
+    if not log_joint.model.improper:
         return (
             f"Exact must tell {where} apart, but the condition number of inputs and priors together is {root.condition:.1g}, "
             "more than double precision holds; drop redundant inputs, standardise them, or narrow these priors."

@@ -210,7 +210,7 @@ class LaplaceApproximation(AbstractMethod):
         at = found.moved(wide[1].double())
         history.notes.extend([f"curvature: {found.taken}.", *found.notes])
         evidence, some = None, len(index) < len(u)
-        proper = all(latent.prior.proper for latent in model.latents.values()) and not model.outputs and not another
+        proper = model.has_evidence and not another
         if proper and not (some and self.structure != "last-layer") and not log_joint.nonsmooth:
             value = value_of(*wide, jacobian=True) - (_log_prior_of_others(wide[0], wide[1], index) if some else 0.0)
             evidence = value + found.size * HALF_LOG_2PI - found.half_log_det

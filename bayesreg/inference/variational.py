@@ -288,8 +288,7 @@ def notes_of(model: BayesianModel, history: History) -> None:
 
 
 def _of_priors(model: BayesianModel) -> list[str]:
-    improper = [name for name, latent in model.latents.items() if not latent.prior.proper]
-    return [f"flat prior on {', '.join(improper)}: the ELBO is defined up to a constant."] if improper else []
+    return [f"flat prior on {', '.join(model.improper)}: the ELBO is defined up to a constant."] if model.improper else []
 
 
 def _of_statistics(model: BayesianModel) -> list[str]:

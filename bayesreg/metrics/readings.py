@@ -35,9 +35,14 @@ def binomial_band(count: int, levels: Sequence[float]) -> tuple[np.ndarray, np.n
     >>> [float(end[0]) for end in binomial_band(10, [0.5])]
     [0.2, 0.8]
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr, bdtrik
 
-    return binom.ppf(0.025, count, levels) / count, binom.ppf(0.975, count, levels) / count
+    def end(mass: float) -> np.ndarray:
+        above = np.ceil(bdtrik(mass, count, levels))  # the inverse of a step: rounding may end one above
+        below = np.maximum(above - 1, 0)
+        return np.where(bdtr(below, count, levels) >= mass, below, above) / count
+
+    return end(0.025), end(0.975)
 
 
 def coverage_curve(predictive: Predictive, y: Any, levels: Sequence[float] = LEVELS) -> np.ndarray:

@@ -31,9 +31,9 @@ class Coverage:
     @property
     def consistent(self) -> bool:
         """True when chance explains the count, by the binomial's exact tails, two-sided at 5 %."""
-        from scipy.stats import binom
+        from scipy.special import bdtr, bdtrc
 
-        below, above = binom.cdf(self.hits, self.num_data, self.level), binom.sf(self.hits - 1, self.num_data, self.level)
+        below, above = bdtr(self.hits, self.num_data, self.level), bdtrc(self.hits - 1, self.num_data, self.level)
         return bool(min(below, above) >= 0.025)
 
 

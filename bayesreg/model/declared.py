@@ -155,6 +155,16 @@ class AbstractModel(abc.ABC):
         return sum(latent.shape.numel() for latent in self.latents.values())
 
     @property
+    def improper(self) -> tuple[str, ...]:
+        """The unknowns whose prior does not integrate to one."""
+        return tuple(name for name, latent in self.latents.items() if not latent.prior.proper)
+
+    @property
+    def has_evidence(self) -> bool:
+        """True where p(y) is a number: every prior is proper, and none is on outputs, where its constant is unknown."""
+        return not self.improper and not self.outputs
+
+    @property
     def waits_for_scale(self) -> bool:
         """True where a prior's scale is decided by the data's (`autoscale=True`)."""
         return any(isinstance(r.specified, AbstractScaledPrior) and r.specified.autoscale for r in self.resolved)

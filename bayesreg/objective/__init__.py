@@ -13,6 +13,7 @@ from bayesreg.objective.factors import KroneckerFactor
 from bayesreg.objective.flat import FlatLayout, LogJoint
 from bayesreg.objective.layerwise import layers_of
 from bayesreg.objective.local_draws import LocalDraws
+from bayesreg.objective.local_draws import PairedNoise as PairedNoise
 from bayesreg.objective.structures import kronecker_blocks, likelihood_diagonal, root_of
 from bayesreg.objective.subset import Subset, likelihood_curvature
 from bayesreg.objective.training_copy import TrainingCopy

@@ -23,6 +23,9 @@ from torch.distributions import biject_to, constraints
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.unknowns import Latent
 from bayesreg.priors.base import AbstractElementwisePrior, stack, stackable
+from bayesreg.priors.numeric import expected
+
+_INTEGRATED = 2000  # entries whose expectations by quadrature cost no more than a small step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +220,7 @@ class Group:
                 return self.prior.energy_gradient(part)
             return self.prior.penalty_gradient(part.view(self.shape)).reshape(-1)
         if self.prior.support is constraints.positive:  # exp: its derivative is its value, and its log-Jacobian linear
-            value = self.transform(part)
+            value = part.exp()
             slope = self.prior.penalty_gradient(value.view(self.shape)).reshape(-1) * value
             return slope - 1 if jacobian else slope
         with torch.enable_grad():
@@ -241,10 +244,36 @@ class Group:
             step = step.view(self.shape) if self.prior.separable_prox else step.amin()
         return self.prior.prox(part.view(self.shape), step).reshape(-1)
 
+    @cached_property
+    def integrable(self) -> bool:
+        """True where `expected_energy` has no closed form, and one-dimensional quadrature at each step is cheap."""
+        few = self.elementwise and self.prior.quick and self.stop - self.start <= _INTEGRATED
+        if not few or (self.transform is not None and not self.prior.smooth):  # the rule there is for analytic functions
+            return False
+        return self.prior.expected_energy(*torch.ones(2, self.stop - self.start)) is None
+
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor | None:
-        """E[energy] under independent N(loc, scale²), a scalar; None where there is no closed form."""
+        """E[energy] under independent N(loc, scale²), a scalar with first derivatives; None where it takes a draw."""
+        if self.integrable:
+            found, to_loc, to_scale = (part.to(loc) for part in self.integral(loc, scale))
+            # in loc and scale this is the tangent of the expectation, whose value and slope are those of the quadrature
+            return found.sum() + (to_loc * (loc - loc.detach())).sum() + (to_scale * (scale - scale.detach())).sum()
         found = self.prior.expected_energy(loc, scale) if self.elementwise else None
         return None if found is None else found.sum()
+
+    def integral(self, loc: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """E[energy] of each entry by quadrature, and its derivatives in loc and scale, (n,) each, detached, in float64."""
+        return expected(self.prior.energy, self.prior.mode, self.prior.bounded, loc, scale, self.transform)
+
+    def expected_with_slopes(
+        self, loc: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+        """E[energy], a scalar, and its derivatives in loc and scale, detached; None where a class has no derivatives for it."""
+        if self.integrable:
+            found, *slopes = self.integral(loc, scale)
+            return found.sum().to(loc), slopes[0].to(loc), slopes[1].to(loc)
+        slopes = self.prior.expected_slopes(loc, scale) if self.elementwise else None
+        return None if slopes is None else (self.prior.expected_energy(loc, scale).sum(), *slopes)
 
     def curvature(self, part: torch.Tensor) -> torch.Tensor:
         """The second derivative of `energy`: (n,) for an elementwise prior, whose matrix is diagonal, else (n, n)."""
@@ -345,7 +374,7 @@ class LogJoint:
         return -sum(latent.given(values).log_prob(values[latent.name]) for latent in self.linked)
 
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """E[penalty] under u ~ N(loc, diag scale²), a scalar: closed form where there is one, else at the draw `u`."""
+        """E[penalty] under u ~ N(loc, diag scale²), a scalar: in closed form, by quadrature, or else at the draw `u`."""
         total = self.linked_energy(u)
         for group in self.groups:
             part = group.expected_energy(loc[group.slice], scale[group.slice])
@@ -373,9 +402,10 @@ class LogJoint:
 
     @cached_property
     def closed_divergence(self) -> bool:
-        """True where the KL of independent normals to the prior, and its gradient, are in closed form group by group."""
+        """True where the KL of independent normals to the prior, and its gradient, need no draw, group by group."""
         elementwise = all(
-            group.elementwise and type(group.prior).expected_slopes is not AbstractElementwisePrior.expected_slopes
+            group.integrable
+            or (group.elementwise and type(group.prior).expected_slopes is not AbstractElementwisePrior.expected_slopes)
             for group in self.groups
         )
         positive = all(s.transform is None or s.latent.is_positive for s in self.layout.in_order)

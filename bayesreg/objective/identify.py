@@ -109,7 +109,7 @@ def from_rows(rows: Rows, log_joint: LogJoint, u: torch.Tensor, data: Data) -> P
 def undetermined(log_joint: LogJoint, direction: torch.Tensor, condition: float) -> str:
     """What to say where the curvature at a mode leaves a direction, (P,) in units of its columns, to nobody."""
     where = entries(log_joint.layout, direction)
-    if all(latent.prior.proper for latent in log_joint.model.latents.values()):
+    if not log_joint.model.improper:
         return (
             f"the curvature at the mode must tell {where} apart, but its condition number is {condition:.1g}, more than double "
             "precision holds; drop redundant inputs, standardise them, or narrow these priors."

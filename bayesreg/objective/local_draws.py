@@ -40,21 +40,49 @@ class PairedNoise:
         self._generator, self._seed = torch.Generator(like.device), torch.initial_seed()
         self._options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         self._negative = False
+        self._kept: list[tuple[Any, torch.Tensor]] = []  # of the first: to make numbers costs more than a layer's product
+        self._asked, self._pair = 0, 0
 
     def begin(self) -> None:
         """Begin a step."""
         pair, second = divmod(int(self.taken), 2)
-        self._generator.manual_seed((self._seed * _GOLDEN + pair) % 2**63)  # seeds side by side share no pair
-        self._negative = bool(second)
+        if pair != self._pair or not second:
+            self._kept = []
+        self._negative, self._asked, self._pair = bool(second), 0, pair
+        self._seeded()
         self.taken += 1
 
     def normal(self, *shape: int) -> torch.Tensor:
         """Standard normal numbers."""
-        found = torch.randn(*shape, generator=self._generator, **self._options)
-        return found.neg_() if self._negative else found
+        found = self._numbers(self._normal, shape)
+        return found.neg() if self._negative else found
 
     def signs(self, *shape: int) -> torch.Tensor:
         """±1 with equal probability; the same in both steps."""
+        return self._numbers(self._signs, shape)
+
+    def _numbers(self, draw: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        """What the first of the two steps had here, where it asked for the same; else new numbers, as if nothing were kept."""
+        at, self._asked = self._asked, self._asked + 1
+        if not self._negative:
+            self._kept.append((draw, draw(*shape)))
+            return self._kept[at][1]
+        if at < len(self._kept) and self._kept[at][0] == draw and self._kept[at][1].shape == shape:
+            return self._kept[at][1]
+        if self._kept:
+            self._seeded()
+            for skipped, like in self._kept[:at]:
+                skipped(*like.shape)
+            self._kept = []
+        return draw(*shape)
+
+    def _seeded(self) -> None:
+        self._generator.manual_seed((self._seed * _GOLDEN + self._pair) % 2**63)  # seeds side by side share no pair
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self._generator, **self._options)
+
+    def _signs(self, *shape: int) -> torch.Tensor:
         found = torch.randint(2, shape, generator=self._generator, device=self._options["device"])
         return found.mul_(2).sub_(1).to(self._options["dtype"])
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributions.transforms import ExpTransform
 
 from bayesreg.behaviour import one_column
 from bayesreg.layers.copying import copied
@@ -86,7 +87,7 @@ class TrainingCopy:
         self._sloped = [(group, leaf) for group, leaf in pairs if not (proximal and group.nonsmooth)]
         self._own: list[Any] = []  # tensors with gradients of their own, see `split`
         self._noise_leaves = [
-            (name, leaf, s.start - group.start, s.transform)
+            (name, leaf, s.start - group.start, _forward(s.transform))
             for name, s in segments.items()
             if s.latent.is_noise
             for leaf, group in zip(self.leaves, log_joint.groups, strict=True)
@@ -169,7 +170,10 @@ class TrainingCopy:
         return model.likelihood.log_prob_sum(output, y, **noise) + activations.sum()
 
     def _noise(self) -> dict[str, Any]:
-        learned = {n: leaf[start] if f is None else f(leaf[start]) for n, leaf, start, f in self._noise_leaves}
+        learned = {
+            name: transform(leaf.view(()) if len(leaf) == 1 else leaf[start])  # an entry of many has a gradient of their size
+            for name, leaf, start, transform in self._noise_leaves
+        }
         return {**self.log_joint.model.likelihood.fixed, **learned}
 
     def objective(self, loss: torch.Tensor, u: torch.Tensor | None = None) -> float:
@@ -206,6 +210,17 @@ class TrainingCopy:
         if self.jacobian:
             energy = energy - layout.log_jacobian(u) + (layout.log_jacobian_of_linked(u) if self.flat_path else 0.0)
         return loss + energy * (1 / self.num_data), loss
+
+
+def _forward(transform: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The map itself, where torch has one by that name: its wrapper costs a hundredth of a small step."""
+    if transform is None:  # an unknown that may be any number
+        return _itself
+    return torch.exp if isinstance(transform, ExpTransform) else transform
+
+
+def _itself(value: torch.Tensor) -> torch.Tensor:
+    return value
 
 
 def _within(inner: slice, outer: slice) -> bool:

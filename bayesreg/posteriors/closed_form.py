@@ -12,6 +12,7 @@ classes f(x) are logits, see `predictive/probabilities.py`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from bayesreg.predictive.probabilities import ClassProbabilities
 
 MAX_PARAMETERS = 20_000  # of a network whose linearity is tried
 _NODES = 40  # with a log-noise of sd ½ the log density of a row twenty sds out is right to 1e-6
+_JOINT_NODES = {2: (24, 16), 3: (20, 8, 6), 4: (16, 6, 4, 4), 5: (12, 5, 4, 3, 3)}  # of the joint density of targets
 _AFFINE_ROWS, _PAIRS = 16, 4
 
 
@@ -61,8 +63,8 @@ def function_of(
     `linear` says that the network is replaced by the linear one at u₀; else it is tried whether it is linear. `link` is one of
     `probabilities.LINKS`.
 
-    There is none for other noise than normal, noise scales of several targets that the network predicts, a noise scale that
-    depends on another unknown, and where more bytes than `max_memory` were needed.
+    There is none for other noise than normal, noise scales of more than five targets that the network predicts, a noise scale
+    that depends on another unknown, and where more bytes than `max_memory` were needed.
     """
     labels, by_row = model.likelihood.labels, model.likelihood.normal_log_scale
     known = _scale(model, layout) is not None or ((labels is not None or by_row) and not model.likelihood.latents)
@@ -83,21 +85,50 @@ def function_of(
 def with_log_scale(
     model: BayesianModel, layout: FlatLayout, normal: Normal, x: torch.Tensor, max_memory: int
 ) -> NormalFunction | None:
-    """The distribution of y where location f and log noise scale s are outputs, which are jointly normal.
+    """The distribution of y where locations f and log noise scales s are outputs, which are jointly normal.
 
         f | s = s₀ + z sd(s)  ~  N(f₀ + z cov(f, s)/sd(s), Var[f] − cov(f, s)²/Var[s])
 
-    None for several targets, or more bytes than allowed.
+    so entry by entry; the joint density of a row's targets is an integral over all of their s, see `_jointly`. None for more
+    targets than there are rules for, or more bytes than allowed.
     """
-    found = _output(model, layout, normal, x, None, 2 * _NODES, max_memory)
-    if found is None or found.loc.shape[1] != 2:
+    with torch.no_grad():
+        targets = model.forward(layout.unflatten(normal.centre), x[:1]).shape[-1] // 2
+    if targets > 1 and targets not in _JOINT_NODES:
+        return None
+    count = _NODES + math.prod(_JOINT_NODES.get(targets, ())) * targets
+    found = _output(model, layout, normal, x, None, 2 * count, max_memory)
+    if found is None:
         return None
     z, weight = _nodes(_NODES, found.loc)
-    sd = found.covariance[:, 1, 1].sqrt()
-    slope = torch.where(sd > 0, found.covariance[:, 0, 1] / sd.clamp_min(1e-300), 0.0)
-    rest = (found.covariance[:, 0, 0] - slope.square()).clamp_min(0)
-    loc, log_scale = (found.loc[:, i] + z[:, None] * each for i, each in enumerate((slope, sd)))
-    return NormalFunction(loc, rest, log_scale.exp(), weight)
+    one, other = slice(targets), slice(targets, 2 * targets)
+    variance, between = found.covariance.diagonal(dim1=1, dim2=2), found.covariance[:, one, other].diagonal(dim1=1, dim2=2)
+    sd = variance[:, other].sqrt()
+    slope = torch.where(sd > 0, between / sd.clamp_min(1e-300), 0.0)
+    rest = (variance[:, one] - slope.square()).clamp_min(0)
+    loc, log_scale = (found.loc[:, i] + z[:, None, None] * each for i, each in ((one, slope), (other, sd)))
+    if targets == 1:
+        return NormalFunction(loc[..., 0], rest[:, 0], log_scale[..., 0].exp(), weight)
+    joint = _jointly(found.loc[:, one], found.loc[:, other], found.covariance, _JOINT_NODES[targets])
+    return NormalFunction(loc, torch.diag_embed(rest), log_scale.exp(), weight, joint)
+
+
+def _jointly(f: torch.Tensor, s: torch.Tensor, covariance: torch.Tensor, counts: tuple[int, ...]) -> NormalFunction:
+    """The mixture over all log scales of a row, by a product rule along the principal axes of s, most nodes along the longest.
+
+    s = s₀ + A z,  A Aᵀ = Var[s];     f | z ~ N(f₀ + G z, Var[f] − G Gᵀ),  G = Cov[f, s] A⁻ᵀ
+    """
+    size = f.shape[1]
+    length, axes = torch.linalg.eigh(covariance[:, size:, size:])  # ascending
+    length, axes = length.flip(1).clamp_min(0), axes.flip(2)
+    sd = length.sqrt()
+    root = axes * sd[:, None]
+    across = covariance[:, :size, size:] @ axes / torch.where(sd > 1e-150, sd, math.inf)[:, None]
+    rules = [_nodes(count, f) for count in counts]
+    z = torch.cartesian_prod(*(points for points, _ in rules))
+    weight = torch.cartesian_prod(*(weights for _, weights in rules)).prod(1)
+    loc, log_scale = (start + torch.einsum("jk,nik->jni", z, each) for start, each in ((f, across), (s, root)))
+    return NormalFunction(loc, covariance[:, :size, :size] - across @ across.mT, log_scale.exp(), weight)
 
 
 def _nodes(count: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,7 +141,7 @@ def _scale(model: BayesianModel, layout: FlatLayout) -> str | None:
     """The name of the noise's scale, where that is known, or is one unknown that hangs on no other."""
     noise = [s for s in layout.in_order if s.latent.is_noise]
     single = len(noise) == 1 and noise[0].stop - noise[0].start == 1 and noise[0].latent.centered
-    return model.likelihood.squared_error_scale if single or model.likelihood.fixed else None
+    return model.likelihood.plain.squared_error_scale if single or model.likelihood.fixed else None
 
 
 def normal_function(

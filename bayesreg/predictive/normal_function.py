@@ -26,8 +26,10 @@ class NormalFunction(AbstractFunction):
     Attributes:
         loc: E[f(x) | noiseⱼ], (J, N) or (J, N, K); (1, N) or (1, N, K) where it is the same for each j.
         covariance: Var[f(x) | noise], the same for each j: (N,), or (N, K, K) between a row's outputs.
-        noise: The noise's sd, (J, 1) or (J, N), or (J, 1, 1) or (J, 1, K).
+        noise: The noise's sd, (J, 1) or (J, N), or (J, 1, 1), (J, 1, K) or (J, N, K).
         weight: wⱼ, (J,), with sum one.
+        joint: What the density of a row's outputs together is taken from, where each output has a noise of its own that is
+            unknown: the components of this one then hold entry by entry only. None where they hold jointly.
 
     >>> one = NormalFunction(torch.zeros(1, 1), torch.tensor([3.0]), torch.ones(1, 1), torch.ones(1))
     >>> float(one.epistemic_variance), float(one.aleatoric_variance), round(float(one.log_prob(torch.zeros(1)).exp()), 6)
@@ -38,6 +40,7 @@ class NormalFunction(AbstractFunction):
     covariance: torch.Tensor
     noise: torch.Tensor
     weight: torch.Tensor
+    joint: NormalFunction | None = None
 
     @property
     def num_components(self) -> int:
@@ -81,23 +84,28 @@ class NormalFunction(AbstractFunction):
 
     def log_prob(self, y: torch.Tensor) -> torch.Tensor:
         """Log density of each row, (N,), joint over its K outputs."""
+        if self.joint is not None:
+            return self.joint.log_prob(y)
         if self.loc.dim() == 2:
             each = self.normals.log_prob(y)
         else:
-            total = self.covariance + torch.diag_embed(self.noise.square().expand(-1, 1, self.loc.shape[-1]))
+            total = self.covariance + torch.diag_embed(self.noise.square().expand(-1, -1, self.loc.shape[-1]))
             each = torch.distributions.MultivariateNormal(self.loc, total, validate_args=False).log_prob(y)
         return torch.logsumexp(each + self.weight.log()[:, None], 0)
 
     def rows(self, index: Any) -> NormalFunction:
         """The same for some rows, by numbers or a slice."""
         noise = self.noise if self.noise.shape[1] == 1 else self.noise[:, index]
-        return replace(self, loc=self.loc[:, index], covariance=self.covariance[index], noise=noise)
+        joint = None if self.joint is None else self.joint.rows(index)
+        return replace(self, loc=self.loc[:, index], covariance=self.covariance[index], noise=noise, joint=joint)
 
     def in_units(self, mean: torch.Tensor, width: torch.Tensor) -> NormalFunction:
         """The distribution of mean + width · y, with numbers or (K,) tensors, width > 0."""
         mean, width = mean.to(self.loc), width.to(self.loc)
         squares = width.square() if self.loc.dim() == 2 else width[..., :, None] * width[..., None, :]
-        return replace(self, loc=mean + width * self.loc, covariance=squares * self.covariance, noise=width * self.noise)
+        loc, noise = mean + width * self.loc, width * self.noise
+        joint = None if self.joint is None else self.joint.in_units(mean, width)
+        return replace(self, loc=loc, covariance=squares * self.covariance, noise=noise, joint=joint)
 
 
 def crps_of_normals(y: torch.Tensor, normals: torch.distributions.Normal, weight: torch.Tensor) -> torch.Tensor:

@@ -264,6 +264,7 @@ class AbstractElementwisePrior(AbstractPrior):
     """
 
     separable_prox: ClassVar[bool] = True
+    quick: ClassVar[bool] = True  # False where the density is itself found by quadrature
 
     @abc.abstractmethod
     def energy(self, value: torch.Tensor) -> torch.Tensor:

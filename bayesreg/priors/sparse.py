@@ -195,6 +195,7 @@ class AbstractHorseshoe(AbstractScaledElementwisePrior):
 
     smooth: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
+    quick: ClassVar[bool] = False
 
     @abc.abstractmethod
     def _nodes(self, v: torch.Tensor) -> tuple[torch.Tensor, Any]:

@@ -89,9 +89,9 @@ def binomial_tails(hits: int, count: int, share: float) -> Tails:
     >>> round(binomial_tails(1, 3, 0.95).low, 5)
     0.00725
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr, bdtrc
 
-    return Tails(float(binom.cdf(hits, count, share)), float(binom.sf(hits - 1, count, share)))
+    return Tails(float(bdtr(hits, count, share)), float(bdtrc(hits - 1, count, share)))
 
 
 def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[Shift, dict[float, Tails]]:
@@ -118,12 +118,12 @@ def regression_tails(predictive: Predictive, y: Any, *, seed: int = 0) -> tuple[
 
 def _own_error(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tails of the mean PIT value by its own scatter: too narrow intervals move values to both ends, which is no shift."""
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     if len(u) < 2:
         return np.ones(u.shape[1]), np.ones(u.shape[1])
     ratio = (u.mean(0) - 0.5) / np.maximum(u.std(0, ddof=1) / np.sqrt(len(u)), 1e-12)
-    return t.cdf(ratio, len(u) - 1), t.sf(ratio, len(u) - 1)
+    return stdtr(len(u) - 1, ratio), stdtr(len(u) - 1, -ratio)
 
 
 def num_draws(predictive: Predictive) -> int:
@@ -151,9 +151,9 @@ def _ranked(seen: np.ndarray, made: np.ndarray) -> np.ndarray:
 
 
 def _normal(z: np.ndarray) -> np.ndarray:
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
-    return norm.cdf(z)
+    return ndtr(z)
 
 
 def _summaries(u: np.ndarray) -> np.ndarray:

@@ -200,11 +200,11 @@ def _tails(stated: np.ndarray, hits: int) -> tuple[float, float]:
     """P(no more hits) and P(no fewer) when row i is a hit with probability stated_i (Poisson-binomial)."""
     n = len(stated)
     if n > _EXACT_ROWS:
-        from scipy.stats import norm
+        from scipy.special import ndtr
 
         sd = max(float(np.sqrt((stated * (1 - stated)).sum())), 1e-12)
         z = [(hits + half - stated.sum()) / sd for half in (0.5, -0.5)]
-        return float(norm.cdf(z[0])), float(norm.sf(z[1]))
+        return float(ndtr(z[0])), float(ndtr(-z[1]))
     mass = np.zeros(n + 1)
     mass[0] = 1.0
     for p in stated:

@@ -27,6 +27,7 @@ from bayesreg.solvers.options import SearchOptions
 from bayesreg.solvers.probe import further
 from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.quasi_newton import Lbfgs
+from bayesreg.solvers.raced import Raced as Raced
 from bayesreg.solvers.restarts import starts
 from bayesreg.solvers.schedules import Schedule, Settling, UntilFlat
 from bayesreg.solvers.stepper import AbstractStepper, EagerAdam

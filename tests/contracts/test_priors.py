@@ -269,6 +269,37 @@ class TestEveryElementwisePrior:
         rough = 2e-2 if not prior.smooth else 1e-9  # a kink limits the quadrature, not the closed form
         torch.testing.assert_close(found, (weight * prior.energy(value)).sum(0), rtol=rough, atol=rough)
 
+    @pytest.mark.parametrize(("loc", "scale"), [(0.3, 0.02), (-0.4, 0.9)])
+    def test_expectation_by_quadrature_is_scipy_s(self, prior, loc, scale):
+        """E[energy] and its slopes, E[energy ε]/scale and E[energy (ε² − 1)]/scale, by SciPy's adaptive rule."""
+        line = prior.support is torch.distributions.constraints.real
+        if prior.certain or (scale > 0.5 and not prior.quick):
+            pytest.skip("there is nothing to expect, or it takes seconds")
+        if not line and not prior.smooth and float(prior.mode) > 0:
+            pytest.skip("a kink inside the half line: it is sampled")
+        transform = None if line else torch.distributions.biject_to(prior.support)
+        given = prior.energy, prior.mode, prior.bounded
+        found = [float(part) for part in numeric.expected(*given, tensor([loc]), tensor([scale]), transform)]
+        closed = prior.expected_energy(tensor([loc]), tensor([scale]))
+        if closed is not None:
+            assert found[0] == pytest.approx(float(closed), rel=1e-6, abs=1e-6)
+            return
+        at = (float(prior.mode) - loc) / scale if line else 0.0  # the one kink or pole
+        ends = [e for e in sorted({-9.0, 9.0, at, *(at + s * 10.0**-k for s in (-1, 1) for k in range(6))}) if -9 <= e <= 9]
+
+        def integral(factor):
+            def density(e):
+                u = tensor([loc + scale * e])
+                return float(prior.energy(u if line else transform(u))) * factor(e) * math.exp(-0.5 * e * e)
+
+            parts = [integrate.quad(density, a, b, epsabs=1e-10, limit=60)[0] for a, b in itertools.pairwise(ends)]
+            return sum(parts) / math.sqrt(2 * math.pi)
+
+        assert found[0] == pytest.approx(integral(lambda e: 1.0), rel=1e-6, abs=1e-6)
+        if prior.quick:
+            assert found[1] == pytest.approx(integral(lambda e: e) / scale, rel=1e-6, abs=1e-6)
+            assert found[2] == pytest.approx(integral(lambda e: e * e - 1) / scale, rel=1e-6, abs=1e-6)
+
 
 # dear to integrate: one of each class is enough where nobody waits
 HORSESHOES = [prior for prior in VARIED if isinstance(prior, priors.Horseshoe | priors.RegularizedHorseshoe)]

@@ -96,8 +96,14 @@ def test_each_module_has_a_mode(name):
     assert "could not be found" not in str(post.certificate)
 
 
-@pytest.mark.parametrize("name", ["PReLU", "RNN", "MultiheadAttention", "weight_norm, the old hook", "checkpointed, reentrant"])
-@pytest.mark.parametrize("method", ["mean-field", "laplace", "low-rank", "full-rank", "svi"])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        pytest.param(method, name, marks=[] if name == "RNN" or method in ("mean-field", "laplace") else pytest.mark.slow)
+        for method in ("mean-field", "laplace", "low-rank", "full-rank", "svi")
+        for name in ("PReLU", "RNN", "MultiheadAttention", "weight_norm, the old hook", "checkpointed, reentrant")
+    ],
+)
 def test_each_module_has_a_posterior(name, method):
     fitted(zoo.made(name), quick(method), *rows(8))
 

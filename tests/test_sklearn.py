@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -124,6 +125,27 @@ def test_linear_counts_are_poisson_regression(columns):
     np.testing.assert_allclose(ours.predict(columns), theirs.predict(z), rtol=1e-5)
     assert ours.score(columns, y) == pytest.approx(theirs.score(z, y), rel=1e-5)
     assert ours.log_score(columns, y) == pytest.approx(stats.poisson(theirs.predict(z)).logpmf(y).mean(), rel=1e-5)
+
+
+def test_exposures_are_offsets(columns):
+    exposure = np.random.default_rng(5).uniform(1, 9, 80)
+    y = np.random.default_rng(6).poisson(exposure * np.exp(columns[:, 0]))
+    rules = {"*.weight": "Flat()", "*.bias": "Flat()"}
+    ours = BayesCounts(hidden=(), method="map", likelihood="Poisson()", prior=rules).fit(columns, y, offset=np.log(exposure))
+    theirs = PoissonRegressor(alpha=0, tol=1e-12, max_iter=1000).fit(columns, y / exposure, sample_weight=exposure)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-4)
+    np.testing.assert_allclose(ours.predict(columns, offset=np.log(exposure)), exposure * theirs.predict(columns), rtol=1e-4)
+
+
+def test_ordered_categories_keep_their_order(columns):
+    names = ["low", "mid", "high"]
+    codes = np.digitize(columns[:, 0] + 0.3 * columns[:, 1], [-0.5, 0.5])
+    y = pd.Series(pd.Categorical.from_codes(codes, categories=names, ordered=True))
+    fitted = BayesClassifier(hidden=(), method="map").fit(columns, y)
+    assert fitted.classes_.tolist() == names
+    assert repr(fitted.model_.likelihood).startswith("Ordinal")
+    assert fitted.predict_proba(columns).sum(1) == pytest.approx(1)
+    assert fitted.score(columns, y) > 0.8
 
 
 def test_importances_are_those_of_a_linear_function(line):
@@ -260,6 +282,18 @@ def test_inside_pipelines_and_column_transformers(frame):
     inner = search.best_estimator_[-1]
     assert log_score(search.best_estimator_, X, y) == inner.log_score(search.best_estimator_[:-1].transform(X), y)
     assert log_score(inner, columns.fit_transform(X), y) == inner.log_score(columns.fit_transform(X), y)
+
+
+def test_weights_are_routed_through_pipelines(columns):
+    y, weight = columns[:, 0] + 0.1 * columns[:, 1], np.arange(80) % 3
+    with config_context(enable_metadata_routing=True):
+        routed = exact(1.0).set_params(method="map").set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        pipe = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), routed)
+        made = pipe.fit(columns, y, sample_weight=weight)
+        scores = cross_validate(pipe, columns, y, params={"sample_weight": weight}, cv=2)["test_score"]
+    z = StandardScaler().fit_transform(columns)
+    assert (made[-1].coef_ == clone(routed).fit(z, y, sample_weight=weight).coef_).all()
+    assert np.isfinite(scores).all()
 
 
 def test_a_module_of_ones_own(columns):

@@ -148,13 +148,14 @@ class AbstractBayes(BaseEstimator, abc.ABC):
     def _target(self, y: Any) -> Target:
         """The target, checked."""
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> Self:
         """Fit the posterior.
 
         Args:
             X: A data frame, whose columns may be numbers, categories, dates and texts, or an array (N, D) of numbers.
             y: Targets (N,).
             sample_weight: How often each row counts, (N,), >= 0: two is the row twice, 0 leaves it out.
+            offset: A known part of the network's output for each row, (N,), in the data's own units: log exposure for counts.
 
         Returns:
             Itself.
@@ -168,14 +169,14 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         missing: Any = _check.one_of("missing", self.missing, ("drop", "impute", "refuse"))
         weight = None if sample_weight is None else _weights(X, y, sample_weight)
         inputs, x, keep = learned(self, X, missing, self.categorical, self.numeric, None if weight is None else weight > 0)
-        check_consistent_length(keep, y)
+        check_consistent_length(keep, y, offset)
         target, seed = self._target(y if keep.all() else _taken(y, keep)), self._seed()
-        weight = None if weight is None else weight[keep]
+        weight, known = (None if part is None else np.asarray(part, dtype=np.float64)[keep] for part in (weight, offset))
         self.inputs_ = inputs
         self.notes_ = [*target.notes, *([] if inputs.encoder is None else inputs.encoder.notes)]
         model = self._model(x, target, len(x) if weight is None else round(float(weight.sum())), seed)
         options: dict[str, Any] = {"method": self.method, "seed": seed, "progress": False}
-        self.posterior_ = fit(model, x, target.values, sample_weight=weight, **options)
+        self.posterior_ = fit(model, x, target.values, sample_weight=weight, offset=known, **options)
         self.model_, self.certificate_ = self.posterior_.model, self.posterior_.certificate
         rows = np.random.default_rng(seed).permutation(len(x))[:_ROWS]
         self._seen, self._importances = x[rows], None
@@ -213,14 +214,19 @@ class AbstractBayes(BaseEstimator, abc.ABC):
 
     # what is asked of the posterior
 
-    def predict_distribution(self, X: Any) -> Predictive:
+    def predict_distribution(self, X: Any, offset: Any = None) -> Predictive:
         """p(y | x, data) of each row: mean, std, quantile, interval, log_prob, sample, and the parts of its variance.
+
+        Args:
+            X: Rows.
+            offset: A known part of each row's output, (N,), as in `fit`; zero when None.
 
         Raises:
             ValueError: If X has other columns than at the fit, or values that it cannot have.
         """
         check_is_fitted(self)
-        return self.posterior_.predict(self.inputs_.of(self, X), num_samples=self.num_samples, seed=self.posterior_.seed)
+        options: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.posterior_.seed}
+        return self.posterior_.predict(self.inputs_.of(self, X), offset=offset, **options)
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y, (N, n_samples), or (N, K, n_samples) for K targets; of class labels for classes.
@@ -243,12 +249,13 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         found = self.predict_distribution(X).log_prob(self._encoded(y)).double().numpy()
         return float(np.average(found, weights=None if sample_weight is None else _weights(X, y, sample_weight)))
 
-    def report(self, X: Any, y: Any, title: str = "What the mode hid") -> Report:
+    def report(self, X: Any, y: Any, train: tuple[Any, Any] | None = None, title: str = "What the mode hid") -> Report:
         """A page that explains the fit and shows how good it is; `.save("report.html")` writes it.
 
         Args:
             X: Rows that were not used in the fit.
             y: Their targets.
+            train: The training rows and their targets, for baselines beside it: a line, boosting, a forest.
             title: Heading of the page.
 
         Raises:
@@ -258,6 +265,8 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         x, names = self.inputs_.of(self, X), self.inputs_.names
         options: dict[str, Any] = {"feature_names": names, "classes": self._class_names, "notes": self.notes_}
         named = {self.posterior_.method: self.posterior_}
+        if train is not None:
+            options["baselines"] = self.inputs_.of(self, train[0]), self._encoded(train[1])
         return report(named, x, self._encoded(y), seed=self.posterior_.seed, title=title, target_name=_name(y), **options)
 
     @property
@@ -338,13 +347,15 @@ class AbstractBayes(BaseEstimator, abc.ABC):
 class AbstractNumbers(AbstractBayes):
     """An estimator whose target are numbers."""
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:
+    def predict(self, X: Any, return_std: bool = False, offset: Any = None) -> Any:
         """E[y | x], (N,) or (N, K), and with `return_std` also sd[y | x], that of a new observation.
+
+        `offset` is as for `predict_distribution`, whose result has everything else.
 
         Raises:
             ValueError: As for `predict_distribution`.
         """
-        found = self.predict_distribution(X)
+        found = self.predict_distribution(X, offset)
         return (_array(found.mean), _array(found.std)) if return_std else _array(found.mean)
 
     def predict_interval(self, X: Any, level: float = 0.95) -> np.ndarray:

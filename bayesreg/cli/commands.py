@@ -188,6 +188,37 @@ def priors(
 
 
 @app.command()
+def predict(
+    model: o.Model,
+    file: o.NewFile,
+    out: o.Predictions = Path("predictions.csv"),
+    level: o.Level = 0.95,
+    num_samples: o.SomeSamples = 1000,
+    seed: o.Seed = 0,
+    force: o.ForcePredictions = False,
+) -> None:
+    """Predict the rows of a file by a saved model: mean, sd and interval, or classes' probabilities, beside its columns."""
+    from bayesreg.cli.models import predict as predict_rows
+
+    loaded()
+    predict_rows(model, file, out, level=level, num_samples=num_samples, seed=seed, force=force)
+
+
+@app.command()
+def compare(
+    file: o.TestRows,
+    models: o.Models,
+    num_samples: o.SomeSamples = 1000,
+    seed: o.Seed = 0,
+) -> None:
+    """Compare saved models by how well they predict the rows of a file that none of them has seen."""
+    from bayesreg.cli.models import compare_models
+
+    loaded()
+    compare_models(file, models, num_samples=num_samples, seed=seed)
+
+
+@app.command()
 def methods() -> None:
     """List the ways to fit, and when to use which."""
     from bayesreg.inference.base import methods

@@ -17,6 +17,7 @@ from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY
 from bayesreg._text import counted
 from bayesreg.certificates import sentence
+from bayesreg.cli.models import save_model
 from bayesreg.cli.screen import as_option, columns, console, in_options, progress, say, warn
 from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, rules
 from bayesreg.cli.tables import Asked, Case, demo, read, reading_of
@@ -112,10 +113,21 @@ def _run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
             missing=missing,
         )
         made.save(settings.out, force=settings.force)
+    saved = ""
+    if settings.save is not None:
+        name, kept = list(posteriors.items())[-1]
+        save_model(kept, case, settings.save, force=settings.force)
+        saved = f"Model: {settings.save}, of {name}; predict new rows by: bayesreg predict {settings.save} NEW.csv"
     _say_comparison(screen, made.comparison)
     _say_verdict(screen, made.data["verdict"])
     where = f"Report: {settings.out}, with its numbers in {settings.out.with_suffix('.json')}"
-    say(screen, "", f"{where}; fits and report took {time.perf_counter() - started:.0f} s.", style="bold")
+    say(
+        screen,
+        "",
+        f"{where}; fits and report took {time.perf_counter() - started:.0f} s.",
+        *filter(None, [saved]),
+        style="bold",
+    )
 
 
 def _each(fits: Mapping[str, Fit], do: Callable[[str, Fit], Any], missing: dict[str, str]) -> dict[str, Any]:

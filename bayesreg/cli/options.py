@@ -176,8 +176,9 @@ Predictions = Annotated[
 ]
 Level = Annotated[float, typer.Option(metavar="SHARE", help="Probability of the interval.", show_default=True)]
 SomeSamples = Annotated[int, typer.Option(metavar="S", help="Draws from the posterior.", show_default=True)]
+TestRows = Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the target, not used in the fits.")]
+Models = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="What bayesreg report --save has written, two or more.")]
 ForcePredictions = Annotated[bool, typer.Option("--force", help="Replace a file that is there.", show_default=False)]
-ChunkRows = Annotated[int, typer.Option(metavar="N", help="Rows that are in memory at once.", show_default=True)]
 SomePrior = Annotated[
     str, typer.Argument(metavar="PRIOR", help="Normal, Laplace, ElasticNet or Flat, for example 'Normal(0.5)'.")
 ]

@@ -177,7 +177,7 @@ class Asked:
                 what = "free text" if words > 4 else "an identifier or free text"
                 advice = f"categorical=[{name!r}] keeps the most frequent"
                 return f"{number:,} different texts in {counted(rows, 'row')}, {what} ({advice})"
-        if column.kind == "numbers" and _are_row_numbers(name, column.values[~missing]):
+        if column.kind == "numbers" and _are_row_numbers(name, column.values[~missing], bool(missing.any())):
             return f"row numbers or an identifier (numeric=[{name!r}] keeps it)"
         return ""
 
@@ -220,14 +220,14 @@ def _by_size(level: str) -> tuple[int, float, str]:
     return (0, float(level), level) if is_number(level) else (1, 0.0, level)
 
 
-def _are_row_numbers(name: str, values: np.ndarray) -> bool:
+def _are_row_numbers(name: str, values: np.ndarray, gaps: bool) -> bool:
     """Whether whole numbers only count rows or things: all different and from about 1 on in order, or by the column's name."""
     if len(values) < _SOME or not np.array_equal(values, np.rint(values)):
         return False
     different = len(np.unique(values))
     if _ID_NAME.fullmatch(name) and different > min(_GROUPS, len(values) - 1):
         return True
-    if different < len(values):
+    if different < len(values) or gaps:
         return False
     steps = np.diff(values)
     dense = np.ptp(values) + 1 <= 2 * len(values) and values.min() <= 10

@@ -4,7 +4,8 @@
 
 Their noise is that of residuals on rows that were left out, never of training residuals, which trees bring to zero. Classes
 have the probabilities (1 − λ) p(x) + λ · shares, where λ has the highest log score on rows that were left out: a leaf may say
-that a class never occurs, and one row then decides the comparison.
+that a class never occurs, and one row then decides the comparison. Counts are negative binomial about the mean of a Poisson
+regression or of trees with that loss; positive numbers are normal or log-normal about fits of y or log y, as rows left out say.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -24,7 +25,7 @@ from bayesreg._text import listing, plus_minus
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Finding
 from bayesreg.data.rows import all_rows
-from bayesreg.likelihoods import AbstractLikelihood, Bernoulli, Categorical, Gaussian
+from bayesreg.likelihoods import AbstractLikelihood, Bernoulli, Categorical, Gaussian, LogNormal, NegativeBinomial
 from bayesreg.metrics.difference import Difference, paired_difference
 from bayesreg.metrics.measures import Scores, evaluate, plain
 from bayesreg.model import BayesianModel
@@ -35,14 +36,22 @@ from bayesreg.solvers.history import History
 NAMES = ("constant", "linear", "boosting", "forest")
 _FOLDS, _TREES = 5, 200
 _ALPHAS = np.logspace(-3, 5, 25)
+_DISPERSIONS = np.logspace(-4, 1.5, 45)
 _STRENGTHS = np.logspace(-3, 3, 7)  # C of a logistic regression, a variance of its coefficients
 _BLENDS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 _LEAST = 1e-6  # of a probability
 WORDS = {
     "regression": {"constant": "mean", "linear": "ridge", "boosting": "boosting", "forest": "forest"},
+    "counts": {"constant": "mean", "linear": "poisson", "boosting": "boosting", "forest": "forest"},
     "classes": {"constant": "class shares", "linear": "logistic", "boosting": "boosting", "forest": "forest"},
 }
-_PLAIN = {"mean": "the mean", "class shares": "the class shares", "ridge": "a line (ridge)", "logistic": "a line (logistic)"}
+_PLAIN = {
+    "mean": "the mean",
+    "class shares": "the class shares",
+    "ridge": "a line (ridge)",
+    "poisson": "a line (Poisson)",
+    "logistic": "a line (logistic)",
+}
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -140,6 +149,7 @@ class _Task:
     y: np.ndarray
     num_classes: int | None
     seed: int
+    counts: bool = False
 
     def folds(self) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         from sklearn.model_selection import KFold, StratifiedKFold
@@ -234,7 +244,12 @@ def fit_baselines(
     labels = None if likelihood is None else likelihood.labels
     classes = None if labels is None else max(2, int(y.max()) + 1)
     task = _Task(X.astype(np.float64), y.astype(np.int64 if classes else np.float64), classes, _check.seed(seed) % 2**32)
-    words, fit = WORDS["classes" if classes else "regression"], _of_classes if classes else _of_numbers
+    counts = likelihood is not None and likelihood.discrete and not classes
+    positive = likelihood is not None and likelihood.log_link and not counts
+    if counts:
+        task = replace(task, counts=True)
+    words = WORDS["classes" if classes else "counts" if counts else "regression"]
+    fit = _of_classes if classes else _of_counts if counts else _of_positive if positive else _of_numbers
     return {words[name]: fit(task, name, words[name]) for name in wanted}
 
 
@@ -250,8 +265,36 @@ def _posterior(task: _Task, predict: Predict, likelihood: AbstractLikelihood, na
 def _of_numbers(task: _Task, name: str, word: str) -> AbstractPosterior:
     started = time.perf_counter()
     left_out, predict = task.judged(name)
-    sd = max(float(np.sqrt(np.mean((task.y - left_out) ** 2))), 1e-9 * float(np.abs(task.y).max()) or 1e-9)
-    return _posterior(task, predict, Gaussian(sd), word, started)
+    return _posterior(task, predict, Gaussian(_rms(task.y - left_out, task.y)), word, started)
+
+
+def _rms(residuals: np.ndarray, y: np.ndarray) -> float:
+    """Of residuals; where there are none a billionth of the target."""
+    return max(float(np.sqrt(np.mean(residuals**2))), 1e-9 * float(np.abs(y).max()) or 1e-9)
+
+
+def _of_positive(task: _Task, name: str, word: str) -> AbstractPosterior:
+    """Normal about a fit of y, or log-normal about one of log y."""
+    started, logs = time.perf_counter(), replace(task, y=np.log(task.y))
+    (left_out, predict), (of_logs, predict_logs) = task.judged(name), logs.judged(name)
+    sd, sd_of_logs = _rms(task.y - left_out, task.y), _rms(logs.y - of_logs, logs.y)
+    if np.log(sd) <= np.log(sd_of_logs) + logs.y.mean():  # both at their maximum: −log sd − ½ log 2πe, and −log y
+        return _posterior(task, predict, Gaussian(sd), word, started)
+    return _posterior(task, predict_logs, LogNormal(sd_of_logs), word, started)
+
+
+def _of_counts(task: _Task, name: str, word: str) -> AbstractPosterior:
+    """Negative binomial, its dispersion by the rows left out."""
+    started, y, least = time.perf_counter(), torch.as_tensor(task.y), 0.5 / len(task.y)
+    left_out, predict = task.judged(name)
+
+    def logs(mean: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(mean, least))
+
+    output = torch.as_tensor(logs(left_out))
+    scores = [NegativeBinomial().log_prob(output, y, dispersion=output.new_tensor(d)).sum() for d in _DISPERSIONS]
+    best = float(_DISPERSIONS[int(torch.stack(scores).argmax())])
+    return _posterior(task, lambda X: logs(predict(X)), NegativeBinomial(best), word, started)
 
 
 def _of_classes(task: _Task, name: str, word: str) -> AbstractPosterior:
@@ -321,9 +364,18 @@ def _makers(task: _Task) -> dict[str, Callable[[], Any]]:
 
     boosting = ensemble.HistGradientBoostingRegressor if task.num_classes is None else ensemble.HistGradientBoostingClassifier
     forest = ensemble.RandomForestRegressor if task.num_classes is None else ensemble.RandomForestClassifier
+    of_counts: dict[str, Any] = {"loss": "poisson"} if task.counts else {}
     return {
         "constant": DummyRegressor,
-        "linear": lambda: make_pipeline(StandardScaler(), RidgeCV(_ALPHAS)),
-        "boosting": lambda: boosting(random_state=task.seed),
+        "linear": lambda: make_pipeline(StandardScaler(), _poisson() if task.counts else RidgeCV(_ALPHAS)),
+        "boosting": lambda: boosting(random_state=task.seed, **of_counts),
         "forest": lambda: forest(_TREES, random_state=task.seed, oob_score=True),
     }
+
+
+def _poisson() -> Any:
+    """A Poisson regression, its penalty by cross-validation."""
+    from sklearn.linear_model import PoissonRegressor
+    from sklearn.model_selection import GridSearchCV
+
+    return GridSearchCV(PoissonRegressor(max_iter=1000), {"alpha": np.logspace(-4, 2, 7)}, scoring="neg_mean_poisson_deviance")

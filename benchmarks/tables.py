@@ -121,20 +121,25 @@ class Result:
         return [name for name in self.rows if name != "default"]
 
     @property
+    def linear(self) -> str:
+        """Name of the line among them."""
+        return next(name for name in self.rows if name in ("ridge", "poisson", "logistic"))
+
+    @property
     def best(self) -> str:
         """The baseline of the highest log density over all splits."""
         return max(self.others, key=self.mean)
 
 
-def likelihood_of(classes: int | None) -> likelihoods.AbstractLikelihood:
-    """What suits the target."""
-    return likelihoods.suiting(classes)
+def likelihood_of(classes: int | None, y: np.ndarray) -> likelihoods.AbstractLikelihood:
+    """What suits the training targets."""
+    return likelihoods.suiting(classes) if classes else likelihoods.choose(y).likelihood
 
 
 def judged(result: Result, rows: Rows, classes: int | None, seconds: float, seed: int) -> None:
     """Fit and score one split."""
     X, y, X_test, y_test = rows
-    noise = likelihood_of(classes)
+    noise = likelihood_of(classes, y)
     started = time.process_time()
     model = default_model(X, y, noise, seed=seed)
     posterior = br.fit(model, X, y, method=Auto(seconds), seed=seed, progress=False)
@@ -156,7 +161,7 @@ def judged(result: Result, rows: Rows, classes: int | None, seconds: float, seed
 
 def line(name: str, r: Result) -> str:
     """A table's row."""
-    linear = "ridge" if "ridge" in r.rows else "logistic"
+    linear = r.linear
     (best, best_se), (lin, lin_se) = r.against(r.best), r.against(linear)
     share = ""
     if r.judged:
@@ -180,7 +185,7 @@ def line(name: str, r: Result) -> str:
 def summary(found: dict[str, Result]) -> list[str]:
     """Wins in all."""
     best = [r.against(r.best) for r in found.values()]
-    lines = [r.against("ridge" if "ridge" in r.rows else "logistic") for r in found.values()]
+    lines = [r.against(r.linear) for r in found.values()]
     covered = [r for r in found.values() if r.judged]
     right = sum(r.calibrated for r in covered)
     seconds = [s for r in found.values() for s in r.seconds]

@@ -155,6 +155,7 @@ def linear():
     return br.BayesianModel(nn.Linear(3, 1).double(), priors.Normal(1.0), likelihoods.Gaussian(0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_temperature_widens_the_posterior_as_it_should(linear, seed):
     """p^(1/T) of a normal has T times its variance."""

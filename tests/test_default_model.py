@@ -42,6 +42,20 @@ class TestModel:
         assert model.module[-1].out_features == outputs
         model.ingest(rows()[0], y)
 
+    def test_where_the_output_is_a_logarithm_it_is_about_the_targets(self):
+        X, y = rows()
+        model = default_model(X, 1000 * np.exp(0.2 * y), likelihoods.LogNormal())
+        bound, data = model.ingest(X, 1000 * np.exp(0.2 * y))
+        specified = {r.name: r.specified for r in bound.resolved}
+        centre, spread = np.log(1000) + 0.2 * y.mean(), 0.2 * y.std()
+        assert specified["2.bias"].loc == pytest.approx(centre)
+        assert specified["skip.weight"].scale == pytest.approx(spread)
+        out = bound.forward(bound.weights(), data.x)
+        assert abs(float(out.mean()) - centre) < 3 * spread
+        assert default_model(X, np.arange(60) % 5 + 1.0, likelihoods.Poisson()).module[2].bias.item() == pytest.approx(
+            np.log(3), abs=1
+        )
+
     def test_what_is_said_is_kept(self):
         X, y = rows()
         model = default_model(X, y, likelihoods.Gaussian(0.3), hidden=(4, 2), priors=priors.Normal(2.0))
@@ -89,9 +103,10 @@ class TestAuto:
         X, y = rows()
         rest = ["LaplaceApproximation", "LaplaceApproximation", "MeanField", "MAP"]
         line, network = default_model(X, y, hidden=()), default_model(X, y)
-        assert taken(line, X, y) == ["Exact", "HMC", *rest]
+        assert taken(line, X, y) == ["Exact", "LaplaceApproximation", "HMC", *rest]
         assert taken(network, X, y) == ["Exact", "MicrocanonicalEnsemble", *rest]
-        assert taken(network, X, y, seconds=0.01) == ["Exact", *rest]
+        assert taken(network, X, y, seconds=1.0) == ["Exact", *rest]
+        assert taken(network, X, y, seconds=0.01) == ["Exact", "MeanField", "MAP"]
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(y)), 10)
         assert taken(network, loader, None) == ["Exact", "MeanField", "MAP"]
 
@@ -119,9 +134,23 @@ class TestAuto:
     def test_what_is_refused_is_told_and_the_next_is_taken(self):
         X, y = rows()
         model = br.BayesianModel(nn.Linear(3, 1).double(), priors.Laplace(1.0), likelihoods.Gaussian(0.3))
-        found = br.fit(model, X, y, method=inference.Auto(1e-6), progress=False)
+        found = br.fit(model, X, y, method=inference.Auto(1.0), progress=False)
         assert found.method == "laplace"
         assert "laplace was not taken: tune='evidence' must have an evidence" in found.history.notes[1]
+
+    def test_chains_take_the_scale_of_the_linear_part_from_its_evidence(self):
+        """That of the linear model alone, which is ridge regression's."""
+        X, y = rows(200)
+        bound, data = default_model(X, y).ingest(X, y)
+        found, said = inference.Auto().at_scales(bound, data, 0)
+        line = br.BayesianModel(nn.Linear(3, 1), priors.Normal(1.0), likelihoods.Gaussian(0.5), standardize=True)
+        tuned = br.fit(line, X, y, method=inference.LaplaceApproximation(tune="evidence"), progress=False)
+        scale = next(r.specified.scale for r in found.resolved if r.name == "skip.weight")
+        assert scale / 3**0.5 == pytest.approx(tuned.history.scales["weight"][-1], rel=0.05)
+        assert said == f"scale of skip.weight tuned by the evidence of the linear part alone: 1 → {scale:.3g}."
+        plain = br.BayesianModel(nn.Sequential(nn.Linear(3, 1)))
+        bound, data = plain.ingest(X, y)
+        assert inference.Auto().at_scales(bound, data, 0) == (bound, "")
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")

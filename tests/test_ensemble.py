@@ -80,19 +80,20 @@ def smooth_network(**options):
 
 
 @pytest.fixture(scope="module")
-def networks():
+def with_statistics():
     X, y = regression()
-    fits = {
-        "plain": br.fit(smooth_network(), X, y, method=Ensemble(4, num_steps=100)),
-        "anchored": br.fit(smooth_network(), X, y, method=Ensemble(2, anchored=True, num_steps=30)),
-        "batch normalisation": br.fit(smooth_network(batchnorm=True), X, y, method=Ensemble(4, num_steps=30)),
-    }
-    return X, y, fits
+    return X, br.fit(smooth_network(batchnorm=True), X, y, method=Ensemble(4, num_steps=30))
 
 
-def test_each_member_of_a_deep_ensemble_is_a_mode(networks):
-    X, y, fits = networks
-    found = fits["plain"]
+@pytest.fixture(scope="module")
+def plain():
+    X, y = regression()
+    return X, y, br.fit(smooth_network(), X, y, method=Ensemble(4, num_steps=100))
+
+
+@pytest.mark.slow
+def test_each_member_of_a_deep_ensemble_is_a_mode(plain):
+    X, y, found = plain
     assert found.certificate.converged, found.certificate
     _, data = smooth_network().ingest(X, y)
     log_joint = LogJoint(found.model)
@@ -107,9 +108,8 @@ def test_each_member_of_a_deep_ensemble_is_a_mode(networks):
     )
 
 
-def test_members_with_batch_normalisation_carry_their_own_averages(networks, tmp_path):
-    X, _, fits = networks
-    found = fits["batch normalisation"]
+def test_members_with_batch_normalisation_carry_their_own_averages(with_statistics):
+    X, found = with_statistics
     assert isinstance(found, WithStatistics)
     assert isinstance(found.base, Draws)
     assert found.batch_statistics == "running averages of training"
@@ -127,8 +127,10 @@ def test_members_with_batch_normalisation_carry_their_own_averages(networks, tmp
 
 
 @pytest.mark.slow
-def test_a_new_process_predicts_the_same(networks, tmp_path):
-    X, _, fits = networks
+def test_a_new_process_predicts_the_same(plain, with_statistics, tmp_path):
+    X, y, members = plain
+    anchored = br.fit(smooth_network(), X, y, method=Ensemble(2, anchored=True, num_steps=30))
+    fits = {"plain": members, "anchored": anchored, "batch normalisation": with_statistics[1]}
     for name, found in fits.items():
         br.save(found, tmp_path / f"{name}.pt")
     np.save(tmp_path / "X.npy", X)

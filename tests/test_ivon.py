@@ -101,6 +101,7 @@ class TestSettling:
         assert math.isclose(schedule.rate(2999), 0.1)
 
 
+@pytest.mark.slow
 def test_a_default_fit_says_that_it_settled(standard_diabetes):
     post = br.fit(linear_model(), *standard_diabetes, method=MeanField())
     assert post.certificate.converged

@@ -9,7 +9,7 @@ from bayesreg.solvers import EagerAdam, Raced
 BATCH = [(torch.zeros(1), torch.zeros(1))]
 
 
-def made(shares, steps=40):
+def made(shares, steps=40, starts=None):
     """On |u|: a large rate arrives sooner, and a very large one oscillates about zero."""
     parameter = nn.Parameter(torch.full((3,), 2.0, dtype=torch.float64))
     parameter.grad = torch.zeros_like(parameter)
@@ -18,7 +18,7 @@ def made(shares, steps=40):
         parameter.grad.add_(parameter.detach().sign())
         return parameter.detach().abs().sum()
 
-    return Raced(EagerAdam(parameter, backward), shares, steps)
+    return Raced(EagerAdam(parameter, backward), shares, steps, starts)
 
 
 def losses(stepper, count):
@@ -45,3 +45,11 @@ def test_a_state_brings_the_race_back(done):
     other.restore(one.state())
     assert losses(one, 60) == losses(other, 60)
     assert other.share == one.share
+
+
+def test_each_lane_has_its_start():
+    starts = [torch.full((3,), value, dtype=torch.float64) for value in (5.0, 1.0)]
+    stepper = made((0.01, 0.01), 10, starts)
+    whole = losses(stepper, 21)
+    assert (whole[0], whole[10]) == (15.0, 3.0)
+    assert whole[20] < 3.0

@@ -17,7 +17,7 @@ ORDER = [
     *["data", "priors", "likelihoods", "layers", "behaviour", "dictionary", "predictive", "model"],
     *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection"],
     *["metrics", "baselines", "comparison", "plots", "reports"],
-    *["arviz", "io", "cli", "__main__"],
+    *["arviz", "io", "sklearn", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -154,7 +154,7 @@ def test_scale_relative_to_a_known_noise_is_a_number():
     assert not model.latents["0.weight"].parents
 
 
-@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("centered", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_guide_is_a_pyro_guide_of_the_same_posterior(centered):
     """Our ELBO and Pyro's Trace_ELBO, both on one guide: one number within Monte Carlo error, three seeds."""
     model, X, y = build(priors.Normal(priors.HalfCauchy(1.0), per="column", centered=centered))

@@ -127,6 +127,7 @@ class TestDefaultFit:
         assert restarts.count == 3
         assert mode.certificate.converged
 
+    @pytest.mark.slow
     def test_it_goes_on_from_a_checkpoint_to_the_same_answer(self, tmp_path):
         x, y = rows_of(60)
         whole = br.fit(relu_model(), x, y, method=MAP(compile=False, certify=False))

@@ -324,7 +324,7 @@ def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) ->
     for name, segment in log_joint.layout.segments.items():
         if name not in model.likelihood.target_scales or data.y is None:
             continue
-        noise, y = float(segment.transform(u[segment.slice]).min()), data.y.double()
+        noise, y = float(segment.transform(u[segment.slice]).min()), model.likelihood.observed(data.y).double()
         if is_constant(y):
             if noise < CONSTANT * size_of(y) and falls_to_zero(segment.latent.prior, y.numel()):
                 return NoMode(Cause.CONSTANT_TARGET, arrived=True, name=name, target=float(y.flatten()[0]))
@@ -342,6 +342,8 @@ def _least_noise(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float:
     """The smallest noise sd that the network predicts for a row, over the target's sd."""
     model, values = log_joint.model, log_joint.layout.unflatten(u)
     with torch.no_grad():
-        outputs, targets = zip(*((model.forward(values, x), y) for x, y in data.epoch()), strict=True)
+        outputs, targets = zip(
+            *((model.forward(values, x), model.likelihood.observed(y)) for x, y in data.epoch()), strict=True
+        )
         noise = model.likelihood.variance(torch.cat(outputs).double(), **model.noise(values)).sqrt()
     return float((noise / torch.cat(targets).double().std(0, correction=0).clamp_min(1e-300)).min())

@@ -21,21 +21,27 @@ class Moments:
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
 
-    def add(self, rows: torch.Tensor) -> None:
-        """Count rows, (B, D), in."""
+    def add(self, rows: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+        """Count rows, (B, D), in, each as often as its weight (B,) says."""
         rows = rows.detach().to("cpu", torch.float64)
-        mean = rows.mean(0)
-        squares = (rows - mean).square().sum(0)
-        count = len(rows)
+        if weight is None:
+            mean, count = rows.mean(0), len(rows)
+            squares = (rows - mean).square().sum(0)
+        else:
+            weight = weight.to(rows)
+            count = float(weight.sum())
+            mean = weight @ rows / count
+            squares = weight @ (rows - mean).square()
         total = self.count + count
         shift = mean - self.mean
         self.squares = squares if self.count == 0 else self.squares + squares + shift**2 * (self.count * count / total)
         self.mean = mean if self.count == 0 else self.mean + shift * (count / total)
         self.count = total
 
-    def add_channels(self, x: torch.Tensor) -> None:
+    def add_channels(self, x: torch.Tensor, weight: torch.Tensor | None = None) -> None:
         """Count inputs (B, C, ...) in, each place beside the channel axis as a row."""
-        self.add(x.transpose(1, -1).reshape(-1, x.shape[1]) if x.dim() > 2 else x.reshape(len(x), -1))
+        rows = x.transpose(1, -1).reshape(-1, x.shape[1]) if x.dim() > 2 else x.reshape(len(x), -1)
+        self.add(rows, weight if weight is None else weight.repeat_interleave(len(rows) // len(x)))
 
     def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and sd of each column, (D,) each, float64 on the CPU."""

@@ -41,7 +41,8 @@ class Standardization:
     Attributes:
         x_mean: (D,), or (C, 1, ...) for inputs with a channel axis.
         x_scale: Same shape; 1 where a column is constant.
-        y_mean: () or (K,); 0 when the target is not standardised.
+        y_mean: () or (K,); 0 when the target is not standardised; for a log link the logarithm of its mean, which is a level
+            of outputs.
         y_scale: Same shape; 1 when the target is not standardised.
         constant: Numbers of the input columns that are constant; they are centred and kept.
     """
@@ -80,10 +81,13 @@ class Standardization:
         return dataclasses.replace(self, x_mean=mean, x_scale=scale, constant=constant)
 
     @classmethod
-    def of(cls, batches: Iterable[Batch], target: bool) -> Standardization:
+    def of(
+        cls, batches: Iterable[Batch], target: bool, *, log_link: bool = False, weight: torch.Tensor | None = None
+    ) -> Standardization:
         """Statistics over batches of raw pairs, in one pass and in float64 on the CPU (Chan, Golub and LeVeque 1983).
 
-        `target` says whether the target is standardised too.
+        `target` says whether the target is standardised too. With `log_link` it is not, and `y_mean` is the logarithm of its
+        mean, about which outputs are taken. `weight` (N,) goes with a single batch.
 
         Raises:
             ValueError: If the target is constant.
@@ -91,13 +95,15 @@ class Standardization:
         x_moments, y_moments = Moments(), Moments()
         x_shape, y_shape = (), ()
         for x, y in batches:
-            x_moments.add_channels(x)
-            y_moments.add(y.reshape(len(y), -1))
+            x_moments.add_channels(x, weight)
+            y_moments.add(y.reshape(len(y), -1), weight)
             x_shape = x.shape[1:2] + (1,) * (x.dim() - 2)
             y_shape = y.shape[1:]
         x_mean, x_scale, constant = x_moments.standardizing(x_shape)
         y_mean, y_scale = y_moments.finish()
-        if not target:
+        if log_link:
+            y_mean, y_scale = torch.where(y_mean > 0, y_mean, 1.0).log(), torch.ones_like(y_scale)
+        elif not target:
             y_mean, y_scale = torch.zeros_like(y_mean[:1]), torch.ones_like(y_scale[:1])
             y_shape = torch.Size()
         elif bool((y_scale == 0).any()):

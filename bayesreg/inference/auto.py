@@ -11,6 +11,7 @@ What was taken, why, and what the dearer one would cost stands in the posterior'
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -25,11 +26,15 @@ from bayesreg.inference.laplace import LaplaceApproximation
 from bayesreg.inference.map import MAP
 from bayesreg.inference.mean_field import MeanField
 from bayesreg.inference.mile import MicrocanonicalEnsemble
+from bayesreg.layers import MLP
 from bayesreg.model.model import BayesianModel
+from bayesreg.model.rescaled import own_scale, with_scales
 from bayesreg.objective.affine import is_affine
 from bayesreg.objective.batched import is_replicable
+from bayesreg.objective.evidence import scaled
 from bayesreg.objective.flat import LogJoint
 from bayesreg.posteriors.base import AbstractPosterior
+from bayesreg.solvers.evidence_scales import WHY
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.progress import ProgressCallback
 
@@ -38,6 +43,8 @@ _CALL, _PRODUCT = 1e-3, {4: 1.5e-9, 8: 3e-9}
 _MEMBERS, _SEARCH, _DRAWS, _THIN = 6, 500, 50, 5
 _SHORT, _LONG = 400, 800  # steps of a warm-up, at least and at most
 _AIMED = 0.25  # of the time; all of it is the limit
+_STEPS, _TURNS, _DENSE, _FLOPS = 3000, 40, 2000, 5e9  # of a Laplace approximation: gradients, curvatures and their size
+_PATIENT = 5.0  # times as long as chains a Laplace approximation of a network may take: no cheaper method is as good
 _LEAPFROGS = 10  # of a draw of HMC on a posterior with one region
 
 
@@ -50,12 +57,14 @@ class Candidate:
         why: Why it is the one, a clause.
         cost: Seconds on one core, about; None where they are few, or not known beforehand.
         dearer: What the next better answer would take, a sentence; empty where there is none.
+        by_chains: Whether it draws from the posterior at the scales that it is given.
     """
 
     method: AbstractMethod
     why: str
     cost: float | None = None
     dearer: str = ""
+    by_chains: bool = False
 
     @property
     def sentence(self) -> str:
@@ -71,10 +80,14 @@ class Auto(AbstractMethod):
     | taken | where |
     |---|---|
     | `Exact` | the output is linear in the weights, normal priors, normal noise of known scale |
-    | `HMC` | the output is linear in the weights, and its chains fit into the time |
+    | `LaplaceApproximation(tune="evidence")` | the output is linear in the weights: one region, nearly normal |
+    | `HMC` | the same, where nothing can be tuned and its chains fit into the time |
     | `MicrocanonicalEnsemble` | a network whose chains fit into the time: rows × weights decide |
-    | `LaplaceApproximation(tune="evidence")` | all rows are in memory, and up to some thousand weights |
+    | `LaplaceApproximation(tune="evidence")` | a network whose curvature fits into five times as much |
     | `MeanField` | everything else |
+
+    The chains of an `MLP` with a linear part draw at the scale of that part at which the evidence of the linear model alone is
+    highest, see `at_scales`; a Laplace approximation tunes all scales.
 
     What a method refuses goes to the next, and the refusal is told. The answer is the posterior that the method gives, with
     its own certificate. The choice rests on counts (rows, weights, operations), never on a clock, so that it is the same on
@@ -111,15 +124,40 @@ class Auto(AbstractMethod):
         log_joint = LogJoint(model)
         if data.x is not None and not model.behaviour.normalising and is_replicable(log_joint):
             yield from self._chains(log_joint, data)
-        dearer = self._of_chains(log_joint, data)
-        if data.x is not None:
+        dearer, cost = self._of_chains(log_joint, data), _curvature(log_joint, data)
+        if data.x is not None and cost <= _PATIENT * self.seconds:
             why = f"chains would take longer than {_seconds(self.seconds)}, or the model does not allow them"
-            yield Candidate(
-                LaplaceApproximation(tune="evidence"), f"{why}; scales are those of the highest evidence", None, dearer
-            )
-            yield Candidate(LaplaceApproximation(), f"{why}, and its scales cannot be tuned", None, dearer)
-        yield Candidate(MeanField(), "rows or weights are too many for the others", None, dearer)
+            best = f"{why}; its scales are those of the highest evidence"
+            yield Candidate(LaplaceApproximation(tune="evidence"), best, cost, dearer)
+            yield Candidate(LaplaceApproximation(), f"{why}, and its scales cannot be tuned", cost, dearer)
+        yield Candidate(MeanField(), "the others refused the model, or would take minutes", None, dearer)
         yield Candidate(MAP(), "no other method takes the model: a mode, without any uncertainty of the function")
+
+    def at_scales(self, model: BayesianModel, data: Data, seed: int) -> tuple[BayesianModel, str]:
+        """The model, the scale of its linear part tuned by the evidence of that part alone, and a sentence.
+
+        A linear model's evidence is cheap and certain, and its scale says how large the outputs are: the hidden part may then
+        be half as large, or as large as its prior says. Where nothing can be tuned the model is what it was.
+        """
+        network, skip = model.module, "skip.weight"
+        if data.x is None or not isinstance(network, MLP) or network.line is None or skip not in scaled(model):
+            return model, ""
+        specified = {r.name: r.specified for r in model.resolved}
+        last = [name.removesuffix(".weight") for name in specified if name.endswith(".weight") and name != skip][-1]
+        line = MLP(network.line.in_features, (), network.line.out_features).to(model.like)
+        rules = {"0.weight": specified[skip], "0.bias": specified[f"{last}.bias"]}
+        try:
+            bound, rows = BayesianModel(line, rules, model.likelihood, standardize=False).ingest(data.x, data.y)
+            tuned = LaplaceApproximation(tune="evidence").run(bound, rows, seed=seed, report=lambda *_: None)
+            scale = float(f"{tuned.history.scales['0.weight'][-1]:.3g}")
+        except (ValueError, FitError, KeyError):
+            return model, ""
+        hidden = f"{last}.weight"
+        before, own = own_scale(model, [skip]), own_scale(model, [hidden]) if hidden in scaled(model) else math.inf
+        values = {skip: scale} | ({hidden: scale / 2} if scale / 2 > own else {})
+        said = f"scale of {skip} {WHY} of the linear part alone: {before:.3g} → {scale:.3g}"
+        said += f", and {hidden} half of that" if hidden in values else ""
+        return with_scales(model, values, WHY), f"{said}."
 
     def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> AbstractPosterior:
         """Fit; see `AbstractMethod.run`.
@@ -129,13 +167,17 @@ class Auto(AbstractMethod):
         """
         started, refused = time.perf_counter(), dict[str, str]()
         for candidate in self.candidates(model, data):
+            scales = ""
             try:
-                posterior = candidate.method.run(model, data, seed=seed, report=report)
+                taken = model
+                if candidate.by_chains:
+                    taken, scales = self.at_scales(model, data, seed)
+                posterior = candidate.method.run(taken, data, seed=seed, report=report)
             except (ValueError, FitError) as error:
                 refused[candidate.method.name] = str(error)
                 continue
             told = [f"{name} was not taken: {why}" for name, why in refused.items() if name != Exact.name]
-            posterior.history.notes[:0] = [candidate.sentence, *told]
+            posterior.history.notes[:0] = [candidate.sentence, *([scales] if scales else []), *told]
             posterior.record = dataclasses.replace(posterior.record, elapsed=time.perf_counter() - started)
             return posterior
         name, why = next(reversed(refused.items()))
@@ -144,6 +186,10 @@ class Auto(AbstractMethod):
     def _chains(self, log_joint: LogJoint, data: Data) -> Iterator[Candidate]:
         """Chains that fit into the time."""
         if is_affine(log_joint, data):
+            cost = _curvature(log_joint, data)
+            if cost <= self.seconds:
+                why = "the output is linear in the weights: one region, nearly normal, whose scales the evidence tunes"
+                yield Candidate(LaplaceApproximation(tune="evidence"), why, cost)
             hmc = HMC()
             cost = hmc.options.num_steps * _LEAPFROGS * _gradient(log_joint, data, hmc.options.num_chains)
             if cost <= self.seconds:
@@ -157,7 +203,7 @@ class Auto(AbstractMethod):
             mile = MicrocanonicalEnsemble(_MEMBERS, warmup, _DRAWS, _THIN, num_steps=_SEARCH)
             size = f"{counted(data.num_data, 'row')} × {counted(log_joint.layout.size, 'unknown')} allow {_MEMBERS} members"
             why = f"a network's posterior has many regions, and {size} of {warmup:,} steps"
-            yield Candidate(mile, why, cost, self._of_chains(log_joint, data))
+            yield Candidate(mile, why, cost, self._of_chains(log_joint, data), by_chains=True)
 
     def _of_chains(self, log_joint: LogJoint, data: Data) -> str:
         """What the full run of chains would take, where there is one."""
@@ -173,6 +219,12 @@ def _gradient(log_joint: LogJoint, data: Data, chains: int) -> float:
     """Seconds of one gradient of all chains, about."""
     width: Any = log_joint.model.like.element_size()
     return _CALL + _PRODUCT.get(width, _PRODUCT[8]) * chains * data.num_data * log_joint.layout.size
+
+
+def _curvature(log_joint: LogJoint, data: Data) -> float:
+    """Seconds of a Laplace approximation with scales by the evidence, about: steps to a mode, and curvatures."""
+    squares = data.num_data * min(log_joint.layout.size, _DENSE) ** 2
+    return _STEPS * _gradient(log_joint, data, 1) + _TURNS * squares / _FLOPS
 
 
 def _seconds(value: float) -> str:

@@ -93,7 +93,7 @@ class AbstractMethod(abc.ABC):
         self, model: BayesianModel, X: Any, y: Any = None, *, seed: int = 0, num_data: int | None = None
     ) -> AbstractPosterior:
         """Fit by this method; see `bayesreg.fit`."""
-        return _fitted(model, X, y, self, seed, num_data, None, True)
+        return _fitted(model, X, y, self, seed, None, True, {"num_data": num_data})
 
     @classmethod
     def lengths(cls, num_steps: int) -> dict[str, int]:
@@ -129,6 +129,8 @@ def fit(
     method: AbstractMethod | str,
     seed: int = 0,
     num_data: int | None = None,
+    sample_weight: Any = None,
+    offset: Any = None,
     device: torch.device | str | None = None,
     progress: bool | ProgressCallback = True,
     **settings: Never,
@@ -148,6 +150,10 @@ def fit(
         seed: Same seed, same machine, same answer.
         num_data: N, needed only for a loader whose data set has no length. The rows in a pass are counted before the search,
             from the sampler where possible; they must be all N rows, or rows drawn evenly from N.
+        sample_weight: How often each row counts, (N,), >= 0: its log-likelihood is multiplied by it. A weight of two is the
+            row twice, and standardisation takes the weights too.
+        offset: A known part of the network's output for each row, (N,) or (N, K), in the data's own units, which is added to
+            it: log exposure for counts. `posterior.predict(X, offset=...)` adds it to predictions.
         device: Where to fit; the module's device when None.
         progress: True for a bar on stderr when that is a terminal, False for none, or a function that is called with (step,
             number of steps, objective in nats).
@@ -172,7 +178,8 @@ def fit(
     """
     if settings:
         _refuse_settings(settings, resolve(method))
-    return _fitted(model, X, y, method, seed, num_data, device, progress)
+    given = {"num_data": num_data, "sample_weight": sample_weight, "offset": offset}
+    return _fitted(model, X, y, method, seed, device, progress, given)
 
 
 def _refuse_settings(settings: Mapping[str, Any], method: AbstractMethod) -> NoReturn:
@@ -202,11 +209,13 @@ def _fitted(
     y: Any,
     method: AbstractMethod | str,
     seed: int,
-    num_data: int | None,
     device: torch.device | str | None,
     progress: bool | ProgressCallback,
+    given: Mapping[str, Any],
 ) -> AbstractPosterior:
     """The body of `fit`, called directly by public functions, so that a warning points at the user's line.
+
+    `given` is what `ingest` takes besides the rows.
 
     Raises:
         ValueError: As `fit` does.
@@ -221,7 +230,7 @@ def _fitted(
         model = model.to(device)
     keep_freed(model.like.device)
     with isolated(seed, model.like.device):
-        bound, data = model.ingest(X, y, num_data=num_data)
+        bound, data = model.ingest(X, y, **given)
         with reporter(progress, method.name) as report, contextlib.ExitStack() as stack:
             posterior = _keeping(method, stack).run(bound, data, seed=seed, report=report)
             found = dataclasses.replace(posterior.record, training_rmse=training_rmse(posterior, data))
@@ -251,9 +260,10 @@ def training_rmse(posterior: AbstractPosterior, data: Data) -> tuple[float, ...]
     ):
         return None
     rows = torch.arange(0, len(data.x), -(-len(data.x) // _MISSED_ROWS), device=data.x.device)
-    x, y = data.x[rows], data.y[rows]
+    x, y = data.x[rows], model.likelihood.observed(data.y[rows])
     if s is not None:
-        x, y = s.x_mean.to(x) + s.x_scale.to(x) * x, s.y_mean.to(y) + s.y_scale.to(y) * y
+        x = s.x_mean.to(x) + s.x_scale.to(x) * x
+        y = s.y_mean.to(y) + s.y_scale.to(y) * y if model.likelihood.location_scale else y
     try:
         predicted = posterior.centre.predict(x, num_samples=_MISSED_DRAWS, seed=0)
         missed = (predicted.target(y) - predicted.mean).double().reshape(len(rows), -1)

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -44,8 +44,24 @@ _NEAR = 1e-3  # above the share of the rate at which a fit settles: they are ave
 _MEMORY = 300  # steps that this mean reaches back
 _PACE = 0.5  # of the means' natural-gradient steps, that of the precisions, where a fit settles
 _SEARCH, _EPOCHS = 1000, 10  # steps towards a mode at most, or epochs where these are more
+ENOUGH = 0.02  # nats an unknown, a gain that does not matter
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Race:
+    """Rates and starts that are tried.
+
+    Attributes:
+        shares: Of the schedule's rate, one a lane.
+        searches: Steps towards a mode from which each begins.
+        steps: Of one lane.
+    """
+
+    shares: tuple[float, ...]
+    searches: tuple[int, ...]
+    steps: int
 
 
 class AbstractGuided(AbstractRestarted):
@@ -96,8 +112,12 @@ class AbstractGuided(AbstractRestarted):
         """Steps towards a mode, near which an ascent of so many steps begins, at most."""
         return min(max(_SEARCH, _EPOCHS * data.steps_an_epoch(batch_size)), num_steps)
 
-    def races(self, schedule: AbstractSchedule) -> tuple[Sequence[float], int] | None:
-        """Shares of the rate that are tried from one start, and steps of each; None where one rate is all."""
+    def settled(self, schedule: AbstractSchedule) -> bool:
+        """Whether natural-gradient steps end the search."""
+        return False
+
+    def race(self, schedule: AbstractSchedule) -> Race | None:
+        """Rates and starts that are tried before the best goes on; None where there is one of each."""
         return None
 
     @abc.abstractmethod
@@ -139,12 +159,20 @@ class AbstractGuided(AbstractRestarted):
             guide = self.guide(log_joint, start, torch.ones_like(start))
         else:
             guide = self.first_guide(log_joint, data, batch_size, schedule.num_steps, seed, history, report)
-        guide.phi.grad = torch.zeros_like(guide.phi)
+        guide.phi.grad, race = torch.zeros_like(guide.phi), self.race(schedule)
+        starts = [guide.phi.detach().clone()]
+        for steps in () if race is None else race.searches[1:]:
+            resumed = self.checkpoint is not None and self.checkpoint.path.exists()
+            if resumed or self.initial_scale is not None:
+                found = None
+            else:
+                found = self._mode(log_joint, data, batch_size, schedule.num_steps, seed, history, report, steps)
+            starts.append(starts[0] if found is None else self.guide(log_joint, *found).phi.detach())
         history.notes.append(f"{self.optimizer}: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
         # a training step normalises by its batch, and its draw's statistics go into the running averages
         copy = TrainingCopy(log_joint, guide.moments()[0], data.num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
-        stepper, step = self._stepper(guide, copy, pure, data, schedule, batch_size, history)
+        stepper, step = self._stepper(guide, copy, pure, data, schedule, batch_size, history, starts)
         settles = isinstance(schedule, Settling)
         stepper = Averaged(stepper, schedule.share + _NEAR, _MEMORY) if settles else Averaged(stepper, _SLOW)
 
@@ -167,13 +195,14 @@ class AbstractGuided(AbstractRestarted):
         seed: int,
         history: History,
         report: ProgressCallback,
+        steps: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Means and standard deviations near a mode, both (P,); None where none is found.
 
         Raises:
             FitError: If the network or a loader breaks.
         """
-        steps = self.steps_to_start(log_joint, data, batch_size, total)
+        steps = steps or self.steps_to_start(log_joint, data, batch_size, total)
 
         def searching(step: int, most: int, nats: float, said: str = "") -> None:
             report(0, total, nats, said or f"search for a start, {step}/{most}")
@@ -198,6 +227,7 @@ class AbstractGuided(AbstractRestarted):
         schedule: AbstractSchedule,
         batch_size: int | None,
         history: History,
+        starts: list[torch.Tensor],
     ) -> tuple[AbstractStepper, Step | None]:
         """Who takes the steps, and the step of one draw where there is one, which may be taken at the end too."""
         log_joint, num_data = copy.log_joint, data.num_data
@@ -239,12 +269,11 @@ class AbstractGuided(AbstractRestarted):
             num_data=num_data,
             buffers=buffers,
         )
-        races = self.races(schedule)
-        if races is not None:
-            stepper = Raced(stepper, *races)
-            tried = " and ".join(f"{share * schedule.learning_rate:.3g}" for share in races[0])
-            history.notes.append(f"the first {races[1]:,} steps at rates of {tried}, of which the higher ELBO goes on.")
-        if isinstance(schedule, Settling):
+        if (race := self.race(schedule)) is not None:
+            stepper = Raced(stepper, race.shares, race.steps, starts)
+            tried = " and ".join(f"{share * schedule.learning_rate:.3g}" for share in race.shares)
+            history.notes.append(f"{race.steps:,} steps at a rate of {tried} each, of which the higher ELBO goes on.")
+        if isinstance(schedule, Settling) and self.settled(schedule):
             ivon = EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers, pace=_PACE)
             stepper = SettledByIvon(stepper, ivon, schedule.share)
         return stepper, by_itself
@@ -323,7 +352,7 @@ def nats_to_gain(
 def _judged(
     elbos: torch.Tensor, guide: AbstractFamily, log_joint: LogJoint, data: Data, batches: Iterator, step: Step | None
 ) -> Certificate:
-    enough = 0.02 * guide.layout.size
+    enough = ENOUGH * guide.layout.size
     try:
         gain = nats_to_gain(guide, log_joint, data, batches, step, enough)
         return with_collapse(maximal(elbos, *gain, enough=enough), log_joint, *guide.moments())

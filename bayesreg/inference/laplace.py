@@ -138,14 +138,15 @@ class LaplaceApproximation(AbstractMethod):
         predictive: str = "linearised",
     ) -> None:
         self.curvature = _check.one_of("curvature", curvature, ("auto", "hessian", "ggn", "fisher"))
-        self.mode: Any = mode
+        self.mode: Any = MAP() if mode is None else mode
+        self.mode_given = mode is not None
         self.max_parameters = _check.count("max_parameters", max_parameters)
         self.structure = _check.one_of("structure", structure, STRUCTURES)
         self.subnetwork = _checked_subnetwork(subnetwork)
         self.sharing = _check.one_of("sharing", sharing, SHARING)
         self.predictive = _check.one_of("predictive", predictive, PREDICTIVES)
         self.tune = checked_tune(tune)
-        if not (mode is None or isinstance(mode, MAP)) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
+        if not isinstance(self.mode, MAP) and not (isinstance(self.mode, AbstractPosterior) and self.mode.is_mode):
             raise ValueError(f"mode must be a MAP or the mode that one fitted, but {_check.said(mode)} came; pass mode=MAP().")
         self.refine = refine if refine is None or isinstance(refine, HMC) else _check.count("refine", refine)
         if refine is not None and structure in ("last-layer", "subnetwork"):
@@ -228,8 +229,8 @@ class LaplaceApproximation(AbstractMethod):
         """The mode, fitted or given."""
         check_has_mode(model)
         self._check(model)
-        if self.mode is None or isinstance(self.mode, MAP):
-            return (self.mode or MAP()).but(jacobian=True).run(model, data, seed=seed, report=report)
+        if isinstance(self.mode, MAP):
+            return self.mode.but(jacobian=True).run(model, data, seed=seed, report=report)
         check_mode(self.mode, model)
         return self.mode
 
@@ -240,7 +241,7 @@ class LaplaceApproximation(AbstractMethod):
         started, method = time.perf_counter(), copy.copy(self)
         check_has_mode(model)
         self._check(model)
-        mode = None if self.mode is None else self._mode(model, data, seed, report)
+        mode = self._mode(model, data, seed, report) if self.mode_given else None
         method.mode, tuned = tuned_mode(model, mode, data, settings, 0 if self.structure == "diag" else _DENSE, seed)
         method.tune = None
         if self.curvature == "auto":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from bayesreg import _check
 from bayesreg.data.rows import Data
 from bayesreg.inference.empirical_bayes import Evidence, checked_tune, tuned_guide
-from bayesreg.inference.guided import AbstractGuided, Step
+from bayesreg.inference.guided import ENOUGH, AbstractGuided, Race, Step
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.local_draws import LocalDraws
@@ -20,21 +19,24 @@ from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import MeanFieldGuide
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
-from bayesreg.solvers.schedules import AbstractSchedule, Settling, UntilFlat
+from bayesreg.solvers.schedules import AbstractSchedule, Settling
 
 _RATE, _FAST = 0.02, 0.05  # of Adam: for mini-batches, for all rows
-_SHARES, _LANE = (1.0, 0.6), 500  # of the rate, that are tried from one start, and steps of each
 _TURN, _FALL, _SHARE = 1000, 600, 0.1  # when it begins to fall, for how long, and to what share; natural steps follow
 _SETTLE = 1000  # of them, at least
-_SEARCH = 300  # steps towards a mode: further on, noise is fitted and sds are too narrow to leave it
-_MOST = 6000  # steps where the ELBO rises all the way
+# Of a network's optima those of noise that is fitted, with narrow sds, lie near a mode, those of idle units far from it.
+_RACE = Race((1.0, 0.6), (300, 1000), 500)
+_MOST, _LONGEST = 6000, 12_000  # steps where the ELBO rises all the way: with natural ones, and by Adam alone
 _IVON = 0.1  # rate of natural-gradient steps
-_FIRST = 2500  # steps before anybody asks: what a draw changes hides a slow rise
+_FIRST = 1500  # steps before anybody asks: what a draw changes hides a slow rise
 _LEAST = 1.0  # nats, a rise over a quarter of the steps that no longer matters
 
 
 class MeanField(AbstractGuided):
     """Bayes by backprop: maximise ELBO = E_q[log p(y | θ)] − KL(q ‖ p) over independent normals.
+
+    The KL is in closed form, or by quadrature for up to 2,000 independent weights under one class of prior; `history.notes`
+    says which priors are met at one draw a step instead.
 
     On a linear-Gaussian model the optimum has the exact mean and sd² = 1/diag(precision): it is too narrow wherever the
     posterior is correlated, and has no correlations.
@@ -44,12 +46,12 @@ class MeanField(AbstractGuided):
     points at which the rate had nearly fallen.
 
     Args:
-        num_steps: Steps. When None, all rows make a batch and the KL is in closed form: 1,000 of Adam, 1,000 as its rate falls
-            to a tenth, and 1,000 natural-gradient steps ("ivon"), or more while the ELBO rises: 6,000 at most. Elsewhere the
-            rate is constant while the ELBO rises more than its noise, then it falls over a third of all steps: 6,000 or 50
-            epochs at most.
-        learning_rate: Adam's first rate; when None 0.01, or where num_steps is None 0.03 in the first case, 0.02 in the second.
-            It falls to zero along a cosine where num_steps is said.
+        num_steps: Steps. When None, all rows make a batch and the KL takes no draw: 500 of Adam from each of two starts, 600 as
+            the rate of the one with the higher ELBO falls to a tenth, and 1,000 natural-gradient steps ("ivon"), or more while
+            the ELBO rises: 6,000 at most. Elsewhere the rate is constant while the ELBO rises more than its noise, falls to a
+            tenth, and stays there for a third of all steps or while the ELBO rises: 12,000 or 50 epochs at most.
+        learning_rate: Adam's first rate; when None 0.01, or where num_steps is None 0.05 and 0.03 in the first case, 0.02 in
+            the second. It falls to zero along a cosine where num_steps is said.
         batch_size: Rows a step; when None all rows up to 10,000, or while rows × unknowns ≤ 10⁷, and 256 above. A loader
             brings its own batches.
         num_particles: Draws a step, averaged, in antithetic pairs; more draws, smaller Monte Carlo error.
@@ -129,8 +131,8 @@ class MeanField(AbstractGuided):
         """As many steps as were said; else until the ELBO is flat within its noise."""
         if self.num_steps is not None:
             return super().schedule(data, batch_size)
-        most = max(_MOST, 50 * data.steps_an_epoch(batch_size))
-        return UntilFlat(most, self.learning_rate or _RATE, least=_LEAST / data.num_data, first=_FIRST)
+        most = max(_LONGEST, 50 * data.steps_an_epoch(batch_size))
+        return Settling(most // 2, self.learning_rate or _RATE, most, share=_SHARE, least=_LEAST / data.num_data, first=_FIRST)
 
     def climb(self, log_joint: LogJoint, data: Data, batch_size: int | None) -> AbstractSchedule:
         """As `schedule`; on all rows it ends with natural-gradient steps, where the prior's part of them is in closed form.
@@ -141,16 +143,21 @@ class MeanField(AbstractGuided):
         if not eager or batch_size is not None or data.loader is not None or not log_joint.closed_divergence:
             return self.schedule(data, batch_size)
         rate, num_steps = self.learning_rate or _FAST, _TURN + _FALL + _SETTLE
-        return Settling(num_steps, rate, _MOST, _TURN, _SHARE, _LEAST / data.num_data, fall=_FALL)
+        least = max(_LEAST, ENOUGH * log_joint.layout.size)
+        return Settling(num_steps, rate, _MOST, _TURN, _SHARE, least / data.num_data, fall=_FALL)
 
     def steps_to_start(self, log_joint: LogJoint, data: Data, batch_size: int | None, num_steps: int) -> int:
         """See `AbstractGuided.steps_to_start`; few where the ascent has long steps of its own."""
-        settles = isinstance(self.climb(log_joint, data, batch_size), Settling)
-        return _SEARCH if settles else super().steps_to_start(log_joint, data, batch_size, num_steps)
+        settled = self.settled(self.climb(log_joint, data, batch_size))
+        return _RACE.searches[0] if settled else super().steps_to_start(log_joint, data, batch_size, num_steps)
 
-    def races(self, schedule: AbstractSchedule) -> tuple[Sequence[float], int] | None:
-        """See `AbstractGuided.races`."""
-        return (_SHARES, _LANE) if isinstance(schedule, Settling) and self.learning_rate is None else None
+    def race(self, schedule: AbstractSchedule) -> Race | None:
+        """See `AbstractGuided.race`: a short search and long steps, a long search and shorter ones."""
+        return _RACE if self.settled(schedule) and self.learning_rate is None else None
+
+    def settled(self, schedule: AbstractSchedule) -> bool:
+        """See `AbstractGuided.settled`."""
+        return isinstance(schedule, Settling) and not schedule.first
 
     def guide(self, log_joint: LogJoint, loc: torch.Tensor, scale: torch.Tensor) -> MeanFieldGuide:
         """See `AbstractGuided.guide`."""
@@ -158,10 +165,19 @@ class MeanField(AbstractGuided):
 
     def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
         """See `AbstractGuided.one_draw`; row by row where layers allow, the KL in closed form where priors do."""
+        if drawn := _drawn(copy.log_joint):
+            history.notes.append(f"one draw a step for the KL to the prior: {', '.join(drawn)}.")
         local = LocalDraws(copy, x)
         if local.found:
             history.notes.append(f"drawn row by row: {', '.join(name or type(copy.module).__name__ for name in local.found)}.")
         return (lambda x, y: one_draw_step(guide, copy, copy.log_joint, x, y, local)), [local.noise.taken]
+
+
+def _drawn(log_joint: LogJoint) -> list[str]:
+    """Classes of priors whose KL to a normal takes a draw, and unknowns whose prior's scale is unknown too."""
+    like = torch.zeros(log_joint.layout.size, dtype=torch.float64)
+    groups = [g for g in log_joint.groups if g.expected_energy(like[g.slice], like[g.slice] + 1) is None]
+    return [*dict.fromkeys(type(group.prior).__name__ for group in groups), *(latent.name for latent in log_joint.linked)]
 
 
 def one_draw_step(

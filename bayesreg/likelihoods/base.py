@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +36,7 @@ class AbstractLikelihood(abc.ABC):
         normal_log_scale: True where y is normal about the first half of the outputs, with the last half as its log sd.
         is_default: True where it is the default for targets that it suits.
         log_link: True where the output is the logarithm of the target's mean or median.
+        centre: What is added to the output before it is used, where a fit works about the targets' own level.
         unit_free: Names of the noise parameters that have not the target's unit, though it is the target's location.
     """
 
@@ -47,6 +48,7 @@ class AbstractLikelihood(abc.ABC):
     normal_log_scale: ClassVar[bool] = False
     is_default: ClassVar[bool] = False
     log_link: ClassVar[bool] = False
+    centre: float | Sequence[float] = 0.0
     unit_free: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
@@ -77,6 +79,19 @@ class AbstractLikelihood(abc.ABC):
     def labels(self) -> AbstractLabels | None:
         """The same object where targets are classes, with the methods for classes; else None."""
         return None
+
+    @property
+    def plain(self) -> AbstractLikelihood:
+        """The same likelihood without what a fit adds to it: a centre, and weights and offsets of rows; see `by_row`."""
+        return self
+
+    def brought(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The targets, weights and offsets of the rows of a fit, which may bring these along."""
+        return y, None, None
+
+    def observed(self, y: torch.Tensor) -> torch.Tensor:
+        """The targets alone of the rows of a fit."""
+        return self.brought(y)[0]
 
     @property
     def kind(self) -> str:
@@ -165,6 +180,11 @@ class AbstractLikelihood(abc.ABC):
     def noise_in_units(self, name: str, value: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """A noise parameter for mean + scale · y, given the one for y; with K outputs scale is (K,) and value (..., 1)."""
         return value if name in self.unit_free else value * scale
+
+    def wide_noise(self, name: str, value: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """The same for draws (...) of a noise parameter: (..., K) where the K targets' scales make it many."""
+        found = self.noise_in_units(name, value[..., None] if scale.dim() else value, scale)
+        return found[..., 0] if scale.dim() and found.shape[-1] == 1 else found
 
     def in_units(self, output: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """The output for mean + scale · y, given the output for y; for location likelihoods."""
@@ -289,12 +309,14 @@ class AbstractLabels(AbstractLikelihood):
 
     Attributes:
         normaliser: The function from outputs to probabilities, "sigmoid" or "softmax"; empty where it is neither.
+        whole_labels: True where targets are held as int64, class numbers that index.
         judged_by_choice: True where a row is judged by the probability of its most probable class; False where the mean is
             P(y = 1), and a row is judged by that.
     """
 
     normaliser: ClassVar[str]
     judged_by_choice: ClassVar[bool]
+    whole_labels: ClassVar[bool] = True
     log_concave: ClassVar[bool] = True
     is_default: ClassVar[bool] = True
 

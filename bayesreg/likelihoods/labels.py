@@ -23,6 +23,7 @@ class Bernoulli(AbstractLabels):
     """
 
     normaliser: ClassVar[str] = "sigmoid"
+    whole_labels: ClassVar[bool] = False
     judged_by_choice: ClassVar[bool] = False
 
     @property

@@ -18,7 +18,7 @@ from bayesreg import _check
 from bayesreg._text import counted
 from bayesreg.data.rows import all_rows
 from bayesreg.layers import MLP
-from bayesreg.likelihoods import AbstractLikelihood, suiting
+from bayesreg.likelihoods import AbstractLikelihood, choose
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.spec import PriorSpec
 from bayesreg.priors import AbstractPrior, InverseGamma, Normal
@@ -28,7 +28,7 @@ _PRODUCTS = 1500  # units × (inputs + outputs)
 # P(noise < q) = exp(−0.05/q) in units of the target's sd: 90 % between a sixtieth and one. Its density falls faster than any
 # power at zero, so that a network that passes through every row has a mode with noise; HalfNormal is flat there.
 NOISE = InverseGamma(1.0, 0.05)
-PRIORS = {"*.weight": Normal(1.0, fan_in=True), "*.bias": Normal(1.0)}
+_BENT = 3.0  # sd of a unit's input: three in four units then bend within the rows
 
 
 def hidden_units(num_rows: int, inputs: int, outputs: int) -> int:
@@ -55,14 +55,15 @@ def default_model(
     """A model for a table: what a person would start from who knows nothing of it.
 
     Weights have Normal priors by their layer's inputs, so that the linear and the hidden part are of the target's size before
-    any fit. A Gaussian's noise, where nothing is said of it, has the prior `NOISE`, which keeps a mode from running to zero
-    noise. All is for standardised inputs and, where the likelihood allows it, a standardised target.
+    any fit; a hidden unit's input has an sd of three, so that most units bend within the rows. Where the output is a logarithm
+    it is about that of the target. A Gaussian's noise, where nothing is said of it, has the prior `NOISE`, which keeps a mode
+    from running to zero noise. All is for standardised inputs and, where the likelihood allows it, a standardised target.
 
     Args:
         X: Training inputs (N, D), numbers.
         y: Training targets (N,) or (N, K), or class numbers (N,).
-        likelihood: What is assumed about the noise; Gaussian, or for whole numbers of an integer or Boolean type with two
-            values Bernoulli, when None.
+        likelihood: What is assumed about the noise; what the targets' values ask for (`likelihoods.choose`) when None. Class
+            numbers of more than two classes look like counts: say `Categorical()`.
         hidden: Widths of the hidden layers; () for a linear model; `hidden_units` when None.
         priors: As for `BayesianModel`; those above when None.
         seed: Of the first weights; torch's global random state is left as it was.
@@ -81,17 +82,39 @@ def default_model(
     if np.ndim(x) != 2:
         raise ValueError(f"a default model needs a table (N, D), but {tuple(np.shape(x))} came; pass module= for other inputs.")
     shape, classes = np.shape(x), None
-    labels = likelihood if likelihood is None else likelihood.labels
-    if labels is not None or (likelihood is None and _is_binary(target)):
+    noise = _with_noise(choose(np.asarray(target)).likelihood if likelihood is None else likelihood)
+    if noise.labels is not None:
         classes = max(2, int(target.max()) + 1)
-    noise = _with_noise(suiting(classes) if likelihood is None else likelihood)
     targets = np.shape(target)[1] if np.ndim(target) == 2 else 1
     outputs = noise.num_outputs(classes) * targets
     widths = (hidden_units(shape[0], shape[1], outputs),) if hidden is None else tuple(hidden)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_check.seed(seed))
         network = MLP(shape[1], widths, outputs, "tanh", skip=bool(widths))
-    return BayesianModel(network, PRIORS if priors is None else priors, noise, standardize=True)
+    centre, spread = _size(noise, np.asarray(target, dtype=float)) if noise.log_link else (0.0, 1.0)
+    last: Any = network[2 * len(widths)]
+    with torch.no_grad():
+        last.bias += centre
+        for weight in [last.weight, *([] if network.line is None else [network.line.weight])]:
+            weight *= spread
+    return BayesianModel(network, _priors(widths, centre, spread) if priors is None else priors, noise, standardize=True)
+
+
+def _size(likelihood: AbstractLikelihood, y: np.ndarray) -> tuple[float, float]:
+    """Mean and sd of the output where it is a logarithm: that of a count's mean may be anything about its own."""
+    if likelihood.discrete:
+        return math.log(max(float(y.mean()), 1e-3)), 1.0
+    logs = np.log(y)
+    return float(logs.mean()), max(float(logs.std()), 1e-3)
+
+
+def _priors(widths: Sequence[int], centre: float, spread: float) -> dict[Any, AbstractPrior]:
+    """Scales for outputs of this mean and sd."""
+    last = f"{2 * len(widths)}"
+    found: dict[Any, AbstractPrior] = {"*.weight": Normal(1.0, fan_in=True), "*.bias": Normal(1.0)}
+    if widths:
+        found |= {"0.weight": Normal(_BENT, fan_in=True), "skip.weight": Normal(spread, fan_in=True)}
+    return found | {f"{last}.weight": Normal(spread, fan_in=True), f"{last}.bias": Normal(spread, loc=centre)}
 
 
 def network_note(model: BayesianModel, num_rows: int) -> str:
@@ -107,11 +130,6 @@ def network_note(model: BayesianModel, num_rows: int) -> str:
     units, inputs = network[0].out_features, counted(network[0].in_features, "input")
     rows = f"about √N for {counted(num_rows, 'row')} of {inputs}"
     return f"network: a linear part and one hidden layer of {units} tanh units, {rows}; {counted(weights, 'weight')}."
-
-
-def _is_binary(y: Any) -> bool:
-    values = np.asarray(y)
-    return values.dtype.kind in "biu" and set(np.unique(values).tolist()) == {0, 1}
 
 
 def _with_noise(likelihood: AbstractLikelihood) -> AbstractLikelihood:

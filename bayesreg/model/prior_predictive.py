@@ -101,6 +101,9 @@ def in_data_units(
     """
     # (S,) → (S, 1), and (S, 1, 1) for K outputs: one draw's noise holds for all its rows
     noise = {name: value.detach().reshape(-1, *[1] * (output.dim() - 1)) for name, value in noise.items()}
+    if likelihood.centre != 0:
+        output = output + output.new_tensor(likelihood.centre)
+    likelihood = likelihood.plain
     if scale is not None and likelihood.location_scale:
         mean, width = scale.y_mean, scale.y_scale
         output = widened(likelihood, scale, output)

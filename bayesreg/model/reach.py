@@ -40,7 +40,7 @@ def out_of_reach(model: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str
     to `_DRAWS` passes of at most `ROWS` rows. No random state is touched.
     """
     x, y = _some(x), _some(y)
-    far_y = model.likelihood.location_scale and _size(y) > _ORDINARY
+    far_y = (model.likelihood.location_scale or model.likelihood.log_link) and _size(y) > _ORDINARY
     spread = x.double().std(0) if x.is_floating_point() and len(x) > 1 else torch.zeros(1)
     far_x = x.is_floating_point() and (_size(x) > _ORDINARY or 0 < float(spread.max()) < 1 / _ORDINARY)
     follows = any(isinstance(r.specified, AbstractScaledPrior) and r.specified.autoscale for r in model.resolved)

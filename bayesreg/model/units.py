@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -11,10 +12,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bayesreg import _check
+from bayesreg._text import some
 from bayesreg._threads import drawing
 from bayesreg.behaviour import Behaviour, UnlikeTensor, first_line
 from bayesreg.behaviour.inputs import Indices, has_embedding, index_columns, indices_of
 from bayesreg.behaviour.link import checked_link
+from bayesreg.data.row_terms import RowTerms
 from bayesreg.data.rows import (
     Data,
     Standardization,
@@ -28,6 +31,7 @@ from bayesreg.data.rows import (
     rows_of,
     unpack,
 )
+from bayesreg.likelihoods.by_row import centred, with_rows
 from bayesreg.model import reach
 from bayesreg.model.autoscale import ratio_of
 from bayesreg.model.declared import AbstractModel
@@ -71,7 +75,13 @@ class AbstractBoundModel(AbstractModel):
 
     def with_binding(self, known: Mapping[str, Any], standardization: Standardization | None) -> Self:
         """The same model with the data attributes in `BOUND`, and the standardisation, of another; this one is unchanged."""
-        return self._changed(**{name: known[name] for name in BOUND}, standardization=standardization)
+        return self._in_units(standardization)._changed(**{name: known[name] for name in BOUND})
+
+    def _in_units(self, statistics: Standardization | None) -> Self:
+        """The same model in these units; under a log link its outputs are taken about the targets' level."""
+        link = statistics is not None and self.likelihood.log_link
+        assumed = centred(self.likelihood, statistics.y_mean.tolist()) if link else self.likelihood.plain  # pyright: ignore
+        return self._changed(standardization=statistics, likelihood=assumed)
 
     def bind(self, X: Any, y: Any = None, *, num_data: int | None = None) -> Self:
         """The same model, knowing N and, when it standardises, the training statistics. `fit` calls this.
@@ -87,13 +97,17 @@ class AbstractBoundModel(AbstractModel):
         with drawing(0):  # a loader draws the seed of its own random numbers
             return self.ingest(X, y, num_data=num_data)[0]
 
-    def ingest(self, X: Any, y: Any = None, *, num_data: int | None = None) -> tuple[Self, Data]:
+    def ingest(
+        self, X: Any, y: Any = None, *, num_data: int | None = None, sample_weight: Any = None, offset: Any = None
+    ) -> tuple[Self, Data]:
         """Check the training data, bind the model to them, and prepare them.
 
         Args:
             X: Training inputs: NumPy array, tensor, data frame, `Dataset` or `DataLoader`.
             y: Training targets; None for a data set or loader.
             num_data: N, where a loader cannot tell.
+            sample_weight: How often each row counts, (N,), >= 0.
+            offset: What is added to the network's output, (N,) or (N, K), in the data's own units.
 
         Returns:
             The bound model and the prepared rows.
@@ -103,8 +117,9 @@ class AbstractBoundModel(AbstractModel):
         """
         came = rows_of(X, y)
         several = names_of(y) if len(names_of(y) or ()) > 1 else None
-        bound = self._changed(standardization=None, row_shape=None, feature_names=names_of(X), target_names=several)
+        bound = self._in_units(None)._changed(row_shape=None, feature_names=names_of(X), target_names=several)
         vars(bound).pop("_indices", None)
+        given = RowTerms.checked(came, sample_weight, offset)
         if isinstance(came, tuple):
             rows = len(came[0])
             if num_data not in (None, rows):
@@ -112,10 +127,13 @@ class AbstractBoundModel(AbstractModel):
                     f"num_data must be the number of rows, but {num_data} came for {rows} rows; "
                     "leave it out, or pass a DataLoader when these rows are only a part."
                 )
-            bound, batch = bound._changed(num_data=rows)._measured([came])
-            first = bound.prepare(*batch)
-            bound._check_forward(*first)
-            return bound._met(first[0]), Data(rows, *first)
+            if bound.likelihood.location_scale:  # y − offset has the network's output for its location
+                came, given = given.taken_off(came)
+            bound, batch = bound._changed(num_data=rows)._measured([came], weight=given.weight)
+            x, targets = bound.prepare(*batch)
+            given.check_output(bound._check_forward(x, targets))
+            bound = bound._met(x)
+            return bound.with_rows_of(given, targets, Data(rows, x, targets))
         plan = plan_of(came, num_data)
         census = plan.census()
         bound, batch = bound._measured(census.over(plan.whole), plan.counts)
@@ -131,10 +149,18 @@ class AbstractBoundModel(AbstractModel):
 
         return bound, Data(stream.num_data, None, None, stream, prepare)
 
-    def _measured(self, raw: Iterable[Any], whole: bool = False) -> tuple[Self, Any]:
+    def with_rows_of(self, given: RowTerms, y: torch.Tensor, data: Data) -> tuple[Self, Data]:
+        """The model of a fit and its rows, with the weights and offsets that these bring along, if any."""
+        if not given:
+            return self, data
+        assumed, brought = with_rows(self.likelihood, y, *given.cast(self.like), self.log_jacobian)
+        model = self._changed(likelihood=assumed, unit_notes=(*self.unit_notes, *given.notes))
+        return model, dataclasses.replace(data, y=brought)
+
+    def _measured(self, raw: Iterable[Any], whole: bool = False, weight: torch.Tensor | None = None) -> tuple[Self, Any]:
         """The model with the shape of a row and, where needed, the statistics from one pass over the raw pairs; the first pair.
 
-        `whole` asks for the pass over all of them in any case.
+        `whole` asks for the pass over all of them in any case; `weight` is that of a single pair's rows.
 
         Raises:
             ValueError: If they do not fit.
@@ -154,11 +180,17 @@ class AbstractBoundModel(AbstractModel):
             for _ in checked() if whole else ():
                 pass
             return model, first
-        statistics = Standardization.of(checked(), model.likelihood.location_scale).to(model.like.device)
+        assumed = model.likelihood
+        statistics = Standardization.of(checked(), assumed.location_scale, log_link=assumed.log_link, weight=weight)
+        statistics = statistics.to(model.like.device)
         if model.standardize:
             try:
                 known = statistics.keeping(index_columns(model.module, model._indices, one[0]))
-                model = model._changed(standardization=known)
+                model = model._in_units(known)
+                if assumed.log_link:
+                    levels = some((f"{value:.3g}" for value in known.y_mean.exp().flatten().tolist()), 4)
+                    note = f"the network's output is log(mean of y / {levels}), about the training targets' own mean."
+                    model = model._changed(unit_notes=(*model.unit_notes, note))
             except ValueError as error:
                 if self.standardize is True:
                     raise

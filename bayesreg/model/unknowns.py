@@ -133,7 +133,7 @@ def _chain(
             )
             parents.append(above)
         if prior.relative_to_noise:
-            noise = likelihood.squared_error_scale
+            noise = likelihood.plain.squared_error_scale
             if kind == "noise" or noise is None:
                 raise ValueError(
                     f"relative_to_noise=True needs a likelihood with a noise_scale of its own, but {name} has {prior} under "

@@ -250,14 +250,10 @@ class Group:
         few = self.elementwise and self.prior.quick and self.stop - self.start <= _INTEGRATED
         if not few or (self.transform is not None and not self.prior.smooth):  # the rule there is for analytic functions
             return False
-        here = torch.zeros(self.stop - self.start, dtype=torch.float64)
-        return self.prior.expected_energy(here, here + 1) is None
+        return self.prior.expected_energy(*torch.ones(2, self.stop - self.start)) is None
 
     def expected_energy(self, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor | None:
-        """E[energy] under independent N(loc, scale²), a scalar with gradient; None where it takes a draw.
-
-        In closed form, or by quadrature: then it has first derivatives only.
-        """
+        """E[energy] under independent N(loc, scale²), a scalar with first derivatives; None where it takes a draw."""
         if self.integrable:
             found, to_loc, to_scale = (part.to(loc) for part in self.integral(loc, scale))
             # in loc and scale this is the tangent of the expectation, whose value and slope are those of the quadrature
@@ -267,8 +263,7 @@ class Group:
 
     def integral(self, loc: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """E[energy] of each entry by quadrature, and its derivatives in loc and scale, (n,) each, detached, in float64."""
-        prior = self.prior
-        return expected(prior.energy, prior.mode, prior.bounded, loc, scale, self.transform)
+        return expected(self.prior.energy, self.prior.mode, self.prior.bounded, loc, scale, self.transform)
 
     def expected_with_slopes(
         self, loc: torch.Tensor, scale: torch.Tensor

@@ -24,6 +24,7 @@ from bayesreg.objective.flat import FlatLayout
 from bayesreg.posteriors import closed_form, function_space, propagate
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
+from bayesreg.predictive.offset import with_offset
 from bayesreg.predictive.probabilities import LINKS
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
@@ -224,6 +225,7 @@ class AbstractPosterior(abc.ABC):
         max_memory: int = MAX_MEMORY,
         predictive: str | None = None,
         link: str = "quadrature",
+        offset: Any = None,
     ) -> Predictive:
         """p(y | x, data) at new inputs.
 
@@ -238,6 +240,7 @@ class AbstractPosterior(abc.ABC):
             link: How classes' probabilities come from normal logits, where these are: "quadrature" (right to ten digits for
                 two classes, to about .002 for several), "probit" or "bridge" (Laplace bridge), which are cruder; see
                 `bayesreg/predictive/probabilities.py` for their errors.
+            offset: A known part of each row's output, (N,) or (N, K), in the data's own units, as for `fit`; none when None.
 
         Returns:
             The predictive, in the data's own units. Where it has a closed form the draws are made when they are first asked
@@ -260,13 +263,13 @@ class AbstractPosterior(abc.ABC):
             return propagate.mixture(self.model, self.layout, draws, count, inputs, **options)
 
         if normal is None:
-            return drawn()
+            return with_offset(drawn(), offset)
         self.model.behaviour.meet(self.model, inputs)
         options: dict[str, Any] = {"linear": centre is not None, "max_memory": max_memory, "link": link}
         function = closed_form.function_of(self.model, self.layout, normal, inputs, **options)
         if function is None:
-            return drawn()
-        return propagate.later(self.model, self.layout, normal.centre, count, inputs, drawn, function)
+            return with_offset(drawn(), offset)
+        return with_offset(propagate.later(self.model, self.layout, normal.centre, count, inputs, drawn, function), offset)
 
     def sample_function(
         self,
@@ -437,12 +440,8 @@ class AbstractPosterior(abc.ABC):
         assumed, width = self.model.likelihood, scale.y_scale.to(next(iter(values.values())).dtype)
         of = {name: heir(name, self.model.latents) for name in values}  # the noise too for the unknown scale of its prior
 
-        def wide(name: str, value: torch.Tensor) -> torch.Tensor:
-            found = assumed.noise_in_units(name, value[..., None] if width.dim() else value, width)
-            return found[..., 0] if width.dim() and found.shape[-1] == 1 else found
-
         noise = assumed.latents.keys() | assumed.fixed.keys()
-        return {k: wide(of[k], v) if of[k] in noise else v for k, v in values.items()}
+        return {k: assumed.wide_noise(of[k], v, width) if of[k] in noise else v for k, v in values.items()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(method={self.method!r}, P={self.layout.size}, N={self.num_data})"

@@ -141,7 +141,7 @@ def _scale(model: BayesianModel, layout: FlatLayout) -> str | None:
     """The name of the noise's scale, where that is known, or is one unknown that hangs on no other."""
     noise = [s for s in layout.in_order if s.latent.is_noise]
     single = len(noise) == 1 and noise[0].stop - noise[0].start == 1 and noise[0].latent.centered
-    return model.likelihood.squared_error_scale if single or model.likelihood.fixed else None
+    return model.likelihood.plain.squared_error_scale if single or model.likelihood.fixed else None
 
 
 def normal_function(

@@ -25,6 +25,7 @@ from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.dirac import Dirac
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
+from bayesreg.predictive.offset import with_offset
 
 
 class MaskedNetwork:
@@ -147,6 +148,7 @@ class Masks(AbstractPosterior):
         predictive: str | None = None,
         link: str = "quadrature",
         masks: str = "draw",
+        offset: Any = None,
     ) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
 
@@ -159,6 +161,7 @@ class Masks(AbstractPosterior):
             link: Not used, since no logit is known to be normal.
             masks: "draw" for one mask for all rows, so that a draw is a function; "row" for one a row, as in training: the same
                 marginal at each row, without correlation between rows.
+            offset: As for `AbstractPosterior.predict`.
 
         Returns:
             The predictive, in the data's own units.
@@ -173,10 +176,10 @@ class Masks(AbstractPosterior):
         if _check.one_of("masks", masks, ("draw", "row")) == "row":
             by_row = self.loc.new_zeros(count, 0)
             with sampling(own(self.masks.module), seed):
-                return self._mixture([by_row], count, inputs, by_row[0], max_memory)
+                return with_offset(self._mixture([by_row], count, inputs, by_row[0], max_memory), offset)
         generator, probe = torch.Generator().manual_seed(seed), self.loc.new_zeros(self.masks.size)
         noise = (self._noise(size, generator) for size in blocks(count, self.masks.size))
-        return self._mixture(noise, count, inputs, probe, max_memory)
+        return with_offset(self._mixture(noise, count, inputs, probe, max_memory), offset)
 
     @property
     def draw_module(self) -> nn.Module:

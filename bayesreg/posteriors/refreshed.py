@@ -32,6 +32,7 @@ from bayesreg.posteriors.gaussian import AbstractAboutAMode
 from bayesreg.posteriors.record import FitRecord, Refreshed
 from bayesreg.posteriors.restore import restored
 from bayesreg.predictive.mixture import Predictive
+from bayesreg.predictive.offset import with_offset
 from bayesreg.storage.schema import check_tensors, refuse
 
 _TOGETHER = 20_000  # rows × draws that go through the network at once
@@ -96,6 +97,7 @@ class WithStatistics(AbstractPosterior):
         max_memory: int = MAX_MEMORY,
         predictive: str | None = None,
         link: str = "quadrature",
+        offset: Any = None,
     ) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
 
@@ -108,6 +110,7 @@ class WithStatistics(AbstractPosterior):
             max_memory: Bytes that the stored outputs may take.
             predictive: None or "draws".
             link: Not used, since no logit is known to be normal.
+            offset: As for `AbstractPosterior.predict`.
 
         Returns:
             The predictive, in the data's own units.
@@ -119,7 +122,7 @@ class WithStatistics(AbstractPosterior):
         count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
         stored = self.in_order(count, seed)
         drawn = chosen(stored, count, seed, self.layout.size)
-        return self.predict_blocks(drawn, count, stored[0], x, max_memory=max_memory)
+        return with_offset(self.predict_blocks(drawn, count, stored[0], x, max_memory=max_memory), offset)
 
     # a network is given by the number of its draw, so that its parameters are not copied again
 

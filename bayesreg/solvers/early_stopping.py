@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bayesreg.data.row_terms import RowTerms
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.solvers.history import History
@@ -64,9 +65,13 @@ def hold_out(model: BayesianModel, data: Data, fraction: float, history: History
     if units is None and not model.waits_for_scale:
         fitted = model.with_rows(len(rest))
         return fitted, dataclasses.replace(data, num_data=len(rest), x=x[rest], y=y[rest]), (x[held], y[held])
+    y, weight, offset = model.likelihood.brought(y)
     if units is not None:  # back to the data's own units
         x = x if not x.is_floating_point() else x.double() * units.x_scale + units.x_mean
         y = y.double() * units.y_scale + units.y_mean if model.likelihood.location_scale else y
-    fitted, rows = model.ingest(x[rest], y[rest])
+    kept, left = ([None if v is None else v[part] for v in (weight, offset)] for part in (rest, held))
+    fitted, rows = model.ingest(x[rest], y[rest], sample_weight=kept[0], offset=kept[1])
     fitted = fitted.with_names(model.feature_names, model.target_names)
-    return fitted, rows, fitted.prepare(x[held], y[held])
+    seen, targets = fitted.prepare(x[held], y[held])
+    _, aside = fitted.with_rows_of(RowTerms(*left), targets, Data(len(held), seen, targets))
+    return fitted, rows, aside.full("early stopping")

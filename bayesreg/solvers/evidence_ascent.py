@@ -29,7 +29,7 @@ from bayesreg.solvers.evidence_scales import Scales
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import unheard
 from bayesreg.solvers.quasi_newton import lbfgs
-from bayesreg.solvers.whitened import inverse_root, settle, stepped
+from bayesreg.solvers.whitened import LEAST, inverse_root, settle, stepped
 
 _MOST = 50  # steps in the scales
 _FURTHEST = 1.5  # change of a logarithm in one step
@@ -171,6 +171,20 @@ class Mode:
     likelihood: torch.Tensor
 
 
+def level(slope: np.ndarray, size: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """The slopes where those along some directions are known to be zero, since the mode moves along itself with the scales.
+
+    Args:
+        slope: At a fixed point, (S,).
+        size: γ of each scale, (S,); γ + slope = Σ w²/s² is what the prior resists such a move by.
+        along: The directions, (S, K).
+    """
+    if not along.shape[1]:
+        return slope
+    resisted = np.maximum(size + slope, 1e-3)[:, None] * along
+    return slope - resisted @ np.linalg.solve(along.T @ resisted, along.T @ slope)
+
+
 class GaussNewton:
     """The Laplace evidence of a model under other scales, by the Gauss–Newton matrix at its mode.
 
@@ -253,9 +267,7 @@ class GaussNewton:
         found = slopes(log_joint, u, self.data, inverse[0], follows=False)
         slope, _, size = self.scales.gather(found, exact=False)
         same = self._same(log_joint, mode)
-        if same.shape[1]:
-            size_now = np.maximum(size + slope, 1e-3)[:, None]  # Σ w²/s²
-            slope = slope - (size_now * same) @ np.linalg.solve(same.T @ (size_now * same), same.T @ slope)
+        slope = level(slope, size, same)
         at = At(self._evidence(log_joint, u, inverse[1]), slope, 2 * np.diag(size.clip(_DETERMINED)), mode, size, same=same)
         return self._with_noise(log_joint, at)
 
@@ -315,7 +327,7 @@ class GaussNewton:
         narrow = LogJoint(self.scales.model(self.narrow, self.scales.values(t)))
         start = u.to(self.narrow.like)
         if self.dense:
-            found = settle(narrow, start, self.rows, jacobian=True, history=history, report=unheard)
+            found = settle(narrow, start, self.rows, jacobian=True, history=history, report=unheard, rate=LEAST)
             self.num_steps += found.steps
             return found.u.to(self.u)
         words: Any = {"jacobian": True, "num_steps": _LAST, "history": History(), "report": unheard}

@@ -12,12 +12,13 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-from bayesreg.solvers.evidence_ascent import At, Climbed, GaussNewton, Mode, climb
+from bayesreg.solvers.evidence_ascent import At, Climbed, GaussNewton, Mode, climb, level
 from bayesreg.solvers.history import History
 
 _TURNS, _LEAST, _STEPS = 30, 6, 100  # updates at most and at least, and steps of the weights between two
@@ -26,6 +27,8 @@ _FURTHEST = 0.7  # change of a logarithm in one update
 _SMALL = 0.1  # the same that counts as little
 _CALM = 2  # turns in which an update gains little, one after the other, that end them
 _LAST = 3  # updates after which the mode itself is found
+_STEP, _MOST = 0.3, 6  # narrower priors in a last search: by what in the logarithm, and how often
+_LITTLE, _NEARER = 0.5, 0.1  # nats that a step must gain, and the rate of the steps to a mode nearby
 _GROWS, _SHRINKS = 1.2, 0.5  # of an update whose sign stays, or changes
 
 Heard = Callable[[int, np.ndarray, At[Mode]], None]
@@ -51,7 +54,7 @@ def highest(search: GaussNewton, heard: Heard, history: History | None = None) -
     at, share, before, rate, calm = search.looked(t, search.u), np.ones(len(t)), np.zeros(len(t)), _RATE, 0
     if at is None:
         return None
-    turn = 0
+    turn, best = 0, (t, at)
     while turn < _TURNS and calm < _CALM:
         heard(turn, t, at)
         move = _update(at)
@@ -61,10 +64,18 @@ def highest(search: GaussNewton, heard: Heard, history: History | None = None) -
         if trial is None:
             break
         t, at, before, turn = t + share * move, trial, move, turn + 1
+        best = (t, at) if at.evidence > best[1].evidence else best
         calm = calm + 1 if turn >= _LEAST and _gain(at) < 0.1 * search.tolerance else 0
         if _gain(at) < search.tolerance or np.abs(share * move).max() < _SMALL:
             rate = max(_SLOWEST, rate * _SLOWER)
-    return _finished(search, t, at, turn, heard, history or History())
+    history = history or History()
+    found = _finished(search, t, at, turn, heard, history)
+    if best[1].evidence > found.at.evidence + search.tolerance:  # higher on the way: is it so at the mode there?
+        other = search.looked(best[0], search.settled(best[0], best[1].what.u, history))
+        if other is not None and other.evidence > found.at.evidence:
+            heard(found.steps + 1, best[0], other)
+            found = Climbed(best[0], other, _gain(other), found.steps + 1)
+    return _narrowed(search, found, heard, history)
 
 
 def _finished(search: GaussNewton, t: np.ndarray, at: At[Mode], turn: int, heard: Heard, history: History) -> Climbed[Mode]:
@@ -80,6 +91,46 @@ def _finished(search: GaussNewton, t: np.ndarray, at: At[Mode], turn: int, heard
             break
         there = t + _update(at)
     return Climbed(t, at, _gain(at), turn)
+
+
+def _narrowed(search: GaussNewton, found: Climbed[Mode], heard: Heard, history: History) -> Climbed[Mode]:
+    """Where narrower priors on all functions have a higher evidence, as long as they do.
+
+    Slopes at a fixed point know nothing of how the curvature falls where the mode is simpler, and ask for more than the
+    evidence does. So it is looked at itself, at modes that are found anew.
+    """
+    t, at, down = found.t, found.at, np.zeros(len(found.t))
+    down[: len(search.scales.tensors)] = -_STEP
+    if at.same.shape[1]:
+        down = down - at.same @ np.linalg.lstsq(at.same, down, rcond=None)[0]
+    for step in range(_MOST):
+        there = t + down
+        trial = _near(search, there, at)
+        if trial is not None and search.scales.noise:
+            there[-1] += _update(trial)[-1]
+            trial = _near(search, there, trial)
+        if trial is None or trial.evidence < at.evidence + _LITTLE:
+            break
+        t, at = there, trial
+        heard(found.steps + step + 1, t, at)
+    if at is found.at:
+        return found
+    last = search.looked(t, search.settled(t, at.what.u, history)) or at
+    heard(found.steps + step + 1, t, last)
+    along = np.column_stack([last.same, down])
+    along = dataclasses.replace(last, same=along, slope=level(last.slope, last.size, along))
+    return Climbed(t, last, _gain(along), found.steps + step + 1)
+
+
+def _near(search: GaussNewton, t: np.ndarray, at: At[Mode]) -> At[Mode] | None:
+    """The evidence at other scales after two rounds towards their mode."""
+    for _ in range(2):
+        u = search.towards(t, at, _NEARER, _STEPS)
+        found = None if u is None else search.looked(t, u)
+        if found is None:
+            return None
+        at = found
+    return at
 
 
 def _update(at: At[Mode]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Several rates for the first steps of a search, each from the same start; the one that came furthest goes on."""
+"""Several rates and starts for the first steps of a search; the one that came furthest goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LAST = 4  # the last part of a lane, one in so many of its steps, is what count
 
 
 class Raced(AbstractStepper):
-    """Another stepper's steps at shares of the rate in turn, from where it stands; then at the best share from where that came.
+    """Another stepper's steps at shares of the rate in turn, each from a start; then at the best from where that came.
 
     An objective with many local optima, as an ELBO of a network, is not for one rate: a large one leaves poor optima behind in
     one problem and loses what the data say in another. The objective itself tells, the mean loss of a lane's last quarter.
@@ -23,12 +23,16 @@ class Raced(AbstractStepper):
         stepper: Takes the steps.
         shares: Of the rate; each has a lane.
         steps: Of one lane.
+        starts: Where each begins, in the parameter's shape; where it stands, for all, when None.
     """
 
-    def __init__(self, stepper: AbstractStepper, shares: Sequence[float], steps: int) -> None:
+    def __init__(
+        self, stepper: AbstractStepper, shares: Sequence[float], steps: int, starts: Sequence[torch.Tensor] | None = None
+    ) -> None:
         self._stepper, self._shares, self._steps = stepper, shares, steps
         self.parameter = stepper.parameter
         self._start = self._best = stepper.state()
+        self._points = torch.stack([*(starts or [self.parameter.detach()] * len(shares))])
         self._taken, self._sums = 0, [0.0] * len(shares)
 
     @property
@@ -46,6 +50,8 @@ class Raced(AbstractStepper):
             return self._stepper.advance(batches, [rate * self.share for rate in rates], keep)
         if at == 0 and lane:
             self._stepper.restore(self._start)
+        if at == 0:
+            self.parameter.data.copy_(self._points[lane])
         found = self._stepper.advance(batches, [rate * self._shares[lane] for rate in rates], keep)
         if at >= self._steps - self._steps // _LAST:
             self._sums[lane] += float(found[0].mean())
@@ -59,11 +65,17 @@ class Raced(AbstractStepper):
 
     def state(self) -> dict[str, Any]:
         """The other's state, and how the race stands."""
-        race = {"start": self._start, "best": self._best, "taken": self._taken, "sums": list(self._sums)}
+        race = {
+            "start": self._start,
+            "points": self._points,
+            "best": self._best,
+            "taken": self._taken,
+            "sums": list(self._sums),
+        }
         return {"stepper": self._stepper.state(), **race}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
         self._stepper.restore(state["stepper"])
-        self._start, self._best = state["start"], state["best"]
+        self._start, self._points, self._best = state["start"], state["points"], state["best"]
         self._taken, self._sums = int(state["taken"]), list(state["sums"])

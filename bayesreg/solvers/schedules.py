@@ -16,7 +16,8 @@ from bayesreg.solvers.rising import trend
 SCHEDULES = ("cosine", "constant")
 _FIRST = 1000
 _BLOCKS = 10  # whose means tell the noise, since steps near each other are alike
-_LATEST = 0.6  # of the budget: there the rate falls in any case
+_LATEST = 0.6  # of the budget: there the rate falls in any case,
+_EARLIEST = 0.4  # and here where it is to stay low for a third of all steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,15 +121,9 @@ class UntilFlat(AbstractSchedule):
             return self
         if done >= _LATEST * self.budget:
             return dataclasses.replace(self, turn=done)
-        if not self._is_flat(losses):
+        if not _is_flat(losses, self.least):
             return self
         return dataclasses.replace(self, turn=done, num_steps=min(self.budget, done + done // 2))
-
-    def _is_flat(self, losses: torch.Tensor) -> bool:
-        size = len(losses) // (4 * _BLOCKS)
-        early, late = losses[-2 * size * _BLOCKS :].double().view(2, _BLOCKS, size).mean(2)
-        error = float(((early.var() + late.var()) / _BLOCKS).sqrt())
-        return float(early.mean() - late.mean()) <= max(error, self.least)
 
     @property
     def said(self) -> list[str]:
@@ -139,12 +134,21 @@ class UntilFlat(AbstractSchedule):
         return [f"the search ended with its budget of {self.budget:,} steps; its objective still rose when the rate fell."]
 
 
+def _is_flat(losses: torch.Tensor, least: float) -> bool:
+    """Whether the last quarter of the losses is below the quarter before by no more than one Monte Carlo error, or `least`."""
+    size = len(losses) // (4 * _BLOCKS)
+    early, late = losses[-2 * size * _BLOCKS :].double().view(2, _BLOCKS, size).mean(2)
+    error = float(((early.var() + late.var()) / _BLOCKS).sqrt())
+    return float(early.mean() - late.mean()) <= max(error, least)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settling(AbstractSchedule):
     """A constant rate, then half a cosine down to a share of it, then that share until the objective rises no more.
 
     The last part is a third of all steps at least, so that the ends of the search which are compared have one rate. It goes on
-    while the objective's `trend` is a rise above 2.5 of its standard errors and above `least`.
+    while the objective's `trend` is a rise above 2.5 of its standard errors and above `least`. With `first`, the rate begins to
+    fall once the objective is flat, as `UntilFlat` says, and falls for half as many steps.
 
     Attributes:
         num_steps: Steps, as far as is known.
@@ -153,6 +157,7 @@ class Settling(AbstractSchedule):
         share: Of the first rate, that of the last part.
         least: A fall of the loss that no longer matters.
         fall: Steps that it falls for; as many as before when 0.
+        first: Steps before anybody asks whether the objective still rises; 0 where `turn` is known.
 
     >>> schedule = Settling(30, 1.0, budget=60, turn=10, share=0.1)
     >>> [round(schedule.rate(step), 3) for step in (9, 10, 15, 20, 29)]
@@ -160,6 +165,10 @@ class Settling(AbstractSchedule):
     >>> schedule = Settling(3000, 1.0, budget=6000, turn=1000)
     >>> schedule.after(torch.zeros(3000)).num_steps, schedule.after(torch.linspace(1, 0, 3000)).num_steps
     (3000, 3600)
+    >>> schedule = Settling(9000, 1.0, budget=9000, share=0.1, first=1000)
+    >>> flat = schedule.after(torch.tensor([1.0, -1.0]).repeat(1000))
+    >>> schedule.rate(2000), flat.rate(2000), flat.rate(3000), flat.num_steps
+    (1.0, 1.0, 0.1, 4500)
     """
 
     budget: int = 0
@@ -167,15 +176,24 @@ class Settling(AbstractSchedule):
     share: float = 0.1
     least: float = 0.0
     fall: int = 0
+    first: int = 0
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
+        if self.first and not self.turn:
+            return self.learning_rate
         part = min(1.0, max(0.0, (step - self.turn) / max(1, self.fall or self.turn)))
         return self.learning_rate * (self.share + (1 - self.share) * 0.5 * (1 + math.cos(math.pi * part)))
 
     def after(self, losses: torch.Tensor) -> AbstractSchedule:
-        """With a fifth more steps where they are over and the objective still rises."""
+        """With the end in sight, where the losses so far are flat; with a fifth more steps where it still rises at that end."""
         done = len(losses)
+        if self.first and not self.turn:
+            if done < min(self.first, _EARLIEST * self.budget) or (
+                done < _EARLIEST * self.budget and not _is_flat(losses, self.least)
+            ):
+                return self
+            return dataclasses.replace(self, turn=done, fall=done // 2, num_steps=min(self.budget, 9 * done // 4))
         if done < self.num_steps or done >= self.budget:
             return self
         found = trend(-losses)

@@ -79,6 +79,7 @@ def settle(
     history: History,
     report: ProgressCallback,
     done: int = 0,
+    rate: float = RATE,
 ) -> Settled:
     """Rounds of Adam's steps in whitened coordinates, one after the other, until a fall of the rate no longer pays.
 
@@ -92,6 +93,7 @@ def settle(
         history: Where the objective is recorded after each round.
         report: Called on the way.
         done: Steps of the search before, from which they are counted on.
+        rate: Of the first round's first step, in sds.
 
     Returns:
         Where they ended.
@@ -102,7 +104,7 @@ def settle(
     """
     wide, best, rows = in_double(log_joint, u, data)
     first = value = value_of(wide, best, rows, jacobian=jacobian)
-    pays, rate, steps, why = max(0.1, PAYS * len(u)), RATE, 0, f"its budget of {ROUNDS} rounds was spent"
+    pays, steps, why = max(0.1, PAYS * len(u)), 0, f"its budget of {ROUNDS} rounds was spent"
     for _ in range(ROUNDS):
         if noise_collapses(wide, best, rows):
             why = "the learned noise collapses, and no mode is there to find"
@@ -219,7 +221,7 @@ def noise_collapses(log_joint: LogJoint, u: torch.Tensor, data: Data) -> bool:
     """True where a learned noise is below `VANISHING` sds of the target, or weights use up the rows it is learned from."""
     if data.y is None or not data.y.is_floating_point():
         return False
-    spread = float(data.y.double().std(correction=0))
+    spread = float(log_joint.model.likelihood.observed(data.y).double().std(correction=0))
     noises = [s for name, s in log_joint.layout.segments.items() if name in log_joint.model.likelihood.target_scales]
     if any(float(s.transform(u[s.slice]).min()) < VANISHING * spread for s in noises):  # pyright: ignore[reportOptionalCall]
         return True

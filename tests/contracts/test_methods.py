@@ -222,6 +222,7 @@ class TestEveryMethod:
         steps = {
             "map": lambda: MAP(num_steps=1000),
             "laplace": lambda: LaplaceApproximation(mode=MAP(num_steps=1000)),
+            "sghmc": lambda: SGHMC(num_warmup=100, num_samples=30, thin=1),
             "low-rank": lambda: LowRank(3, num_steps=250),
             "full-rank": lambda: FullRank(num_steps=250),
         }
@@ -338,7 +339,7 @@ def test_every_likelihood_can_be_fitted(method, likelihood, breast_cancer):
         "categorical": likelihoods.Categorical(),
     }
     model = br.BayesianModel(network(5, 4, 2 if likelihood == "categorical" else 1), likelihood=kind[likelihood])
-    quick = {"map": MAP(), "laplace": "laplace", "mean-field": MeanField(num_steps=500)}[method]
+    quick = {"map": MAP(), "laplace": "laplace", "mean-field": MeanField(num_steps=200)}[method]
     pred = br.fit(model, X, y, method=quick).predict(X, num_samples=100)
     assert pred.mean.shape == ((200, 2) if likelihood == "categorical" else (200,))
     guess = pred.mean.argmax(1) if likelihood == "categorical" else pred.mean > 0.5

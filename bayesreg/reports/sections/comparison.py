@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bayesreg._text import column, counted, listing, name_of, number, percent, plus_minus
+from bayesreg.baselines import verdict
 from bayesreg.comparison import METRICS, Comparison, Difference
 from bayesreg.metrics import readings as _readings
 from bayesreg.predictive.mixture import Predictive
@@ -50,6 +51,11 @@ class Scores(AbstractSection):
 {%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ {"best": " ★", "off": " !", "": ""}[cell.mark] }}</td>{% endfor -%}
 <td>{{ "{:,}".format(data.fits[row[0]].num_parameters) }}</td><td>{{ data.fits[row[0]].seconds | seconds }}</td></tr>
 {% endfor %}
+{% for row in table.baselines %}
+<tr><th scope="row">{{ row[0] }} (baseline)</th>
+{%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ " !" if cell.mark else "" }}</td>{% endfor -%}
+<td>–</td><td>{{ data.comparison.baselines[row[0]].seconds | seconds }}</td></tr>
+{% endfor %}
 {% endcall %}
 <dl class="small">
 {% for key, line in reads.items() %}
@@ -68,6 +74,8 @@ class Scores(AbstractSection):
     def cards(self, made: Material) -> Iterable[Card]:
         """Which predicts best."""
         yield best_card(made.comparison, made.y, seed=made.seed)
+        if made.comparison.baselines:
+            yield baselines_card(made.comparison)
 
     def shown(self, made: Material) -> dict[str, Any]:
         """The table and how its columns are read."""
@@ -78,20 +86,35 @@ class Scores(AbstractSection):
 
 def comparison_table(comparison: Comparison, found: Judged) -> dict[str, Any]:
     """The comparison as heads and cells, with the best of each column marked."""
-    names = list(comparison.scores)
+    names, others = list(comparison.scores), comparison.baselines
     heads, columns = [], []
     for metric, values, best in comparison.headline():
+        values = [*values, *(one.scores[metric] for one in others.values())]
         share = metric.startswith("coverage") or metric in ("accuracy", "ece")
         shown = [f"{100 * value:.1f} %" for value in values] if share else column(values)
         marks = ["best" if top and len(names) > 1 else "" for top in best]
         if METRICS[metric].goal == "level":
             marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
+        marks += [""] * len(others)
         heads.append(METRICS[metric].head)
         columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
         if metric == "mlpd":
             heads.append("Δ ± se")
-            columns.append([{"text": cell, "mark": ""} for cell in comparison.deltas()])
-    return {"heads": heads, "rows": [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]}
+            beside = (plus_minus(one.difference.sum, one.difference.sum_se) for one in others.values())
+            columns.append([{"text": cell, "mark": ""} for cell in (*comparison.deltas(), *beside)])
+    rows = [[name, *cells] for name, *cells in zip([*names, *others], *columns, strict=True)]
+    return {"heads": heads, "rows": rows[: len(names)], "baselines": rows[len(names) :]}
+
+
+def baselines_card(comparison: Comparison) -> Card:
+    """Whether the fits are worth more than a constant, a line or trees."""
+    good, sentence = verdict(comparison.best, comparison.baselines)
+    state: State = "good" if good else "neutral" if good is None else "bad"
+    lines = tuple(
+        Line("neutral", f"{name}: {plus_minus(d.sum, d.sum_se)} nats against {comparison.best}.")
+        for name, d in ((name, one.difference) for name, one in comparison.baselines.items())
+    )
+    return Card("Baselines", state, sentence, lines, "comparison", 3)
 
 
 def best_card(comparison: Comparison, y: Any, *, seed: int = 0) -> Card:

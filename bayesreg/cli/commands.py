@@ -83,7 +83,7 @@ def report(
     priors_file: o.PriorsFile = None,
     likelihood: o.Likelihood = None,
     hidden: o.Hidden = None,
-    activation: o.Activation = "relu",
+    activation: o.Activation = None,
     batchnorm: o.BatchNorm = False,
     dropout: o.Dropout = 0.0,
     method: o.Method = None,
@@ -94,15 +94,16 @@ def report(
     num_samples: o.NumSamples = None,
     out: o.Out = Path("report.html"),
     save: o.Save = None,
+    no_baselines: o.NoBaselines = False,
     force: o.Force = False,
 ) -> None:
     """Fit a network to a file by several methods, compare them on held-out rows, and write a report."""
     job = _job()
-    settings = job.Settings(out, force, seed, num_samples, save)
+    settings = job.Settings(out, force, seed, num_samples, save, not no_baselines)
     job.check(settings)
-    network = job.Network(tuple(hidden or [50]), activation, batchnorm, dropout)
+    network = _network(job, hidden, activation, batchnorm, dropout)
     said = {"num_steps": num_steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    methods = job.methods(method or ["map", "mean-field"], said)
+    methods = job.methods(method or ["map", "auto"], said)
     rules = job.rules(prior or [], priors_file)
     reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
     columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
@@ -110,6 +111,7 @@ def report(
     asked = job.Asked(file, target, kind, *columns, gaps, max_levels, test_fraction, test, split, reading)
     case = job.read(asked, likelihood, seed)
     model = job.model(case, network, rules, seed)
+    case = case if network else job.with_note(case, model)
     job.run(case, {name: job.Fit(model, how) for name, how in methods.items()}, settings)
 
 
@@ -165,7 +167,7 @@ def priors(
     priors_file: o.PriorsFile = None,
     likelihood: o.Likelihood = None,
     hidden: o.Hidden = None,
-    activation: o.Activation = "relu",
+    activation: o.Activation = None,
     batchnorm: o.BatchNorm = False,
     dropout: o.Dropout = 0.0,
     list_all: o.List = False,
@@ -176,12 +178,13 @@ def priors(
         return
     job = _job()
     rules = job.rules(prior or [], priors_file)
-    network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation, batchnorm, dropout)
+    network = _network(job, hidden if file else hidden or list(job.DEMO.hidden), activation, batchnorm, dropout)
     reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
     columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
     gaps = "drop" if drop_missing else missing
     case = job.read(job.Asked(file, target, kind, *columns, gaps, max_levels, reading=reading, whole=True), likelihood, 0)
     model = job.model(case, network, rules, 0)
+    case = case if network else job.with_note(case, model)
     screen = console()
     job.say_data(screen, case)
     job.say_priors(screen, {"": model})
@@ -257,6 +260,13 @@ def _job() -> ModuleType:
 
     loaded()
     return _cli_job
+
+
+def _network(job: ModuleType, hidden: list[int] | None, activation: str | None, batchnorm: bool, dropout: float) -> Any:
+    """The network that was asked for; None where nothing was."""
+    if hidden is None and activation is None and not batchnorm and dropout == 0:
+        return None
+    return job.Network(tuple(hidden or [50]), activation or "relu", batchnorm, dropout)
 
 
 def _as_option(word: re.Match[str]) -> str:

@@ -125,11 +125,15 @@ Likelihood = Annotated[
 Hidden = Annotated[
     list[int] | None,
     _option(
-        "Width of a hidden layer. Repeat for more; 0 for a linear model. If not given: one of 50.", _MODEL, metavar="WIDTH"
+        "Width of a hidden layer. Repeat for more; 0 for a linear model. If nothing is said of the network: a linear part and "
+        "one hidden layer, by the size of the table; else one layer of 50.",
+        _MODEL,
+        metavar="WIDTH",
     ),
 ]
 Activation = Annotated[
-    str, _option("relu, tanh, sigmoid, gelu, silu, elu or softplus.", _MODEL, metavar="NAME", show_default=True)
+    str | None,
+    _option("relu, tanh, sigmoid, gelu, silu, elu or softplus. If not given, relu for --hidden.", _MODEL, metavar="NAME"),
 ]
 BatchNorm = Annotated[bool, _option("Batch normalisation before each activation.", _MODEL, "--batchnorm")]
 Dropout = Annotated[
@@ -137,7 +141,7 @@ Dropout = Annotated[
 ]
 Method = Annotated[
     list[str] | None,
-    _option("How to fit. Repeat for more. If not given: map and mean-field. See: bayesreg methods", _FITS, metavar="NAME"),
+    _option("How to fit. Repeat for more. If not given: map and auto. See: bayesreg methods", _FITS, metavar="NAME"),
 ]
 DemoMethod = Annotated[
     list[str] | None,
@@ -165,6 +169,9 @@ NumSamples = Annotated[
 ]
 Out = Annotated[Path, _option("The report; its numbers go next to it as .json.", _REPORT, metavar="HTML", show_default=True)]
 Force = Annotated[bool, _option("Replace a report (and a model) that is there.", _REPORT, "--force")]
+NoBaselines = Annotated[
+    bool, _option("Leave out what one would try first: the mean, a line, boosting, a forest.", _REPORT, "--no-baselines")
+]
 Save = Annotated[
     Path | None,
     _option("File for the fitted model, for bayesreg predict; of several methods the last.", _REPORT, "--save", metavar="FILE"),

@@ -237,3 +237,32 @@ def test_what_the_first_file_showed_holds_for_the_next(tmp_path):
     new = written(tmp_path / "new.csv", "day;size\n3/4/2020;1,234\n")  # either could be read in two ways
     invoke("predict", tmp_path / "m.pt", new, "--out", tmp_path / "p.csv")
     assert len(rows_in(tmp_path / "p.csv")) == 1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_likelihood_by_its_score_on_training_rows(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    size = rng.normal(0, 1, 300)
+    cases = {"StudentT": 2 * size + 0.3 * rng.standard_t(1.5, 300), "LogNormal": np.exp(size + rng.normal(0, 1, 300))}
+    for name, y in cases.items():
+        rows = "".join(f"{a:.6f},{b:.6f}\n" for a, b in zip(size, y, strict=True))
+        case = job.read(job.Asked(written(tmp_path / "a.csv", f"x,y\n{rows}"), "y"), "auto", seed)
+        assert type(case.likelihood).__name__ == name
+        assert case.said[0].startswith(f"{name}: the highest log density on 48 training rows left out")
+
+
+def test_what_tells_the_target_and_what_may_be_missing_is_asked(tmp_path):
+    score = RNG.normal(size=60).round(3)
+    income = [-999 if i % 9 == 0 else 100 + i % 7 for i in range(60)]
+    text = table(60, score=score, low=np.where(score > 0.1, "yes", "no"), income=income)
+    notes = job.read(job.Asked(written(tmp_path / "a.csv", text), "low"), None, 0).prepared.notes
+    assert "score: tells 'low' by itself, without error; is it known only afterwards? (drop=['score'])" in notes
+    assert any(note.startswith("income: -999 came ") and "a missing value? (na=['-999'])" in note for note in notes)
+    said = invoke("priors", tmp_path / "a.csv", "--target", "low").stdout
+    assert "(--drop score)" in said
+    assert "(--na -999)" in said
+    assert "income missing" in str(job.read(job.Asked(tmp_path / "a.csv", "low", reading=na("-999")), None, 0).feature_names)
+
+
+def na(*marks):
+    return job.reading_of(None, None, None, None, marks, True, 0, None, "refuse")

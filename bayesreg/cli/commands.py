@@ -49,7 +49,9 @@ def _root(
 
     A first look, under a minute:  bayesreg demo
 
-    Your own file:  bayesreg report houses.csv --target price
+    Your own file:  bayesreg report houses.csv --target price --save model.pt
+
+    New rows:  bayesreg predict model.pt new.csv --out predictions.csv
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -117,7 +117,7 @@ Likelihood = Annotated[
     _option(
         "What is assumed about the noise, for example 'Gaussian(noise_scale=HalfNormal(1.0))', or "
         "'Gaussian(\"heteroscedastic\")' where it differs from row to row. If not given: what suits the target, and it is "
-        "said.",
+        "said; auto: the highest log density on training rows that are left out.",
         _MODEL,
         metavar="TEXT",
     ),

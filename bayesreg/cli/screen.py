@@ -50,7 +50,7 @@ _PYTHON = re.compile(
     r"|(?P<name>drop|na|categorical|numeric|missing|decimal|dates|encoding|separator|sheet|header|target|bad_rows|transform)="
     r"(?P<given>\[[^]]*\]|'[^']*'|\w*))"
 )
-_NOTED = re.compile(r"(?<![\w'\"])(?P<name>categorical|numeric|drop|encoding|sheet)=(?P<given>\[[^]]*\]|(?= takes ))")
+_NOTED = re.compile(r"(?<![\w'\"])(?P<name>categorical|numeric|drop|na|encoding|sheet)=(?P<given>\[[^]]*\]|(?= takes ))")
 _ORDINARY = ("kind", "seed", "method")  # words that stand for themselves where no value follows
 
 

@@ -23,6 +23,7 @@ _ID_NAME = re.compile(
     r"|.*[ _.-](id|uuid|guid|key)|id[ _.-].*)|.*[a-z]I[dD]"
 )
 _SOME = 10  # rows, from which on values that are all different are an identifier
+_SENTINELS = {-9.0, -99.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0}
 _ROWS_A_CYCLE = 20  # fewer rows do not show a cycle
 _GROUPS = 20  # more whole numbers than these under an identifier's name are no measurement
 
@@ -109,7 +110,8 @@ class Asked:
             raise TableError(columns.name, [f"{must}, but all are left out: {told}; keep one by categorical= or numeric=."])
         _check.distinct("names of inputs", [name for feature in kept for name in feature.inputs])
         _check_memory(columns.num_rows, kept)
-        return Learned(kept, left_out, {name: column.said for name, column in used.items() if column.said}, used.num_rows)
+        said = {name: "; ".join(filter(None, (column.said, _sentinel(column)))) for name, column in used.items()}
+        return Learned(kept, left_out, {name: words for name, words in said.items() if words}, used.num_rows)
 
     def _wrong_names(self, columns: Columns) -> list[str]:
         found = []
@@ -208,6 +210,19 @@ class Asked:
         kept = kept.sort_values(ascending=False, kind="stable")[: self.max_levels]
         levels = tuple(sorted(map(str, kept.index), key=_by_size))
         return Levels(name, gone, levels, len(counts) - len(kept))
+
+
+def _sentinel(column: Column) -> str:
+    """A question where a number far from all others is one that marks missing values; empty where there is none."""
+    if column.kind != "numbers":
+        return ""
+    values, counts = np.unique(column.values[~column.missing], return_counts=True)
+    if len(values) < 3:
+        return ""
+    for mark, count, apart in ((values[0], counts[0], values[1] >= 0), (values[-1], counts[-1], values[-1] > 5 * values[-2])):
+        if mark in _SENTINELS and count > 1 and apart:
+            return f"{mark:g} came {count:,} times, far from all others: a missing value? (na=['{mark:g}'])"
+    return ""
 
 
 def _least(rows: int) -> int:

@@ -226,7 +226,7 @@ def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.Abstr
 def say_data(screen: Console, case: Case) -> None:
     """Print the size of the data, how the rows were divided, what was done to the columns, and what suits the target."""
     train, test = len(case.split.y_train), len(case.split.y_test)
-    what = "regression" if case.classes is None else f"{len(case.classes)} classes"
+    what = case.likelihood.kind if case.classes is None else f"{len(case.classes)} classes"
     inputs = counted(len(case.feature_names), "input")
     parts = f"{train + test:,} rows" + (f", {train:,} to fit and {test:,} {case.how}" if test else "")
     say(screen, f"{case.prepared.source}: {parts}; {inputs}; {what}, on {case.target.name!r}", style="bold")

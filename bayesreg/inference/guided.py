@@ -169,6 +169,8 @@ class AbstractGuided(AbstractRestarted):
                 found = self._mode(log_joint, data, batch_size, schedule.num_steps, seed, history, report, steps)
             starts.append(starts[0] if found is None else self.guide(log_joint, *found).phi.detach())
         history.notes.append(f"{self.optimizer}: {self.num_particles} draw(s) a step, {batch_size or 'all'} rows.")
+        if drawn := _drawn(log_joint):
+            history.notes.append(f"the KL to the prior is met at the draws: {', '.join(drawn)}.")
         # a training step normalises by its batch, and its draw's statistics go into the running averages
         copy = TrainingCopy(log_joint, guide.moments()[0], data.num_data, noise=False, rows_a_batch=data.rows_a_batch)
         pure = of_rows(log_joint)
@@ -277,6 +279,13 @@ class AbstractGuided(AbstractRestarted):
             ivon = EagerIvon(guide.phi, backward, num_data=num_data, buffers=buffers, pace=_PACE)
             stepper = SettledByIvon(stepper, ivon, schedule.share)
         return stepper, by_itself
+
+
+def _drawn(log_joint: LogJoint) -> list[str]:
+    """Classes of priors whose KL to a normal takes a draw, and unknowns whose prior's scale is unknown too."""
+    like = torch.zeros(log_joint.layout.size, dtype=torch.float64)
+    groups = [g for g in log_joint.groups if g.expected_energy(like[g.slice], like[g.slice] + 1) is None]
+    return [*dict.fromkeys(type(group.prior).__name__ for group in groups), *(latent.name for latent in log_joint.linked)]
 
 
 def one_draw_by_graph(

@@ -36,7 +36,7 @@ class MeanField(AbstractGuided):
     """Bayes by backprop: maximise ELBO = E_q[log p(y | θ)] − KL(q ‖ p) over independent normals.
 
     The KL is in closed form, or by quadrature for up to 2,000 independent weights under one class of prior; `history.notes`
-    says which priors are met at one draw a step instead.
+    says which priors are met at a draw instead.
 
     On a linear-Gaussian model the optimum has the exact mean and sd² = 1/diag(precision): it is too narrow wherever the
     posterior is correlated, and has no correlations.
@@ -165,19 +165,10 @@ class MeanField(AbstractGuided):
 
     def one_draw(self, guide: Any, copy: TrainingCopy, x: torch.Tensor, history: History) -> tuple[Step, list]:
         """See `AbstractGuided.one_draw`; row by row where layers allow, the KL in closed form where priors do."""
-        if drawn := _drawn(copy.log_joint):
-            history.notes.append(f"one draw a step for the KL to the prior: {', '.join(drawn)}.")
         local = LocalDraws(copy, x)
         if local.found:
             history.notes.append(f"drawn row by row: {', '.join(name or type(copy.module).__name__ for name in local.found)}.")
         return (lambda x, y: one_draw_step(guide, copy, copy.log_joint, x, y, local)), [local.noise.taken]
-
-
-def _drawn(log_joint: LogJoint) -> list[str]:
-    """Classes of priors whose KL to a normal takes a draw, and unknowns whose prior's scale is unknown too."""
-    like = torch.zeros(log_joint.layout.size, dtype=torch.float64)
-    groups = [g for g in log_joint.groups if g.expected_energy(like[g.slice], like[g.slice] + 1) is None]
-    return [*dict.fromkeys(type(group.prior).__name__ for group in groups), *(latent.name for latent in log_joint.linked)]
 
 
 def one_draw_step(

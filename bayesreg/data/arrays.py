@@ -231,7 +231,7 @@ def _numbers(name: str, values: Any, array: np.ndarray) -> np.ndarray:
     except (TypeError, ValueError):
         raise ValueError(
             f"{name} must be an array of numbers, but {type(values).__name__} with entries of type "
-            f"{array.dtype} came; encode text and dates as numbers first (bayesreg report does so for files)."
+            f"{array.dtype} came; encode text and dates as numbers first: data.Encoder.fit({name}).transform({name}) does."
         ) from None
 
 

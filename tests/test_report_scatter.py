@@ -7,7 +7,7 @@ import torch
 import bayesreg as br
 from bayesreg import likelihoods
 from bayesreg.predictive import Predictive
-from bayesreg.reports.scatter import scatter_card
+from bayesreg.reports import scatter_card
 
 N = 300
 

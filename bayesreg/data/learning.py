@@ -23,6 +23,7 @@ _ID_NAME = re.compile(
     r"|.*[ _.-](id|uuid|guid|key)|id[ _.-].*)|.*[a-z]I[dD]"
 )
 _SOME = 10  # rows, from which on values that are all different are an identifier
+_PAIRS = 3000  # columns of numbers that are compared with each other
 _SENTINELS = {-9.0, -99.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0}
 _ROWS_A_CYCLE = 20  # fewer rows do not show a cycle
 _GROUPS = 20  # more whole numbers than these under an identifier's name are no measurement
@@ -271,7 +272,7 @@ def _copies(found: Mapping[str, AbstractFeature], columns: Columns) -> dict[str,
     if columns.num_rows < _SOME:  # any two columns of two rows are on a line
         return left
     plain = [feature for feature in found.values() if isinstance(feature, Number) and feature.varies]
-    if len(plain) > 1:
+    if 1 < len(plain) <= _PAIRS:
         encoded = np.stack([feature.encode(columns[feature.name])[:, 0] for feature in plain], axis=1)
         scaled = encoded / np.abs(encoded).max(0)
         scaled = scaled - scaled.mean(0)

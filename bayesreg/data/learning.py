@@ -196,7 +196,7 @@ class Asked:
         values = Number(name, transform=transform, words=words).values(column)
         gaps = int(np.isnan(values).sum())
         values = values[~np.isnan(values)]
-        varies, marked = bool(np.ptp(values) > 0), gaps > min(4, num_rows // 50)
+        varies, marked = bool(values.max() > values.min()), gaps > min(4, num_rows // 50)
         if not varies and not marked:
             return None
         return Number(name, gaps, float(np.median(values)), marked, varies, transform, words, name in self.numeric)
@@ -245,9 +245,8 @@ def _are_row_numbers(name: str, values: np.ndarray, gaps: bool) -> bool:
         return True
     if different < len(values) or gaps:
         return False
-    steps = np.diff(values)
-    dense = np.ptp(values) + 1 <= 2 * len(values) and values.min() <= 10
-    return bool((steps > 0).all() and dense and values.min() >= 0)
+    dense = 0 <= values.min() <= 10 and values.max() <= 2 * len(values) + 10
+    return bool(dense and (np.diff(values) > 0).all())
 
 
 def _dates(name: str, column: Column, gone: int) -> Dates | None:

@@ -260,8 +260,9 @@ def _by_score(split: Split, chosen: AbstractLikelihood, seed: int) -> tuple[Abst
     late = random_rows(len(y), FRACTION, seed)
     x = split.X_train[~late]
     scores: dict[str, tuple[float, AbstractLikelihood]] = {}
-    for kind in concrete(AbstractLikelihood):
-        tried: Any = kind()
+    kinds: list[Any] = concrete(AbstractLikelihood)
+    for kind in kinds:
+        tried = kind()
         if tried.labels is not None or tried.discrete != chosen.discrete or not tried.suits(None):
             continue
         try:

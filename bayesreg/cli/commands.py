@@ -109,7 +109,7 @@ def report(
     rules = job.rules(prior or [], priors_file)
     reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
     columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
-    gaps = "drop" if drop_missing else missing
+    gaps = job.missing_as(missing, drop_missing)
     asked = job.Asked(file, target, kind, *columns, gaps, max_levels, test_fraction, test, split, reading)
     case = job.read(asked, likelihood, seed)
     model = job.model(case, network, rules, seed)
@@ -183,7 +183,7 @@ def priors(
     network = _network(job, hidden if file else hidden or list(job.DEMO.hidden), activation, batchnorm, dropout)
     reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
     columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
-    gaps = "drop" if drop_missing else missing
+    gaps = job.missing_as(missing, drop_missing)
     case = job.read(job.Asked(file, target, kind, *columns, gaps, max_levels, reading=reading, whole=True), likelihood, 0)
     model = job.model(case, network, rules, 0)
     case = case if network else job.with_note(case, model)

@@ -20,7 +20,7 @@ from bayesreg.certificates import sentence
 from bayesreg.cli.models import save_model
 from bayesreg.cli.screen import as_option, columns, console, in_options, note_in_options, progress, say, warn
 from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, rules, with_note
-from bayesreg.cli.tables import Asked, Case, demo, read, reading_of
+from bayesreg.cli.tables import Asked, Case, demo, missing_as, read, reading_of
 from bayesreg.data import Split
 from bayesreg.inference import AbstractMethod
 from bayesreg.solvers.batches import FULL_BATCH_ROWS
@@ -40,6 +40,7 @@ __all__ = [
     "check",
     "demo",
     "methods",
+    "missing_as",
     "model",
     "read",
     "reading_of",

@@ -130,6 +130,17 @@ def reading_of(
     return Reading(Layout(encoding, separator, header, skip_lines, bad_rows), Writing(na, decimal, dates), sheet)
 
 
+def missing_as(missing: str | None, drop_missing: bool) -> str | None:
+    """What missing values do, by `--missing` and the older `--drop-missing`.
+
+    Raises:
+        ValueError: If they contradict each other.
+    """
+    if drop_missing and missing not in (None, "drop"):
+        raise ValueError(f"--drop-missing is --missing drop, but --missing {missing} came too; leave one out.")
+    return "drop" if drop_missing else missing
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """Data with a likelihood.
@@ -249,8 +260,9 @@ def _by_score(split: Split, chosen: AbstractLikelihood, seed: int) -> tuple[Abst
     late = random_rows(len(y), FRACTION, seed)
     x = split.X_train[~late]
     scores: dict[str, tuple[float, AbstractLikelihood]] = {}
-    for kind in concrete(AbstractLikelihood):
-        tried: Any = kind()
+    kinds: list[Any] = concrete(AbstractLikelihood)
+    for kind in kinds:
+        tried = kind()
         if tried.labels is not None or tried.discrete != chosen.discrete or not tried.suits(None):
             continue
         try:
@@ -305,4 +317,4 @@ def _gaps_said(prepared: Prepared) -> tuple[str, ...]:
     )
 
 
-__all__ = ["Asked", "Case", "demo", "read", "reading_of"]
+__all__ = ["Asked", "Case", "demo", "missing_as", "read", "reading_of"]

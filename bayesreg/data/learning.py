@@ -23,6 +23,7 @@ _ID_NAME = re.compile(
     r"|.*[ _.-](id|uuid|guid|key)|id[ _.-].*)|.*[a-z]I[dD]"
 )
 _SOME = 10  # rows, from which on values that are all different are an identifier
+_PAIRS = 3000  # columns of numbers that are compared with each other
 _SENTINELS = {-9.0, -99.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0}
 _ROWS_A_CYCLE = 20  # fewer rows do not show a cycle
 _GROUPS = 20  # more whole numbers than these under an identifier's name are no measurement
@@ -195,7 +196,7 @@ class Asked:
         values = Number(name, transform=transform, words=words).values(column)
         gaps = int(np.isnan(values).sum())
         values = values[~np.isnan(values)]
-        varies, marked = bool(np.ptp(values) > 0), gaps > min(4, num_rows // 50)
+        varies, marked = bool(values.max() > values.min()), gaps > min(4, num_rows // 50)
         if not varies and not marked:
             return None
         return Number(name, gaps, float(np.median(values)), marked, varies, transform, words, name in self.numeric)
@@ -244,9 +245,8 @@ def _are_row_numbers(name: str, values: np.ndarray, gaps: bool) -> bool:
         return True
     if different < len(values) or gaps:
         return False
-    steps = np.diff(values)
-    dense = np.ptp(values) + 1 <= 2 * len(values) and values.min() <= 10
-    return bool((steps > 0).all() and dense and values.min() >= 0)
+    dense = 0 <= values.min() <= 10 and values.max() <= 2 * len(values) + 10
+    return bool(dense and (np.diff(values) > 0).all())
 
 
 def _dates(name: str, column: Column, gone: int) -> Dates | None:
@@ -271,7 +271,7 @@ def _copies(found: Mapping[str, AbstractFeature], columns: Columns) -> dict[str,
     if columns.num_rows < _SOME:  # any two columns of two rows are on a line
         return left
     plain = [feature for feature in found.values() if isinstance(feature, Number) and feature.varies]
-    if len(plain) > 1:
+    if 1 < len(plain) <= _PAIRS:
         encoded = np.stack([feature.encode(columns[feature.name])[:, 0] for feature in plain], axis=1)
         scaled = encoded / np.abs(encoded).max(0)
         scaled = scaled - scaled.mean(0)

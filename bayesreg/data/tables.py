@@ -220,7 +220,7 @@ def _tells(values: np.ndarray, y: np.ndarray, classes: bool) -> bool:
         ends = sorted((values[y == k].min(), values[y == k].max()) for k in np.unique(y))
         return all(one[1] < other[0] for one, other in pairwise(ends))
     size = np.abs(values).max()
-    if size == 0 or np.ptp(values) == 0:
+    if values.max() == values.min():
         return False
     x, apart = values / size - (values / size).mean(), (y - y.mean()) / max(float(np.abs(y).max()), 1e-300)
     return bool(abs((x * apart).sum()) > (1 - 1e-12) * np.sqrt((x**2).sum() * (apart**2).sum()))

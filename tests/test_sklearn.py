@@ -343,5 +343,22 @@ def test_what_does_not_fit_is_refused(columns):
     fitted = BayesClassifier(hidden=(), method="map").fit(columns, np.where(y > 0, "a", "b"))
     with pytest.raises(ValueError, match=r"classes of the fit \('a', 'b'\), but 'c' came"):
         fitted.log_score(columns, ["c"] * 80)
+    for wrong, said in [
+        ({"hidden": 5}, r"hidden must be the widths .* hidden=\(20,\)"),
+        ({"hidden": None, "module": "net"}, "module must be a torch.nn.Module"),
+        ({"likelihood": 3}, r"likelihood must be a likelihood or its text, but 3 came; pass for example 'Gaussian"),
+        ({"missing": "fill"}, "missing must be one of 'drop'"),
+        ({"categorical": ["z"]}, "must name a column, but 'z' came"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            exact(1.0).set_params(**wrong).fit(columns, y)
+    with pytest.raises(ValueError, match="needs a target that varies, but all 80 values of a column are 3; check"):
+        exact(1.0).fit(columns, np.full(80, 3.0))
+    with pytest.raises(ValueError, match="needs a target of numbers, but 'a' came; take BayesClassifier"):
+        exact(1.0).fit(columns, ["a"] * 80)
+    with pytest.raises(ValueError, match="a class in each row, but missing ones came"):
+        BayesClassifier().fit(columns, pd.Series(np.where(y > 0, "a", None)))
+    with pytest.raises(ValueError, match="column names must differ"):
+        exact(1.0).fit(pd.DataFrame(columns, columns=["a", "a"]), y)
     with pytest.raises(AttributeError, match="needs a fit"):
         _ = BayesRegressor().coef_

@@ -186,21 +186,34 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         """The model, not fitted; its size is that for so many rows.
 
         Raises:
-            ValueError: If a network is given twice.
+            ValueError: If a network is given twice, or is none.
         """
         rules, noise, y = self._rules(), target.likelihood, target.values
         outputs = noise.num_outputs(target.num_classes) * (y.shape[1] if y.ndim == 2 else 1)
         if self.module is None:
-            widths = (hidden_units(num_rows, x.shape[1], outputs),) if self.hidden is None else tuple(self.hidden)
+            widths = (hidden_units(num_rows, x.shape[1], outputs),) if self.hidden is None else self._widths()
             made = default_model(x, y, noise, hidden=widths, priors=rules, seed=seed)
             self.notes_.append(network_note(made, len(x)))
             return made.to(dtype=torch.float64)  # a row's prediction is then the same whichever rows stand beside it
         if self.hidden is not None:
             raise ValueError(f"the network must be given once, but module and hidden={self.hidden!r} came; leave one out.")
+        if not callable(self.module):
+            came = (
+                f"module must be a torch.nn.Module, or a function of (inputs, outputs) that makes one, but {self.module!r} came"
+            )
+            raise ValueError(f"{came}; pass for example module=torch.nn.Linear.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self.module if isinstance(self.module, nn.Module) else self.module(x.shape[1], outputs)
         return BayesianModel(module, rules, noise, standardize=True)
+
+    def _widths(self) -> tuple[int, ...]:
+        if not isinstance(self.hidden, (Sequence, np.ndarray)) or isinstance(self.hidden, str):
+            example = "hidden=(20,), or hidden=() for a linear model"
+            raise ValueError(
+                f"hidden must be the widths of the hidden layers, but {self.hidden!r} came; pass for example {example}."
+            )
+        return tuple(self.hidden)
 
     def _rules(self) -> Any:
         given = read("prior", self.prior)
@@ -376,7 +389,13 @@ class AbstractNumbers(AbstractBayes):
 
     def _encoded(self, y: Any) -> np.ndarray:
         numbers: Any = np.float64
-        return check_array(y, ensure_2d=False, dtype=numbers, input_name="y", estimator=self)
+        try:
+            return check_array(y, ensure_2d=False, dtype=numbers, input_name="y", estimator=self)
+        except ValueError as error:
+            if "could not convert" not in str(error):
+                raise
+            name, came = type(self).__name__, str(error).rpartition(": ")[2]
+            raise ValueError(f"{name} needs a target of numbers, but {came} came; take BayesClassifier for classes.") from None
 
 
 def log_score(estimator: Any, X: Any, y: Any) -> float:

@@ -70,8 +70,8 @@ def learned(
     """
     of_frame = is_frame(X)
     if of_frame:
+        columns = columns_of(X)  # first: it says what to do about names
         validate_data(estimator, X, reset=True, skip_check_array=True)
-        columns = columns_of(X)
         keep = np.ones(columns.num_rows, dtype=bool) if used is None else used
     else:
         values = checked(estimator, X, missing, least=2, fitting=True)
@@ -89,7 +89,10 @@ def is_frame(X: Any) -> bool:
     """Whether X is a data frame: pandas, Polars, Arrow."""
     import narwhals as nw
 
-    return isinstance(nw.from_native(X, pass_through=True, eager_only=True), nw.DataFrame)
+    try:
+        return isinstance(nw.from_native(X, pass_through=True, eager_only=True), nw.DataFrame)
+    except nw.exceptions.DuplicateError:  # a data frame, whose names are told where its columns are read
+        return True
 
 
 def checked(estimator: Any, X: Any, missing: Missing, least: int = 1, fitting: bool = False) -> np.ndarray:

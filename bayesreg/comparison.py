@@ -295,6 +295,7 @@ def compare(
     num_samples: int | None = None,
     seed: int = 0,
     baselines: Mapping[str, AbstractPosterior] | tuple[Any, Any] | None = None,
+    offset: Any = None,
 ) -> Comparison:
     """Score several posteriors on the same held-out rows.
 
@@ -311,6 +312,7 @@ def compare(
         seed: Seed of the draws; the global random state is left as it was.
         baselines: The training rows (X, y), to which a constant, a line, boosted trees and a forest are then fitted, or these
             fits themselves, as `baselines.fit_baselines` makes them; None for no such comparison.
+        offset: A known part of each row's output, as for `fit` and `predict`; none when None.
 
     Returns:
         The comparison; `print` it, or take `.scores`, `.to_frame()` and `.to_dict()`.
@@ -321,14 +323,16 @@ def compare(
     _check_posteriors(posteriors)
     X, y = all_rows(X, y)
     start = {name: num_samples or min(_START, posterior.num_draws or _START) for name, posterior in posteriors.items()}
-    predictives = {name: p.predict(X, num_samples=start[name], seed=seed) for name, p in posteriors.items()}
+    known = {} if offset is None else {"offset": offset}
+    predictives = {name: p.predict(X, num_samples=start[name], seed=seed, **known) for name, p in posteriors.items()}
     targets = {name: posterior.model.targets(y) for name, posterior in posteriors.items()}
     rows = {name: predictive.log_prob(targets[name]) for name, predictive in predictives.items()}
     errors = {name: log_density_error(predictive, targets[name]) for name, predictive in predictives.items()}
     for _ in range(_ROUNDS if num_samples is None else 0):
         more = _more_draws(posteriors, predictives, rows, errors)
         for name, count in more.items():
-            predictives[name], wanted = posteriors[name].predict(X, num_samples=count, seed=seed), targets[name]
+            predictives[name] = posteriors[name].predict(X, num_samples=count, seed=seed, **known)
+            wanted = targets[name]
             rows[name], errors[name] = predictives[name].log_prob(wanted), log_density_error(predictives[name], wanted)
         if not more:
             break

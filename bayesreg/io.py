@@ -108,12 +108,17 @@ def save(posterior: AbstractPosterior, path: str | os.PathLike[str], *, force: b
     """
     if not isinstance(posterior, AbstractPosterior):
         raise ValueError(f"save takes a posterior, but {type(posterior).__name__} came; pass what fit returned.")
-    content = _content(posterior)
+    content = content_of(posterior)
     with replacing([path], force=force) as (handle,):
         seal(handle, "posterior", FORMAT, content)
 
 
-def _content(posterior: AbstractPosterior) -> dict[str, Any]:
+def content_of(posterior: AbstractPosterior) -> dict[str, Any]:
+    """What is stored of a posterior, plain values that `posterior_of` takes.
+
+    Raises:
+        ValueError: If it could not be loaded again.
+    """
     model = posterior.model
     parameters = {r.name: model.module.get_parameter(r.name) for r in model.resolved}
     persistent, first = model.module.state_dict().keys(), {}
@@ -158,7 +163,7 @@ def load(
     """Read a posterior that `save` wrote, exactly as it was. No code from the file is run.
 
     Args:
-        path: The file.
+        path: The file; also one that `bayesreg report --save` wrote.
         module: The network, as it was built for the fit; not needed when it was a `Sequential` of ordinary layers (Linear,
             activations, BatchNorm1d, dropout layers, Flatten), which is rebuilt. Its own weights and buffers are not used, and
             it is not changed. Its layers, their settings and the code of its forward are compared with those of the fit; code
@@ -175,10 +180,15 @@ def load(
     """
     allow_changed_code = _check.flag("allow_changed_code", allow_changed_code)
     try:
-        content = unseal(path, "posterior", FORMAT, "bayesreg.save")
-        check_fields(_Saved, content, "a saved posterior")
+        content = unseal(path, "posterior", FORMAT, "bayesreg.save", also="model")
+        return posterior_of(content.get("posterior", content), module, allow_changed_code)
     except RecursionError:
         refuse("a saved posterior", "nested a few levels", "thousands of them")
+
+
+def posterior_of(content: Any, module: nn.Module | None = None, allow_changed_code: bool = False) -> AbstractPosterior:
+    """The posterior that `content_of` described; for the other arguments see `load`."""
+    check_fields(_Saved, content, "a saved posterior")
     saved = _Saved(**content)
     made = _build_all(saved) if module is None else _fitting(module, saved)
     model = _rebuild(saved, made)

@@ -23,7 +23,7 @@ from bayesreg.cli import job as job
 from bayesreg.inference import AbstractMethod
 from bayesreg.likelihoods import AbstractLikelihood
 
-QUICK = ["--num-steps", "20", "--num-samples", "20", "--hidden", "3"]
+QUICK = ["--num-steps", "20", "--num-samples", "20", "--hidden", "3", "--no-baselines"]
 PROCESS = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "PYTHONIOENCODING"):
     PROCESS.pop(name, None)
@@ -203,15 +203,26 @@ def test_the_priors_of_a_file_follow_the_rules_and_the_network(houses):
     ],
 )
 def test_the_last_layer_follows_the_target(houses, target, options, shape):
-    output = invoke("priors", houses, "--target", target, "--drop", "id", *options).stdout
+    output = invoke("priors", houses, "--target", target, "--drop", "id", "--hidden", 50, *options).stdout
     assert shape in rows_of(output, "2.weight")[0]
     assert bool(rows_of(output, "noise_scale")) is (target == "price" or "regression" in options)
+
+
+def test_a_table_decides_the_network_of_which_nothing_is_said(houses):
+    words = ["priors", houses, "--target", "price", "--drop", "id"]
+    output = invoke(*words).stdout
+    assert "network: a linear part and one hidden layer of 8 tanh units, about √N for 60 rows of 14 inputs" in output
+    assert "InverseGamma" in rows_of(output, "noise_scale")[0]
+    assert "1 × 14" in rows_of(output, "skip.weight")[0]
+    ruled = invoke(*words, "--prior", "skip.weight=Laplace(0.5)").stdout
+    assert "Laplace(scale=0.5)" in rows_of(ruled, "skip.weight")[0]
+    assert not rows_of(invoke(*words, "--activation", "tanh").stdout, "skip.weight")
 
 
 def test_noise_by_row_takes_a_second_output(houses):
     words = ["--target", "price", "--drop", "id", "--likelihood", 'Gaussian("heteroscedastic")']
     output = invoke("priors", houses, *words).stdout
-    assert "2 × 50" in rows_of(output, "2.weight")[0]
+    assert "2 × " in rows_of(output, "2.weight")[0]
     assert "network's" in rows_of(output, "noise_scale")[0]
 
 
@@ -236,7 +247,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path):
 
 
 def test_a_narrow_terminal_gets_narrow_tables(houses):
-    for words in (["methods"], ["priors", "--list"], ["priors", houses, "--target", "price", "--drop", "id"]):
+    for words in (["methods"], ["priors", "--list"], ["priors", houses, "--target", "price", "--drop", "id", "--hidden", 9]):
         output = invoke(*words, env={"COLUMNS": "80"}).stdout
         assert max(map(len, output.splitlines())) <= 80
     assert "Normal(scale=1.0," in output  # cells break between words, none is cut
@@ -346,7 +357,8 @@ def made(houses, *words, out="report.html"):
 
 
 def test_a_regression(houses):
-    result, data = made(houses, "--target", "price", "--drop", "kind", "--drop", "sort", "--test-fraction", "0.25")
+    words = ["--target", "price", "--drop", "kind", "--drop", "sort", "--test-fraction", "0.25"]
+    result, data = made(houses, *words, "--method", "map", "--method", "mean-field")
     out = houses.parent / "report.html"
     assert "houses.csv: 60 rows, 45 to fit and 15 held out at random; 7 inputs; regression, on 'price'" in result.stdout
     assert "Laplace" not in rows_of(result.stdout, "0.weight")[0]
@@ -516,7 +528,7 @@ def test_a_terminal_sees_progress_and_a_pipe_does_not(houses):
                 seen += part
     os.close(ours)
     assert running.returncode == 0
-    assert b"mean-field" in seen
+    assert b"map" in seen
     assert b"\x1b" in seen
     assert b"\x1b" not in (houses.parent / "out.txt").read_bytes()
 

@@ -60,6 +60,7 @@ REFUSALS = [
     (["--drop", "sise"], "--drop must name a column, but 'sise' came; did you mean 'size'"),
     (["--max-levels", "0"], "--max-levels must be a whole number >= 1, but 0 came"),
     (["--missing", "guess"], "--missing must be one of 'impute', 'drop', 'refuse', but 'guess' came"),
+    (["--missing", "impute", "--drop-missing"], "--drop-missing is --missing drop, but --missing impute came too"),
     (["--split", "size"], "--split must read time:COLUMN or group:COLUMN, but 'size' came"),
     (["--split", "time:sise"], "--split must name a column besides the target, but 'sise' came; did you mean 'size'"),
     (["--split", "time:[red]color[/red]"], "--split time: needs dates or numbers, but '[red]color[/red]' holds text"),

@@ -271,3 +271,10 @@ def test_hundred_thousand_levels_take_a_moment():
     assert Encoder.fit(many).feature_names == ["x"]
     encoder = Encoder.fit(many, categorical=["c"], max_levels=3)
     assert encoder.feature_names == ["x", "c=other"]
+
+
+def test_numbers_at_the_ends_of_floating_point():
+    ends = pd.DataFrame({"a": [1e308, -1e308] * 30, "b": [5e-324, 0.0] * 30, "c": RNG.normal(size=N)})
+    encoder = Encoder.fit(ends)
+    assert encoder.feature_names == ["a", "c"]  # b goes up and down with a
+    assert np.isfinite(encoder.transform(ends)).all()

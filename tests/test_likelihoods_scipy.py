@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from bayesreg import likelihoods
+from bayesreg import likelihoods, priors
 
 F = np.linspace(-4, 7, 23)
 
@@ -77,6 +77,13 @@ def test_limits():
 def test_targets_outside_of_the_support_are_refused(make, y, message):
     with pytest.raises(ValueError, match=message):
         make().target(torch.tensor(y), torch.float64)
+
+
+def test_heavy_tails_have_a_variance():
+    for df in (2.0, 0.7, priors.Gamma(2.0, 0.1), priors.Uniform(1.0, 9.0)):
+        with pytest.raises(ValueError, match="df must be > 2, or the variance of y is infinite"):
+            likelihoods.StudentT(df)
+    assert list(likelihoods.StudentT(priors.Uniform(2.0, 50.0)).latents) == ["df", "noise_scale"]
 
 
 @pytest.mark.parametrize("name", ["NegativeBinomial", "Gamma", "LogNormal", "StudentT"])

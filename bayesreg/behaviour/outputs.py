@@ -15,7 +15,7 @@ class UnlikeTensor(ValueError):
 
 
 def one_column(output: Any) -> torch.Tensor:
-    """(B, 1) as (B,), and the () from a squeeze of one row as (1,); half precision as float32.
+    """(B, 1) as (B,), (B, T, K) as (B, T·K), and the () from a squeeze of one row as (1,); half precision as float32.
 
     Raises:
         UnlikeTensor: If it is no dense tensor of real numbers.
@@ -29,6 +29,7 @@ def one_column(output: Any) -> torch.Tensor:
         output = output.float()
     if output.dim() == 0:
         return output[None]
+    output = output.flatten(1) if output.dim() == 3 else output
     return output.squeeze(-1) if output.dim() == 2 and output.shape[1] == 1 else output
 
 

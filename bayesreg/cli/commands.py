@@ -49,7 +49,9 @@ def _root(
 
     A first look, under a minute:  bayesreg demo
 
-    Your own file:  bayesreg report houses.csv --target price
+    Your own file:  bayesreg report houses.csv --target price --save model.pt
+
+    New rows:  bayesreg predict model.pt new.csv --out predictions.csv
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -83,7 +85,7 @@ def report(
     priors_file: o.PriorsFile = None,
     likelihood: o.Likelihood = None,
     hidden: o.Hidden = None,
-    activation: o.Activation = "relu",
+    activation: o.Activation = None,
     batchnorm: o.BatchNorm = False,
     dropout: o.Dropout = 0.0,
     method: o.Method = None,
@@ -94,22 +96,24 @@ def report(
     num_samples: o.NumSamples = None,
     out: o.Out = Path("report.html"),
     save: o.Save = None,
+    no_baselines: o.NoBaselines = False,
     force: o.Force = False,
 ) -> None:
     """Fit a network to a file by several methods, compare them on held-out rows, and write a report."""
     job = _job()
-    settings = job.Settings(out, force, seed, num_samples, save)
+    settings = job.Settings(out, force, seed, num_samples, save, not no_baselines)
     job.check(settings)
-    network = job.Network(tuple(hidden or [50]), activation, batchnorm, dropout)
+    network = _network(job, hidden, activation, batchnorm, dropout)
     said = {"num_steps": num_steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    methods = job.methods(method or ["map", "mean-field"], said)
+    methods = job.methods(method or ["map", "auto"], said)
     rules = job.rules(prior or [], priors_file)
     reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
     columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
-    gaps = "drop" if drop_missing else missing
+    gaps = job.missing_as(missing, drop_missing)
     asked = job.Asked(file, target, kind, *columns, gaps, max_levels, test_fraction, test, split, reading)
     case = job.read(asked, likelihood, seed)
     model = job.model(case, network, rules, seed)
+    case = case if network else job.with_note(case, model)
     job.run(case, {name: job.Fit(model, how) for name, how in methods.items()}, settings)
 
 
@@ -165,7 +169,7 @@ def priors(
     priors_file: o.PriorsFile = None,
     likelihood: o.Likelihood = None,
     hidden: o.Hidden = None,
-    activation: o.Activation = "relu",
+    activation: o.Activation = None,
     batchnorm: o.BatchNorm = False,
     dropout: o.Dropout = 0.0,
     list_all: o.List = False,
@@ -176,15 +180,47 @@ def priors(
         return
     job = _job()
     rules = job.rules(prior or [], priors_file)
-    network = job.Network(tuple(hidden or ([50] if file else job.DEMO.hidden)), activation, batchnorm, dropout)
+    network = _network(job, hidden if file else hidden or list(job.DEMO.hidden), activation, batchnorm, dropout)
     reading = job.reading_of(encoding, separator, decimal, dates, tuple(na or ()), not no_header, skip_lines, sheet, bad_rows)
     columns = map(tuple, (drop or (), categorical or (), numeric or (), transform or ()))
-    gaps = "drop" if drop_missing else missing
+    gaps = job.missing_as(missing, drop_missing)
     case = job.read(job.Asked(file, target, kind, *columns, gaps, max_levels, reading=reading, whole=True), likelihood, 0)
     model = job.model(case, network, rules, 0)
+    case = case if network else job.with_note(case, model)
     screen = console()
     job.say_data(screen, case)
     job.say_priors(screen, {"": model})
+
+
+@app.command()
+def predict(
+    model: o.Model,
+    file: o.NewFile,
+    out: o.Predictions = Path("predictions.csv"),
+    level: o.Level = 0.95,
+    num_samples: o.SomeSamples = 1000,
+    seed: o.Seed = 0,
+    force: o.ForcePredictions = False,
+) -> None:
+    """Predict the rows of a file by a saved model: mean, sd and interval, or classes' probabilities, beside its columns."""
+    from bayesreg.cli.models import predict as predict_rows
+
+    loaded()
+    predict_rows(model, file, out, level=level, num_samples=num_samples, seed=seed, force=force)
+
+
+@app.command()
+def compare(
+    file: o.TestRows,
+    models: o.Models,
+    num_samples: o.SomeSamples = 1000,
+    seed: o.Seed = 0,
+) -> None:
+    """Compare saved models by how well they predict the rows of a file that none of them has seen."""
+    from bayesreg.cli.models import compare_models
+
+    loaded()
+    compare_models(file, models, num_samples=num_samples, seed=seed)
 
 
 @app.command()
@@ -226,6 +262,13 @@ def _job() -> ModuleType:
 
     loaded()
     return _cli_job
+
+
+def _network(job: ModuleType, hidden: list[int] | None, activation: str | None, batchnorm: bool, dropout: float) -> Any:
+    """The network that was asked for; None where nothing was."""
+    if hidden is None and activation is None and not batchnorm and dropout == 0:
+        return None
+    return job.Network(tuple(hidden or [50]), activation or "relu", batchnorm, dropout)
 
 
 def _as_option(word: re.Match[str]) -> str:

@@ -17,9 +17,10 @@ from bayesreg import _check
 from bayesreg._memory import MAX_MEMORY
 from bayesreg._text import counted
 from bayesreg.certificates import sentence
-from bayesreg.cli.screen import as_option, columns, console, in_options, progress, say, warn
-from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, rules
-from bayesreg.cli.tables import Asked, Case, demo, read, reading_of
+from bayesreg.cli.models import save_model
+from bayesreg.cli.screen import as_option, columns, console, in_options, note_in_options, progress, say, warn
+from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, rules, with_note
+from bayesreg.cli.tables import Asked, Case, demo, missing_as, read, reading_of
 from bayesreg.data import Split
 from bayesreg.inference import AbstractMethod
 from bayesreg.solvers.batches import FULL_BATCH_ROWS
@@ -39,6 +40,7 @@ __all__ = [
     "check",
     "demo",
     "methods",
+    "missing_as",
     "model",
     "read",
     "reading_of",
@@ -46,6 +48,7 @@ __all__ = [
     "run",
     "say_data",
     "say_priors",
+    "with_note",
 ]
 _SMALL = 10**7  # rows × parameters of a step: one thread takes about a millisecond for them
 
@@ -73,7 +76,7 @@ def run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
     Raises:
         ValueError: If a fit is refused, fails, or the report cannot be written.
     """
-    _check_memory(fits, case.split, settings.num_samples or 1000)
+    _check_memory(fits, case, settings.num_samples or 1000)
     with _threads(fits, case.split):
         _run(case, fits, settings)
 
@@ -92,6 +95,8 @@ def _run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
         posterior = done[name] or _fit(name, fit, split, settings.seed)
         posterior.predict(split.X_test, num_samples=20, seed=settings.seed)  # or it is left out
         _say_fit(screen, name, posterior, target)
+        if fit.method.name == "auto":
+            say(screen, *map(in_options, posterior.history.notes), indent=2)
         return posterior
 
     posteriors = _each({name: fits[name] for name in done}, fitted, missing)
@@ -103,19 +108,31 @@ def _run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
             num_samples=settings.num_samples,
             seed=settings.seed,
             title=f"{target}, from {case.prepared.source}",
-            notes=[*map(in_options, (*case.said, *case.prepared.notes)), *_setting(case, settings)],
+            notes=[*map(note_in_options, (*case.said, *case.prepared.notes)), *_setting(case, settings)],
             source=case.prepared.source,
             feature_names=case.feature_names,
             target_name=target,
             classes=case.classes,
             row_names=[int(row) for row in case.prepared.rows[1]],
             missing=missing,
+            baselines=(split.X_train, split.y_train) if settings.baselines else None,
         )
         made.save(settings.out, force=settings.force)
+    saved = ""
+    if settings.save is not None:
+        name, kept = list(posteriors.items())[-1]
+        save_model(kept, case, settings.save, force=settings.force)
+        saved = f"Model: {settings.save}, of {name}; predict new rows by: bayesreg predict {settings.save} NEW.csv"
     _say_comparison(screen, made.comparison)
     _say_verdict(screen, made.data["verdict"])
     where = f"Report: {settings.out}, with its numbers in {settings.out.with_suffix('.json')}"
-    say(screen, "", f"{where}; fits and report took {time.perf_counter() - started:.0f} s.", style="bold")
+    say(
+        screen,
+        "",
+        f"{where}; fits and report took {time.perf_counter() - started:.0f} s.",
+        *filter(None, [saved]),
+        style="bold",
+    )
 
 
 def _each(fits: Mapping[str, Fit], do: Callable[[str, Fit], Any], missing: dict[str, str]) -> dict[str, Any]:
@@ -163,9 +180,10 @@ def _setting(case: Case, settings: Settings) -> tuple[str, str]:
     return held_out, "Row numbers count the file's rows of data from 1."
 
 
-def _check_memory(fits: Mapping[str, Fit], split: Split, num_samples: int) -> None:
-    rows = len(split.y_test)
-    width = max(fit.model.module[-1].out_features for fit in fits.values())  # pyright: ignore
+def _check_memory(fits: Mapping[str, Fit], case: Case, num_samples: int) -> None:
+    rows = len(case.split.y_test)
+    classes = None if case.classes is None else len(case.classes)
+    width = max(fit.model.likelihood.num_outputs(classes) for fit in fits.values())
     if 4 * num_samples * rows * width > MAX_MEMORY:
         most = MAX_MEMORY // (4 * rows * width)
         came = f"{_check.said(num_samples)} draws for {rows:,} rows"
@@ -209,11 +227,11 @@ def _call(name: str, fit: Fit, split: Split, seed: int, update: Any) -> br.Abstr
 def say_data(screen: Console, case: Case) -> None:
     """Print the size of the data, how the rows were divided, what was done to the columns, and what suits the target."""
     train, test = len(case.split.y_train), len(case.split.y_test)
-    what = "regression" if case.classes is None else f"{len(case.classes)} classes"
+    what = case.likelihood.kind if case.classes is None else f"{len(case.classes)} classes"
     inputs = counted(len(case.feature_names), "input")
     parts = f"{train + test:,} rows" + (f", {train:,} to fit and {test:,} {case.how}" if test else "")
     say(screen, f"{case.prepared.source}: {parts}; {inputs}; {what}, on {case.target.name!r}", style="bold")
-    say(screen, *map(in_options, (*case.said, *case.prepared.notes)), indent=2)
+    say(screen, *map(note_in_options, (*case.said, *case.prepared.notes)), indent=2)
 
 
 def say_priors(screen: Console, models: Mapping[str, br.BayesianModel]) -> None:

@@ -117,7 +117,7 @@ Likelihood = Annotated[
     _option(
         "What is assumed about the noise, for example 'Gaussian(noise_scale=HalfNormal(1.0))', or "
         "'Gaussian(\"heteroscedastic\")' where it differs from row to row. If not given: what suits the target, and it is "
-        "said.",
+        "said; auto: the highest log density on training rows that are left out.",
         _MODEL,
         metavar="TEXT",
     ),
@@ -125,11 +125,15 @@ Likelihood = Annotated[
 Hidden = Annotated[
     list[int] | None,
     _option(
-        "Width of a hidden layer. Repeat for more; 0 for a linear model. If not given: one of 50.", _MODEL, metavar="WIDTH"
+        "Width of a hidden layer. Repeat for more; 0 for a linear model. If nothing is said of the network: a linear part and "
+        "one hidden layer, by the size of the table; else one layer of 50.",
+        _MODEL,
+        metavar="WIDTH",
     ),
 ]
 Activation = Annotated[
-    str, _option("relu, tanh, sigmoid, gelu, silu, elu or softplus.", _MODEL, metavar="NAME", show_default=True)
+    str | None,
+    _option("relu, tanh, sigmoid, gelu, silu, elu or softplus. If not given, relu for --hidden.", _MODEL, metavar="NAME"),
 ]
 BatchNorm = Annotated[bool, _option("Batch normalisation before each activation.", _MODEL, "--batchnorm")]
 Dropout = Annotated[
@@ -137,7 +141,7 @@ Dropout = Annotated[
 ]
 Method = Annotated[
     list[str] | None,
-    _option("How to fit. Repeat for more. If not given: map and mean-field. See: bayesreg methods", _FITS, metavar="NAME"),
+    _option("How to fit. Repeat for more. If not given: map and auto. See: bayesreg methods", _FITS, metavar="NAME"),
 ]
 DemoMethod = Annotated[
     list[str] | None,
@@ -165,6 +169,9 @@ NumSamples = Annotated[
 ]
 Out = Annotated[Path, _option("The report; its numbers go next to it as .json.", _REPORT, metavar="HTML", show_default=True)]
 Force = Annotated[bool, _option("Replace a report (and a model) that is there.", _REPORT, "--force")]
+NoBaselines = Annotated[
+    bool, _option("Leave out what one would try first: the mean, a line, boosting, a forest.", _REPORT, "--no-baselines")
+]
 Save = Annotated[
     Path | None,
     _option("File for the fitted model, for bayesreg predict; of several methods the last.", _REPORT, "--save", metavar="FILE"),
@@ -176,8 +183,9 @@ Predictions = Annotated[
 ]
 Level = Annotated[float, typer.Option(metavar="SHARE", help="Probability of the interval.", show_default=True)]
 SomeSamples = Annotated[int, typer.Option(metavar="S", help="Draws from the posterior.", show_default=True)]
+TestRows = Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the target, not used in the fits.")]
+Models = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="What bayesreg report --save has written, two or more.")]
 ForcePredictions = Annotated[bool, typer.Option("--force", help="Replace a file that is there.", show_default=False)]
-ChunkRows = Annotated[int, typer.Option(metavar="N", help="Rows that are in memory at once.", show_default=True)]
 SomePrior = Annotated[
     str, typer.Argument(metavar="PRIOR", help="Normal, Laplace, ElasticNet or Flat, for example 'Normal(0.5)'.")
 ]

@@ -50,6 +50,7 @@ _PYTHON = re.compile(
     r"|(?P<name>drop|na|categorical|numeric|missing|decimal|dates|encoding|separator|sheet|header|target|bad_rows|transform)="
     r"(?P<given>\[[^]]*\]|'[^']*'|\w*))"
 )
+_NOTED = re.compile(r"(?<![\w'\"])(?P<name>categorical|numeric|drop|na|encoding|sheet)=(?P<given>\[[^]]*\]|(?= takes ))")
 _ORDINARY = ("kind", "seed", "method")  # words that stand for themselves where no value follows
 
 
@@ -141,6 +142,15 @@ def in_options(message: str) -> str:
     for name, option in _methods().items():
         advice = re.sub(rf"(?<![\w.(]){name}(?![\w(])", option, advice)
     return _PYTHON.sub(_option, f"{must}{mark}{advice}")
+
+
+def note_in_options(note: str) -> str:
+    """The same for a note on a table, in which an input's name may look like an argument.
+
+    >>> note_in_options("kind: one-hot (kind=a, kind=b); id: left out (numeric=['id'] keeps it)")
+    'kind: one-hot (kind=a, kind=b); id: left out (--numeric id keeps it)'
+    """
+    return _NOTED.sub(lambda found: _with_value(found["name"], found["given"]), note)
 
 
 def _methods() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from bayesreg.cli.tables import Case
 from bayesreg.inference import MAP, AbstractMethod
 from bayesreg.inference.base import resolve
 from bayesreg.layers.mlp import ACTIVATIONS, MLP
+from bayesreg.model import default_model, network_note
 from bayesreg.model.rules_file import MAX_RULES, RulesFile, too_many
 from bayesreg.model.rules_file import read as read_rules
 from bayesreg.model.spec import PriorSpec
@@ -98,6 +100,7 @@ class Settings:
         seed: Of the split, the first weights, the fits and the draws.
         num_samples: Draws from each posterior for its predictions; None for as many as their comparison needs.
         save: Path for the fitted model; None for none.
+        baselines: Whether a constant, a line, boosted trees and a forest stand beside.
     """
 
     out: Path
@@ -105,6 +108,7 @@ class Settings:
     seed: int = 0
     num_samples: int | None = None
     save: Path | None = None
+    baselines: bool = False
 
 
 def check(settings: Settings) -> None:
@@ -221,8 +225,10 @@ def _check_units(case: Case) -> None:
             _check.in_range(f"the {what} of target {case.target.name!r}", size, torch.get_default_dtype(), power=2)
 
 
-def model(case: Case, network: Network, rules: RulesFile, seed: int) -> br.BayesianModel:
+def model(case: Case, network: Network | None, rules: RulesFile, seed: int) -> br.BayesianModel:
     """The model for a case, not fitted: the network's last layer follows the target; the seed is that of the first weights.
+
+    Without a network the table decides: a linear part beside one hidden layer, see `default_model`.
 
     Raises:
         ValueError: If the likelihood does not suit the target, or a rule matches nothing.
@@ -235,6 +241,17 @@ def model(case: Case, network: Network, rules: RulesFile, seed: int) -> br.Bayes
     _check_units(case)
     rows, inputs = case.split.X_train.shape
     outputs = noise.num_outputs(classes)
+    if network is None:
+        X, y = case.split.X_train, case.split.y_train
+        found = default_model(X, y, noise, seed=seed)
+        if not (rules.priors.to_dict() or rules.outputs):
+            return found
+        return br.BayesianModel(found.module, rules.priors, found.likelihood, standardize=True, outputs=rules.outputs)
     network.check_memory(rows, inputs, outputs)
     module = network.build(inputs, outputs, seed)
     return br.BayesianModel(module, rules.priors, noise, standardize=True, outputs=rules.outputs)
+
+
+def with_note(case: Case, model: br.BayesianModel) -> Case:
+    """The case with a sentence on the network that the table decided."""
+    return dataclasses.replace(case, said=(*case.said, network_note(model, len(case.split.y_train))))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+import bayesreg as br
 from bayesreg import _check, likelihoods
+from bayesreg._catalog import concrete
 from bayesreg._text import counted
 from bayesreg.data import (
     Columns,
@@ -27,6 +32,7 @@ from bayesreg.data import (
 from bayesreg.data.splits import group_rows, latest_rows, random_rows
 from bayesreg.data.targets import Target
 from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.model import default_model
 
 FRACTION = 0.2
 
@@ -124,6 +130,17 @@ def reading_of(
     return Reading(Layout(encoding, separator, header, skip_lines, bad_rows), Writing(na, decimal, dates), sheet)
 
 
+def missing_as(missing: str | None, drop_missing: bool) -> str | None:
+    """What missing values do, by `--missing` and the older `--drop-missing`.
+
+    Raises:
+        ValueError: If they contradict each other.
+    """
+    if drop_missing and missing not in (None, "drop"):
+        raise ValueError(f"--drop-missing is --missing drop, but --missing {missing} came too; leave one out.")
+    return "drop" if drop_missing else missing
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """Data with a likelihood.
@@ -188,7 +205,8 @@ def read(asked: Asked, likelihood: str | None, seed: int) -> Case:
             raise ValueError("options about the data need a FILE, but none came; write: bayesreg priors FILE --target NAME.")
         return demo(seed)
     wanted = asked.wanted
-    given = None if likelihood is None else likelihoods.parse(likelihood)
+    scored = likelihood == "auto"
+    given = None if likelihood is None or scored else likelihoods.parse(likelihood)
     file = read_file(asked.file, asked.reading, texts=asked.categorical, drop=asked.drop)
     test = None if asked.test is None else read_file(asked.test, file.reading, texts=asked.categorical, drop=asked.drop)
 
@@ -210,6 +228,8 @@ def read(asked: Asked, likelihood: str | None, seed: int) -> Case:
     if given is not None:
         return Case(prepared, given, gaps, how, file.reading)
     chosen, said = _chosen(file.columns, prepared)
+    if scored and prepared.target.classes is None:
+        chosen, said = _by_score(prepared.split, chosen, seed)
     return Case(prepared, chosen, gaps + said, how, file.reading)
 
 
@@ -232,6 +252,38 @@ def _chosen(columns: Columns, prepared: Prepared) -> tuple[AbstractLikelihood, t
         if choice.likelihood.labels is None:  # classes as asked
             return likelihoods.suiting(len(target.classes)), ()
     return choice.likelihood, (choice.said, *choice.rejected)
+
+
+def _by_score(split: Split, chosen: AbstractLikelihood, seed: int) -> tuple[AbstractLikelihood, tuple[str, ...]]:
+    """The likelihood whose linear model gives the highest log density to training rows that were left out of its fit."""
+    y = split.y_train
+    late = random_rows(len(y), FRACTION, seed)
+    x = split.X_train[~late]
+    scores: dict[str, tuple[float, AbstractLikelihood]] = {}
+    kinds: list[Any] = concrete(AbstractLikelihood)
+    for kind in kinds:
+        tried = kind()
+        if tried.labels is not None or tried.discrete != chosen.discrete or not tried.suits(None):
+            continue
+        try:
+            tried.check_target(torch.as_tensor(y))
+            model = default_model(x, y[~late], tried, hidden=(), seed=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", br.ConvergenceWarning)
+                mode = br.fit(model, x, y[~late], method=br.inference.MAP(certify=False), seed=seed, progress=False)
+            predictive = mode.predict(split.X_train[late])
+            score = float(predictive.log_prob(model.targets(torch.as_tensor(y[late]))).double().mean())
+        except ValueError:  # it does not suit these targets
+            continue
+        if math.isfinite(score):
+            scores[kind.__name__] = (score, tried)
+    if not scores:
+        return chosen, ()
+    order = sorted(scores, key=lambda name: -scores[name][0])
+    listed = ", ".join(f"{name} {scores[name][0]:.4g}" for name in order)
+    how = f"the highest log density on {late.sum():,} training rows left out, of linear models, in nats a row"
+    said = f"{order[0]}: {how}: {listed}."
+    return scores[order[0]][1], (said,)
 
 
 def _held_out(file: File, features: Columns, target: Target, asked: Asked, seed: int) -> np.ndarray:
@@ -265,4 +317,4 @@ def _gaps_said(prepared: Prepared) -> tuple[str, ...]:
     )
 
 
-__all__ = ["Asked", "Case", "demo", "read", "reading_of"]
+__all__ = ["Asked", "Case", "demo", "missing_as", "read", "reading_of"]

@@ -59,7 +59,10 @@ def as_inputs(X: Any, num_rows: int | None = None) -> torch.Tensor:
 
 
 def as_targets(y: Any) -> torch.Tensor:
-    """Targets as a checked tensor, (N,) also for one column, or (N, K).
+    """Targets as a checked tensor, (N,) also for one column, or (N, K); (N, T, K), a sequence a row, as (N, T·K).
+
+    >>> as_targets([[[1, 2], [3, 4]]]).tolist()
+    [[1, 2, 3, 4]]
 
     Raises:
         ValueError: If it is no array of rows, or has more axes.
@@ -67,10 +70,11 @@ def as_targets(y: Any) -> torch.Tensor:
     tensor = as_tensor("y", y)
     if tensor.dim() == 0:
         raise ValueError("y must be an array with a target for each row, but a single number came; pass for example [5.0].")
+    tensor = tensor.flatten(1) if tensor.dim() == 3 else tensor
     if tensor.dim() > 2:
         raise ValueError(
-            f"y must have shape (N,) or (N, K), but {tuple(tensor.shape)} came; pass y.reshape(len(y), -1), and let the "
-            "network put out as many numbers a row."
+            f"y must have shape (N,), (N, K) or (N, T, K), but {tuple(tensor.shape)} came; pass y.reshape(len(y), -1), and let "
+            "the network put out as many numbers a row."
         )
     return tensor[:, 0] if tensor.dim() == 2 and tensor.shape[1] == 1 else tensor
 
@@ -227,7 +231,7 @@ def _numbers(name: str, values: Any, array: np.ndarray) -> np.ndarray:
     except (TypeError, ValueError):
         raise ValueError(
             f"{name} must be an array of numbers, but {type(values).__name__} with entries of type "
-            f"{array.dtype} came; encode text and dates as numbers first (bayesreg report does so for files)."
+            f"{array.dtype} came; encode text and dates as numbers first: data.Encoder.fit({name}).transform({name}) does."
         ) from None
 
 

@@ -70,7 +70,8 @@ class Found:
         problem: Number of a cell and a sentence on it where the column cannot be read in one way; else None.
         doubt: The same where words stand among numbers, also if all values are so few that they may be categories.
         words: The words for 0 and 1.
-        comma: Whether commas are decimal marks.
+        mark: The decimal mark, where a comma among the digits showed it.
+        order: Order of day and month, "dmy" or "mdy", where the dates showed it.
     """
 
     kind: Kind
@@ -79,7 +80,8 @@ class Found:
     problem: tuple[int, str] | None = None
     doubt: tuple[int, str] | None = None
     words: tuple[str, str] | None = None
-    comma: bool = False
+    mark: str | None = None
+    order: str | None = None
 
 
 def factorized(cells: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -113,7 +115,7 @@ def read_cells(cells: np.ndarray, writing: Writing) -> Found:
         odd = [i for i, level in enumerate(levels) if level not in marks and wanted(level)]
         return int(np.flatnonzero(np.isin(codes, odd))[0])
 
-    numbers, said, problem, comma = _numbers(there, writing.decimal)
+    numbers, said, problem, mark = _numbers(there, writing.decimal)
     if problem is not None:
         odd, sentence = problem
         return Found("text", values(str, None, object), "", (row_of(odd.__eq__), sentence))
@@ -126,14 +128,15 @@ def read_cells(cells: np.ndarray, writing: Writing) -> Found:
         found = values(numbers.__getitem__, np.nan, np.float64)
         if sentinels:
             found[np.isin(found, list(sentinels))] = np.nan
-        return Found("numbers" if not np.isnan(found).all() else "nothing", found, said, comma=comma)
+        return Found("numbers" if not np.isnan(found).all() else "nothing", found, said, mark=mark)
     dated = dates_in([level for level in there if level not in _AMONG_NUMBERS], writing.dates)
     if isinstance(dated, Dated):
         marks |= _AMONG_NUMBERS
         when = dated.when
         if dated.clock:
             return Found("numbers", values(lambda level: when[level], np.nan, np.float64), dated.said)
-        return Found("dates", values(lambda level: when[level], np.datetime64("NaT"), "datetime64[us]"), dated.said)
+        found = values(lambda level: when[level], np.datetime64("NaT"), "datetime64[us]")
+        return Found("dates", found, dated.said, order=dated.order)
     if dated is not None:
         odd, sentence = dated
         return Found("text", values(str, None, object), "", (row_of(odd.__eq__), sentence))
@@ -172,14 +175,14 @@ def _mixed(texts: np.ndarray, is_word: np.ndarray, number: int, total: int) -> s
     )
 
 
-def _numbers(levels: list[str], decimal: str | None) -> tuple[dict[str, float], str, tuple[str, str] | None, bool]:
-    """The cells that are numbers, how they were read, a problem (cell, sentence), and whether commas are decimal marks."""
+def _numbers(levels: list[str], decimal: str | None) -> tuple[dict[str, float], str, tuple[str, str] | None, str | None]:
+    """The cells that are numbers, how they were read, a problem (cell, sentence), and the decimal mark if commas show it."""
     if 2 * sum(level[0].isalpha() for level in levels) > len(levels) and not all(map(_INFINITE.fullmatch, levels)):
-        return {}, "", None, False  # words, most of them
+        return {}, "", None, None  # words, most of them
     texts = {level: level.replace("−", "-") for level in levels}
     said = ["with '−' as minus"] if any("−" in level and _NUMBER.fullmatch(text) for level, text in texts.items()) else []
     if decimal != "," and all(map(_NUMBER.fullmatch, texts.values())):
-        return {level: _float(text) for level, text in texts.items()}, "; ".join(said), None, False
+        return {level: _float(text) for level, text in texts.items()}, "; ".join(said), None, None
     money = {level: _CURRENCY.sub(r"\1", text) for level, text in texts.items()}
     if money != texts and all(re.match(r"[+-]?[\d.,]", text) for text in money.values()):
         said.append("without the currency's sign")
@@ -194,7 +197,7 @@ def _numbers(levels: list[str], decimal: str | None) -> tuple[dict[str, float], 
     comma, problem = _is_comma(list(texts.values()), decimal)
     if problem is not None:
         odd = next(level for level, text in texts.items() if "," in text)
-        return {}, "", (odd, problem.format(odd)), False
+        return {}, "", (odd, problem.format(odd)), None
     found: dict[str, float] = {}
     for level, text in texts.items():
         if comma and re.search(r"\d", text) and _COMMA.fullmatch(text):
@@ -205,9 +208,10 @@ def _numbers(levels: list[str], decimal: str | None) -> tuple[dict[str, float], 
             found[level] = _float(text)
         elif _INFINITE.fullmatch(text):
             found[level] = -math.inf if text[0] == "-" else math.inf
-    if any("," in texts[level] for level in found):
+    mark = ("," if comma else ".") if any("," in texts[level] for level in found) else None
+    if mark is not None:
         said.append("with a decimal comma" if comma else "with commas between thousands")
-    return found, "; ".join(said), None, comma
+    return found, "; ".join(said), None, mark
 
 
 def _is_comma(texts: list[str], decimal: str | None) -> tuple[bool, str | None]:

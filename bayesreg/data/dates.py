@@ -30,11 +30,13 @@ class Dated:
         when: By cell: a moment, datetime64 in microseconds; hours since midnight where `clock`.
         said: How they were read, where that is worth saying; else empty.
         clock: Whether they are times of day.
+        order: Order of day and month, "dmy" or "mdy", where the cells show it; else None.
     """
 
     when: dict[str, np.datetime64] | dict[str, float]
     said: str = ""
     clock: bool = False
+    order: str | None = None
 
 
 def dates_in(levels: list[str], order: str | None = None) -> Dated | tuple[str, str] | None:
@@ -61,7 +63,7 @@ def dates_in(levels: list[str], order: str | None = None) -> Dated | tuple[str, 
             forms[level] = match
         else:
             return None
-    said = ""
+    said, day_first = "", False
     if open_ones:
         first, second = (max(int(match[part]) for match in open_ones.values()) for part in ("first", "second"))
         if order is None and (first > 12) == (second > 12):
@@ -82,7 +84,7 @@ def dates_in(levels: list[str], order: str | None = None) -> Dated | tuple[str, 
         if moment is None:
             return level, f"{level!r} came, a day that there is not; correct it"
         when[level] = moment
-    return Dated(when, said)
+    return Dated(when, said, order=("dmy" if day_first else "mdy") if open_ones else None)
 
 
 def _form_of(level: str) -> re.Match[str] | None:

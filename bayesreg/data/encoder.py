@@ -12,7 +12,7 @@ from bayesreg import _check
 from bayesreg._text import counted, some
 from bayesreg.data import features
 from bayesreg.data.columns import Column, Columns, TableError, columns_of
-from bayesreg.data.features import AbstractFeature, Missing, NoValue, Number
+from bayesreg.data.features import AbstractFeature, Levels, Missing, NoValue, Number
 from bayesreg.data.learning import Asked, gaps_said
 
 
@@ -96,6 +96,21 @@ class Encoder:
     def columns(self) -> list[str]:
         """Names of the columns that are used."""
         return [feature.name for feature in self.features]
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the columns that are categories."""
+        return [feature.name for feature in self.features if isinstance(feature, Levels)]
+
+    def new_levels(self, frame: Any) -> dict[str, list[str]]:
+        """Values of categories that have no input of their own, by column, one for each row that has one."""
+        columns = self._mine(columns_of(frame))
+        found = {}
+        for feature in self.features:
+            if isinstance(feature, Levels):
+                own = {*feature.levels, None}
+                found[feature.name] = [text for text in columns[feature.name].as_texts() if text not in own]
+        return {name: texts for name, texts in found.items() if texts}
 
     @property
     def gaps(self) -> dict[str, int]:

@@ -130,15 +130,17 @@ def stream_file(path: str | os.PathLike[str], reading: Reading, size: int, *, te
 
 
 def _settled(cells: dict[str, np.ndarray], reading: Reading, texts: Collection[str]) -> Reading:
-    """The decimal mark is one in a whole file: a column that leaves it open follows those that do not."""
-    if reading.writing.decimal is not None:
-        return reading
-    found = {name: read_cells(values, reading.writing) for name, values in cells.items() if name not in texts}
-    comma = any(one.comma for one in found.values()) or reading.layout.separator == ";"
-    open_ones = any(one.problem is not None for one in found.values())
-    if comma and (open_ones or any(one.comma for one in found.values())):
-        return dataclasses.replace(reading, writing=dataclasses.replace(reading.writing, decimal=","))
-    return reading
+    """Decimal mark and order of dates are one in a whole file: a column that leaves them open follows those that do not."""
+    writing = reading.writing
+    found = [read_cells(values, writing) for name, values in cells.items() if name not in texts]
+    marks, orders = {one.mark for one in found} - {None}, {one.order for one in found} - {None}
+    if reading.layout.separator == ";" and not marks and any(one.problem is not None for one in found):
+        marks = {","}  # semicolons stand between fields where commas stand within numbers
+    if writing.decimal is None and marks:
+        writing = dataclasses.replace(writing, decimal="," if "," in marks else ".")
+    if writing.dates is None and len(orders) == 1:
+        writing = dataclasses.replace(writing, dates=orders.pop())
+    return dataclasses.replace(reading, writing=writing)
 
 
 def _columns(

@@ -23,6 +23,8 @@ _ID_NAME = re.compile(
     r"|.*[ _.-](id|uuid|guid|key)|id[ _.-].*)|.*[a-z]I[dD]"
 )
 _SOME = 10  # rows, from which on values that are all different are an identifier
+_PAIRS = 3000  # columns of numbers that are compared with each other
+_SENTINELS = {-9.0, -99.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0}
 _ROWS_A_CYCLE = 20  # fewer rows do not show a cycle
 _GROUPS = 20  # more whole numbers than these under an identifier's name are no measurement
 
@@ -109,7 +111,8 @@ class Asked:
             raise TableError(columns.name, [f"{must}, but all are left out: {told}; keep one by categorical= or numeric=."])
         _check.distinct("names of inputs", [name for feature in kept for name in feature.inputs])
         _check_memory(columns.num_rows, kept)
-        return Learned(kept, left_out, {name: column.said for name, column in used.items() if column.said}, used.num_rows)
+        said = {name: "; ".join(filter(None, (column.said, _sentinel(column)))) for name, column in used.items()}
+        return Learned(kept, left_out, {name: words for name, words in said.items() if words}, used.num_rows)
 
     def _wrong_names(self, columns: Columns) -> list[str]:
         found = []
@@ -177,7 +180,7 @@ class Asked:
                 what = "free text" if words > 4 else "an identifier or free text"
                 advice = f"categorical=[{name!r}] keeps the most frequent"
                 return f"{number:,} different texts in {counted(rows, 'row')}, {what} ({advice})"
-        if column.kind == "numbers" and _are_row_numbers(name, column.values[~missing]):
+        if column.kind == "numbers" and _are_row_numbers(name, column.values[~missing], bool(missing.any())):
             return f"row numbers or an identifier (numeric=[{name!r}] keeps it)"
         return ""
 
@@ -193,7 +196,7 @@ class Asked:
         values = Number(name, transform=transform, words=words).values(column)
         gaps = int(np.isnan(values).sum())
         values = values[~np.isnan(values)]
-        varies, marked = bool(np.ptp(values) > 0), gaps > min(4, num_rows // 50)
+        varies, marked = bool(values.max() > values.min()), gaps > min(4, num_rows // 50)
         if not varies and not marked:
             return None
         return Number(name, gaps, float(np.median(values)), marked, varies, transform, words, name in self.numeric)
@@ -210,6 +213,19 @@ class Asked:
         return Levels(name, gone, levels, len(counts) - len(kept))
 
 
+def _sentinel(column: Column) -> str:
+    """A question where a number far from all others is one that marks missing values; empty where there is none."""
+    if column.kind != "numbers":
+        return ""
+    values, counts = np.unique(column.values[~column.missing], return_counts=True)
+    if len(values) < 3:
+        return ""
+    for mark, count, apart in ((values[0], counts[0], values[1] >= 0), (values[-1], counts[-1], values[-1] > 5 * values[-2])):
+        if mark in _SENTINELS and count > 1 and apart:
+            return f"{mark:g} came {count:,} times, far from all others: a missing value? (na=['{mark:g}'])"
+    return ""
+
+
 def _least(rows: int) -> int:
     """Rows that a level must have to be no rare one."""
     return min(5, rows // 50)
@@ -220,18 +236,17 @@ def _by_size(level: str) -> tuple[int, float, str]:
     return (0, float(level), level) if is_number(level) else (1, 0.0, level)
 
 
-def _are_row_numbers(name: str, values: np.ndarray) -> bool:
+def _are_row_numbers(name: str, values: np.ndarray, gaps: bool) -> bool:
     """Whether whole numbers only count rows or things: all different and from about 1 on in order, or by the column's name."""
     if len(values) < _SOME or not np.array_equal(values, np.rint(values)):
         return False
     different = len(np.unique(values))
     if _ID_NAME.fullmatch(name) and different > min(_GROUPS, len(values) - 1):
         return True
-    if different < len(values):
+    if different < len(values) or gaps:
         return False
-    steps = np.diff(values)
-    dense = np.ptp(values) + 1 <= 2 * len(values) and values.min() <= 10
-    return bool((steps > 0).all() and dense and values.min() >= 0)
+    dense = 0 <= values.min() <= 10 and values.max() <= 2 * len(values) + 10
+    return bool(dense and (np.diff(values) > 0).all())
 
 
 def _dates(name: str, column: Column, gone: int) -> Dates | None:
@@ -256,7 +271,7 @@ def _copies(found: Mapping[str, AbstractFeature], columns: Columns) -> dict[str,
     if columns.num_rows < _SOME:  # any two columns of two rows are on a line
         return left
     plain = [feature for feature in found.values() if isinstance(feature, Number) and feature.varies]
-    if len(plain) > 1:
+    if 1 < len(plain) <= _PAIRS:
         encoded = np.stack([feature.encode(columns[feature.name])[:, 0] for feature in plain], axis=1)
         scaled = encoded / np.abs(encoded).max(0)
         scaled = scaled - scaled.mean(0)

@@ -51,6 +51,7 @@ class RowTerms:
                 found[name] = None
                 continue
             tensor = as_tensor(name, values).double()
+            tensor = tensor.flatten(1) if tensor.dim() == 3 and name == "offset" else tensor
             tensor = tensor[:, 0] if tensor.dim() == 2 and tensor.shape[1] == 1 else tensor
             if tensor.dim() not in ((1,) if name == "sample_weight" else (1, 2)) or len(tensor) != len(came[0]):
                 wanted = "(N,)" if name == "sample_weight" else "(N,) or (N, K)"

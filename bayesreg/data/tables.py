@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -87,6 +88,9 @@ class Table:
         """
         test = random_rows(len(self.y), test_fraction, seed, None if self.classes is None else self.y)
         return Split(self.X[~test], self.y[~test], self.X[test], self.y[test])
+
+
+_ENOUGH = 20  # rows; in fewer an input may tell the target by chance
 
 
 @dataclass(frozen=True)
@@ -190,10 +194,36 @@ def prepare(
         x_test, y_test, rows_test = _of_test(test, encoder, target)
     split = Split(x[~late], y[~late], x_test, y_test)
     unused = [f"{some(file.dropped)}: left out: as asked"] if file.dropped else []
-    notes = [target.said, *encoder.notes, *unused, *notes]
+    notes = [target.said, *encoder.notes, *unused, *_giveaways(split, encoder, target), *notes]
     used = len(y) + (0 if test is None else len(y_test))
     total = columns.num_rows + (0 if test is None else test.columns.num_rows)
     return Prepared(split, encoder, target, notes, columns.name, (rows[~late], rows_test), total - used)
+
+
+def _giveaways(split: Split, encoder: Encoder, target: Target) -> list[str]:
+    """Inputs that tell the target by themselves, which are often known only after it."""
+    x, y = split.X_train, split.y_train
+    if len(y) < _ENOUGH:
+        return []
+    names = [feature.name for feature in encoder.features for _ in feature.inputs]
+    found = {name for name, values in zip(names, x.T, strict=True) if _tells(values, y, target.classes is not None)}
+    return [
+        f"{name}: tells {target.name!r} by itself, without error; is it known only afterwards? (drop=[{name!r}])"
+        for name in dict.fromkeys(names)
+        if name in found
+    ]
+
+
+def _tells(values: np.ndarray, y: np.ndarray, classes: bool) -> bool:
+    """Whether the target is a straight line of an input's values, or its classes are intervals of them."""
+    if classes:
+        ends = sorted((values[y == k].min(), values[y == k].max()) for k in np.unique(y))
+        return all(one[1] < other[0] for one, other in pairwise(ends))
+    size = np.abs(values).max()
+    if values.max() == values.min():
+        return False
+    x, apart = values / size - (values / size).mean(), (y - y.mean()) / max(float(np.abs(y).max()), 1e-300)
+    return bool(abs((x * apart).sum()) > (1 - 1e-12) * np.sqrt((x**2).sum() * (apart**2).sum()))
 
 
 def _divided(

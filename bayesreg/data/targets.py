@@ -114,12 +114,8 @@ def encode_target(column: Column, classes: bool, max_classes: int = MAX_CLASSES)
     if len(names) > max_classes:
         raise ValueError(f"{must} have at most {max_classes} classes, but {len(names):,} came; raise max_levels.")
     kind = "binary" if len(names) == 2 else counted(len(names), "class", "classes")
-    return Target(
-        column.name,
-        y.astype(np.int64),
-        names,
-        f"{column.name}: target, {kind}, {some(f'{n} = {k}' for k, n in enumerate(names))}",
-    )
+    shown = (name if name == str(k) else f"{name} = {k}" for k, name in enumerate(names))
+    return Target(column.name, y.astype(np.int64), names, f"{column.name}: target, {kind}, {some(shown)}")
 
 
 def _whole(values: np.ndarray) -> bool:

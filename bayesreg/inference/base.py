@@ -145,7 +145,8 @@ def fit(
         model: The model: network, priors and likelihood.
         X: Inputs (N, ...): NumPy array, tensor, data frame, whose columns' names are kept and matched at prediction; or a
             `Dataset` or `DataLoader` of pairs.
-        y: Targets (N,) or (N, K); None for a data set or loader.
+        y: Targets (N,) or (N, K); None for a data set or loader. (N, T, K), T steps a row, is held as T·K targets,
+            step by step: so are the network's outputs (B, T, K), and predictions are (N, T·K).
         method: A method, or its name: "map", "laplace", "mile"; `bayesreg methods` lists all.
         seed: Same seed, same machine, same answer.
         num_data: N, needed only for a loader whose data set has no length. The rows in a pass are counted before the search,

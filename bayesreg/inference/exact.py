@@ -68,22 +68,25 @@ class Exact(AbstractMethod):
             log_joint, torch.zeros(size, dtype=model.like.dtype, device=model.like.device), data
         )
         loc0, prior_root = _prior_moments(log_joint)
-        sigma = float(model.noise({})[str(model.likelihood.squared_error_scale)])
+        sigma = float(model.noise({})[str(model.likelihood.plain.squared_error_scale)])
 
-        def passed(into: Rows | Products) -> tuple[int, float]:
-            count, offset = 0, 0.0
-            for x, y in data.epoch(1024):
+        def passed(into: Rows | Products) -> tuple[float, float, int]:
+            count, offset, width = 0.0, 0.0, 1
+            for x, rows in data.epoch(1024):
+                y, weight, _ = model.likelihood.brought(rows)
                 jacobian, output = output_jacobian(log_joint, origin, x)
                 _check_affine(log_joint, jacobian, output, x)
                 design = jacobian.double().reshape(-1, size)
                 residual = (y.double() - output.double().reshape(y.shape)).reshape(-1) - design @ loc0
-                into.add(design / sigma, residual / sigma)
                 offset = offset or _offset(design)  # on the first rows
-                count += len(residual)
-            return count, offset
+                often = torch.ones_like(residual) if weight is None else weight.double().repeat_interleave(output[0].numel())
+                factor = often.sqrt() / sigma
+                into.add(design * factor[:, None], residual * factor)
+                count, width = count + float(often.sum()), output[0].numel()
+            return count, offset, width
 
         quick, careful = Products(prior_root), Rows(prior_root)
-        count, offset = passed(quick)
+        count, offset, width = passed(quick)
         found = quick.solve()
         if found is None:
             passed(careful)
@@ -95,7 +98,7 @@ class Exact(AbstractMethod):
             # log N(loc0 | loc0, Λ⁻¹) is ½ log|Λ| − P/2 log 2π, to the last digit
             half_log_det = float(log_joint.log_prior(loc0.to(origin))) + size * HALF_LOG_2PI - root.half_log_det
             evidence = half_log_det - 0.5 * rest - count * (math.log(sigma) + HALF_LOG_2PI)
-            evidence += data.num_data * model.log_jacobian
+            evidence += count / width * model.log_jacobian
         history = History("log joint", notes=["closed form: the model is linear-Gaussian."])
         certificate = _certificate(root, loc0 + shift, model.like.dtype)
         record = FitRecord(self.name, seed, history, certificate, time.perf_counter() - started, None, evidence)
@@ -138,7 +141,7 @@ def _undetermined(log_joint: LogJoint, root: Root, offset: float) -> str:
 
 def _check_conjugate(model: BayesianModel) -> None:
     advice = "take LaplaceApproximation, MeanField or MAP for this model."
-    if (model.likelihood.squared_error_scale or "") not in model.likelihood.fixed:
+    if (model.likelihood.plain.squared_error_scale or "") not in model.likelihood.fixed:
         raise ValueError(
             f"Exact needs a Gaussian likelihood whose noise_scale is a number, but {model.likelihood} came; "
             f"write likelihoods.Gaussian(noise_scale=0.5), or {advice}"

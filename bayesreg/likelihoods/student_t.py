@@ -11,28 +11,28 @@ import torch
 from bayesreg.likelihoods.base import AbstractLikelihood
 from bayesreg.likelihoods.special import by_scipy, number_or_prior
 from bayesreg.priors import AbstractPrior, HalfNormal
+from bayesreg.priors.numeric import ends
 
 
 @final
 class StudentT(AbstractLikelihood):
     """y = f(x) + s t, t ~ Student(ν):  log p = Σ log Γ((ν+1)/2) − log Γ(ν/2) − ½ log(νπ) − log s − (ν+1)/2 log(1 + z²/ν).
 
-    z = (y − f)/s. The variance is s²ν/(ν − 2), infinite for ν <= 2; ν → ∞ is `Gaussian`.
+    z = (y − f)/s. The variance is s²ν/(ν − 2); ν → ∞ is `Gaussian`.
 
     As a loss: a robust one, quadratic near zero, whose slope falls like 1/|y − f| far out.
 
     Args:
-        df: Degrees of freedom ν > 0: a number when known, a prior when they are to be learned, for example
-            priors.Gamma(2.0, 0.1) (Juárez and Steel).
+        df: Degrees of freedom ν > 2, so that the variance is finite: a number when known, a prior when they are to be learned,
+            for example priors.Uniform(2.0, 50.0).
         noise_scale: Scale s of the noise in the units that the model works in: a number > 0 when known, a prior of a positive
             quantity when it is to be learned.
 
     Raises:
-        ValueError: If one of them is neither a number > 0 nor a prior on positive values.
+        ValueError: If one of them is neither a number > 0 nor a prior on positive values, or df may be 2 or less.
 
     References:
-        Lange, Little and Taylor (1989), Robust statistical modeling using the t distribution. Juárez and Steel (2010),
-        Model-based clustering of non-Gaussian panel data based on skew-t distributions.
+        Lange, Little and Taylor (1989), Robust statistical modeling using the t distribution.
 
     >>> import torch
     >>> one = torch.ones(1)
@@ -45,7 +45,12 @@ class StudentT(AbstractLikelihood):
     unit_free: ClassVar[frozenset[str]] = frozenset({"df"})
 
     def __init__(self, df: float | AbstractPrior = 4.0, noise_scale: float | AbstractPrior = HalfNormal(1.0)) -> None:  # noqa: B008 (frozen)
-        self.df = number_or_prior("df", df, "priors.Gamma(2.0, 0.1)")
+        self.df = number_or_prior("df", df, "priors.Uniform(2.0, 50.0)")
+        if ends(df.support)[0] < 2 if isinstance(df, AbstractPrior) else df <= 2:
+            raise ValueError(
+                f"df must be > 2, or the variance of y is infinite, but {df!r} came; pass for example 4.0, or "
+                "priors.Uniform(2.0, 50.0) to learn it."
+            )
         self.noise_scale = number_or_prior("noise_scale", noise_scale, "priors.HalfNormal(1.0)")
 
     @property

@@ -95,31 +95,27 @@ def default_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_check.seed(seed))
         network = MLP(shape[1], widths, outputs, "tanh", skip=bool(widths))
-    centre, spread = _size(noise, np.asarray(target, dtype=float)) if noise.log_link else (0.0, 1.0)
+    spread = _spread(noise, np.asarray(target, dtype=float)) if noise.log_link else 1.0
     last: Any = network[2 * len(widths)]
     with torch.no_grad():
-        last.bias += centre
         for weight in [last.weight, *([] if network.line is None else [network.line.weight])]:
             weight *= spread
-    return BayesianModel(network, _priors(widths, centre, spread, noise) if priors is None else priors, noise, standardize=True)
+    return BayesianModel(network, _priors(widths, spread, noise) if priors is None else priors, noise, standardize=True)
 
 
-def _size(likelihood: AbstractLikelihood, y: np.ndarray) -> tuple[float, float]:
-    """Mean and sd of the output where it is a logarithm: that of a count's mean may be anything about its own."""
-    if likelihood.discrete:
-        return math.log(max(float(y.mean()), 1e-3)), 1.0
-    logs = np.log(y)
-    return float(logs.mean()), max(float(logs.std()), 1e-3)
+def _spread(likelihood: AbstractLikelihood, y: np.ndarray) -> float:
+    """The sd of the output where it is a logarithm; it is about the targets' own level, see `likelihoods.by_row`."""
+    return 1.0 if likelihood.discrete else max(float(np.log(y).std()), 1e-3)
 
 
-def _priors(widths: Sequence[int], centre: float, spread: float, likelihood: AbstractLikelihood) -> dict[Any, AbstractPrior]:
-    """Scales for outputs of this mean and sd."""
+def _priors(widths: Sequence[int], spread: float, likelihood: AbstractLikelihood) -> dict[Any, AbstractPrior]:
+    """Scales for outputs of this sd."""
     bent = _BENT if likelihood.labels is None else _BENT_CLASSES
     last = f"{2 * len(widths)}"
     found: dict[Any, AbstractPrior] = {"*.weight": Normal(1.0, fan_in=True), "*.bias": Normal(1.0)}
     if widths:
         found |= {"0.weight": Normal(bent, fan_in=True), "skip.weight": Normal(spread, fan_in=True)}
-    return found | {f"{last}.weight": Normal(spread, fan_in=True), f"{last}.bias": Normal(spread, loc=centre)}
+    return found | {f"{last}.weight": Normal(spread, fan_in=True), f"{last}.bias": Normal(spread)}
 
 
 def network_note(model: BayesianModel, num_rows: int) -> str:

@@ -308,7 +308,7 @@ class Predictive:
         """The observed y as a tensor that fits this predictive.
 
         Args:
-            y: Anything array-like, in the data's own units: (N,), (N, 1) or (N, K), or class labels.
+            y: Anything array-like, in the data's own units: (N,), (N, 1), (N, K) or (N, T, K), or class labels.
 
         Returns:
             (N,) or (N, K), on the output's device and in the type that the likelihood computes with.
@@ -317,6 +317,7 @@ class Predictive:
             ValueError: If it holds no numbers, the shape differs, an entry is not finite or a label is no class.
         """
         values = as_tensor("y", y).to(self.like.device)
+        values = values.flatten(1) if values.dim() == 3 else values
         shape = self.likelihood.target_shape(self.like.shape[1:])
         if values.dim() == 2 and values.shape[1] == 1 and len(shape) == 1:  # one column, as the fit takes it too
             values = values[:, 0]

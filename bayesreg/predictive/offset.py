@@ -34,6 +34,7 @@ def with_offset(predictive: Predictive, offset: Any) -> Predictive:
         return predictive
     likelihood, like = predictive.likelihood, predictive.like
     added, shape = as_tensor("offset", offset).to(like.device), like.shape[1:]
+    added = added.flatten(1) if added.dim() == 3 else added
     shape = likelihood.mean_shape(shape) if likelihood.location_scale else shape
     added = added[:, 0] if added.dim() == 2 and added.shape[1] == 1 and len(shape) == 1 else added
     if added.shape != shape:

@@ -13,6 +13,7 @@ from bayesreg.reports.judged import confidence as confidence
 from bayesreg.reports.judged import confidences as confidences
 from bayesreg.reports.judged import findings as findings
 from bayesreg.reports.page import Report, report
+from bayesreg.reports.scatter import scatter_card as scatter_card
 from bayesreg.reports.sections.calibration import calibration_card as calibration_card
 from bayesreg.reports.sections.calibration import confidence_card as confidence_card
 from bayesreg.reports.sections.calibration import coverage_card as coverage_card

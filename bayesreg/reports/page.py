@@ -92,6 +92,7 @@ def report(
     row_names: Sequence[str | int] | None = None,
     missing: Mapping[str, str] | None = None,
     baselines: Mapping[str, AbstractPosterior] | tuple[Any, Any] | None = None,
+    offset: Any = None,
 ) -> Report:
     """One page that explains and shows how good several posteriors are on held-out rows.
 
@@ -111,6 +112,7 @@ def report(
         row_names: Names of the rows; None for a data frame's index, or 1 … N.
         missing: Fits that failed, by name, each with the reason.
         baselines: The training rows (X, y), or fits of `baselines.fit_baselines`, as for `compare`.
+        offset: A known part of each row's output, as for `compare`.
 
     Returns:
         The report; `.save("report.html")` writes it.
@@ -128,7 +130,7 @@ def report(
     """
     X, y = all_rows(X, y)
     seed = _check.seed(seed)
-    comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed, baselines=baselines)
+    comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed, baselines=baselines, offset=offset)
     named_rows, rows_are = rows_of(X, comparison.num_data, row_names)
     X, y, feature_names = _as_fitted(posteriors, X, y, feature_names)
     given = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import html
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from bayesreg.data.features import Missing
 from bayesreg.inference import AbstractMethod
 from bayesreg.inference.base import fit
 from bayesreg.likelihoods import AbstractLikelihood
-from bayesreg.model import BayesianModel, PriorSpec, default_model, network_note
+from bayesreg.model import BayesianModel, PriorSpec, default_model, hidden_units, network_note
 from bayesreg.predictive import Predictive
 from bayesreg.priors import AbstractPrior
 from bayesreg.reports import Report, report
@@ -67,7 +68,8 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         likelihood: What is assumed about the noise, as a text or object; None for what the target's values ask for.
         hidden: Widths of the hidden layers; () for a linear model; None for one layer whose width follows the table.
         module: A `torch.nn.Module` in place of a network of `hidden`, or a function of (inputs, outputs) that makes one.
-        missing: What a missing value does: "refuse" the table, "drop" its row from the fit, or "impute".
+        missing: What a missing value does: "impute" the median or a level, with an input that marks it, "drop" its row from the
+            fit, or "refuse" the table.
         categorical: Columns of a data frame whose values are categories, whatever they look like.
         numeric: Columns of a data frame that are numbers, never row numbers or identifiers.
         num_samples: Draws of the posterior that a prediction mixes.
@@ -90,7 +92,7 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         likelihood: str | AbstractLikelihood | None = None,
         hidden: Sequence[int] | None = None,
         module: nn.Module | Callable[[int, int], nn.Module] | None = None,
-        missing: Missing = "refuse",
+        missing: Missing = "impute",
         categorical: Collection[str] = (),
         numeric: Collection[str] = (),
         num_samples: int = 1000,
@@ -106,6 +108,12 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         self.numeric = numeric
         self.num_samples = num_samples
         self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing != "refuse"
+        tags.target_tags.required = True
+        return tags
 
     # parameters
 
@@ -140,12 +148,14 @@ class AbstractBayes(BaseEstimator, abc.ABC):
     def _target(self, y: Any) -> Target:
         """The target, checked."""
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> Self:
         """Fit the posterior.
 
         Args:
             X: A data frame, whose columns may be numbers, categories, dates and texts, or an array (N, D) of numbers.
             y: Targets (N,).
+            sample_weight: How often each row counts, (N,), >= 0: two is the row twice, 0 leaves it out.
+            offset: A known part of the network's output for each row, (N,), in the data's own units: log exposure for counts.
 
         Returns:
             Itself.
@@ -157,32 +167,53 @@ class AbstractBayes(BaseEstimator, abc.ABC):
             name = type(self).__name__
             raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None; call fit(X, y).")
         missing: Any = _check.one_of("missing", self.missing, ("drop", "impute", "refuse"))
-        inputs, x, keep = learned(self, X, missing, self.categorical, self.numeric)
-        check_consistent_length(keep, y)
-        target, seed = self._target(y), self._seed()
+        weight = None if sample_weight is None else _weights(X, y, sample_weight)
+        inputs, x, keep = learned(self, X, missing, self.categorical, self.numeric, None if weight is None else weight > 0)
+        check_consistent_length(keep, y, offset)
+        target, seed = self._target(y if keep.all() else _taken(y, keep)), self._seed()
+        weight, known = (None if part is None else np.asarray(part, dtype=np.float64)[keep] for part in (weight, offset))
         self.inputs_ = inputs
         self.notes_ = [*target.notes, *([] if inputs.encoder is None else inputs.encoder.notes)]
-        target = dataclasses.replace(target, values=target.values[keep])
-        model = self._model(x, target, seed)
-        self.posterior_ = fit(model, x, target.values, method=self.method, seed=seed, progress=False)
+        model = self._model(x, target, len(x) if weight is None else round(float(weight.sum())), seed)
+        options: dict[str, Any] = {"method": self.method, "seed": seed, "progress": False}
+        self.posterior_ = fit(model, x, target.values, sample_weight=weight, offset=known, **options)
         self.model_, self.certificate_ = self.posterior_.model, self.posterior_.certificate
         rows = np.random.default_rng(seed).permutation(len(x))[:_ROWS]
         self._seen, self._importances = x[rows], None
         return self
 
-    def _model(self, x: np.ndarray, target: Target, seed: int) -> BayesianModel:
-        rules, noise = self._rules(), target.likelihood
+    def _model(self, x: np.ndarray, target: Target, num_rows: int, seed: int) -> BayesianModel:
+        """The model, not fitted; its size is that for so many rows.
+
+        Raises:
+            ValueError: If a network is given twice, or is none.
+        """
+        rules, noise, y = self._rules(), target.likelihood, target.values
+        outputs = noise.num_outputs(target.num_classes) * (y.shape[1] if y.ndim == 2 else 1)
         if self.module is None:
-            made = default_model(x, target.values, noise, hidden=self.hidden, priors=rules, seed=seed)
+            widths = (hidden_units(num_rows, x.shape[1], outputs),) if self.hidden is None else self._widths()
+            made = default_model(x, y, noise, hidden=widths, priors=rules, seed=seed)
             self.notes_.append(network_note(made, len(x)))
-            return made.to(dtype=torch.float64)
+            return made.to(dtype=torch.float64)  # a row's prediction is then the same whichever rows stand beside it
         if self.hidden is not None:
             raise ValueError(f"the network must be given once, but module and hidden={self.hidden!r} came; leave one out.")
-        outputs = noise.num_outputs(target.num_classes) * (target.values.shape[1] if target.values.ndim == 2 else 1)
+        if not callable(self.module):
+            came = (
+                f"module must be a torch.nn.Module, or a function of (inputs, outputs) that makes one, but {self.module!r} came"
+            )
+            raise ValueError(f"{came}; pass for example module=torch.nn.Linear.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self.module if isinstance(self.module, nn.Module) else self.module(x.shape[1], outputs)
-        return BayesianModel(module, rules, noise, standardize=True).to(dtype=torch.float64)
+        return BayesianModel(module, rules, noise, standardize=True)
+
+    def _widths(self) -> tuple[int, ...]:
+        if not isinstance(self.hidden, (Sequence, np.ndarray)) or isinstance(self.hidden, str):
+            example = "hidden=(20,), or hidden=() for a linear model"
+            raise ValueError(
+                f"hidden must be the widths of the hidden layers, but {self.hidden!r} came; pass for example {example}."
+            )
+        return tuple(self.hidden)
 
     def _rules(self) -> Any:
         given = read("prior", self.prior)
@@ -196,14 +227,19 @@ class AbstractBayes(BaseEstimator, abc.ABC):
 
     # what is asked of the posterior
 
-    def predict_distribution(self, X: Any) -> Predictive:
+    def predict_distribution(self, X: Any, offset: Any = None) -> Predictive:
         """p(y | x, data) of each row: mean, std, quantile, interval, log_prob, sample, and the parts of its variance.
+
+        Args:
+            X: Rows.
+            offset: A known part of each row's output, (N,), as in `fit`; zero when None.
 
         Raises:
             ValueError: If X has other columns than at the fit, or values that it cannot have.
         """
         check_is_fitted(self)
-        return self.posterior_.predict(self.inputs_.of(self, X), num_samples=self.num_samples, seed=self.posterior_.seed)
+        options: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.posterior_.seed}
+        return self.posterior_.predict(self.inputs_.of(self, X), offset=offset, **options)
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y, (N, n_samples), or (N, K, n_samples) for K targets; of class labels for classes.
@@ -215,23 +251,24 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         draws = self.predict_distribution(X).sample(n_samples, seed=seed)
         return self._named(np.moveaxis(draws.numpy(), 0, -1))
 
-    def log_score(self, X: Any, y: Any) -> float:
-        """Mean log predictive density of y, in nats a row: higher is better.
+    def log_score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Mean (by weights) log predictive density of y, in nats a row: higher is better.
 
         As a scorer of searches, also of pipelines: `scoring=bayesreg.sklearn.log_score`.
 
         Raises:
             ValueError: As for `predict_distribution`, or if y holds what the likelihood has no density for.
         """
-        predictive = self.predict_distribution(X)
-        return float(predictive.log_prob(self._encoded(y)).double().mean())
+        found = self.predict_distribution(X).log_prob(self._encoded(y)).double().numpy()
+        return float(np.average(found, weights=None if sample_weight is None else _weights(X, y, sample_weight)))
 
-    def report(self, X: Any, y: Any, title: str = "What the mode hid") -> Report:
+    def report(self, X: Any, y: Any, train: tuple[Any, Any] | None = None, title: str = "What the mode hid") -> Report:
         """A page that explains the fit and shows how good it is; `.save("report.html")` writes it.
 
         Args:
             X: Rows that were not used in the fit.
             y: Their targets.
+            train: The training rows and their targets, for baselines beside it: a line, boosting, a forest.
             title: Heading of the page.
 
         Raises:
@@ -241,6 +278,8 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         x, names = self.inputs_.of(self, X), self.inputs_.names
         options: dict[str, Any] = {"feature_names": names, "classes": self._class_names, "notes": self.notes_}
         named = {self.posterior_.method: self.posterior_}
+        if train is not None:
+            options["baselines"] = self.inputs_.of(self, train[0]), self._encoded(train[1])
         return report(named, x, self._encoded(y), seed=self.posterior_.seed, title=title, target_name=_name(y), **options)
 
     @property
@@ -321,13 +360,15 @@ class AbstractBayes(BaseEstimator, abc.ABC):
 class AbstractNumbers(AbstractBayes):
     """An estimator whose target are numbers."""
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:
+    def predict(self, X: Any, return_std: bool = False, offset: Any = None) -> Any:
         """E[y | x], (N,) or (N, K), and with `return_std` also sd[y | x], that of a new observation.
+
+        `offset` is as for `predict_distribution`, whose result has everything else.
 
         Raises:
             ValueError: As for `predict_distribution`.
         """
-        found = self.predict_distribution(X)
+        found = self.predict_distribution(X, offset)
         return (_array(found.mean), _array(found.std)) if return_std else _array(found.mean)
 
     def predict_interval(self, X: Any, level: float = 0.95) -> np.ndarray:
@@ -348,7 +389,13 @@ class AbstractNumbers(AbstractBayes):
 
     def _encoded(self, y: Any) -> np.ndarray:
         numbers: Any = np.float64
-        return check_array(y, ensure_2d=False, dtype=numbers, input_name="y", estimator=self)
+        try:
+            return check_array(y, ensure_2d=False, dtype=numbers, input_name="y", estimator=self)
+        except ValueError as error:
+            if "could not convert" not in str(error):
+                raise
+            name, came = type(self).__name__, str(error).rpartition(": ")[2]
+            raise ValueError(f"{name} needs a target of numbers, but {came} came; take BayesClassifier for classes.") from None
 
 
 def log_score(estimator: Any, X: Any, y: Any) -> float:
@@ -371,6 +418,27 @@ def log_score(estimator: Any, X: Any, y: Any) -> float:
         X = X if len(estimator) == 1 else estimator[:-1].transform(X)
         estimator = estimator[-1]
     return estimator.log_score(X, y)
+
+
+def _weights(X: Any, y: Any, sample_weight: Any) -> np.ndarray:
+    """Weights of the rows, (N,).
+
+    Raises:
+        ValueError: If they are not one number >= 0 for each row, some of them > 0.
+    """
+    check_consistent_length(X, y, sample_weight)
+    given = np.asarray(sample_weight, dtype=np.float64)
+    if given.ndim != 1 or not np.isfinite(given).all() or (given < 0).any() or not (given > 0).any():
+        came = f"shape {given.shape} came" if given.ndim != 1 else f"numbers from {given.min():g} to {given.max():g} came"
+        must = "sample_weight must be one number >= 0 for each row, and not all of them zero"
+        raise ValueError(f"{must}, but {came}; give how often each row counts.")
+    return given
+
+
+def _taken(y: Any, keep: np.ndarray) -> Any:
+    """Some of the rows of a target, which stays a category where it is one."""
+    pandas = sys.modules.get("pandas")
+    return y[keep] if pandas is not None and isinstance(y, pandas.Series) else np.asarray(y)[keep]
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -45,7 +45,11 @@ class BayesRegressor(RegressorMixin, AbstractNumbers):
         return tags
 
     def _target(self, y: Any) -> Target:
-        return _numbers(self, self._encoded(y), y, Gaussian(), lambda noise: noise.labels is None, _FOR_NUMBERS)
+        values = self._encoded(y)
+        if not np.ptp(values, axis=0).all():
+            came = f"all {len(values):,} values of a column are {values.flat[0]:g}"
+            raise ValueError(f"BayesRegressor needs a target that varies, but {came}; check that y is what is to be predicted.")
+        return _numbers(self, values, Gaussian(), lambda noise: noise.labels is None, _FOR_NUMBERS)
 
 
 class BayesCounts(AbstractNumbers):
@@ -74,7 +78,7 @@ class BayesCounts(AbstractNumbers):
 
     def _target(self, y: Any) -> Target:
         values = column_or_1d(self._encoded(y), warn=True)
-        return _numbers(self, values, y, NegativeBinomial(), lambda noise: noise.kind == "counts", _FOR_COUNTS)
+        return _numbers(self, values, NegativeBinomial(), lambda noise: noise.kind == "counts", _FOR_COUNTS)
 
 
 class BayesClassifier(ClassifierMixin, AbstractBayes):
@@ -127,7 +131,7 @@ class BayesClassifier(ClassifierMixin, AbstractBayes):
         if self.likelihood is None and ordered:
             choice = likelihoods.choose(y)
             return Target(codes, choice.likelihood, number, (choice.said, *choice.rejected))
-        noise = likelihoods.suiting(number) if self.likelihood is None else read("likelihood", self.likelihood)
+        noise = likelihoods.suiting(number) if self.likelihood is None else _likelihood(self.likelihood)
         needs = f"{number} classes; leave it out, or take BayesRegressor for numbers"
         _check_kind(self, noise, noise.labels is not None and noise.suits(number), needs)
         return Target(codes, noise, number)
@@ -151,7 +155,7 @@ class BayesClassifier(ClassifierMixin, AbstractBayes):
 
 
 def _numbers(
-    estimator: Any, values: np.ndarray, y: Any, fallback: AbstractLikelihood, fits: Callable[[Any], bool], needs: str
+    estimator: Any, values: np.ndarray, fallback: AbstractLikelihood, fits: Callable[[Any], bool], needs: str
 ) -> Target:
     """A target of numbers, with the likelihood that was asked for, or the one of its choice where that fits.
 
@@ -159,7 +163,7 @@ def _numbers(
         ValueError: If the likelihood does not fit.
     """
     if estimator.likelihood is not None:
-        noise = read("likelihood", estimator.likelihood)
+        noise = _likelihood(estimator.likelihood)
         _check_kind(estimator, noise, fits(noise), needs)
         return Target(values, noise)
     choice = likelihoods.choose(values)
@@ -179,6 +183,18 @@ def _check_kind(estimator: Any, noise: Any, fits: bool, needs: str) -> None:
         raise ValueError(f"{type(estimator).__name__} needs a likelihood for {needs}, but {noise!r} came.")
 
 
+def _likelihood(given: Any) -> AbstractLikelihood:
+    """A likelihood from its text, or itself.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    found = read("likelihood", given)
+    if not isinstance(found, AbstractLikelihood):
+        raise ValueError(f"likelihood must be a likelihood or its text, but {given!r} came; pass for example 'Gaussian(0.5)'.")
+    return found
+
+
 def _levels(estimator: Any, y: Any) -> tuple[np.ndarray, np.ndarray, bool]:
     """The classes of a target in order, each row's number (N,), and whether their order means something.
 
@@ -187,6 +203,8 @@ def _levels(estimator: Any, y: Any) -> tuple[np.ndarray, np.ndarray, bool]:
     """
     dtype: Any = getattr(y, "dtype", None)
     values = column_or_1d(y, warn=True)
+    if values.dtype.kind == "O" and any(label is None or label != label for label in values.tolist()):
+        raise ValueError("y must have a class in each row, but missing ones came; leave these rows out.")
     if values.dtype.kind in "fc":
         assert_all_finite(values, input_name="y", estimator_name=type(estimator).__name__)
     check_classification_targets(y)

@@ -19,7 +19,7 @@ class Inputs:
 
     Attributes:
         columns: Names of the columns of X.
-        encoder: What encodes data frames, and arrays with missing values; None for arrays of numbers.
+        encoder: What encodes data frames, and arrays that had missing values at the fit; None for other arrays.
         of_frame: Whether the training rows were a data frame.
     """
 
@@ -61,7 +61,7 @@ class Inputs:
 
 
 def learned(
-    estimator: Any, X: Any, missing: Missing, categorical: Collection[str], numeric: Collection[str]
+    estimator: Any, X: Any, missing: Missing, categorical: Collection[str], numeric: Collection[str], used: np.ndarray | None
 ) -> tuple[Inputs, np.ndarray, np.ndarray]:
     """How training rows become inputs; these inputs, (N', D); and which rows they are of, (N,) of Booleans.
 
@@ -70,16 +70,18 @@ def learned(
     """
     of_frame = is_frame(X)
     if of_frame:
+        columns = columns_of(X)  # first: it says what to do about names
         validate_data(estimator, X, reset=True, skip_check_array=True)
-        columns = columns_of(X)
+        keep = np.ones(columns.num_rows, dtype=bool) if used is None else used
     else:
         values = checked(estimator, X, missing, least=2, fitting=True)
         names = tuple(f"x{number}" for number in range(values.shape[1]))
-        if missing == "refuse" and not categorical:
-            return Inputs(names), values, np.ones(len(values), dtype=bool)
+        keep = np.ones(len(values), dtype=bool) if used is None else used
+        if not categorical and not np.isnan(values).any():
+            return Inputs(names), values[keep], keep
         columns, numeric = _columns(values, names), [name for name in names if name not in categorical]
-    encoder = Encoder.fit(columns, missing=missing, categorical=categorical, numeric=numeric)
-    keep = encoder.complete(columns) if missing == "drop" else np.ones(columns.num_rows, dtype=bool)
+    encoder = Encoder.fit(columns.take(keep), missing=missing, categorical=categorical, numeric=numeric)
+    keep = keep & encoder.complete(columns) if missing == "drop" else keep
     return Inputs(tuple(columns), encoder, of_frame), encoder.transform(columns.take(keep)), keep
 
 
@@ -87,7 +89,10 @@ def is_frame(X: Any) -> bool:
     """Whether X is a data frame: pandas, Polars, Arrow."""
     import narwhals as nw
 
-    return isinstance(nw.from_native(X, pass_through=True, eager_only=True), nw.DataFrame)
+    try:
+        return isinstance(nw.from_native(X, pass_through=True, eager_only=True), nw.DataFrame)
+    except nw.exceptions.DuplicateError:  # a data frame, whose names are told where its columns are read
+        return True
 
 
 def checked(estimator: Any, X: Any, missing: Missing, least: int = 1, fitting: bool = False) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-_SEAL = re.compile(rb"bayesreg (posterior|checkpoint) format (\d{1,9}) sha256 ([0-9a-f]{64})")
+_SEAL = re.compile(rb"bayesreg (posterior|checkpoint|model) format (\d{1,9}) sha256 ([0-9a-f]{64})")
 _TOO_LONG = 200  # bytes; longer than any seal
 
 
@@ -40,8 +40,9 @@ def unseal(
     version: int,
     written_by: str,
     advice: str = "take another copy of it, or fit again",
+    also: str = "",
 ) -> dict[str, Any]:
-    """The content that `seal` wrote, on the CPU; `written_by` and `advice` are for errors.
+    """The content that `seal` wrote, on the CPU; `written_by` and `advice` are for errors, `also` is another kind to take.
 
     Raises:
         ValueError: If the file is not there, of another kind or format, or not as it was written.
@@ -54,7 +55,7 @@ def unseal(
     came, of, digest = found[1].decode(), int(found[2]), found[3].decode()
     if hashlib.sha256(memoryview(raw)[:-64]).hexdigest() != digest:
         raise ValueError(f"{said}, but it is damaged: its bytes are not those that were written; {advice}.")
-    if came != kind:
+    if came not in (kind, also):
         raise ValueError(f"{said}, but it is a {came}; pass another file.")
     if of != version:
         raise ValueError(

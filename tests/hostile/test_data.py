@@ -109,7 +109,7 @@ def test_inputs_that_are_none(post, make, message, call):
 TARGETS = {
     "missing": (None, r"y must be given when X is an array"),
     "a number": (5.0, r"y must be an array with a target for each row, but a single number came"),
-    "three axes": (torch.ones(103, 6, 3), r"y must have shape \(N,\) or \(N, K\), but \(103, 6, 3\) came; pass y.reshape"),
+    "four axes": (torch.ones(103, 6, 3, 1), r"y must have shape \(N,\), .* but \(103, 6, 3, 1\) came; pass y.reshape"),
     "masked": (
         np.ma.array(Y.numpy(), mask=np.arange(103) == 4),
         r"y must be finite, but 1 of 103 entries are masked .*row 4\)",

@@ -19,6 +19,7 @@ from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.base import AbstractSection, Card, Drawn, Line, Material, num_outputs
 from bayesreg.reports.judged import judgements
+from bayesreg.reports.scatter import scatter_card
 
 MAX_OUTPUTS, MAX_ROWS = 6, 100
 # A mode's noise scale is its whole predictive sd, so half of its error is too little; a posterior's is only the
@@ -69,6 +70,8 @@ class Uncertainty(AbstractSection):
         yield epistemic_card(made.comparison.predictives, noises)
         if (noise := noise_card(made.posteriors, made.comparison, made.y, made.once(judgements))) is not None:
             yield noise
+        if (scatter := scatter_card(made.comparison, made.y)) is not None:
+            yield scatter
 
     def shown(self, made: Material) -> dict[str, Any]:
         """Both parts by row, and predictions against observations, by output."""
@@ -185,7 +188,7 @@ class NoiseScale:
 def noise_scale(posterior: AbstractPosterior, predictive: Predictive, y: Any, shifted: bool) -> NoiseScale | None:
     """The noise scale of the output where it is smallest relative to the error."""
     by_row = posterior.model.likelihood.heteroscedastic
-    name = posterior.model.likelihood.squared_error_scale
+    name = posterior.model.likelihood.plain.squared_error_scale
     if [key for key, latent in posterior.model.latents.items() if latent.is_noise] != [name] and not by_row:
         return None
     missed = (predictive.target(y) - predictive.mean).double().cpu().reshape(predictive.num_rows, -1)

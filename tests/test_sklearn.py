@@ -227,7 +227,7 @@ def test_the_command_line_has_the_same_numbers_by_itself(tmp_path):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([BayesRegressor(method="laplace"), BayesClassifier(method="laplace"), BayesCounts(method="laplace")])
+@parametrize_with_checks([made(method="laplace", hidden=(2,)) for made in (BayesRegressor, BayesClassifier, BayesCounts)])
 def test_scikit_learn_finds_no_fault_in_networks(estimator, check):
     check(estimator)
 

@@ -1,6 +1,7 @@
 """Scikit-learn's interface: its own checks, and the numbers of its own models where they are the same model."""
 
 import io
+import json
 import pickle
 
 import joblib
@@ -13,14 +14,18 @@ from scipy import stats
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
+from typer.testing import CliRunner
 
 import bayesreg as br
+from bayesreg.cli import app
+from bayesreg.data import random_rows
 from bayesreg.sklearn import AbstractBayes, AbstractNumbers, BayesClassifier, BayesCounts, BayesRegressor, log_score
 
 NOISE, SCALE = 0.3, 0.7
@@ -188,6 +193,43 @@ def test_a_weight_of_two_is_the_row_twice(estimator, columns):
         repeated.log_score(np.repeat(columns, twice, axis=0), np.repeat(y, twice)), rel=1e-4
     )
     assert (pickle.loads(pickle.dumps(weighted)).predict(columns) == weighted.predict(columns)).all()
+
+
+def both_ways(folder, options, method):
+    """Held-out RMSE and mean log density, in nats, by the command line and by an estimator, of the same rows and seed."""
+    frame = load_diabetes(as_frame=True, scaled=False).frame.iloc[:150]
+    frame.to_csv(folder / "diabetes.csv", index=False)
+    page = folder / "report.html"
+    given = ["report", str(folder / "diabetes.csv"), "--target", "target", "--no-baselines", "--out", str(page), *options]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(page.with_suffix(".json").read_text())["comparison"]["posteriors"].values()
+    theirs = found["scores"]["metrics"]
+    frame = pd.read_csv(folder / "diabetes.csv")
+    test = random_rows(len(frame), 0.2, seed=0)
+    X, y = frame.drop(columns="target"), frame["target"]
+    fitted = BayesRegressor(method=method, dtype="float32").fit(X[~test], y[~test])
+    rmse = np.sqrt(np.mean((fitted.predict(X[test]) - y[test]) ** 2))
+    return (rmse, fitted.log_score(X[test], y[test])), (theirs["rmse"], theirs["mlpd"])
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_the_command_line_has_the_same_numbers(tmp_path):
+    ours, theirs = both_ways(tmp_path, ["--method", "map", "--num-steps", "30"], br.inference.MAP(num_steps=30))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unrendered")
+def test_the_command_line_has_the_same_numbers_by_itself(tmp_path):
+    ours, theirs = both_ways(tmp_path, ["--method", "auto"], "auto")
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([made(method="laplace", hidden=(2,)) for made in (BayesRegressor, BayesClassifier, BayesCounts)])
+def test_scikit_learn_finds_no_fault_in_networks(estimator, check):
+    check(estimator)
 
 
 # in scikit-learn's machinery

@@ -7,6 +7,7 @@ from bayesreg.data.delimited import Layout
 from bayesreg.data.encoder import Encoder
 from bayesreg.data.files import File, Reading, read_file, stream_file
 from bayesreg.data.rows import Data, Standardization, as_tensor
+from bayesreg.data.splits import random_rows
 from bayesreg.data.tables import Prepared, Split, Table, Wanted, prepare, read_table
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "load_diabetes",
     "load_uci",
     "prepare",
+    "random_rows",
     "read_file",
     "read_table",
     "stream_file",

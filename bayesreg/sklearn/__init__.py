@@ -5,7 +5,7 @@ BayesClassifier    classes: Bernoulli, Categorical, Ordinal
 BayesCounts        whole numbers >= 0: Poisson, NegativeBinomial
 """
 
-from bayesreg.sklearn.base import AbstractBayes, AbstractNumbers, log_score
-from bayesreg.sklearn.estimators import BayesClassifier, BayesCounts, BayesRegressor
+from bayesreg.sklearn.base import AbstractBayes, log_score
+from bayesreg.sklearn.estimators import AbstractNumbers, BayesClassifier, BayesCounts, BayesRegressor
 
 __all__ = ["AbstractBayes", "AbstractNumbers", "BayesClassifier", "BayesCounts", "BayesRegressor", "log_score"]

@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import d2_tweedie_score
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from bayesreg import likelihoods
 from bayesreg._text import some
 from bayesreg.likelihoods import AbstractLikelihood, Gaussian, NegativeBinomial
-from bayesreg.sklearn.base import AbstractBayes, AbstractNumbers, Target
+from bayesreg.sklearn.base import AbstractBayes, Target
 from bayesreg.sklearn.settings import read
 
 _FOR_NUMBERS = "numbers; take BayesClassifier for classes"
 _FOR_COUNTS = "counts; take BayesRegressor for numbers, BayesClassifier for classes"
+
+
+class AbstractNumbers(AbstractBayes):
+    """An estimator whose target are numbers."""
+
+    def predict(self, X: Any, return_std: bool = False, offset: Any = None) -> Any:
+        """E[y | x], (N,) or (N, K), and with `return_std` also sd[y | x], that of a new observation.
+
+        `offset` is as for `predict_distribution`, whose result has everything else.
+
+        Raises:
+            ValueError: As for `predict_distribution`.
+        """
+        found = self.predict_distribution(X, offset)
+        return (_array(found.mean), _array(found.std)) if return_std else _array(found.mean)
+
+    def predict_interval(self, X: Any, level: float = 0.95) -> np.ndarray:
+        """Lower and upper end of the central interval that holds y with this probability, (N, 2) or (N, K, 2).
+
+        Raises:
+            ValueError: As for `predict_distribution`, or if the level is not in (0, 1).
+        """
+        return np.stack([_array(end) for end in self.predict_distribution(X).interval(level)], -1)
+
+    def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> np.ndarray:
+        """The quantiles of y, (N, Q) or (N, K, Q).
+
+        Raises:
+            ValueError: As for `predict_distribution`, or if a quantile is not in (0, 1).
+        """
+        return np.moveaxis(_array(self.predict_distribution(X).quantile(list(quantiles))), 0, -1)
+
+    def _encoded(self, y: Any) -> np.ndarray:
+        numbers: Any = np.float64
+        try:
+            return check_array(y, ensure_2d=False, dtype=numbers, input_name="y", estimator=self)
+        except ValueError as error:
+            if "could not convert" not in str(error):
+                raise
+            name, came = type(self).__name__, str(error).rpartition(": ")[2]
+            raise ValueError(f"{name} needs a target of numbers, but {came} came; take BayesClassifier for classes.") from None
 
 
 class BayesRegressor(RegressorMixin, AbstractNumbers):
@@ -216,3 +258,7 @@ def _levels(estimator: Any, y: Any) -> tuple[np.ndarray, np.ndarray, bool]:
         return np.asarray(dtype.categories), codes.astype(np.int64), True
     classes, codes = np.unique(values, return_inverse=True)
     return classes, codes.astype(np.int64), False
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()

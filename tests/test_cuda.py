@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from pyro.infer import autoguide
 from torch import nn
 
 import bayesreg as br
 from bayesreg import likelihoods, priors
+from bayesreg._catalog import concrete
 from bayesreg.inference import (
     HMC,
     MAP,
@@ -25,6 +27,7 @@ from bayesreg.inference import (
     MeanField,
     MicrocanonicalEnsemble,
 )
+from tests.contracts.test_likelihoods import case
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -132,6 +135,34 @@ def test_selection():
         nn.Linear(3, 1).double(), {"weight": priors.Laplace(0.1)}, likelihoods.Gaussian(0.2), standardize=True
     )
     assert len(br.stability(lasso.to("cuda"), X, y, num_bootstraps=5, progress=False).to_frame()) == 3
+
+
+@pytest.mark.parametrize("likelihood", concrete(likelihoods.AbstractLikelihood), ids=lambda cls: cls.__name__)
+def test_every_likelihood(likelihood):
+    noise, X = likelihood(), rows()[0]
+    output, y, _ = case(noise)
+    X, y = X[: len(y)], y.numpy()
+    linear = nn.Linear(3, output[0].numel())
+    model = br.BayesianModel(linear, {"*": priors.Normal(1.0)}, noise, standardize=True)
+    for method in ("map", "laplace"):
+        post = br.fit(model, X, y, method=method, sample_weight=np.full(len(y), 0.5), device="cuda", progress=False)
+        predicted = post.predict(X, num_samples=20)
+        assert predicted.mean.device.type == "cuda"
+        assert bool(predicted.log_prob(y).isfinite().all())
+        str(br.compare({method: post}, X, y, num_samples=20))
+
+
+@pytest.mark.parametrize("guide", [autoguide.AutoMultivariateNormal, autoguide.AutoIAFNormal], ids=lambda cls: cls.__name__)
+def test_guides_of_pyro(guide):
+    X, y = rows()
+    post = br.fit(problem("svi"), X, y, method=SVI(guide=guide, num_steps=30), device="cuda", progress=False)
+    assert post.predict(X, num_samples=20).mean.device.type == "cuda"
+
+
+def test_the_default_model():
+    X, y = rows()
+    post = br.fit(br.model.default_model(X, y), X, y, method="auto", device="cuda", progress=False)
+    assert bool(post.predict(X, num_samples=20).log_prob(y).isfinite().all())
 
 
 def test_classes():

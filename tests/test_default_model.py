@@ -49,10 +49,20 @@ class TestModel:
         specified = {r.name: r.specified for r in bound.resolved}
         spread = 0.2 * y.std()
         assert specified["2.bias"].loc == 0  # about the level, which the likelihood adds once
-        assert specified["skip.weight"].scale == pytest.approx(spread)
+        assert specified["skip.weight"].scale == pytest.approx(spread, rel=5e-3)  # three digits, for people to read
+        assert model.likelihood.noise_scale.rate == pytest.approx(0.05 * spread, rel=5e-3)  # in units of the output's sd
         out = bound.forward(bound.weights(), data.x)
         level = bound.likelihood.mean(out, noise_scale=torch.tensor(0.1)).log().mean()
         assert abs(float(level) - np.log(1000) - 0.2 * y.mean()) < 3 * spread
+
+    @pytest.mark.parametrize("noise", [likelihoods.Gaussian(), likelihoods.StudentT(), likelihoods.LogNormal()], ids=str)
+    def test_no_noise_scale_runs_to_zero(self, noise):
+        """Where residuals vanish the density is σ^−(N+2) exp(−rate/σ), and its mode rate/(N + 2), whatever the likelihood."""
+        X, y = rows(12)
+        model = default_model(X, np.exp(y) if noise.log_link else y, noise, hidden=(20,))
+        mode = br.fit(model, X, np.exp(y) if noise.log_link else y, method=inference.MAP(num_steps=2000, compile=False))
+        unit = y.std() if noise.location_scale else 1.0
+        assert float(mode.mean["noise_scale"]) > 0.9 * unit * model.likelihood.noise_scale.rate / 14
 
     def test_what_is_said_is_kept(self):
         X, y = rows()

@@ -59,7 +59,7 @@ def default_model(
 
     Weights have Normal priors by their layer's inputs, so that the linear and the hidden part are of the target's size before
     any fit. A hidden unit's input has an sd of three, so that most units bend within the rows; of one for classes. Where the
-    output is a logarithm it is about that of the target. A Gaussian's noise, where nothing is said of it, has the prior
+    output is a logarithm it is about that of the target. A noise scale of which nothing is said has the prior
     `NOISE`, which keeps a mode from running to zero noise. All is for standardised inputs and, where the likelihood allows it,
     a standardised target.
 
@@ -86,7 +86,9 @@ def default_model(
     if np.ndim(x) != 2:
         raise ValueError(f"a default model needs a table (N, D), but {tuple(np.shape(x))} came; pass module= for other inputs.")
     shape, classes = np.shape(x), None
-    noise = _with_noise(choose(np.asarray(target)).likelihood if likelihood is None else likelihood)
+    given = choose(np.asarray(target)).likelihood if likelihood is None else likelihood
+    spread = _spread(given, np.asarray(target, dtype=float)) if given.log_link else 1.0
+    noise = _with_noise(given, spread)
     if noise.labels is not None:
         classes = max(2, int(target.max()) + 1)
     targets = np.shape(target)[1] if np.ndim(target) == 2 else 1
@@ -95,7 +97,6 @@ def default_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_check.seed(seed))
         network = MLP(shape[1], widths, outputs, "tanh", skip=bool(widths))
-    spread = _spread(noise, np.asarray(target, dtype=float)) if noise.log_link else 1.0
     last: Any = network[2 * len(widths)]
     with torch.no_grad():
         for weight in [last.weight, *([] if network.line is None else [network.line.weight])]:
@@ -105,7 +106,7 @@ def default_model(
 
 def _spread(likelihood: AbstractLikelihood, y: np.ndarray) -> float:
     """The sd of the output where it is a logarithm; it is about the targets' own level, see `likelihoods.by_row`."""
-    return 1.0 if likelihood.discrete else max(float(np.log(y).std()), 1e-3)
+    return 1.0 if likelihood.discrete else float(f"{max(float(np.log(y).std()), 1e-3):.3g}")
 
 
 def _priors(widths: Sequence[int], spread: float, likelihood: AbstractLikelihood) -> dict[Any, AbstractPrior]:
@@ -133,9 +134,9 @@ def network_note(model: BayesianModel, num_rows: int) -> str:
     return f"network: a linear part and one hidden layer of {units} tanh units, {rows}; {counted(weights, 'weight')}."
 
 
-def _with_noise(likelihood: AbstractLikelihood) -> AbstractLikelihood:
-    """The likelihood, its noise under `NOISE` where it is a Gaussian of which nothing was said."""
-    if likelihood.squared_error_scale is None or repr(likelihood) != repr(type(likelihood)()):
+def _with_noise(likelihood: AbstractLikelihood, spread: float) -> AbstractLikelihood:
+    """The likelihood, its noise scale under `NOISE`, in units of the output's sd, where nothing was said of it."""
+    if "noise_scale" not in likelihood.latents or repr(likelihood) != repr(type(likelihood)()):
         return likelihood
     made: Any = type(likelihood)
-    return made(NOISE)
+    return made(noise_scale=InverseGamma(NOISE.concentration, round(NOISE.rate * spread, 6)))

@@ -18,6 +18,12 @@ pytestmark = pytest.mark.usefixtures("unrendered")
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    """Lines are not wrapped, however long the paths are."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+
 def table(number=60, **changed) -> str:
     """A file with numbers, gaps, levels, a date and an id."""
     size, kind = RNG.normal(100, 30, number), RNG.choice(["a", "b", "c"], number)

@@ -66,6 +66,14 @@ def test_too_narrow_is_found_and_too_wide_is_corrected(exact, seed, width):
         assert not found.reliable
 
 
+@pytest.mark.parametrize("spread", [1e-13, 1e-10, 1e-6, 1e-3, 1.0])
+@pytest.mark.parametrize("behind", [660.0, 690.0, 700.0, 708.39, 800.0])
+def test_one_weight_that_carries_all_has_no_finite_shape_or_a_large_one(behind, spread):
+    weights = torch.linspace(0, spread, 1000, dtype=torch.float64) - behind
+    weights[-1] = 0.0
+    assert pareto_smoothed(weights)[1] > 5
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_weight_that_is_no_number_has_no_shape(bad):
     weights = torch.zeros(300)

@@ -18,6 +18,7 @@ from bayesreg.objective.whole import values_of
 NUM_DRAWS = 1000
 _WORK = 4e9  # draws × rows × unknowns that a check may take
 _FEWEST = 200  # draws below which the tail is too short to judge
+_ALONE = 1e-280  # of the largest weight; below it the fit's own numbers overflow
 _TAIL = 10  # weights in the tail, at least
 
 
@@ -83,7 +84,7 @@ def pareto_smoothed(log_weights: torch.Tensor) -> tuple[torch.Tensor, float]:
     above = (given[tail] - top).exp() - math.exp(cut - top)
     if float(above[-1]) <= 1e-9:
         return given, -math.inf
-    if float(above[len(above) // 4]) <= 0:  # a fit needs a spread of weights, and this is one of them alone
+    if float(above[len(above) // 4]) <= _ALONE:  # a fit needs a spread of weights, and this is one of them alone
         return given, math.inf
     shape, scale = fit_generalized_pareto(above)
     rank = (torch.arange(count, dtype=torch.float64) + 0.5) / count

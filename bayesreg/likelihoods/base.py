@@ -56,14 +56,19 @@ class AbstractLikelihood(abc.ABC):
         """The Pyro distribution of the targets given the network's output, batch shape = rows."""
 
     @property
+    def parameters(self) -> dict[str, float | AbstractPrior]:
+        """The noise's own parameters by name: a number (in the model's units) if known, or a prior."""
+        return {}
+
+    @property
     def latents(self) -> dict[str, AbstractPrior]:
         """The noise's own unknowns and their priors; empty when there are none."""
-        return {}
+        return {name: value for name, value in self.parameters.items() if isinstance(value, AbstractPrior)}
 
     @property
     def fixed(self) -> dict[str, float]:
         """The known noise parameters, in the units that the model works in; empty when there are none."""
-        return {}
+        return {name: value for name, value in self.parameters.items() if not isinstance(value, AbstractPrior)}
 
     @property
     def target_scales(self) -> set[str]:

@@ -50,14 +50,9 @@ class Gamma(AbstractLikelihood):
         self.dispersion = number_or_prior("dispersion", dispersion, "priors.Gamma(2.0, 1.0)")
 
     @property
-    def latents(self) -> dict[str, AbstractPrior]:
-        """The dispersion with its prior, unless it is known."""
-        return {"dispersion": self.dispersion} if isinstance(self.dispersion, AbstractPrior) else {}
-
-    @property
-    def fixed(self) -> dict[str, float]:
-        """The dispersion, when it is known."""
-        return {} if isinstance(self.dispersion, AbstractPrior) else {"dispersion": self.dispersion}
+    def parameters(self) -> dict[str, float | AbstractPrior]:
+        """The dispersion."""
+        return {"dispersion": self.dispersion}
 
     @property
     def support(self) -> Any:

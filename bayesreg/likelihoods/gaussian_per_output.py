@@ -51,18 +51,9 @@ class GaussianPerOutput(AbstractLikelihood):
         )
 
     @property
-    def _named(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, float | AbstractPrior]:
+        """A noise scale for each target."""
         return {f"noise_scale_{k + 1}": value for k, value in enumerate(self.noise_scale)}
-
-    @property
-    def latents(self) -> dict[str, AbstractPrior]:
-        """The scales that are not known, with their priors."""
-        return {name: value for name, value in self._named.items() if isinstance(value, AbstractPrior)}
-
-    @property
-    def fixed(self) -> dict[str, float]:
-        """The scales that are known."""
-        return {name: value for name, value in self._named.items() if not isinstance(value, AbstractPrior)}
 
     @property
     def discrete(self) -> bool:
@@ -89,7 +80,7 @@ class GaussianPerOutput(AbstractLikelihood):
 
     def _sigma(self, noise: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(K,), or with the axes of the outputs."""
-        each = [noise[name] for name in self._named]
+        each = [noise[name] for name in self.parameters]
         return torch.cat([value[None] if value.dim() == 0 else value for value in each], -1)
 
     def distribution(self, output: torch.Tensor, **noise: torch.Tensor) -> Any:
@@ -108,7 +99,7 @@ class GaussianPerOutput(AbstractLikelihood):
     def start(self, output: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """The root mean squares of the residuals."""
         rms = (y - output).square().mean(0).sqrt().clamp_min(1e-3)
-        found = dict(zip(self._named, rms, strict=True))
+        found = dict(zip(self.parameters, rms, strict=True))
         return {name: found[name] for name in self.latents}
 
     def mean(self, output: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:

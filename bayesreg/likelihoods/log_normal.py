@@ -47,14 +47,9 @@ class LogNormal(AbstractLikelihood):
         self.noise_scale = number_or_prior("noise_scale", noise_scale, "priors.HalfNormal(1.0)")
 
     @property
-    def latents(self) -> dict[str, AbstractPrior]:
-        """The sd of log y with its prior, unless it is known."""
-        return {"noise_scale": self.noise_scale} if isinstance(self.noise_scale, AbstractPrior) else {}
-
-    @property
-    def fixed(self) -> dict[str, float]:
-        """The sd of log y, when it is known."""
-        return {} if isinstance(self.noise_scale, AbstractPrior) else {"noise_scale": self.noise_scale}
+    def parameters(self) -> dict[str, float | AbstractPrior]:
+        """The sd of log y."""
+        return {"noise_scale": self.noise_scale}
 
     @property
     def support(self) -> Any:

@@ -70,7 +70,7 @@ class Ordinal(AbstractLabels):
         self.threshold, self.gap = threshold, number_or_prior("gap", gap, "priors.Gamma(2.0, 1.0)")
 
     @property
-    def latents(self) -> dict[str, AbstractPrior]:
+    def parameters(self) -> dict[str, float | AbstractPrior]:
         """The first threshold, and the gaps to the others."""
         gaps: Any = {f"gap_{k}": self.gap for k in range(2, self.num_classes)}
         return {"threshold_1": self.threshold, **gaps}

@@ -54,17 +54,8 @@ class StudentT(AbstractLikelihood):
         self.noise_scale = number_or_prior("noise_scale", noise_scale, "priors.HalfNormal(1.0)")
 
     @property
-    def latents(self) -> dict[str, AbstractPrior]:
-        """Those of df and the noise scale that are not known, with their priors."""
-        return {name: value for name, value in self._both.items() if isinstance(value, AbstractPrior)}
-
-    @property
-    def fixed(self) -> dict[str, float]:
-        """Those that are known."""
-        return {name: value for name, value in self._both.items() if not isinstance(value, AbstractPrior)}
-
-    @property
-    def _both(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, float | AbstractPrior]:
+        """Degrees of freedom and the noise scale."""
         return {"df": self.df, "noise_scale": self.noise_scale}
 
     @property

@@ -201,3 +201,13 @@ class TestUntilFlat:
         slow = br.fit(relu_model(), x, y, method=MAP(**words))
         assert slow.history.steps[-1] == 799
         assert "budget of 800 steps" in slow.history.notes[-1]
+
+
+def test_a_search_that_ended_early_by_itself_is_still_judged(diabetes):
+    """A quarter of so short a search would not pay for a look at the curvature; what was saved does."""
+    X, y = diabetes
+    net = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 1))
+    model = br.BayesianModel(net, {"*.weight": priors.Laplace(0.1)}, standardize=True)
+    mode = br.fit(model, X[:354], y[:354], method=MAP(compile=False), progress=False)
+    assert any("the search ended once its objective rose no more" in note for note in mode.history.notes)
+    assert mode.certificate.finding != "not looked"

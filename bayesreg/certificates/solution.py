@@ -19,6 +19,8 @@ from bayesreg.objective.flat import LogJoint
 from bayesreg.solvers.base import Problem, Solution
 from bayesreg.solvers.probe import further
 
+_USUAL = 3000  # steps of a search of which nothing is said
+
 
 def judged(
     problem: Problem, start: torch.Tensor, found: Solution, restarts: Sequence[float] | None, tried: int | None
@@ -67,4 +69,6 @@ def _effort(problem: Problem, found: Solution) -> Effort | None:
         return None
     data, unknowns = problem.data, len(found.u)
     rows = problem.batch_size or (data.num_data if data.x is not None else max(1, data.num_data // data.steps_an_epoch(None)))
-    return Effort(unknowns, data.num_data, SHARE * work(found.steps, rows, unknowns))
+    # a search that ended by itself, early, has saved what the check may spend
+    steps = max(found.steps, _USUAL) if problem.options.num_steps is None else found.steps
+    return Effort(unknowns, data.num_data, SHARE * work(steps, rows, unknowns))

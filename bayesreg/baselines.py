@@ -160,10 +160,7 @@ class _Task:
         return KFold(count, shuffle=True, random_state=self.seed).split(self.X)
 
     def left_out(self, make: Callable[[], Any]) -> np.ndarray:
-        """Predictions of each row by a fit to the other folds: means (N,), or probabilities (N, K).
-
-        A forest has them without folds: of the trees whose bootstrap sample lacks the row.
-        """
+        """Predictions of each row by a fit to the other folds: means (N,), or probabilities (N, K)."""
         found = np.zeros(len(self.y) if self.num_classes is None else (len(self.y), self.num_classes))
         for train, rest in self.folds():
             found[rest] = self.predicting(make().fit(self.X[train], self.y[train]))(self.X[rest])
@@ -243,11 +240,10 @@ def fit_baselines(
         raise ValueError(f"baselines need a table (N, D) and one target (N,), but {came}; compare without baselines.")
     labels = None if likelihood is None else likelihood.labels
     classes = None if labels is None else max(2, int(y.max()) + 1)
-    task = _Task(X.astype(np.float64), y.astype(np.int64 if classes else np.float64), classes, _check.seed(seed) % 2**32)
     counts = likelihood is not None and likelihood.discrete and not classes
+    y = y.astype(np.int64 if classes else np.float64)
+    task = _Task(X.astype(np.float64), y, classes, _check.seed(seed) % 2**32, counts)
     positive = likelihood is not None and likelihood.log_link and not counts
-    if counts:
-        task = replace(task, counts=True)
     words = WORDS["classes" if classes else "counts" if counts else "regression"]
     fit = _of_classes if classes else _of_counts if counts else _of_positive if positive else _of_numbers
     return {words[name]: fit(task, name, words[name]) for name in wanted}

@@ -28,11 +28,6 @@ class AbstractCounts(AbstractLikelihood):
         """Whole numbers from 0."""
         return constraints.nonnegative_integer
 
-    @property
-    def discrete(self) -> bool:
-        """True."""
-        return True
-
     def mean(self, output: torch.Tensor, **noise: torch.Tensor) -> torch.Tensor:
         """The mean eᶠ."""
         return output.exp()

@@ -59,11 +59,6 @@ class Gamma(AbstractLikelihood):
         """Positive numbers."""
         return constraints.positive
 
-    @property
-    def discrete(self) -> bool:
-        """False."""
-        return False
-
     def distribution(self, output: torch.Tensor, *, dispersion: torch.Tensor) -> Any:
         """Gamma(k, rate k e⁻ᶠ); a row with K outputs is one event."""
         k = 1 / dispersion

@@ -56,11 +56,6 @@ class GaussianPerOutput(AbstractLikelihood):
         return {f"noise_scale_{k + 1}": value for k, value in enumerate(self.noise_scale)}
 
     @property
-    def discrete(self) -> bool:
-        """False."""
-        return False
-
-    @property
     def support(self) -> Any:
         """All numbers."""
         return constraints.real

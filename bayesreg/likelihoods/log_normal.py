@@ -56,11 +56,6 @@ class LogNormal(AbstractLikelihood):
         """Positive numbers."""
         return constraints.positive
 
-    @property
-    def discrete(self) -> bool:
-        """False."""
-        return False
-
     def distribution(self, output: torch.Tensor, *, noise_scale: torch.Tensor) -> Any:
         """LogNormal(f, σ); a row with K outputs is one event."""
         rows = dist.LogNormal(output, noise_scale, validate_args=False)

@@ -27,6 +27,7 @@ from bayesreg.model import activations
 from bayesreg.model.autoscale import adjusted
 from bayesreg.model.spec import PriorSpec, Resolved, Rules
 from bayesreg.model.unknowns import Latent, latents_of
+from bayesreg.operators import AbstractOperator, Observed
 from bayesreg.priors import AbstractPrior, AbstractScaledPrior
 
 Values = Mapping[str, torch.Tensor]
@@ -73,6 +74,8 @@ class AbstractModel(abc.ABC):
         *,
         outputs: Rules | None = None,
     ) -> None:
+        if isinstance(module, AbstractOperator):
+            module, standardize = Observed(module), False if standardize == "auto" else standardize
         if not isinstance(module, nn.Module):
             raise ValueError(
                 f"module must be a torch.nn.Module, but {type(module).__name__} came; wrap the function in a module."

@@ -40,7 +40,8 @@ def test_a_wrong_adjoint_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("b", "said"), [(np.ones(3), r"shape of what the operator gives, \(40,\), but \(3,\)"), (np.ones(40) * 1j, "b must be real")]
+    ("b", "said"),
+    [(np.ones(3), r"shape of what the operator gives, \(40,\), but \(3,\)"), (np.ones(40) * 1j, "b must be real")],
 )
 def test_measurements_that_do_not_fit_are_refused(b, said):
     model = br.BayesianModel(operators.Dense(problem()[0]), {"x": priors.Normal(0.5)}, likelihoods.Gaussian(0.1))

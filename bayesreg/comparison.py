@@ -45,11 +45,13 @@ class Metric:
         label: Its name in the head of a table.
         goal: "higher" or "lower" is better; "level": near its level is right; "none": no direction by itself.
         headline: Whether the printed table has it; `to_frame` and `to_dict` have all.
+        digits: Significant digits in a table.
     """
 
     label: str
     goal: Goal
     headline: bool = True
+    digits: int = 3
 
     @property
     def head(self) -> str:
@@ -58,7 +60,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "mlpd": Metric("log density", "higher"),
+    "mlpd": Metric("log density", "higher", digits=4),
     "rmse": Metric("RMSE", "lower"),
     "mae": Metric("MAE", "lower", headline=False),
     "crps": Metric("CRPS", "lower"),
@@ -87,7 +89,7 @@ class Comparison:
         methods: Name of the method.
         num_parameters: P.
         seconds: Duration of the fit.
-        best: Name of the one with the highest log predictive density.
+        best: Name of the posterior with the highest log predictive density; a baseline may have a higher one, see `highest`.
         errors: Monte Carlo error of the log density, of all rows together.
         log_evidences: Log evidence of the training targets in nats and their own units, of the posteriors that have one.
         num_trained: Rows that it was trained on.
@@ -122,6 +124,12 @@ class Comparison:
     def num_data(self) -> int:
         """N, the number of rows that were scored."""
         return self.scores[self.best].num_data
+
+    @property
+    def highest(self) -> str:
+        """Name of what has the highest log predictive density of all, baselines included."""
+        ahead = {name: one.difference.sum for name, one in self.baselines.items() if one.difference.sum > 0}
+        return max(ahead, key=lambda name: ahead[name]) if ahead else self.best
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain types, ready for JSON, without the predictives; a number that is not finite becomes None.
@@ -204,9 +212,7 @@ class Comparison:
                 level = float(metric.rpartition("_")[2]) / 100
                 found = [c for scores in self._all_scores() for c in scores.coverages if c.level == level]
                 marks = [" " if c.consistent else "!" for c in found]
-            values = [scores[metric] for scores in self._all_scores()]
-            marks += [" "] * (len(values) - len(marks))  # a baseline's entry is not marked as the best
-            cells = [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
+            cells = [text + mark for text, mark in zip(map(_plain, column(values, METRICS[metric].digits)), marks, strict=True)]
             columns.append([METRICS[metric].head + " ", *cells])
             if metric == "mlpd":
                 beside = (plus_minus(one.difference.sum, one.difference.sum_se) for one in others)
@@ -217,10 +223,10 @@ class Comparison:
         return [*self.scores.values(), *(one.scores for one in self.baselines.values())]
 
     def headline(self) -> Iterator[tuple[str, list[float], list[bool]]]:
-        """The metrics of a table: their names, their values, and which of these are the best."""
+        """The metrics of a table: their names, their values, and which of these are the best, baselines last and included."""
         for metric in self.scores[self.best]:
             if METRICS[metric].headline:
-                values = [scores[metric] for scores in self.scores.values()]
+                values = [scores[metric] for scores in self._all_scores()]
                 top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(values)
                 yield metric, values, [value == top for value in values]
 
@@ -229,9 +235,10 @@ class Comparison:
         return ["0" if name == self.best else plus_minus(d.sum, d.sum_se) for name, d in self.differences.items()]
 
     def _legend(self) -> list[str]:
-        lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best."]
+        of = " of all, baselines included" if self.baselines else ""
+        lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best{of}."]
         lines.append("log density: mean log predictive density, in nats a row.")
-        lines.append("Δ: log density summed over the rows minus that of the best, ± its standard error, paired by row.")
+        lines.append(f"Δ: log density summed over the rows minus that of {self.best}, ± its standard error, paired by row.")
         if self.baselines:
             lines.append(verdict(self.best, self.baselines)[1])
         if self.log_evidences:

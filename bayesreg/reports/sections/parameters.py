@@ -31,13 +31,9 @@ class Parameters(AbstractSection):
     template: ClassVar[str] = """<section id="parameters">
 {% set scaled = data.priors | map(attribute="rows") | sum(start=[]) | selectattr("tensor", "equalto", "noise_scale") | list %}
 <h2>Mode and posterior, parameter by parameter</h2>
-{% if not data.pairs %}
-<p>There is no pair of a mode and a posterior of one model here, so there is nothing to set side by side.</p>
-{% else %}
 <p>A mode is one point; a posterior says how far each unknown could be from it and still fit the data. Values are in the units that the model works in{{ "; the noise scale is in target units" if scaled }}.</p>
 {% if data.pairs | selectattr("hidden") | list %}
 <p><strong>Single weights of a network with hidden layers are not identifiable:</strong> hidden units can be exchanged, and often their signs, without any change of the function. Where mode and posterior differ here, compare what they predict rather than their weights.</p>
-{% endif %}
 {% endif %}
 {% for pair in data.pairs %}
 {% set figures = parameters[loop.index0] %}
@@ -60,6 +56,10 @@ class Parameters(AbstractSection):
     def facts(self, made: Material) -> dict[str, Any]:
         """By pair."""
         return {"pairs": pair_facts(made.posteriors, num_samples=made.given["num_samples"] or 1000, seed=made.seed)}
+
+    def says(self, made: Material) -> bool:
+        """Whether there is a pair of one model."""
+        return bool(made.data["pairs"])
 
     def shown(self, made: Material) -> dict[str, Any]:
         """The largest tensors of each pair."""

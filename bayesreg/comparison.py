@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Goal = Literal["higher", "lower", "level", "none"]
 SHARE = 0.1  # share of a difference's standard error below which its Monte Carlo error does not matter
 _LEAST = 0.01  # nats over all rows; smaller errors do not matter
-_START, _MOST, _ROUNDS = 1000, 50_000, 3
+_MOST, _ROUNDS = 50_000, 3
 _ENTRIES = 2**23  # draws × rows × outputs
 _ARROWS = {"higher": " ↑", "lower": " ↓", "level": "", "none": ""}
 
@@ -313,9 +313,9 @@ def compare(
         posteriors: Name to posterior, of one or of several models, all of one likelihood kind.
         X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
         y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
-        num_samples: Draws from each posterior; a mode needs and takes one. None for 1000, and more of a posterior whose Monte
-            Carlo error is above a tenth of a difference's standard error (and above 0.01 nats): until it is not, all that a
-            sampler left are taken, or draws × rows × outputs are 8 million.
+        num_samples: Draws from each posterior; a mode needs and takes one. None for as many as `predict` takes by itself, and
+            more of a posterior whose Monte Carlo error is above a tenth of a difference's standard error (and above 0.01 nats):
+            until it is not, all that a sampler left are taken, or draws × rows × outputs are 8 million.
         seed: Seed of the draws; the global random state is left as it was.
         baselines: The training rows (X, y), to which a constant, a line, boosted trees and a forest are then fitted, or these
             fits themselves, as `baselines.fit_baselines` makes them; None for no such comparison.
@@ -329,7 +329,7 @@ def compare(
     """
     _check_posteriors(posteriors)
     X, y = all_rows(X, y)
-    start = {name: num_samples or min(_START, posterior.num_draws or _START) for name, posterior in posteriors.items()}
+    start = {name: num_samples or posterior.usual_draws for name, posterior in posteriors.items()}
     known = {} if offset is None else {"offset": offset}
     predictives = {name: p.predict(X, num_samples=start[name], seed=seed, **known) for name, p in posteriors.items()}
     targets = {name: posterior.model.targets(y) for name, posterior in posteriors.items()}

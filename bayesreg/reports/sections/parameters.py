@@ -55,7 +55,7 @@ class Parameters(AbstractSection):
 
     def facts(self, made: Material) -> dict[str, Any]:
         """By pair."""
-        return {"pairs": pair_facts(made.posteriors, num_samples=made.given["num_samples"] or 1000, seed=made.seed)}
+        return {"pairs": pair_facts(made.posteriors, num_samples=made.given["num_samples"], seed=made.seed)}
 
     def says(self, made: Material) -> bool:
         """Whether there is a pair of one model."""
@@ -79,7 +79,7 @@ def _drawn(made: Material, pair: Mapping[str, Any]) -> list[Drawn]:
     ]
 
 
-def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int, seed: int) -> list[dict[str, Any]]:
+def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int | None, seed: int) -> list[dict[str, Any]]:
     """One record for each pair of a mode and another posterior of the same model."""
     found = []
     modes = {name: p for name, p in posteriors.items() if p.is_mode}
@@ -88,7 +88,9 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
         if posterior.at_a_point or not partners:
             continue
         mean, std = posterior.mean, posterior.std
-        draws = posterior.sample(min(num_samples, max(100, _ENTRIES // posterior.layout.size)), seed=seed)
+        draws = posterior.sample(
+            min(num_samples or posterior.usual_draws, max(100, _ENTRIES // posterior.layout.size)), seed=seed
+        )
         replaced = _log_uniform(posterior)
         prior = {key: sd for key, sd in prior_std(posterior).items() if key not in replaced}
         positive = {key for key, segment in posterior.layout.segments.items() if segment.transform is not None}

@@ -40,7 +40,7 @@ class Nonlinear(AbstractOperator):
         super().__init__()
         if not callable(function):
             raise ValueError(
-                f"function must be one, but {type(function).__name__} came; write Nonlinear(lambda x: x**2, shape)."
+                f"function must be callable, but {type(function).__name__} came; write Nonlinear(lambda x: x**2, shape)."
             )
         self.function = _constant(function) if isinstance(function, nn.Module) else function
         self.shape = shape_of("shape", shape)

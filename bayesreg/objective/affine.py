@@ -118,6 +118,8 @@ def _design(log_joint: LogJoint, x: torch.Tensor, factor: float) -> tuple[np.nda
     model, layout = log_joint.model, log_joint.layout
     origin = x.new_zeros(layout.size)
     plain = type(model.module) is nn.Linear and model.module.out_features == 1 and "weight" in layout.segments and x.dim() == 2
+    if (operator := model.linear_operator) is not None:
+        return np.asfortranarray(operator.matrix()[x.reshape(-1).long()].numpy() * factor), x.new_zeros(len(x), 1)
     with torch.no_grad():
         offset = model.forward(layout.unflatten(origin), x[:1] if plain else x).reshape(1 if plain else len(x), -1)
     design = np.empty((len(x) * offset.shape[1], layout.size), order="F")

@@ -41,11 +41,14 @@ class AbstractOperator(nn.Module, abc.ABC):
         shape: Shape of the unknown.
         output_shape: Shape of the measurements.
         linear: Whether F(x) = A x; then it has an `adjoint`.
+        transformable: Whether it is made of torch operations alone, so that nothing has to be tried: vmap, forward mode and
+            double backward all work.
     """
 
     shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     linear: ClassVar[bool] = True
+    transformable: ClassVar[bool] = False
 
     @property
     def size(self) -> int:

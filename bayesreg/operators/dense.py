@@ -23,6 +23,7 @@ class Dense(AbstractLinearOperator):
     """
 
     values: torch.Tensor
+    transformable = True
 
     def __init__(self, matrix: Any) -> None:
         super().__init__()

@@ -97,9 +97,10 @@ def affine_problem(log_joint: LogJoint, data: Data) -> AffineProblem | None:
         return None
     if any(s.transform is not None or not s.latent.prior.convex for s in log_joint.layout.in_order):
         return None
-    entries = data.y.numel() * log_joint.layout.size
+    if data.y.numel() * log_joint.layout.size > MAX_ENTRIES:
+        return None
     gaussian = sum(s.stop - s.start for s in log_joint.layout.in_order if gaussian_of(s) is not None)
-    if entries > MAX_ENTRIES or gaussian > MAX_GAUSSIAN:
+    if gaussian > MAX_GAUSSIAN:
         return None
     dtype = model.like.dtype
     wide, _, rows = in_double(log_joint, torch.zeros(log_joint.layout.size, dtype=dtype, device=model.like.device), data)

@@ -29,7 +29,6 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
     Returns:
         (B, K, P) and (B, K), with K = 1 for a scalar output.
     """
-
     if (operator := log_joint.model.linear_operator) is not None:
         rows = operator.matrix()[x.reshape(-1).long()].to(u)
         slopes = u.new_zeros(len(x), len(u))

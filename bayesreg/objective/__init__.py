@@ -11,6 +11,7 @@ from bayesreg.objective.directions import HeldLogJoint, along_sphere, by_all_row
 from bayesreg.objective.evidence import updates
 from bayesreg.objective.factors import KroneckerFactor
 from bayesreg.objective.flat import FlatLayout, LogJoint
+from bayesreg.objective.inverse import InverseProblem, LowRank, inverse_problem, low_rank
 from bayesreg.objective.layerwise import layers_of
 from bayesreg.objective.local_draws import LocalDraws
 from bayesreg.objective.local_draws import PairedNoise as PairedNoise
@@ -25,9 +26,11 @@ __all__ = [
     "ChainsOfBatches",
     "FlatLayout",
     "HeldLogJoint",
+    "InverseProblem",
     "KroneckerFactor",
     "LocalDraws",
     "LogJoint",
+    "LowRank",
     "MappedChains",
     "Products",
     "ReplicaBuffers",
@@ -49,10 +52,12 @@ __all__ = [
     "gradient_of",
     "hessian_product",
     "in_double",
+    "inverse_problem",
     "kronecker_blocks",
     "layers_of",
     "likelihood_curvature",
     "likelihood_diagonal",
+    "low_rank",
     "on_sphere",
     "output_jacobian",
     "prior_curvature",

@@ -29,6 +29,11 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
     Returns:
         (B, K, P) and (B, K), with K = 1 for a scalar output.
     """
+    if (operator := log_joint.model.linear_operator) is not None:
+        rows = operator.matrix()[x.reshape(-1).long()].to(u)
+        slopes = u.new_zeros(len(x), len(u))
+        slopes[:, log_joint.layout.segments["x"].slice] = rows
+        return slopes[:, None], (slopes @ u.detach())[:, None]
 
     def outputs(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return log_joint.model.forward(log_joint.layout.unflatten(v), rows).reshape(len(rows), -1)

@@ -20,6 +20,7 @@ from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
 from bayesreg.solvers.ivon import EagerIvon, SettledByIvon
+from bayesreg.solvers.krylov import Krylov, conjugate_gradients
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
 from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
 from bayesreg.solvers.loop import Follow, run
@@ -53,6 +54,7 @@ __all__ = [
     "GaussNewton",
     "Groups",
     "History",
+    "Krylov",
     "Lbfgs",
     "LinearGaussian",
     "Problem",
@@ -69,6 +71,7 @@ __all__ = [
     "Unsuited",
     "UntilFlat",
     "can_settle",
+    "conjugate_gradients",
     "descend",
     "fit_many",
     "fit_many_early",

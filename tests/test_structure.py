@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "bayesreg"
 ORDER = [
     *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
     *["data", "priors", "likelihoods", "layers", "operators", "behaviour", "dictionary", "predictive", "model"],
-    *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection"],
+    *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection", "inverse"],
     *["metrics", "baselines", "comparison", "plots", "reports"],
     *["arviz", "io", "sklearn", "cli", "__main__"],
 ]
@@ -185,6 +185,7 @@ def test_no_public_name_is_that_of_a_file():
     parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
     assert parts & set(bayesreg.__all__) == {
         "inference",
+        "inverse",
         "layers",
         "likelihoods",
         "metrics",

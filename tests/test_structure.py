@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from its own folder and those above it only
 ORDER = [
     *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
-    *["data", "priors", "likelihoods", "layers", "operators", "behaviour", "dictionary", "predictive", "model"],
+    *["data", "priors", "likelihoods", "layers", "operators", "datasets"],
+    *["behaviour", "dictionary", "predictive", "model"],
     *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection", "inverse"],
     *["metrics", "baselines", "comparison", "plots", "reports"],
     *["arviz", "io", "sklearn", "cli", "__main__"],
@@ -184,6 +185,7 @@ def test_no_public_name_is_that_of_a_file():
 
     parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
     assert parts & set(bayesreg.__all__) == {
+        "datasets",
         "inference",
         "inverse",
         "layers",

@@ -1,6 +1,6 @@
 """What a linear operator lets data say: whether A x = b has a solution, only one, and how much of it survives noise.
 
-    A = Σ sᵢ uᵢ vᵢᵀ,      x⁺ = Σ (uᵢᵀb/sᵢ) vᵢ over sᵢ > 0,      Picard: |uᵢᵀb| must fall faster than sᵢ
+A = Σ sᵢ uᵢ vᵢᵀ,      x⁺ = Σ (uᵢᵀb/sᵢ) vᵢ over sᵢ > 0,      Picard: |uᵢᵀb| must fall faster than sᵢ
 """
 
 from __future__ import annotations
@@ -181,7 +181,8 @@ class Analysis(AbstractTextTable):
             return ""
         if self.exists:
             return "A solution exists: b is in the range of A."
-        said = f"No exact solution exists: a part of b of norm {number(self.off_range, 3)} is off the range of A; least squares leaves it."
+        size = number(self.off_range, 3)
+        said = f"No exact solution exists: a part of b of norm {size} is off the range of A; least squares leaves it."
         lost = self.operator.num_data - self.rank
         if self.noise_scale is not None:
             expected = self.noise_scale * math.sqrt(lost)
@@ -210,12 +211,13 @@ class Analysis(AbstractTextTable):
         lost = "no digits" if digits < 0.05 else f"up to {number(digits, 2)} digits"
         said = f"condition number {number(self.condition, 3)}{known}: {lost} of b are lost in x"
         if self.noise_scale is not None and self.b is not None:
-            said += (
-                f"; noise of {percent(self.relative_noise)} of b can become {number(self.condition * self.relative_noise, 3)} times x"
-            )
+            grown = number(self.condition * self.relative_noise, 3)
+            said += f"; noise of {percent(self.relative_noise)} of b can become {grown} times x"
         if self.stable and self.complete:
             return f"It is stable: {said}."
-        return f"It is not stable: {said}. A penalty, which is a prior, is needed." if not self.stable else f"Stability: {said}."
+        return (
+            f"It is not stable: {said}. A penalty, which is a prior, is needed." if not self.stable else f"Stability: {said}."
+        )
 
     def _picard(self) -> str:
         count = self.above_noise
@@ -239,7 +241,7 @@ class Analysis(AbstractTextTable):
         return self.b
 
     def _unknown(self, x: Any) -> torch.Tensor:
-        flat = _check.all_finite("x", torch.as_tensor(x).double()).reshape(-1)
+        flat = _check.all_finite("x", torch.tensor(x).double()).reshape(-1)
         if len(flat) != self.operator.size:
             raise ValueError(f"x must have {self.operator.size} entries, but {len(flat)} came; pass it in the unknown's shape.")
         return flat
@@ -297,9 +299,9 @@ def analyse(operator: Any, b: Any = None, noise_scale: float | None = None) -> A
         Picard condition for discrete ill-posed problems.
 
     >>> over, under = analyse([[1.0], [1.0]], [1.0, 2.0]), analyse([[1.0, 1.0]], [2.0])
-    >>> over.exists, over.unique, over.minimum_norm.tolist()
-    (False, True, [1.5])
-    >>> under.exists, under.unique, [round(v, 6) for v in under.minimum_norm.tolist()], under.in_null_space([3.0, -1.0])
+    >>> over.exists, over.unique, round(float(over.minimum_norm), 6)
+    (False, True, 1.5)
+    >>> under.exists, under.unique, under.minimum_norm.numpy().round(6).tolist(), round(under.in_null_space([3.0, -1.0]), 6)
     (True, False, [1.0, 1.0], 0.8)
     """
     operator = linear(operator, "an analysis")

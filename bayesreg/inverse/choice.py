@@ -14,7 +14,7 @@ from bayesreg import _check
 from bayesreg._catalog import concrete
 from bayesreg._text import AbstractTextTable, number
 from bayesreg.inverse.rules import AbstractRule, curvature
-from bayesreg.inverse.setting import Setting, setting
+from bayesreg.inverse.setting import Setting, declared
 from bayesreg.inverse.spectrum import Measured, Spectrum
 from bayesreg.model.model import BayesianModel
 
@@ -79,7 +79,9 @@ class Choice(AbstractTextTable):
     def _answer(self, rule: str) -> Chosen:
         found = self[rule]
         if math.isnan(found.lam):
-            raise ValueError(f"a model must have a λ, but {found.remark.removesuffix('.')}; take another rule, or set the scale.")
+            raise ValueError(
+                f"a model must have a λ, but {found.remark.removesuffix('.')}; take another rule, or set the scale."
+            )
         return found
 
     def model(self, rule: str = "gcv") -> BayesianModel:
@@ -103,7 +105,7 @@ class Choice(AbstractTextTable):
 
     @property
     def noise_scale(self) -> float:
-        """The noise's sd by which λ is turned into prior scales on a shared axis: the known one, else that of the first rule."""
+        """The noise's sd by which λ is a prior scale on a shared axis: the known one, else that of the first rule."""
         if self.setting.sigma is not None:
             return self.setting.sigma
         found = [c.noise_scale for c in self.chosen.values() if math.isfinite(c.noise_scale)]
@@ -127,11 +129,14 @@ class Choice(AbstractTextTable):
 
         Returns:
             By rule; "best" is last.
+
+        Raises:
+            ValueError: If the truth has another shape.
         """
-        x = torch.as_tensor(truth, dtype=torch.float64).reshape(-1)
+        x = torch.tensor(truth, dtype=torch.float64).reshape(-1)
         if x.numel() != self.setting.operator.size:
             raise ValueError(
-                f"truth must have the unknown's shape {self.setting.operator.shape}, but {tuple(torch.as_tensor(truth).shape)} "
+                f"truth must have the unknown's shape {self.setting.operator.shape}, but {tuple(torch.tensor(truth).shape)} "
                 "came; pass x itself."
             )
         size = float(x.norm())
@@ -197,7 +202,7 @@ def choose(model: BayesianModel, b: Any, rules: Sequence[str] | None = None, *, 
         b: Measurements, of the operator's `output_shape`.
         rules: Names: "gcv", "l-curve", "discrepancy", "evidence", "evidence-profiled", "quasi-optimality"; None for all that
             apply.
-        lambdas: λ to choose among, (R,), increasing, at least three; None for a fine grid, between whose points is searched too.
+        lambdas: λ to choose among, (R,), increasing, at least three; None for a fine grid, which is searched between too.
 
     Returns:
         One row a rule.
@@ -217,8 +222,9 @@ def choose(model: BayesianModel, b: Any, rules: Sequence[str] | None = None, *, 
     >>> round(found.residual / (0.1 * 30**0.5), 6), bool(abs(found.lam - (0.1 / found.prior_scale) ** 2) < 1e-12)
     (1.0, True)
     """
-    problem = setting(model, b)
-    known = {rule.name: rule for rule in (kind() for kind in concrete(AbstractRule))}
+    problem = declared(model, b)
+    kinds: Sequence[Any] = concrete(AbstractRule)
+    known = {rule.name: rule for rule in (kind() for kind in kinds)}
     taken = list(known) if rules is None else [_check.one_of("rules", name, known) for name in rules]
     left_out = ""
     if problem.sigma is None:
@@ -226,8 +232,8 @@ def choose(model: BayesianModel, b: Any, rules: Sequence[str] | None = None, *, 
         taken = [name for name in taken if name not in lacking and (rules is not None or name != "evidence-profiled")]
         if lacking and rules is not None:
             raise ValueError(
-                f"{lacking[0]} must know the noise's sd, but {model.likelihood} came; write likelihoods.Gaussian(0.01), or take "
-                "'gcv' or 'evidence'."
+                f"{lacking[0]} must know the noise's sd, but {model.likelihood} came; write likelihoods.Gaussian(0.01), or "
+                "take 'gcv' or 'evidence'."
             )
         left_out = f"{', '.join(lacking)}: left out, since it must know σ." if lacking else ""
     _check.distinct("rules", taken)
@@ -246,7 +252,9 @@ def _grid(spectrum: Spectrum, lambdas: Any) -> torch.Tensor:
         return float(spectrum.values[0]) ** 2 * torch.logspace(low, high, count, dtype=torch.float64)
     found = _check.all_finite("lambdas", torch.as_tensor(lambdas, dtype=torch.float64))
     if found.dim() != 1 or len(found) < 3 or not bool((found > 0).all() and (found.diff() > 0).all()):
-        raise ValueError("lambdas must be at least three numbers > 0 that increase; take for example numpy.logspace(-8, 2, 100).")
+        raise ValueError(
+            "lambdas must be at least three numbers > 0 that increase; take for example numpy.logspace(-8, 2, 100)."
+        )
     return found
 
 
@@ -257,6 +265,6 @@ def _chosen(rule: AbstractRule, data: Measured, grid: torch.Tensor, sigma: float
     noise = rule.noise_scale(data, lam, sigma)
     ratio = math.sqrt(float(data.residual_squares(lam)) / len(data.b)) / noise
     if sigma is not None and ratio > _LARGE and not remark:
-        remark = f"{rule.name}: its residual is {number(ratio, 2)} times σ√M, which noise does not leave: it smooths too much here."
+        remark = f"{rule.name}: its residual is {number(ratio, 2)} times σ√M, more than noise leaves: it smooths too much here."
     freedom, residual = float(data.spectrum.degrees_of_freedom(lam)), math.sqrt(float(data.residual_squares(lam)))
     return Chosen(rule.name, lam, noise / math.sqrt(lam), noise, freedom, residual, remark)

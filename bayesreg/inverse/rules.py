@@ -153,7 +153,7 @@ class Discrepancy(AbstractRule):
 
     name: ClassVar[str] = "discrepancy"
     title: ClassVar[str] = "distance of the residual from σ√M, in logs"
-    assumes: ClassVar[str] = "σ is right (half of it is not enough, twice it too much); over-smooths a little, since df are not counted"
+    assumes: ClassVar[str] = "that σ is right; it smooths a little too much, since M is not reduced by the df"
     needs_noise: ClassVar[bool] = True
 
     def curve(self, data: Measured, lam: torch.Tensor, sigma: float | None) -> torch.Tensor:
@@ -208,7 +208,7 @@ class Evidence(AbstractRule):
 
 @final
 class ProfiledEvidence(AbstractRule):
-    """The evidence as if σ were not known: each λ at its own likeliest σ. The distance from the known σ is a check of the model."""
+    """The evidence as if σ were not known: each λ at its own likeliest σ. Its distance from the known one checks the model."""
 
     name: ClassVar[str] = "evidence-profiled"
     title: ClassVar[str] = "minus the log evidence, σ profiled (nats)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 
 from bayesreg import _check
@@ -65,7 +66,7 @@ def linear(operator: Any, what: str) -> AbstractLinearOperator:
     if isinstance(operator, BayesianModel) and isinstance(operator.module, Observed):
         operator = operator.module.operator
     if not isinstance(operator, AbstractOperator):
-        values = torch.as_tensor(operator)
+        values = _double(operator)
         if values.is_complex():
             raise ValueError("A must be real, but complex numbers came; stack real and imaginary parts, in b too.")
         operator = Dense(_check.all_finite("A", values))
@@ -83,10 +84,15 @@ def measured(operator: AbstractOperator, b: Any) -> torch.Tensor:
     Raises:
         ValueError: If they are complex, not finite or of another shape than the operator's.
     """
-    return _check.all_finite("b", Observed(operator).measured(b).double())
+    return _check.all_finite("b", Observed(operator).measured(_double(b)).double())
 
 
-def setting(model: Any, b: Any) -> Setting:
+def _double(values: Any) -> torch.Tensor:
+    """Numbers as a tensor with all their digits, a copy where they are no tensor: the array may be read-only."""
+    return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
+
+
+def declared(model: Any, b: Any) -> Setting:
     """What a model declares.
 
     Args:
@@ -102,20 +108,22 @@ def setting(model: Any, b: Any) -> Setting:
     """
     if not isinstance(model, BayesianModel) or not isinstance(model.module, Observed):
         raise ValueError(
-            "the model must be one of an operator, but another came; write br.BayesianModel(operator, {'x': prior}, likelihood)."
+            "the model must be one of an operator, but another came; write br.BayesianModel(operator, {'x': prior}, "
+            "likelihood)."
         )
     operator = linear(model, "a rule for λ")
     if max(operator.size, operator.num_data) > MOST:
         raise ValueError(
-            f"a rule for λ takes a matrix apart and needs at most {MOST:,} unknowns and measurements, but {operator.size:,} and "
-            f"{operator.num_data:,} came; choose on a coarser grid or a part of the data, and take that prior scale."
+            f"a rule for λ takes a matrix apart and needs at most {MOST:,} unknowns and measurements, but {operator.size:,} "
+            f"and {operator.num_data:,} came; choose on a coarser grid or a part of the data, and take that prior scale."
         )
     if model.standardize is True:
         raise ValueError("a rule for λ needs b in its own units, but standardize=True came; leave it out.")
     (resolved,) = model.resolved
     prior, shape = resolved.prior, resolved.shape
-    found, root = prior.gaussian(shape), None if resolved.specified.hyperprior is not None else prior.gaussian_root(shape)
-    if found is None or root is None or prior.flat or resolved.specified.stretched(1.0) is None:
+    named = resolved.specified.hyperprior is None and not prior.flat and resolved.specified.stretched(1.0) is not None
+    found, root = (prior.gaussian(shape), prior.gaussian_root(shape)) if named else (None, None)
+    if found is None or root is None:
         raise ValueError(
             f"a rule for λ needs a quadratic penalty whose scale is a number, but x has {resolved.specified}; take Normal(1.0) "
             "or Smooth(order=2, scale=1.0), or compare fits by br.path."

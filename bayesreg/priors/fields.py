@@ -105,8 +105,8 @@ class Smooth(AbstractFieldPrior):
 
     def stretched(self, factor: float) -> Smooth | None:
         """With `scale` and `level_scale` both times the factor."""
-        made = super().stretched(factor)
-        return made and replace(made, level_scale=self.level_scale and self.level_scale * factor)
+        level = None if self.level_scale is None else self.level_scale * factor
+        return None if self.path_scale is None else replace(self, scale=self.path_scale * factor, level_scale=level)
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """½ wᵀQw, a scalar in nats."""

@@ -1,6 +1,28 @@
 """Forward maps of inverse problems: b = F(x) + noise, each linear one with its adjoint."""
 
-from bayesreg.operators.base import AbstractLinearOperator, AbstractOperator, Observed
+from bayesreg.operators.base import AbstractLinearOperator, AbstractOperator, Composition, Scaled, Sum, Transposed
+from bayesreg.operators.convolution import Convolution1d, Convolution2d, gaussian_kernel
 from bayesreg.operators.dense import Dense
+from bayesreg.operators.difference import Difference
+from bayesreg.operators.identity import Identity
+from bayesreg.operators.mask import Mask
+from bayesreg.operators.observed import Observed
+from bayesreg.operators.stack import Stack
 
-__all__ = ["AbstractLinearOperator", "AbstractOperator", "Dense", "Observed"]
+__all__ = [
+    "AbstractLinearOperator",
+    "AbstractOperator",
+    "Composition",
+    "Convolution1d",
+    "Convolution2d",
+    "Dense",
+    "Difference",
+    "Identity",
+    "Mask",
+    "Observed",
+    "Scaled",
+    "Stack",
+    "Sum",
+    "Transposed",
+    "gaussian_kernel",
+]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bayesreg.operators.base import AbstractLinearOperator
+from bayesreg.operators.base import AbstractLinearOperator, real
 
 
 class Dense(AbstractLinearOperator):
@@ -23,21 +23,24 @@ class Dense(AbstractLinearOperator):
     """
 
     values: torch.Tensor
+    transformable = True
 
     def __init__(self, matrix: Any) -> None:
         super().__init__()
-        values = torch.as_tensor(matrix)
-        if values.dim() != 2 or 0 in values.shape:
+        values = real("A", matrix)
+        if values.dim() != 2:
             raise ValueError(f"A must be a matrix (M, N), but shape {tuple(values.shape)} came; give it two axes.")
-        self.register_buffer("values", values.double())
+        self.register_buffer("values", values)
         self.shape, self.output_shape = (values.shape[1],), (values.shape[0],)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """A x, (..., M)."""
+        x = self.field(x)
         return x @ self.values.T.to(x)
 
     def adjoint(self, b: torch.Tensor) -> torch.Tensor:
         """Aᵀ b, (..., N)."""
+        b = self.measurements(b)
         return b @ self.values.to(b)
 
     def matrix(self) -> torch.Tensor:

@@ -17,7 +17,7 @@ ORDER = [
     *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
     *["data", "priors", "likelihoods", "layers", "operators", "datasets"],
     *["behaviour", "dictionary", "predictive", "model"],
-    *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection"],
+    *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection", "inverse"],
     *["metrics", "baselines", "comparison", "plots", "reports"],
     *["arviz", "io", "sklearn", "cli", "__main__"],
 ]
@@ -197,6 +197,7 @@ def test_no_public_name_is_that_of_a_file():
     assert parts & set(bayesreg.__all__) == {
         "datasets",
         "inference",
+        "inverse",
         "layers",
         "likelihoods",
         "metrics",

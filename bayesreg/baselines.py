@@ -7,7 +7,7 @@ have the probabilities (1 − λ) p(x) + λ · shares, where λ has the highest 
 that a class never occurs, and one row then decides the comparison. Counts are negative binomial about the mean of a Poisson
 regression or of trees with that loss; positive numbers are normal or log-normal about fits of y or log y, as rows left out say.
 
-Rows may count by weights. A known part o of the output, an offset, is taken off what is fitted: y − o, log y − o, and of counts,
+Rows may count by weights. A known part o of the output, an offset, is taken off what is fitted, y − o or log y − o; of counts,
 whose mean is exp(o) times the rate, y/exp(o) is fitted with weights exp(o), which is the same Poisson regression.
 """
 

@@ -62,6 +62,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "mlpd": Metric("log density", "higher", digits=4),
     "rmse": Metric("RMSE", "lower"),
+    "r2": Metric("R²", "higher"),
     "mae": Metric("MAE", "lower", headline=False),
     "crps": Metric("CRPS", "lower"),
     "interval_score": Metric("interval score 95%", "lower", headline=False),
@@ -74,6 +75,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", "higher"),
     "brier": Metric("Brier", "lower"),
     "ece": Metric("ECE", "lower"),
+    "auc": Metric("AUC", "higher"),
 }
 
 
@@ -229,7 +231,8 @@ class Comparison:
         for metric in self.scores[self.best]:
             if METRICS[metric].headline:
                 values = [scores[metric] for scores in self._all_scores()]
-                top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(values)
+                known = [value for value in values if value == value] or [math.nan]
+                top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(known)
                 yield metric, values, [value == top for value in values]
 
     def deltas(self) -> list[str]:

@@ -22,6 +22,7 @@ from torch.distributions import constraints
 from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.distribution import PriorDistribution
+from bayesreg.priors.spectrum import Spectrum, dense, diagonal
 from bayesreg.priors.values import wide
 
 Shape = Sequence[int]
@@ -127,6 +128,16 @@ class AbstractPrior(abc.ABC):
         """
         raise ValueError(f"a prior must have a scale that is a number, but {self} has none; take for example Normal(1.0).")
 
+    def stretched(self, factor: float) -> AbstractPrior | None:
+        """The prior of an unknown that is `factor` times as far from this prior's centre; None where that is not defined.
+
+        Of a Gaussian prior the precision is divided by factor², all of it, also where `path_scale` sets a part of it only.
+
+        Args:
+            factor: > 0.
+        """
+        return None if self.path_scale is None else self.with_path_scale(self.path_scale * factor)
+
     @abc.abstractmethod
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """Log p(mode) − log p(value), a scalar in nats: the regulariser, zero at the mode."""
@@ -166,6 +177,14 @@ class AbstractPrior(abc.ABC):
             prior is not Gaussian; zero precision where it is flat.
         """
         return None
+
+    def spectrum(self, shape: Shape) -> Spectrum | None:
+        """The same as an operator, for tensors whose precision is too large for a matrix; None where it is not Gaussian."""
+        found, shape = self.gaussian(shape), torch.Size(shape)
+        if found is None:
+            return None
+        loc, precision = found
+        return diagonal(loc, precision.reshape(shape)) if precision.dim() == 1 else dense(loc, precision, shape)
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor | None:
         """A root L of that precision, LᵀL = Λ, with the digits that Λ loses: (n,) a diagonal or (q, n), float64."""

@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # as type checkers read it; `typing` itself would take ha
 if TYPE_CHECKING:
     from typing import Any
 
-    from bayesreg import datasets, inference, layers, likelihoods, metrics, operators, priors
+    from bayesreg import datasets, inference, inverse, layers, likelihoods, metrics, operators, priors
     from bayesreg.comparison import Comparison, compare
     from bayesreg.dictionary import equivalents
     from bayesreg.inference import ConvergenceWarning, fit
@@ -38,6 +38,7 @@ __all__ = [
     "equivalents",
     "fit",
     "inference",
+    "inverse",
     "layers",
     "likelihoods",
     "load",

@@ -18,7 +18,7 @@ from bayesreg.objective.local_draws import PairedNoise as PairedNoise
 from bayesreg.objective.structures import kronecker_blocks, likelihood_diagonal, root_of
 from bayesreg.objective.subset import Subset, likelihood_curvature
 from bayesreg.objective.training_copy import TrainingCopy
-from bayesreg.objective.whole import gradient_of
+from bayesreg.objective.whole import gradient_of, in_double
 
 __all__ = [
     "AbstractChains",
@@ -51,6 +51,7 @@ __all__ = [
     "gauss_newton_product",
     "gradient_of",
     "hessian_product",
+    "in_double",
     "inverse_problem",
     "kronecker_blocks",
     "layers_of",

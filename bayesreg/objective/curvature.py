@@ -255,6 +255,29 @@ def noise_curvature(
     return hessian(loss)(u[noisy])
 
 
+def noise_over_rows(
+    log_joint: LogJoint, u: torch.Tensor, data: Data, of_rows: Callable[..., torch.Tensor] = noise_curvature
+) -> torch.Tensor:
+    """A sum over rows in the noise's own unknowns, (n, n), in one pass.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        data: Prepared rows; fewer than N are scaled to N.
+        of_rows: What a block of rows adds; takes what `noise_curvature` takes.
+
+    Returns:
+        (n, n).
+    """
+    noisy, u = noisy_entries(log_joint).to(u.device), u.detach()
+    values, total, seen = log_joint.layout.unflatten(u), u.new_zeros(len(noisy), len(noisy)), 0
+    for x, y in data.epoch():
+        with torch.no_grad():
+            output = log_joint.model.forward(values, x)
+        total, seen = total + of_rows(log_joint, u, output, y, noisy), seen + len(x)
+    return total * (data.num_data / seen)
+
+
 def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output: activations.Output) -> torch.Tensor:
     """The Gauss–Newton matrix of one layer's prior on its output, Σ Jᵢᵀ Hᵢ Jᵢ with J the activation's derivative.
 

@@ -129,6 +129,16 @@ class AbstractPrior(abc.ABC):
         """
         raise ValueError(f"a prior must have a scale that is a number, but {self} has none; take for example Normal(1.0).")
 
+    def stretched(self, factor: float) -> AbstractPrior | None:
+        """The prior of an unknown that is `factor` times as far from this prior's centre; None where that is not defined.
+
+        Of a Gaussian prior the precision is divided by factor², all of it, also where `path_scale` sets a part of it only.
+
+        Args:
+            factor: > 0.
+        """
+        return None if self.path_scale is None else self.with_path_scale(self.path_scale * factor)
+
     @abc.abstractmethod
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """Log p(mode) − log p(value), a scalar in nats: the regulariser, zero at the mode."""

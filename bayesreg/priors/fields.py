@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -107,6 +107,11 @@ class Smooth(AbstractFieldPrior):
         if self.level_scale is not None:
             _check.positive("level_scale", self.level_scale)
         super().check()
+
+    def stretched(self, factor: float) -> Smooth | None:
+        """With `scale` and `level_scale` both times the factor."""
+        level = None if self.level_scale is None else self.level_scale * factor
+        return None if self.path_scale is None else replace(self, scale=self.path_scale * factor, level_scale=level)
 
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """½ wᵀQw, a scalar in nats."""

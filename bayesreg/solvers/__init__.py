@@ -6,6 +6,7 @@ from bayesreg.solvers.averaged import Averaged
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
 from bayesreg.solvers.batched_early import fit_many_early
+from bayesreg.solvers.batched_whitened import settle_many
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.choice import known_solvers, searched
 from bayesreg.solvers.columns import Columns
@@ -92,6 +93,7 @@ __all__ = [
     "search_many",
     "searched",
     "settle",
+    "settle_many",
     "solve",
     "solve_path",
     "starts",

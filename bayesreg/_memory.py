@@ -73,10 +73,13 @@ def together(blocks: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Te
 
 
 def among(stored: int, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-    """Numbers of stored draws, (num_samples,): without replacement while there are enough, with replacement beyond."""
-    if num_samples <= stored:
-        return torch.randperm(stored, generator=generator)[:num_samples]
-    return torch.randint(stored, (num_samples,), generator=generator)
+    """Numbers of stored draws, (num_samples,): each at most once while there are enough; beyond, none twice more than another.
+
+    >>> among(3, 7, torch.Generator().manual_seed(0)).bincount().sort().values.tolist()
+    [2, 2, 3]
+    """
+    turns = [torch.randperm(stored, generator=generator) for _ in range(-(-num_samples // stored))]
+    return torch.cat(turns)[:num_samples]
 
 
 def chosen(stored: torch.Tensor, num_samples: int, seed: int, width: int) -> Iterator[torch.Tensor]:

@@ -118,7 +118,10 @@ def verdict(best: str, baselines: Mapping[str, Beside]) -> tuple[bool | None, st
             what = _PLAIN.get(name, name)
             simplest = name in (words["constant"] for words in WORDS.values())
             verb = "do" if what.endswith("shares") else "does"
-            return (False if simplest else None), f"{what[0].upper()}{what[1:]} {verb} as well as {best} on these rows."
+            near = one.difference.sum >= -one.difference.sum_se
+            by = plus_minus(one.difference.sum, one.difference.sum_se)
+            said = f"{verb} as well as {best} on these rows" if near else f"may do as well as {best}: {by} nats on these rows"
+            return (False if simplest else None), f"{what[0].upper()}{what[1:]} {said}."
     return True, f"{best} is ahead of {listing(list(baselines))}."
 
 

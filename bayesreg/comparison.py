@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Goal = Literal["higher", "lower", "level", "none"]
 SHARE = 0.1  # share of a difference's standard error below which its Monte Carlo error does not matter
 _LEAST = 0.01  # nats over all rows; smaller errors do not matter
-_START, _MOST, _ROUNDS = 1000, 50_000, 3
+_MOST, _ROUNDS = 50_000, 3
 _ENTRIES = 2**23  # draws × rows × outputs
 _ARROWS = {"higher": " ↑", "lower": " ↓", "level": "", "none": ""}
 
@@ -45,11 +45,13 @@ class Metric:
         label: Its name in the head of a table.
         goal: "higher" or "lower" is better; "level": near its level is right; "none": no direction by itself.
         headline: Whether the printed table has it; `to_frame` and `to_dict` have all.
+        digits: Significant digits in a table.
     """
 
     label: str
     goal: Goal
     headline: bool = True
+    digits: int = 3
 
     @property
     def head(self) -> str:
@@ -58,7 +60,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "mlpd": Metric("log density", "higher"),
+    "mlpd": Metric("log density", "higher", digits=4),
     "rmse": Metric("RMSE", "lower"),
     "mae": Metric("MAE", "lower", headline=False),
     "crps": Metric("CRPS", "lower"),
@@ -87,7 +89,7 @@ class Comparison:
         methods: Name of the method.
         num_parameters: P.
         seconds: Duration of the fit.
-        best: Name of the one with the highest log predictive density.
+        best: Name of the posterior with the highest log predictive density; a baseline may have a higher one, see `highest`.
         errors: Monte Carlo error of the log density, of all rows together.
         log_evidences: Log evidence of the training targets in nats and their own units, of the posteriors that have one.
         num_trained: Rows that it was trained on.
@@ -122,6 +124,12 @@ class Comparison:
     def num_data(self) -> int:
         """N, the number of rows that were scored."""
         return self.scores[self.best].num_data
+
+    @property
+    def highest(self) -> str:
+        """Name of what has the highest log predictive density of all, baselines included."""
+        ahead = {name: one.difference.sum for name, one in self.baselines.items() if one.difference.sum > 0}
+        return max(ahead, key=lambda name: ahead[name]) if ahead else self.best
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain types, ready for JSON, without the predictives; a number that is not finite becomes None.
@@ -204,9 +212,7 @@ class Comparison:
                 level = float(metric.rpartition("_")[2]) / 100
                 found = [c for scores in self._all_scores() for c in scores.coverages if c.level == level]
                 marks = [" " if c.consistent else "!" for c in found]
-            values = [scores[metric] for scores in self._all_scores()]
-            marks += [" "] * (len(values) - len(marks))  # a baseline's entry is not marked as the best
-            cells = [text + mark for text, mark in zip(map(_plain, column(values)), marks, strict=True)]
+            cells = [text + mark for text, mark in zip(map(_plain, column(values, METRICS[metric].digits)), marks, strict=True)]
             columns.append([METRICS[metric].head + " ", *cells])
             if metric == "mlpd":
                 beside = (plus_minus(one.difference.sum, one.difference.sum_se) for one in others)
@@ -217,10 +223,10 @@ class Comparison:
         return [*self.scores.values(), *(one.scores for one in self.baselines.values())]
 
     def headline(self) -> Iterator[tuple[str, list[float], list[bool]]]:
-        """The metrics of a table: their names, their values, and which of these are the best."""
+        """The metrics of a table: their names, their values, and which of these are the best, baselines last and included."""
         for metric in self.scores[self.best]:
             if METRICS[metric].headline:
-                values = [scores[metric] for scores in self.scores.values()]
+                values = [scores[metric] for scores in self._all_scores()]
                 top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(values)
                 yield metric, values, [value == top for value in values]
 
@@ -229,9 +235,10 @@ class Comparison:
         return ["0" if name == self.best else plus_minus(d.sum, d.sum_se) for name, d in self.differences.items()]
 
     def _legend(self) -> list[str]:
-        lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best."]
+        of = " of all, baselines included" if self.baselines else ""
+        lines = [f"{self.num_data:,} rows. ↑ higher is better, ↓ lower is better, * the best{of}."]
         lines.append("log density: mean log predictive density, in nats a row.")
-        lines.append("Δ: log density summed over the rows minus that of the best, ± its standard error, paired by row.")
+        lines.append(f"Δ: log density summed over the rows minus that of {self.best}, ± its standard error, paired by row.")
         if self.baselines:
             lines.append(verdict(self.best, self.baselines)[1])
         if self.log_evidences:
@@ -306,9 +313,9 @@ def compare(
         posteriors: Name to posterior, of one or of several models, all of one likelihood kind.
         X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
         y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
-        num_samples: Draws from each posterior; a mode needs and takes one. None for 1000, and more of a posterior whose Monte
-            Carlo error is above a tenth of a difference's standard error (and above 0.01 nats): until it is not, all that a
-            sampler left are taken, or draws × rows × outputs are 8 million.
+        num_samples: Draws from each posterior; a mode needs and takes one. None for as many as `predict` takes by itself, and
+            more of a posterior whose Monte Carlo error is above a tenth of a difference's standard error (and above 0.01 nats):
+            until it is not, all that a sampler left are taken, or draws × rows × outputs are 8 million.
         seed: Seed of the draws; the global random state is left as it was.
         baselines: The training rows (X, y), to which a constant, a line, boosted trees and a forest are then fitted, or these
             fits themselves, as `baselines.fit_baselines` makes them; None for no such comparison.
@@ -322,7 +329,7 @@ def compare(
     """
     _check_posteriors(posteriors)
     X, y = all_rows(X, y)
-    start = {name: num_samples or min(_START, posterior.num_draws or _START) for name, posterior in posteriors.items()}
+    start = {name: num_samples or posterior.usual_draws for name, posterior in posteriors.items()}
     known = {} if offset is None else {"offset": offset}
     predictives = {name: p.predict(X, num_samples=start[name], seed=seed, **known) for name, p in posteriors.items()}
     targets = {name: posterior.model.targets(y) for name, posterior in posteriors.items()}

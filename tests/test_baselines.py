@@ -11,6 +11,7 @@ import bayesreg as br
 from bayesreg import likelihoods
 from bayesreg.baselines import Beside, fit_baselines, verdict
 from bayesreg.comparison import paired_difference
+from bayesreg.reports import best_card, comparison_table, findings
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 
@@ -148,6 +149,29 @@ class TestComparison:
         assert "A line (ridge) does as well as exact on these rows." in lines
         assert found.to_dict()["baselines"]["mean"]["log_density_difference"]["sum"] == pytest.approx(float(delta))
 
+    def test_the_star_is_over_all_rows_of_the_table(self, numbers):
+        """The fit's noise is a fifteenth of the truth, so that trees are ahead of it."""
+        X, y = rows(1)
+        model = br.BayesianModel(torch.nn.Linear(4, 1).double(), likelihood=likelihoods.Gaussian(0.01), standardize=True)
+        line = br.fit(model, *rows(0), method="exact")
+        found = br.compare({"exact": line}, X, y, baselines=numbers)
+        densities = {
+            name: float(one.predict(X).log_prob(y).double().mean()) for name, one in {"exact": line, **numbers}.items()
+        }
+        assert found.highest == max(densities, key=lambda name: densities[name]) != "exact"
+        assert found.best == "exact"
+        head, *cells = found.table()
+        starred = {row[0] for row in cells if row[head.index("log density ↑ ")].endswith("*")}
+        assert starred == {found.highest}
+        assert "* the best of all, baselines included." in str(found)
+        page = comparison_table(found, findings(found, y))
+        marks = {row[0]: row[1]["mark"] for row in (*page["rows"], *page["baselines"])}
+        assert {name for name, mark in marks.items() if mark == "best"} == {found.highest}
+        card = best_card(found, y)
+        assert card.headline == "Only exact is here: it stands beside baselines only."
+        assert card.lines[-1].text == f"Of all rows of the table, {found.highest} has the highest log density."
+        assert br.compare({"exact": line}, X, y).highest == "exact"
+
     @pytest.mark.slow
     def test_training_rows_are_enough(self, line, numbers):
         found = br.compare({"exact": line}, *rows(1), baselines=rows(0))
@@ -170,6 +194,7 @@ class TestComparison:
             ([-9.0, -8.0], True, "fit is ahead of mean and ridge."),
             ([-9.0, -1.0], None, "A line (ridge) does as well as fit on these rows."),
             ([-1.0, -1.0], False, "The mean does as well as fit on these rows."),
+            ([-9.0, -1.5], None, "A line (ridge) may do as well as fit: −1.5 ± 1.0 nats on these rows."),
             ([-9.0, 9.0], False, "ridge is ahead of fit, by 9.0 ± 1.0 nats."),
         ],
     )

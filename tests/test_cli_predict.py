@@ -213,6 +213,42 @@ def test_medians_and_levels_are_the_training_rows(tmp_path):
     assert case.split.X_test[0, case.feature_names.index("size")] == np.median(known)
 
 
+def test_rows_with_missing_values_leave_before_the_others_are_divided(tmp_path):
+    """A third has no size: the test part is a fifth of what is left, the same rows as of a file that never had the others."""
+    file = table(90)
+    gaps = [line.replace(line.split(",")[1], "", 1) if i and i % 3 == 0 else line for i, line in enumerate(file.splitlines())]
+    whole = [line for line in gaps if ",," not in line]
+    cases = [
+        job.read(
+            job.Asked(written(tmp_path / name, "\n".join(lines)), "price", drop=("dear", "id", "day"), missing="drop"), None, 0
+        )
+        for name, lines in (("gaps.csv", gaps), ("whole.csv", whole))
+    ]
+    assert len(whole) - 1 < 65
+    for one, other in zip(*(case.split for case in cases), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(cases[0].split.y_test) == round(0.2 * (len(whole) - 1))
+    assert f"{90 - (len(whole) - 1)} rows of 90 with missing values left out" in cases[0].prepared.notes
+
+
+def test_groups_and_codes_are_pointed_out(tmp_path):
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(40), 3)
+    sex, race = rng.choice(["f", "m"], 40)[patient], rng.integers(1, 4, 120)
+    rows = zip(patient, sex, race, rng.integers(20, 70, 120), rng.normal(size=120), strict=True)
+    file = written(
+        tmp_path / "visits.csv", "patient,sex,race,age,y\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+    )
+    case = job.read(job.Asked(file, "y"), None, 0)
+    (said,) = (note for note in case.said if "repeated" in note)
+    assert said.startswith("rows may be repeated measurements, by patient (40 values): held out at random, rows are judged")
+    assert said.endswith("--split group:patient holds out whole groups.")
+    assert "race: few whole numbers, taken as amounts (categorical= takes codes of categories as these)" in case.prepared.notes
+    case = job.read(job.Asked(file, "y", split="group:patient", categorical=("race",)), None, 0)
+    assert not any("repeated" in note or "amounts" in note for note in (*case.said, *case.prepared.notes))
+    assert not {*patient[case.prepared.rows[0] - 1]} & {*patient[case.prepared.rows[1] - 1]}
+
+
 def test_the_likelihood_follows_the_target_and_is_said(tmp_path):
     counts = RNG.negative_binomial(2, 0.3, 60)
     file = written(tmp_path / "houses.csv", table(60, price=counts))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, ndimage, stats
 
 import bayesreg as br
 from bayesreg import datasets, likelihoods, priors
@@ -166,6 +166,50 @@ def test_each_problem_says_what_it_is(name):
         problem.b[0] = 0
 
 
+def test_the_phantom_is_that_of_the_literature():
+    image = inverse.shepp_logan(256)
+    assert image.min() == 0.0
+    assert image.max() == 1.0
+    at = {
+        (0.0, 0.9): 1.0,
+        (0.0, 0.0): 0.2,
+        (0.22, 0.0): 0.0,
+        (-0.22, 0.0): 0.0,
+        (0.0, 0.35): 0.3,
+        (0.0, 0.08): 0.3,
+        (0.95, 0.0): 0.0,
+    }
+    for (x, y), grey in at.items():
+        assert image[int((1 - y) * 128), int((1 + x) * 128)] == pytest.approx(grey, abs=1e-9), (x, y)
+    area = np.pi * sum(grey * a * b for grey, a, b, *_ in TOFT)
+    assert image.mean() * 4 == pytest.approx(area, rel=2e-3)
+
+
+TOFT = [(1, 0.69, 0.92), (-0.8, 0.6624, 0.874), (-0.2, 0.11, 0.31), (-0.2, 0.16, 0.41), (0.1, 0.21, 0.25)]
+TOFT += [(0.1, 0.046, 0.046)] * 2 + [(0.1, 0.046, 0.023), (0.1, 0.023, 0.023), (0.1, 0.023, 0.046)]
+
+
+def test_projections_of_the_phantom_have_its_mass():
+    problem = inverse.tomography(64, 30)
+    np.testing.assert_allclose(problem.b.sum(1), problem.x.sum(), rtol=5e-3)
+    np.testing.assert_allclose(problem.b[0][13:-14].sum(), problem.x.sum())  # rays through pixels
+
+
+def test_signals_are_what_they_are_called():
+    blocks, spikes, smooth = (inverse.deblurring_1d(200, signal=name).x for name in ("blocks", "spikes", "smooth"))
+    assert (np.diff(blocks) != 0).sum() == 5
+    assert (spikes != 0).sum() == 5
+    assert np.abs(np.diff(smooth, 2)).max() < 0.01
+
+
+@pytest.mark.parametrize("make", [inverse.deblurring_1d, inverse.deblurring_2d])
+def test_blurred_ones_are_scipys(make):
+    problem = make(40, width=1.5)
+    expected = ndimage.gaussian_filter(problem.x, 1.5, mode="reflect")
+    assert np.abs(problem.b - expected).max() < 1e-12
+    assert problem.operator.spectrum()[0] == "dct"
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_noise_is_white_and_of_the_size_that_was_said(seed):
     problem = inverse.phillips(3000)
@@ -191,6 +235,10 @@ def test_a_problem_is_fitted_at_once():
         (lambda: inverse.shaw(0), "n must be a whole number >= 1, but 0"),
         (lambda: inverse.i_laplace(301), "n must be at most 300"),
         (lambda: inverse.gravity(8, depth=-1), "depth must be a finite number > 0"),
+        (lambda: inverse.deblurring_1d(8, signal="spike"), "signal must be one of .*did you mean 'spikes'"),
+        (lambda: inverse.deblurring_2d(8, image="blob"), "image must be one of .*did you mean 'blobs'"),
+        (lambda: inverse.deblurring_2d(8, width=0), "width must be a finite number > 0"),
+        (lambda: inverse.tomography(8, 0), "num_angles must be a whole number >= 1"),
         (lambda: inverse.shaw(8).noisy(0), "level must be a finite number > 0"),
     ],
 )

@@ -88,6 +88,21 @@ def test_draws_are_a_posterior_like_any_other(exact, diabetes):
     assert len(few.flatten(1).unique(dim=0)) == 5  # without replacement
 
 
+def test_stored_draws_are_each_mixed_once_unless_more_are_asked_for(exact, diabetes):
+    """300 stored draws: the mean over all of them, by itself; of 1,000 draws none is there twice more than another."""
+    X, _ = diabetes
+    stored = Draws(exact.model, exact.record, exact.draw(300, torch.Generator().manual_seed(0)))
+    found = stored.predict(X[:20])
+    assert (stored.usual_draws, found.num_samples, len(stored.sample()["weight"])) == (300, 300, 300)
+    every = stored.predict_drawn(stored.in_order(300, 0), X[:20])
+    torch.testing.assert_close(found.mean, every.mean)
+    torch.testing.assert_close(found.output.sort(0).values, every.output.sort(0).values)
+    assert torch.equal(stored.sample_function(X[:20]), found.output)
+    many = stored.sample(1000)["weight"].flatten(1).unique(dim=0, return_counts=True)[1]
+    assert (len(many), int(many.min()), int(many.max())) == (300, 3, 4)
+    assert exact.usual_draws == exact.predict(X[:20]).num_samples == 1000
+
+
 def test_noise_comes_back_in_the_data_s_units(diabetes):
     X, y = diabetes
     model = br.BayesianModel(nn.Linear(10, 1).double(), priors.Flat(), standardize=True)

@@ -96,7 +96,17 @@ def test_only_fits_of_one_model_are_paired_and_each_prior_table_is_shown_once():
     assert [table["posteriors"] for table in found.data["priors"]] == [["MAP", "draws"], ["wide"]]
     assert found.html.count("<caption><span>Prior of ") == 2
     alone = report({"draws": posteriors()["draws"]}, x, y, num_samples=20)
-    assert "There is no pair of a mode and a posterior of one model here" in alone.html
+    assert '<section id="parameters">' not in alone.html
+
+
+def test_a_prior_table_that_is_nearly_the_first_shows_what_differs():
+    first = posteriors()["MAP"]
+    other = posteriors(prior={"0.weight": priors.Normal(2.0), "*": priors.Normal(1.0)})["draws"]
+    found = report({"a": first, "b": other}, *data(), num_samples=20)
+    assert "Prior of b: where it differs from that of a; the other tensors have the same" in found.html
+    shown = found.html.partition("Prior of b")[2].partition("</table>")[0]
+    assert (shown.count("<tr>"), "<code>0.weight</code>" in shown) == (2, True)  # the head and one tensor
+    assert [len(table["rows"]) for table in found.data["priors"]] == [5, 5]  # the facts have both whole
 
 
 def test_worst_rows_are_those_of_lowest_density():
@@ -134,7 +144,7 @@ def test_comparison_table_marks_the_best_in_its_direction():
 class Page(HTMLParser):
     """Tags in order, ids, links and what is shown as text; refuses tags that are not closed in order."""
 
-    VOID = ("meta", "link", "path", "use")
+    VOID = ("meta", "link", "path", "use", "wbr")
 
     def __init__(self, html):
         super().__init__()

@@ -208,7 +208,7 @@ def both_ways(folder, options, method):
     frame = pd.read_csv(folder / "diabetes.csv")
     test = random_rows(len(frame), 0.2, seed=0)
     X, y = frame.drop(columns="target"), frame["target"]
-    fitted = BayesRegressor(method=method, dtype="float32").fit(X[~test], y[~test])
+    fitted = BayesRegressor(method=method).fit(X[~test], y[~test])
     rmse = np.sqrt(np.mean((fitted.predict(X[test]) - y[test]) ** 2))
     return (rmse, fitted.log_score(X[test], y[test])), (theirs["rmse"], theirs["mlpd"])
 

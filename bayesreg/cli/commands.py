@@ -198,7 +198,7 @@ def predict(
     file: o.NewFile,
     out: o.Predictions = Path("predictions.csv"),
     level: o.Level = 0.95,
-    num_samples: o.SomeSamples = 1000,
+    num_samples: o.SomeSamples = None,
     seed: o.Seed = 0,
     force: o.ForcePredictions = False,
 ) -> None:
@@ -213,7 +213,7 @@ def predict(
 def compare(
     file: o.TestRows,
     models: o.Models,
-    num_samples: o.SomeSamples = 1000,
+    num_samples: o.SomeSamples = None,
     seed: o.Seed = 0,
 ) -> None:
     """Compare saved models by how well they predict the rows of a file that none of them has seen."""

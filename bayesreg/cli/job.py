@@ -184,8 +184,8 @@ def _check_memory(fits: Mapping[str, Fit], case: Case, num_samples: int) -> None
     rows = len(case.split.y_test)
     classes = None if case.classes is None else len(case.classes)
     width = max(fit.model.likelihood.num_outputs(classes) for fit in fits.values())
-    if 4 * num_samples * rows * width > MAX_MEMORY:
-        most = MAX_MEMORY // (4 * rows * width)
+    if 8 * num_samples * rows * width > MAX_MEMORY:
+        most = MAX_MEMORY // (8 * rows * width)
         came = f"{_check.said(num_samples)} draws for {rows:,} rows"
         raise ValueError(f"the predictions must fit into memory, but {came} came; pass at most --num-samples {most}.")
 

@@ -86,7 +86,7 @@ def load_model(path: Path) -> Fitted:
     return Fitted(posterior, encoder, target, how, table["source"])
 
 
-def predict(model: Path, file: Path, out: Path, *, level: float, num_samples: int, seed: int, force: bool) -> None:
+def predict(model: Path, file: Path, out: Path, *, level: float, num_samples: int | None, seed: int, force: bool) -> None:
     """Write predictions for the rows of a file beside its own columns; say what was done.
 
     Raises:
@@ -94,7 +94,8 @@ def predict(model: Path, file: Path, out: Path, *, level: float, num_samples: in
         TableError: If the file is not like that of the fit, with all problems.
     """
     _check.fraction("--level", level)
-    _check.count("--num-samples", num_samples)
+    if num_samples is not None:
+        _check.count("--num-samples", num_samples)
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out must end in .csv, but {str(out)!r} came; choose another name.")
     probe(out, force=force)
@@ -146,7 +147,7 @@ class _Tally:
 
 
 def _predictions(
-    fitted: Fitted, found: Columns, level: float, num_samples: int, seed: int, tally: _Tally
+    fitted: Fitted, found: Columns, level: float, num_samples: int | None, seed: int, tally: _Tally
 ) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the predictions; cells are empty for rows that have none."""
     encoder, number = fitted.encoder, found.num_rows
@@ -199,7 +200,7 @@ def _what(fitted: Fitted, level: float) -> Iterator[str]:
         yield f"not used: {some(fitted.encoder.left_out)}"
 
 
-def compare_models(file: Path, models: Sequence[Path], *, num_samples: int, seed: int) -> None:
+def compare_models(file: Path, models: Sequence[Path], *, num_samples: int | None, seed: int) -> None:
     """Print how well saved models predict the rows of a file that has the target.
 
     Raises:

@@ -182,7 +182,14 @@ Predictions = Annotated[
     Path, typer.Option("--out", metavar="CSV", help="The predictions, beside the file's own columns.", show_default=True)
 ]
 Level = Annotated[float, typer.Option(metavar="SHARE", help="Probability of the interval.", show_default=True)]
-SomeSamples = Annotated[int, typer.Option(metavar="S", help="Draws from the posterior.", show_default=True)]
+SomeSamples = Annotated[
+    int | None,
+    typer.Option(
+        metavar="S",
+        help="Draws from the posterior. If not given: 1,000, or each stored one once where there are fewer.",
+        show_default=False,
+    ),
+]
 TestRows = Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the target, not used in the fits.")]
 Models = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="What bayesreg report --save has written, two or more.")]
 ForcePredictions = Annotated[bool, typer.Option("--force", help="Replace a file that is there.", show_default=False)]

@@ -29,8 +29,9 @@ from bayesreg.model.spec import PriorSpec
 from bayesreg.solvers.batches import FULL_BATCH_ROWS
 from bayesreg.storage.files import probe
 
+DTYPE = torch.float64  # as the estimators: a row's prediction does not depend on the rows beside it
 _ROOM = 4 * 10**6  # bytes; more than a page or its numbers need
-_BYTES_A_WEIGHT = 16  # a weight, its gradient and Adam's two averages of it
+_BYTES_A_WEIGHT = 32  # a weight, its gradient and Adam's two averages of it
 MAX_LAYERS = 100  # in sequence; without skip connections no gradient passes more
 
 
@@ -75,7 +76,7 @@ class Network:
         sizes = (inputs, *self.widths, outputs)
         weights = sum((one + 1) * other for one, other in itertools.pairwise(sizes))
         units = min(rows, FULL_BATCH_ROWS) * sum(sizes)
-        if _BYTES_A_WEIGHT * weights + 4 * units > MAX_MEMORY:
+        if _BYTES_A_WEIGHT * weights + 8 * units > MAX_MEMORY:
             layers = " → ".join(map(_check.said, sizes))
             came = f"{_check.said(weights)} weights came of the layers {layers}, for {rows:,} rows"
             raise ValueError(f"the network must fit into {MAX_MEMORY:.1e} bytes, but {came}; take a smaller --hidden.")
@@ -84,7 +85,7 @@ class Network:
         """The module, with weights from the seed; torch's global random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MLP(inputs, self.widths, outputs, self.activation, self.batchnorm, self.dropout)
+            return MLP(inputs, self.widths, outputs, self.activation, self.batchnorm, self.dropout).to(dtype=DTYPE)
 
 
 DEMO = Network((20,))
@@ -222,7 +223,7 @@ def _check_units(case: Case) -> None:
     if case.classes is None:
         largest = float(np.abs(y).max())
         for what, size in (("largest entry", largest), ("sd", largest * float(np.std(y / largest)) if largest else 1.0)):
-            _check.in_range(f"the {what} of target {case.target.name!r}", size, torch.get_default_dtype(), power=2)
+            _check.in_range(f"the {what} of target {case.target.name!r}", size, DTYPE, power=2)
 
 
 def model(case: Case, network: Network | None, rules: RulesFile, seed: int) -> br.BayesianModel:
@@ -243,7 +244,7 @@ def model(case: Case, network: Network | None, rules: RulesFile, seed: int) -> b
     outputs = noise.num_outputs(classes)
     if network is None:
         X, y = case.split.X_train, case.split.y_train
-        found = default_model(X, y, noise, seed=seed)
+        found = default_model(X, y, noise, seed=seed).to(dtype=DTYPE)
         if not (rules.priors.to_dict() or rules.outputs):
             return found
         return br.BayesianModel(found.module, rules.priors, found.likelihood, standardize=True, outputs=rules.outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import bayesreg as br
 from bayesreg import _check, likelihoods
 from bayesreg._catalog import concrete
-from bayesreg._text import counted
+from bayesreg._text import counted, some
 from bayesreg.data import (
     Columns,
     Encoder,
@@ -29,7 +30,7 @@ from bayesreg.data import (
     prepare,
     read_file,
 )
-from bayesreg.data.splits import group_rows, latest_rows, random_rows
+from bayesreg.data.splits import group_rows, latest_rows, random_rows, repeated_in
 from bayesreg.data.targets import Target
 from bayesreg.likelihoods import AbstractLikelihood
 from bayesreg.model import default_model
@@ -225,6 +226,8 @@ def read(asked: Asked, likelihood: str | None, seed: int) -> Case:
     how = "at random" if asked.split is None else f"by {asked.split}"
     how = f"held out {how}" if test is None else f"of {test.columns.name}"
     gaps = () if asked.missing is not None else _gaps_said(prepared)
+    if asked.split is None and test is None and not asked.whole:
+        gaps += _groups_said(file.columns.without([prepared.target.name]))
     if given is not None:
         return Case(prepared, given, gaps, how, file.reading)
     chosen, said = _chosen(file.columns, prepared)
@@ -314,6 +317,19 @@ def _gaps_said(prepared: Prepared) -> tuple[str, ...]:
     return (
         f"{cells} in {counted(len(counts), 'column')} of the training rows: imputed (--missing drop leaves such rows out, "
         "--missing refuse stops).",
+    )
+
+
+def _groups_said(features: Columns) -> tuple[str, ...]:
+    """That rows seem to come in groups, which a random split takes apart; nothing where they do not."""
+    found = repeated_in(features)
+    if not found:
+        return ()
+    listed = some([f"{name} ({count:,} values)" for name, count in found.items()], 3)
+    coarsest = shlex.quote(f"group:{next(iter(found))}")
+    return (
+        f"rows may be repeated measurements, by {listed}: held out at random, rows are judged beside others of their group; "
+        f"--split {coarsest} holds out whole groups.",
     )
 
 

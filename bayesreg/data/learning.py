@@ -18,7 +18,7 @@ from bayesreg.data.cells import is_number
 from bayesreg.data.columns import Column, Columns, TableError
 from bayesreg.data.features import AbstractFeature, Dates, Levels, Missing, NoValue, Number
 
-_ID_NAME = re.compile(
+ID_NAME = re.compile(
     r"(?i:ids?|index|idx|key|uuid|guid|nr|no|obs|rows?([ _.-]?(nr|no|num|number|names?|id))?|unnamed.*|__index_level_.*"
     r"|.*[ _.-](id|uuid|guid|key)|id[ _.-].*)|.*[a-z]I[dD]"
 )
@@ -26,6 +26,7 @@ _SOME = 10  # rows, from which on values that are all different are an identifie
 _PAIRS = 3000  # columns of numbers that are compared with each other
 _SENTINELS = {-9.0, -99.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0}
 _ROWS_A_CYCLE = 20  # fewer rows do not show a cycle
+_FEW, _ROWS_A_CODE = (3, 10), 5  # so many whole numbers, with so many rows for each, may be codes
 _GROUPS = 20  # more whole numbers than these under an identifier's name are no measurement
 
 
@@ -88,7 +89,7 @@ class Asked:
         training = used.take(rows)
         useless = {name: why for name, column in training.items() if (why := self._useless(name, column))}
         if len(useless) == len(used):  # a count of the rows is a trend, where there is nothing else
-            useless = {name: why for name, why in useless.items() if used[name].kind != "numbers" or _ID_NAME.fullmatch(name)}
+            useless = {name: why for name, why in useless.items() if used[name].kind != "numbers" or ID_NAME.fullmatch(name)}
         left_out |= useless
         used, training = used.without(left_out), training.without(left_out)
         if self.missing != "impute" and len(used):
@@ -111,7 +112,10 @@ class Asked:
             raise TableError(columns.name, [f"{must}, but all are left out: {told}; keep one by categorical= or numeric=."])
         _check.distinct("names of inputs", [name for feature in kept for name in feature.inputs])
         _check_memory(columns.num_rows, kept)
-        said = {name: "; ".join(filter(None, (column.said, _sentinel(column)))) for name, column in used.items()}
+        said = {
+            name: "; ".join(filter(None, (column.said, _sentinel(column), self._codes(name, column))))
+            for name, column in used.items()
+        }
         return Learned(kept, left_out, {name: words for name, words in said.items() if words}, used.num_rows)
 
     def _wrong_names(self, columns: Columns) -> list[str]:
@@ -201,6 +205,15 @@ class Asked:
             return None
         return Number(name, gaps, float(np.median(values)), marked, varies, transform, words, name in self.numeric)
 
+    def _codes(self, name: str, column: Column) -> str:
+        """That whole numbers of few values are taken as amounts; empty where it is no question."""
+        if column.kind != "numbers" or name in (*self.numeric, *self.categorical, *self.transform):
+            return ""
+        values = np.unique(column.values[~column.missing])
+        if not _FEW[0] <= len(values) <= _FEW[1] or len(column.values) < _ROWS_A_CODE * len(values) or np.any(values % 1):
+            return ""
+        return "few whole numbers, taken as amounts (categorical= takes codes of categories as these)"
+
     def _levels(self, name: str, column: Column, gone: int) -> Levels | None:
         import pandas as pd
 
@@ -241,7 +254,7 @@ def _are_row_numbers(name: str, values: np.ndarray, gaps: bool) -> bool:
     if len(values) < _SOME or not np.array_equal(values, np.rint(values)):
         return False
     different = len(np.unique(values))
-    if _ID_NAME.fullmatch(name) and different > min(_GROUPS, len(values) - 1):
+    if ID_NAME.fullmatch(name) and different > min(_GROUPS, len(values) - 1):
         return True
     if different < len(values) or gaps:
         return False

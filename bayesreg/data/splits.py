@@ -6,6 +6,11 @@ import numpy as np
 
 from bayesreg import _check
 from bayesreg._text import counted
+from bayesreg.data.columns import Columns
+from bayesreg.data.learning import ID_NAME
+
+_LEAST_GROUPS, _LEAST_ROWS, _MOST_ROWS = 8, 20, 5000
+_SURE = 20.0  # nats by which chance would have to be kind, if groups had nothing to do with the column that they determine
 
 
 def random_rows(num_rows: int, fraction: float, seed: int, classes: np.ndarray | None = None) -> np.ndarray:
@@ -88,3 +93,57 @@ def _size(num_rows: int, fraction: float) -> int:
         came = f"test_fraction={fraction} of {counted(num_rows, 'row')} came"
         raise ValueError(f"each part must have at least 2 rows, but {came}; pass another fraction or more rows.")
     return number
+
+
+def repeated_in(columns: Columns) -> dict[str, int]:
+    """Columns whose values look like those of groups with several rows each, and how many values they have, fewest first.
+
+    Such a column is of texts or whole numbers, most rows share its value with others, and it has a name like an identifier's or
+    determines another column, as a patient does the sex: rows of one value have one value there too, more often than chance
+    explains, and not since that column is coarser steps of this one.
+
+    >>> import pandas as pd
+    >>> from bayesreg.data.columns import columns_of
+    >>> rng = np.random.default_rng(0)
+    >>> patient, age = np.repeat(np.arange(40), 3), rng.integers(20, 70, 120)
+    >>> frame = pd.DataFrame({"patient": patient, "sex": rng.integers(0, 2, 40)[patient], "age": age, "old": age // 30})
+    >>> repeated_in(columns_of(frame))
+    {'patient': 40}
+    """
+    rows = min(columns.num_rows, _MOST_ROWS)
+    if rows < _LEAST_ROWS:
+        return {}
+    part = columns.take(np.arange(rows))
+    codes = {name: _codes(part, name) for name in part}
+    known = {name: code for name, code in codes.items() if code is not None}
+    found = {}
+    for name, code in known.items():
+        sizes = np.bincount(code)
+        whole = part[name].kind == "text" or (part[name].kind == "numbers" and not np.any(part[name].values % 1))
+        if not whole or len(sizes) < _LEAST_GROUPS or 2 * sizes[sizes > 1].sum() < rows or 2 * len(sizes) > rows:
+            continue
+        others = [other for key, other in known.items() if key != name]
+        if ID_NAME.fullmatch(name) or any(_determines(code, other, part[name].kind == "numbers") for other in others):
+            found[name] = len(sizes)
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _codes(columns: Columns, name: str) -> np.ndarray | None:
+    """Numbers 0, 1, … of a column's values in their order, (N,); None where values are missing or no more than one."""
+    column = columns[name]
+    if column.kind not in ("text", "numbers", "booleans", "dates") or column.missing.any():
+        return None
+    values = column.values.astype(str) if column.kind == "text" else column.values
+    found, code = np.unique(values, return_inverse=True)
+    return code if len(found) > 1 else None
+
+
+def _determines(code: np.ndarray, other: np.ndarray, ordered: bool) -> bool:
+    """Whether rows of one value have one value of another column too, which is neither chance nor steps of the first."""
+    pairs = np.unique(np.stack([code, other]), axis=1)
+    if pairs.shape[1] != code.max() + 1:
+        return False
+    if ordered and (pairs[1][1:] != pairs[1][:-1]).sum() <= other.max():  # each value of the other is an interval of this one
+        return False
+    agree = float(np.square(np.bincount(other) / len(other)).sum())
+    return -(len(code) - pairs.shape[1]) * np.log(agree) > _SURE

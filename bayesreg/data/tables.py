@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -166,27 +166,24 @@ def prepare(
     if not columns.num_rows:
         raise TableError(columns.name, problems or ["rows of data must follow the names, but none came; check the file."])
     features, target = _divided(columns, wanted, decide, problems, notes)
+    having = features.num_rows
+    if target is not None and not problems and wanted.missing == "drop":  # before rows are divided, so that shares are kept
+        complete = _learned(features, None, wanted, file, problems).complete(features)
+        features, target = features.take(complete), replace(target, y=target.y[complete])
     held = np.zeros(features.num_rows, dtype=bool)
     if target is not None and not problems and hold_out is not None:
         try:
             held = hold_out(features, target)
         except ValueError as error:
             problems.append(str(error))
-    try:
-        encoder = Encoder.fit(
-            features, rows=~held, missing=wanted.missing, categorical=wanted.categorical, numeric=wanted.numeric,
-            drop=[name for name in wanted.drop if name not in file.dropped], transform=wanted.transform,
-            max_levels=wanted.max_levels,
-        )  # fmt: skip
-    except TableError as error:
-        raise TableError(columns.name, [*problems, *error.problems]) from None
+    encoder = _learned(features, ~held, wanted, file, problems)
     if problems or target is None:
         raise TableError(columns.name, problems)
     keep = np.ones(features.num_rows, dtype=bool)
     if wanted.missing == "drop":
         keep = encoder.complete(features)
-        if not keep.all():
-            notes.append(f"{counted(int((~keep).sum()), 'row')} of {len(keep):,} with missing values left out")
+        if lost := having - int(keep.sum()):
+            notes.append(f"{counted(lost, 'row')} of {having:,} with missing values left out")
     x = encoder.transform(features.take(keep))
     y, rows, late = target.y[keep], features.rows[keep], held[keep]
     x_test, y_test, rows_test = x[late], y[late], rows[late]
@@ -198,6 +195,22 @@ def prepare(
     used = len(y) + (0 if test is None else len(y_test))
     total = columns.num_rows + (0 if test is None else test.columns.num_rows)
     return Prepared(split, encoder, target, notes, columns.name, (rows[~late], rows_test), total - used)
+
+
+def _learned(features: Columns, rows: np.ndarray | None, wanted: Wanted, file: File, problems: list[str]) -> Encoder:
+    """The encoder of these rows, a mask; all of them when None.
+
+    Raises:
+        TableError: With the problems so far and its own.
+    """
+    try:
+        return Encoder.fit(
+            features, rows=rows, missing=wanted.missing, categorical=wanted.categorical, numeric=wanted.numeric,
+            drop=[name for name in wanted.drop if name not in file.dropped], transform=wanted.transform,
+            max_levels=wanted.max_levels,
+        )  # fmt: skip
+    except TableError as error:
+        raise TableError(features.name, [*problems, *error.problems]) from None
 
 
 def _giveaways(split: Split, encoder: Encoder, target: Target) -> list[str]:

@@ -211,6 +211,8 @@ class AbstractBoundModel(AbstractModel):
             return self._changed(unit_notes=())
         plain = self._changed(standardize=False, standardization=None, unit_notes=())
         apart = 1 if self.takes_integers else -(-len(x) // reach.ROWS)  # so that an index out of range is reported with its row
+        if isinstance(self.module, Observed) and self.standardize is False:
+            return plain  # its priors speak about x, whatever the size of b
         some = plain.prepare(x[::apart], y[::apart])
         plain._check_forward(*some)
         about_y, about_x = reach.out_of_reach(plain, *some)

@@ -6,7 +6,10 @@ from bayesreg.operators.dense import Dense
 from bayesreg.operators.difference import Difference
 from bayesreg.operators.identity import Identity
 from bayesreg.operators.mask import Mask
+from bayesreg.operators.nonlinear import Nonlinear
 from bayesreg.operators.observed import Observed
+from bayesreg.operators.outside import FromLinearOperator
+from bayesreg.operators.radon import Radon
 from bayesreg.operators.stack import Stack
 
 __all__ = [
@@ -17,9 +20,12 @@ __all__ = [
     "Convolution2d",
     "Dense",
     "Difference",
+    "FromLinearOperator",
     "Identity",
     "Mask",
+    "Nonlinear",
     "Observed",
+    "Radon",
     "Scaled",
     "Stack",
     "Sum",

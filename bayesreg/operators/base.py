@@ -12,6 +12,7 @@ import abc
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -33,6 +34,11 @@ def shape_of(name: str, shape: Any) -> tuple[int, ...]:
     return tuple(_check.count(name, size) for size in sizes)
 
 
+def as_given(values: Any) -> torch.Tensor:
+    """An array as a tensor; lists with all digits that Python's numbers have."""
+    return values if isinstance(values, torch.Tensor) else torch.as_tensor(np.asarray(values))
+
+
 def real(name: str, values: Any) -> torch.Tensor:
     """An array that an operator is made of, as float64.
 
@@ -40,7 +46,7 @@ def real(name: str, values: Any) -> torch.Tensor:
         ValueError: If it is complex, empty, no array of numbers, or has entries that are NaN or infinite.
     """
     try:
-        tensor = torch.as_tensor(values)
+        tensor = as_given(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{name} must be an array of numbers, but {type(values).__name__} came: {error}; correct it."
@@ -61,7 +67,7 @@ def ending(name: str, values: Any, shape: tuple[int, ...]) -> torch.Tensor:
     Raises:
         ValueError: If it is complex or of another shape.
     """
-    tensor = torch.as_tensor(values)
+    tensor = as_given(values)
     if tensor.is_complex():
         raise ValueError(f"{name} must be real, but complex numbers came; stack real and imaginary parts, in the operator too.")
     if tensor.dim() < len(shape) or tuple(tensor.shape[tensor.dim() - len(shape) :]) != shape:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bayesreg.operators.base import AbstractLinearOperator
+from bayesreg.operators.base import AbstractLinearOperator, as_given
 
 
 class Mask(AbstractLinearOperator):
@@ -29,7 +29,7 @@ class Mask(AbstractLinearOperator):
 
     def __init__(self, observed: Any) -> None:
         super().__init__()
-        observed = torch.as_tensor(observed)
+        observed = as_given(observed)
         if observed.dtype != torch.bool or observed.dim() == 0:
             raise ValueError(
                 f"observed must be an array of truth values, but {observed.dtype} of shape {tuple(observed.shape)} came; write "

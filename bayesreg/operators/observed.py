@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg.operators.base import AbstractOperator
+from bayesreg.operators.base import AbstractOperator, as_given
 
 
 class Observed(nn.Module):
@@ -35,15 +35,21 @@ class Observed(nn.Module):
         """Measurements as the targets of a fit, (M,), in row-major order.
 
         Raises:
-            ValueError: If they are complex or not of the operator's `output_shape`.
+            ValueError: If they are complex, not of the operator's `output_shape`, or NaN or infinite.
         """
-        values = torch.as_tensor(b)
+        values = as_given(b)
         if values.is_complex():
             raise ValueError("b must be real, but complex numbers came; stack real and imaginary parts, in the operator too.")
         if values.shape not in (self.operator.output_shape, (self.operator.num_data,)):
             raise ValueError(
                 f"b must have the shape of what the operator gives, {self.operator.output_shape}, but {tuple(values.shape)} "
                 "came; reshape it, or give the operator the shape of the data."
+            )
+        missing = int((~torch.isfinite(values)).sum())
+        if missing:
+            raise ValueError(
+                f"b must be finite, but {missing:,} of {values.numel():,} entries are NaN or infinite; take the others alone: "
+                "observed = np.isfinite(b), the operator operators.Mask(observed) @ A, and b[observed]."
             )
         return values.reshape(-1)
 

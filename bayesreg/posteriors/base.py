@@ -26,11 +26,10 @@ from bayesreg.posteriors.record import FitRecord
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.predictive.offset import with_offset
 from bayesreg.predictive.probabilities import LINKS
-from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
 
 PREDICTIVES = ("linearised", "draws")
-_DRAWS = 10_000  # draws for moments without a closed form: their Monte Carlo error is a hundredth of an sd
+_USUAL = 1000  # draws of a prediction
 
 
 class AbstractPosterior(abc.ABC):
@@ -99,16 +98,7 @@ class AbstractPosterior(abc.ABC):
         normal = self.as_normal()
         if normal is None or (normal[1].dim() == 2 and normal[1].shape[1] < len(normal[0])):
             return None
-        loc, factor = (part.double() for part in normal)
-        if not bool(factor.reshape(len(loc), -1).any(1).all()):  # some unknown does not vary
-            return None
-        if factor.dim() == 1:
-            z, log_det = (u.double() - loc) / factor, factor.abs().log().sum()
-        else:
-            root = torch.linalg.qr(factor.mT, mode="r").R  # F Fᵀ = Rᵀ R, whose diagonal may be negative
-            z = torch.linalg.solve_triangular(root.mT, (u.double() - loc).mT, upper=False).mT
-            log_det = root.diagonal().abs().log().sum()
-        return -0.5 * z.square().sum(-1) - log_det - len(loc) * HALF_LOG_2PI
+        return closed_form.log_density(u.double(), *(part.double() for part in normal))
 
     @property
     def at_a_point(self) -> bool:
@@ -156,6 +146,14 @@ class AbstractPosterior(abc.ABC):
         return None
 
     @property
+    def usual_draws(self) -> int:
+        """How many draws are mixed where nothing is said: 1,000, or each stored one once where there are fewer."""
+        return min(_USUAL, self.num_draws or _USUAL)
+
+    def _count(self, num_samples: int | None) -> int:
+        return self.usual_draws if num_samples is None else _check.count("num_samples", num_samples)
+
+    @property
     def num_chains(self) -> int | None:
         """The number of Markov chains that the stored draws are of; None where they are of none."""
         return None
@@ -192,12 +190,12 @@ class AbstractPosterior(abc.ABC):
         return self._named(self.moments()[1])
 
     def sample(
-        self, num_samples: int = 1000, *, seed: int = 0, units: str = "data", max_memory: int = MAX_MEMORY
+        self, num_samples: int | None = None, *, seed: int = 0, units: str = "data", max_memory: int = MAX_MEMORY
     ) -> dict[str, torch.Tensor]:
         """Draws of every unknown.
 
         Args:
-            num_samples: S.
+            num_samples: S; None for `usual_draws`.
             seed: Same seed, same draws; the global random state is not touched.
             units: "data" for the noise in the data's own units; "model" for every value as the model's sites and
                 `model.log_joint` take it, which differs when the model standardises.
@@ -212,7 +210,7 @@ class AbstractPosterior(abc.ABC):
         """
         seed = _check.seed(seed)
         _check.one_of("units", units, ("data", "model"))
-        check_draws(count := _check.count("num_samples", num_samples), self.layout.size, self.model.like, max_memory)
+        check_draws(count := self._count(num_samples), self.layout.size, self.model.like, max_memory)
         values = together(torch.vmap(self.layout.unflatten)(block) for block in self._draws(count, seed))
         return values if units == "model" else self.to_data_units(values)
 
@@ -220,7 +218,7 @@ class AbstractPosterior(abc.ABC):
         self,
         x: Any,
         *,
-        num_samples: int = 1000,
+        num_samples: int | None = None,
         seed: int = 0,
         max_memory: int = MAX_MEMORY,
         predictive: str | None = None,
@@ -231,7 +229,8 @@ class AbstractPosterior(abc.ABC):
 
         Args:
             x: Inputs (N, ...), in the data's own units.
-            num_samples: S, the number of draws that are mixed; for a mode it is one in any case.
+            num_samples: S, the number of draws that are mixed; for a mode it is one in any case. None for `usual_draws`: 1,000,
+                or each stored draw once where there are fewer. More than are stored are each of them as often, up to one.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
             predictive: "linearised" for the network that is linear in its weights about their mean, where the posterior is
@@ -252,7 +251,7 @@ class AbstractPosterior(abc.ABC):
         """
         seed, link = _check.seed(seed), _check.one_of("link", link, LINKS)
         max_memory = _check.count("max_memory", max_memory)
-        count = 1 if self.is_mode else _check.count("num_samples", num_samples)
+        count = 1 if self.is_mode else self._count(num_samples)
         self.check_statistics()
         inputs, normal = self.model.prepare(x), self._normal()
         centre = self._expanded_about(normal, predictive)
@@ -274,7 +273,7 @@ class AbstractPosterior(abc.ABC):
     def sample_function(
         self,
         x: Any,
-        num_samples: int = 1000,
+        num_samples: int | None = None,
         *,
         seed: int = 0,
         predictive: str | None = None,
@@ -284,7 +283,7 @@ class AbstractPosterior(abc.ABC):
 
         Args:
             x: Inputs (N, ...), in the data's own units.
-            num_samples: S.
+            num_samples: S; None for `usual_draws`.
             seed: Same seed, same draws; the global random state is not touched.
             predictive: As for `predict`.
             max_memory: Bytes that they may take.
@@ -302,7 +301,7 @@ class AbstractPosterior(abc.ABC):
         self,
         x: Any,
         *,
-        num_samples: int = 1000,
+        num_samples: int | None = None,
         seed: int = 0,
         predictive: str | None = None,
         max_memory: int = MAX_MEMORY,
@@ -316,7 +315,7 @@ class AbstractPosterior(abc.ABC):
 
         Args:
             x: Inputs (N, ...), in the data's own units.
-            num_samples: S, the draws where it is made of draws.
+            num_samples: S, the draws where it is made of draws; None for `usual_draws`.
             seed: Same seed, same draws; the global random state is not touched.
             predictive: As for `predict`.
             max_memory: Bytes that the result and what it is made of may take.

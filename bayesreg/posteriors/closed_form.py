@@ -26,6 +26,7 @@ from bayesreg.predictive.drawn import finite
 from bayesreg.predictive.function import AbstractFunction
 from bayesreg.predictive.normal_function import NormalFunction
 from bayesreg.predictive.probabilities import ClassProbabilities
+from bayesreg.priors.values import HALF_LOG_2PI
 
 MAX_PARAMETERS = 20_000  # of a network whose linearity is tried
 _NODES = 40  # with a log-noise of sd ½ the log density of a row twenty sds out is right to 1e-6
@@ -46,6 +47,25 @@ class Normal:
     centre: torch.Tensor
     times_factor: Callable[[torch.Tensor], Any]
     draw: Callable[[int, torch.Generator], torch.Tensor]
+
+
+def log_density(u: torch.Tensor, loc: torch.Tensor, factor: torch.Tensor) -> torch.Tensor | None:
+    """Log N(u; loc, F Fᵀ) of rows (S, P), in nats: (S,); None where some unknown does not vary. F is (P, Q) or a diagonal (P,).
+
+    >>> u, loc, sd = torch.tensor([[0.5, 2.0]]), torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0])
+    >>> truth = torch.distributions.Normal(loc, sd).log_prob(u).sum(1)
+    >>> torch.allclose(log_density(u, loc, sd), truth), torch.allclose(log_density(u, loc, sd.diag()), truth)
+    (True, True)
+    """
+    if not bool(factor.reshape(len(loc), -1).any(1).all()):
+        return None
+    if factor.dim() == 1:
+        z, log_det = (u - loc) / factor, factor.abs().log().sum()
+    else:
+        root = torch.linalg.qr(factor.mT, mode="r").R  # F Fᵀ = Rᵀ R, whose diagonal may be negative
+        z = torch.linalg.solve_triangular(root.mT, (u - loc).mT, upper=False).mT
+        log_det = root.diagonal().abs().log().sum()
+    return -0.5 * z.square().sum(-1) - log_det - len(loc) * HALF_LOG_2PI
 
 
 def function_of(

@@ -142,7 +142,7 @@ class Masks(AbstractPosterior):
         self,
         x: Any,
         *,
-        num_samples: int = 1000,
+        num_samples: int | None = None,
         seed: int = 0,
         max_memory: int = MAX_MEMORY,
         predictive: str | None = None,
@@ -154,7 +154,7 @@ class Masks(AbstractPosterior):
 
         Args:
             x: Inputs (N, ...), in the data's own units.
-            num_samples: S, the number of draws that are mixed.
+            num_samples: S, the number of draws that are mixed; None for `usual_draws`.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
             predictive: None or "draws".
@@ -171,7 +171,7 @@ class Masks(AbstractPosterior):
         """
         seed = _check.seed(seed)
         self._expanded_about(None, predictive)
-        count, inputs = _check.count("num_samples", num_samples), self.model.prepare(x)
+        count, inputs = self._count(num_samples), self.model.prepare(x)
         self.check_statistics()
         if _check.one_of("masks", masks, ("draw", "row")) == "row":
             by_row = self.loc.new_zeros(count, 0)

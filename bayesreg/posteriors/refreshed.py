@@ -92,7 +92,7 @@ class WithStatistics(AbstractPosterior):
         self,
         x: Any,
         *,
-        num_samples: int = 1000,
+        num_samples: int | None = None,
         seed: int = 0,
         max_memory: int = MAX_MEMORY,
         predictive: str | None = None,
@@ -101,11 +101,9 @@ class WithStatistics(AbstractPosterior):
     ) -> Predictive:
         """p(y | x, data) at new inputs, see `AbstractPosterior.predict`.
 
-        Stored draws are taken without replacement while there are enough, with replacement beyond.
-
         Args:
             x: Inputs (N, ...), in the data's own units.
-            num_samples: S, the number of draws that are mixed.
+            num_samples: S, the number of draws that are mixed; None for `usual_draws`.
             seed: Same seed, same draws; the global random state is not touched.
             max_memory: Bytes that the stored outputs may take.
             predictive: None or "draws".
@@ -119,7 +117,7 @@ class WithStatistics(AbstractPosterior):
             ValueError: If the inputs do not fit the model, or the outputs not into `max_memory`.
         """
         self._expanded_about(None, predictive)
-        count, seed = _check.count("num_samples", num_samples), _check.seed(seed)
+        count, seed = self._count(num_samples), _check.seed(seed)
         stored = self.in_order(count, seed)
         drawn = chosen(stored, count, seed, self.layout.size)
         return with_offset(self.predict_blocks(drawn, count, stored[0], x, max_memory=max_memory), offset)

@@ -22,6 +22,7 @@ from torch.distributions import constraints
 from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.distribution import PriorDistribution
+from bayesreg.priors.spectrum import Spectrum, dense, diagonal
 from bayesreg.priors.values import wide
 
 Shape = Sequence[int]
@@ -176,6 +177,14 @@ class AbstractPrior(abc.ABC):
             prior is not Gaussian; zero precision where it is flat.
         """
         return None
+
+    def spectrum(self, shape: Shape) -> Spectrum | None:
+        """The same as an operator, for tensors whose precision is too large for a matrix; None where it is not Gaussian."""
+        found, shape = self.gaussian(shape), torch.Size(shape)
+        if found is None:
+            return None
+        loc, precision = found
+        return diagonal(loc, precision.reshape(shape)) if precision.dim() == 1 else dense(loc, precision, shape)
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor | None:
         """A root L of that precision, LᵀL = Λ, with the digits that Λ loses: (n,) a diagonal or (q, n), float64."""

@@ -17,6 +17,7 @@ import torch
 from bayesreg import _check
 from bayesreg.priors.base import Shape, shown
 from bayesreg.priors.groups import AbstractPartsPrior
+from bayesreg.priors.spectrum import Spectrum
 from bayesreg.priors.values import HALF_LOG_2PI, log, wide
 
 
@@ -147,25 +148,53 @@ class Smooth(AbstractFieldPrior):
 
     def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor]:
         """Mean of each entry, 0, and the precision Q, (n, n), over the tensor laid flat, in float64."""
-        eye = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
-        columns = torch.vmap(torch.func.grad(self.penalty))(eye)
-        return 0.0, columns.reshape(math.prod(shape), -1)
+        size = math.prod(shape)
+        return 0.0, self._times(torch.eye(size, dtype=torch.float64).reshape(-1, *shape)).reshape(size, size)
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor:
         """The differences themselves over scale, and the level's ridge, (q, n) in float64."""
         prior, size = self.at(shape), math.prod(shape)
-        fields = torch.stack([prior._fields(part) for part in torch.eye(size, dtype=torch.float64).reshape(-1, *shape)])
+        fields = _lines(torch.eye(size, dtype=torch.float64).reshape(-1, *shape), self.per)
         rows = [fields.diff(self.order, axis).reshape(size, -1).mT / prior.scale for axis in range(2, fields.dim())]
         level = [] if self.level_scale is None else [torch.eye(size, dtype=torch.float64) / self.level_scale]
         return torch.cat(rows + level)
 
+    def spectrum(self, shape: Shape) -> Spectrum:
+        """By the eigenvectors of differences along each axis."""
+        prior, inner, shape = self.at(shape), field_shape(shape, self.per), torch.Size(shape)
+        levels = self._levels(float(prior.scale), self._roots(inner))
+        waves = self._levels(float(prior.scale), _separable([_cosine_roots(length, self.order) for length in inner]))
+        whole = lambda field: unfield(field.expand(math.prod(shape) // field.numel(), *inner), shape, self.per)  # noqa: E731
+
+        def along(values: torch.Tensor, *, back: bool = False) -> torch.Tensor:
+            lines = _lines(values.double(), self.per)
+            turned = self._along(lines.reshape(-1, *inner), inner, back=back).reshape(lines.shape)
+            return turned.movedim(1, 2) if self.per == "column" else turned.reshape(values.shape)
+
+        def spread(weights: torch.Tensor) -> torch.Tensor:
+            fields = fields_of(weights, self.per)
+            for axis, length in enumerate(inner, start=1):
+                squares = torch.as_tensor(_eigen(length, self.order)[1]).square()
+                fields = torch.tensordot(fields.movedim(axis, -1), squares.mT, dims=1).movedim(-1, axis)
+            return unfield(fields, shape, self.per)
+
+        return Spectrum(0.0, whole(levels), along, lambda v: along(v, back=True), self._times, whole(waves), spread)
+
+    def _times(self, values: torch.Tensor) -> torch.Tensor:
+        """Q v for each v of (S, *shape)."""
+        prior = self.at(values.shape[1:])
+        fields = _lines(values, self.per)
+        total = torch.zeros_like(fields) if self.level_scale is None else fields / self.level_scale**2
+        for axis in range(2, fields.dim()):
+            if fields.shape[axis] > self.order:
+                edge = fields.new_zeros([self.order if i == axis else n for i, n in enumerate(fields.shape)])
+                steps = fields.diff(self.order, axis) / prior.scale**2
+                total = total + (-1) ** self.order * steps.diff(self.order, axis, prepend=edge, append=edge)
+        return total.movedim(1, 2) if self.per == "column" else total.reshape(values.shape)
+
     def _roots(self, inner: tuple[int, ...]) -> torch.Tensor:
         """Eigenvalues of Σ_axes DᵀD over the field, in its shape; those of its null space are exactly zero."""
-        total = torch.zeros(inner, dtype=torch.float64)
-        for axis, length in enumerate(inner):
-            values = torch.as_tensor(_eigen(length, self.order)[0])
-            total = total + values.reshape([-1 if i == axis else 1 for i in range(len(inner))])
-        return total
+        return _separable([torch.as_tensor(_eigen(length, self.order)[0]) for length in inner])
 
     def _levels(self, scale: Any, roots: torch.Tensor) -> torch.Tensor:
         """Eigenvalues of Q."""
@@ -265,6 +294,24 @@ def field_shape(shape: Shape, per: str) -> tuple[int, ...]:
 def fields_of(value: torch.Tensor, per: str) -> torch.Tensor:
     """The tensor as (G, *field)."""
     return {"tensor": lambda: value[None], "row": lambda: value, "column": lambda: value.movedim(1, 0)}[per]()
+
+
+def _lines(values: torch.Tensor, per: str) -> torch.Tensor:
+    """Many tensors (S, *shape) as (S, G, *field)."""
+    return {"tensor": lambda: values[:, None], "row": lambda: values, "column": lambda: values.movedim(2, 1)}[per]()
+
+
+def _separable(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The sum over axes of numbers along each, over the whole field."""
+    total = torch.zeros([len(part) for part in parts], dtype=torch.float64)
+    for axis, part in enumerate(parts):
+        total = total + part.reshape([-1 if i == axis else 1 for i in range(len(parts))])
+    return total
+
+
+def _cosine_roots(length: int, order: int) -> torch.Tensor:
+    """Eigenvalues of DᵀD along an axis, were the field mirrored at its ends: its eigenvectors are cosines then."""
+    return (2 - 2 * (math.pi / length * torch.arange(length, dtype=torch.float64)).cos()) ** order * (length > order)
 
 
 def unfield(fields: torch.Tensor, shape: Shape, per: str) -> torch.Tensor:

@@ -147,6 +147,10 @@ class AbstractSection(abc.ABC):
         """Its part of the verdict, once all facts are known."""
         return ()
 
+    def says(self, made: Material) -> bool:
+        """Whether there is anything to show, once all facts are known; otherwise the section is left out."""
+        return True
+
     def shown(self, made: Material) -> dict[str, Any]:
         """Other values for its template: figures, tables."""
         return {}

@@ -17,6 +17,7 @@ import torch
 from bayesreg import _check, _text
 from bayesreg.comparison import Comparison, compare
 from bayesreg.data.rows import all_rows, as_inputs, names_of, order_by_name
+from bayesreg.inference import Auto
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.reports.base import WORDS, AbstractSection, Material, all_sections
 from bayesreg.reports.sections.worst import row_names as rows_of
@@ -160,7 +161,7 @@ def report(
     cards = sorted((card for section in parts for card in section.cards(made)), key=lambda card: card.order)
     made.data["verdict"] = [card.to_dict() for card in cards]
     made.data = json.loads(json.dumps(made.data, allow_nan=False))  # saved as shown
-    return Report(_render(made, parts), made.data, comparison)
+    return Report(_render(made, [part for part in parts if part.says(made)]), made.data, comparison)
 
 
 def _versions() -> dict[str, str]:
@@ -206,13 +207,15 @@ def _render(made: Material, parts: Sequence[AbstractSection]) -> str:
         "series": {name: i % 6 for name, i in made.series.items()},
     }
     bodies = [environment.from_string(_MACROS + part.template).render(**seen, **part.shown(made)) for part in parts]
-    named = [(part.id, part.title) for part in parts]
+    linked = [(part.id, part.title) for part in parts]
+    named = [f"{name} ({one.method})" if name == Auto.name else name for name, one in made.posteriors.items()]
     page = environment.get_template("template.html")
-    return page.render(**seen, theme=THEME, sections=named, body="\n\n".join(bodies))
+    return page.render(**seen, theme=THEME, sections=linked, named=named, body="\n\n".join(bodies))
 
 
 def _environment() -> Any:
     import jinja2
+    from markupsafe import Markup, escape
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bayesreg.reports", ""),
@@ -222,6 +225,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value, digits=4: "–" if value is None else _text.number(value, digits)
+    environment.filters["breaking"] = lambda text: escape(text).replace("(", Markup("(<wbr>")).replace("=", Markup("=<wbr>"))
     environment.filters["column"] = lambda values: _text.column(list(values))
     environment.filters["percent"] = _text.percent
     environment.filters["seconds"] = lambda value: "–" if value is None else _text.seconds(value)

@@ -38,7 +38,6 @@ from bayesreg.sklearn.settings import NESTED, changed, read, settings_of
 
 Prior = AbstractPrior | str | Mapping[Any, AbstractPrior | str] | PriorSpec | None
 _ROWS, _SEEN_BY = 100, 100  # rows and draws for importances
-_DRAWS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         categorical: Columns of a data frame whose values are categories, whatever they look like.
         numeric: Columns of a data frame that are numbers, never row numbers or identifiers.
         num_samples: Draws of the posterior that a prediction mixes; None for 1,000, or each one once where fewer are stored.
-        dtype: "float64"; or "float32", as the command line, with half the memory and up to twice the speed: the seventh digit
+        dtype: "float64", as the command line; or "float32", with half the memory and up to twice the speed: the seventh digit
             of a row's prediction then depends on the rows beside it.
         random_state: Of first weights, fit and draws: a whole number for the same answer each time.
 
@@ -244,7 +243,7 @@ class AbstractBayes(BaseEstimator, abc.ABC):
             ValueError: If X has other columns than at the fit, or values that it cannot have.
         """
         check_is_fitted(self)
-        options: dict[str, Any] = {"num_samples": self._num_draws(), "seed": self.posterior_.seed}
+        options: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.posterior_.seed}
         return self.posterior_.predict(self.inputs_.of(self, X), offset=offset, **options)
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
@@ -317,14 +316,9 @@ class AbstractBayes(BaseEstimator, abc.ABC):
     def _drawn_importances(self) -> np.ndarray:
         self._check_fitted("feature_importances_")
         if self._importances is None:
-            options = (min(_SEEN_BY, self._num_draws()), self.posterior_.seed)
+            options = (min(_SEEN_BY, self.num_samples or self.posterior_.usual_draws), self.posterior_.seed)
             self._importances = total_indices(self.posterior_, self._seen, self.inputs_.groups, *options)
         return self._importances
-
-    def _num_draws(self) -> int:
-        if self.num_samples is not None:
-            return self.num_samples
-        return min(_DRAWS, self.posterior_.num_draws or _DRAWS)
 
     def _line(self) -> Line:
         self._check_fitted("coef_")

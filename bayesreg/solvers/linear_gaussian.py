@@ -21,6 +21,7 @@ from bayesreg.data.rows import Data
 from bayesreg.objective.affine import AffineProblem, gaussian_of
 from bayesreg.objective.first_order import exact_zeros, violation
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.inverse import Improper, improper, num_free
 from bayesreg.objective.whole import in_double
 from bayesreg.priors import ElasticNet, GroupLasso, Laplace
 from bayesreg.priors.groups import grouped
@@ -285,6 +286,9 @@ def _closed_form(problem: AffineProblem, penalty: _Penalty) -> LinearSolution:
     try:
         u, excess = ridge(problem.design, problem.target, penalty.mean, penalty.precision)
     except Undetermined as error:
+        if penalty.log_joint.model.linear_operator is not None:
+            rows = np.concatenate([problem.design, root_of(penalty.precision)])
+            raise Improper(improper(num_free(torch.from_numpy(rows)))) from None
         raise penalty.undetermined(error.direction) from None
     u = torch.from_numpy(u).to(problem.dtype).double().numpy()
     gap = excess(u)

@@ -92,7 +92,6 @@ TEXTS = [
     ("Normal(\0)", FORM),
     ("Normal\udc80(1)", FORM),
     (f"Fixed({DIGITS})", TOO_LARGE),
-    ("Fixed(1e300)", "or its value is no torch.float32 number, but 1e+300 came"),
 ]
 
 
@@ -114,8 +113,6 @@ NOISES = [
     ("Gaussian(noise_scale=1, noise_scale=2)", "Gaussian has 'noise_scale' twice"),
     ("Gaussian(1e-300)", "noise_scale must lie between 1e-154 and 1e+154 in size"),
     ("Gaussian(1e300)", "noise_scale must lie between 1e-154 and 1e+154 in size"),
-    ("Gaussian(1e-30)", "noise_scale must lie between 1e-19 and 2e+19 in size, or its square is no torch.float32 number"),
-    ("Gaussian(1e30)", "but 1e+30 came; take another unit"),
     ("Gaussian(None)", "noise_scale must be a number, but None came"),
     ("a" * 100000, "is unknown"),
 ]
@@ -422,9 +419,9 @@ TABLES = [
     (column("1" * 5000 + "{i}"), HUGE),
     (column("1e400"), f"column 'x', row 1 (line 2): '1e400' {HUGE}"),
     (column("{i}e300"), "the largest entry of 'x' must lie between 1e-154 and 1e+154 in size"),
-    (column("{i}", "{i}e300"), "the largest entry of target 'y' must lie between 1e-19 and 2e+19 in size"),
-    (column("{i}", "{i}e30"), "take another unit"),
-    (column("{i}", "{i}e-40"), "take another unit"),
+    (column("{i}", "{i}e300"), "the largest entry of target 'y' must lie between 1e-154 and 1e+154 in size"),
+    (column("{i}", "{i}e30"), None),
+    (column("{i}", "{i}e-40"), None),
     ("x,y\n" + ROWS + '3,"1,5"\n', None),
     ("x,y\n1,\0a\n2,b\n3,b\n4,b\n", "but a binary file came (NUL bytes in it)"),
     ("\0" * 1000, "but a binary file came (NUL bytes in it)"),

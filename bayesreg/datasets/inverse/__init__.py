@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from bayesreg.datasets.inverse.images import deblurring_1d, deblurring_2d, shepp_logan, tomography
 from bayesreg.datasets.inverse.integral_equations import (
     baart,
     deriv2,
@@ -18,6 +19,8 @@ __all__ = [
     "PROBLEMS",
     "InverseProblem",
     "baart",
+    "deblurring_1d",
+    "deblurring_2d",
     "deriv2",
     "foxgood",
     "gravity",
@@ -25,9 +28,15 @@ __all__ = [
     "i_laplace",
     "phillips",
     "shaw",
+    "shepp_logan",
+    "tomography",
 ]
 
 # by name, each with defaults of its own
 PROBLEMS: dict[str, Callable[..., InverseProblem]] = {
-    made.__name__: made for made in (shaw, gravity, heat, deriv2, phillips, baart, foxgood, i_laplace)
+    made.__name__: made
+    for made in (
+        *(shaw, gravity, heat, deriv2, phillips, baart, foxgood, i_laplace),
+        *(deblurring_1d, deblurring_2d, tomography),
+    )
 }

@@ -23,7 +23,7 @@ _SAME = 0.01  # nats over all rows
 _SETS, _COMPONENTS, _ROWS = 500, 50, 2000
 READS: dict[str, str] = {
     "mlpd": "mean log probability (density) of the observed targets, in nats a row; the one score of the whole distribution.",
-    "difference": "log density summed over the rows, minus that of the best, ± its standard error, paired by row; the verdict "
+    "difference": "log density summed over the rows, minus that of {best}, ± its standard error, paired by row; the verdict "
     "says where it may be chance.",
     "rmse": "root mean squared error of the predicted mean, in target units; says nothing about the intervals.",
     "crps": "a distance between the predicted distribution and what happened, in target units; for a prediction without any "
@@ -45,7 +45,7 @@ class Scores(AbstractSection):
     place: ClassVar[float] = 4
     template: ClassVar[str] = """<section id="comparison">
 <h2>Comparison</h2>
-{% call sheet("Comparison table", "Scores on {:,} test rows. ↑ higher is better, ↓ lower is better, ★ the best of its column".format(data.data.num_test) ~ (", ! coverage that chance does not explain." if regression else "."), ["posterior"] + table.heads + ["unknowns", "fit time"]) %}
+{% call sheet("Comparison table", "Scores on {:,} test rows. ↑ higher is better, ↓ lower is better, ★ the best of its column{}".format(data.data.num_test, ", baselines included" if table.baselines else "") ~ (", ! coverage that chance does not explain." if regression else "."), ["posterior"] + table.heads + ["unknowns", "fit time"]) %}
 {% for row in table.rows %}
 <tr><th scope="row">{{ dot(row[0]) }}{{ row[0] }}</th>
 {%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ {"best": " ★", "off": " !", "": ""}[cell.mark] }}</td>{% endfor -%}
@@ -53,7 +53,7 @@ class Scores(AbstractSection):
 {% endfor %}
 {% for row in table.baselines %}
 <tr><th scope="row">{{ row[0] }} (baseline)</th>
-{%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ " !" if cell.mark else "" }}</td>{% endfor -%}
+{%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ {"best": " ★", "off": " !", "": ""}[cell.mark] }}</td>{% endfor -%}
 <td>–</td><td>{{ data.comparison.baselines[row[0]].seconds | seconds }}</td></tr>
 {% endfor %}
 {% endcall %}
@@ -80,7 +80,7 @@ class Scores(AbstractSection):
     def shown(self, made: Material) -> dict[str, Any]:
         """The table and how its columns are read."""
         kept = {m for m in made.comparison.scores[made.comparison.best] if METRICS[m].headline} | {"difference"}
-        reads = {key: line for key, line in READS.items() if key in kept}
+        reads = {key: line.format(best=name_of(made.comparison.best)) for key, line in READS.items() if key in kept}
         return {"table": comparison_table(made.comparison, made.once(judgements)), "reads": reads, "metrics": METRICS}
 
 
@@ -89,13 +89,12 @@ def comparison_table(comparison: Comparison, found: Judged) -> dict[str, Any]:
     names, others = list(comparison.scores), comparison.baselines
     heads, columns = [], []
     for metric, values, best in comparison.headline():
-        values = [*values, *(one.scores[metric] for one in others.values())]
         share = metric.startswith("coverage") or metric in ("accuracy", "ece")
-        shown = [f"{100 * value:.1f} %" for value in values] if share else column(values)
-        marks = ["best" if top and len(names) > 1 else "" for top in best]
+        shown = [f"{100 * value:.1f} %" for value in values] if share else column(values, METRICS[metric].digits)
+        marks = ["best" if top and len(values) > 1 else "" for top in best]
         if METRICS[metric].goal == "level":
             marks = ["off" if found[name].judgement in ("overconfident", "cautious") else "" for name in names]
-        marks += [""] * len(others)
+            marks += [""] * len(others)
         heads.append(METRICS[metric].head)
         columns.append([{"text": cell, "mark": mark} for cell, mark in zip(shown, marks, strict=True)])
         if metric == "mlpd":
@@ -122,12 +121,16 @@ def best_card(comparison: Comparison, y: Any, *, seed: int = 0) -> Card:
     best, scores = comparison.best, comparison.scores
     point = {"rmse": "RMSE {} in target units", "accuracy": "accuracy {}"}
     shown = [text.format(_point(key, scores[best][key])) for key, text in point.items() if key in scores[best]]
-    lines = [Line("neutral", f"{best}: log density {number(scores[best]['mlpd'], 3)} nats a row, {', '.join(shown)}.")]
+    lines = [Line("neutral", f"{best}: log density {number(scores[best]['mlpd'], 4)} nats a row, {', '.join(shown)}.")]
     others = sorted((n for n in scores if n != best), key=lambda n: -comparison.differences[n].sum)
     found = leads(comparison, y, seed=seed)
     lines += [Line("neutral", lead.sentence) for lead in (found[name] for name in others)]
     kinds = {kind: [n for n in others if found[n].kind == kind] for kind in ("same", "clear", "unclear", "few rows", "mixed")}
-    return Card("Prediction", *_best_headline(comparison, others, kinds), tuple(lines), "comparison", 2)
+    state, head = _best_headline(comparison, others, kinds)
+    if (highest := comparison.highest) != best:
+        lines.append(Line("neutral", f"Of all rows of the table, {highest} has the highest log density."))
+        state, head = "neutral", f"Of the fits, {head}" if others else head
+    return Card("Prediction", state, head, tuple(lines), "comparison", 2)
 
 
 def _best_headline(comparison: Comparison, others: list[str], kinds: Mapping[str, list[str]]) -> tuple[State, str]:
@@ -135,7 +138,8 @@ def _best_headline(comparison: Comparison, others: list[str], kinds: Mapping[str
     unclear = [n for n in others if n in kinds["same"] or n in kinds["unclear"]]
     few = [n for n in others if n in kinds["few rows"] or n in kinds["mixed"]]
     if not others:
-        return "neutral", f"Only {best} is here: nothing to compare it with."
+        beside = "it stands beside baselines only" if comparison.baselines else "nothing to compare it with"
+        return "neutral", f"Only {best} is here: {beside}."
     if len(kinds["same"]) == len(others):
         return "neutral", f"{listing([comparison.best, *others])} predict the same."
     if len(clear) == len(others):

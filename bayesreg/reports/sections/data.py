@@ -45,10 +45,10 @@ class Data(AbstractSection):
 <dl class="facts">
 <div><dt>Training rows</dt><dd>{{ "{:,}".format(model.num_data) }}</dd></div>
 <div><dt>Unknowns, P</dt><dd>{{ "{:,}".format(model.num_parameters) }}</dd></div>
-<div><dt>Likelihood</dt><dd>{{ model.likelihood }}</dd></div>
+<div><dt>Likelihood</dt><dd>{{ model.likelihood | breaking }}</dd></div>
 <div><dt>Standardised</dt><dd>{% if model.standardize %}yes: inputs{{ " and target" if model.target_standardized }}, by the training rows{% else %}no{% endif %}</dd></div>
 {% if model.constant %}
-<div><dt>Constant inputs</dt><dd>{{ model.constant | join(", ") }}</dd></div>
+<div><dt>Constant in training</dt><dd>{{ model.constant | join(", ") }}</dd></div>
 {% endif %}
 </dl>
 <details><summary>Network</summary><pre>{{ model.module }}</pre></details>

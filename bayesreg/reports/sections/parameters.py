@@ -31,13 +31,9 @@ class Parameters(AbstractSection):
     template: ClassVar[str] = """<section id="parameters">
 {% set scaled = data.priors | map(attribute="rows") | sum(start=[]) | selectattr("tensor", "equalto", "noise_scale") | list %}
 <h2>Mode and posterior, parameter by parameter</h2>
-{% if not data.pairs %}
-<p>There is no pair of a mode and a posterior of one model here, so there is nothing to set side by side.</p>
-{% else %}
 <p>A mode is one point; a posterior says how far each unknown could be from it and still fit the data. Values are in the units that the model works in{{ "; the noise scale is in target units" if scaled }}.</p>
 {% if data.pairs | selectattr("hidden") | list %}
 <p><strong>Single weights of a network with hidden layers are not identifiable:</strong> hidden units can be exchanged, and often their signs, without any change of the function. Where mode and posterior differ here, compare what they predict rather than their weights.</p>
-{% endif %}
 {% endif %}
 {% for pair in data.pairs %}
 {% set figures = parameters[loop.index0] %}
@@ -59,7 +55,11 @@ class Parameters(AbstractSection):
 
     def facts(self, made: Material) -> dict[str, Any]:
         """By pair."""
-        return {"pairs": pair_facts(made.posteriors, num_samples=made.given["num_samples"] or 1000, seed=made.seed)}
+        return {"pairs": pair_facts(made.posteriors, num_samples=made.given["num_samples"], seed=made.seed)}
+
+    def says(self, made: Material) -> bool:
+        """Whether there is a pair of one model."""
+        return bool(made.data["pairs"])
 
     def shown(self, made: Material) -> dict[str, Any]:
         """The largest tensors of each pair."""
@@ -79,7 +79,7 @@ def _drawn(made: Material, pair: Mapping[str, Any]) -> list[Drawn]:
     ]
 
 
-def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int, seed: int) -> list[dict[str, Any]]:
+def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int | None, seed: int) -> list[dict[str, Any]]:
     """One record for each pair of a mode and another posterior of the same model."""
     found = []
     modes = {name: p for name, p in posteriors.items() if p.is_mode}
@@ -88,7 +88,9 @@ def pair_facts(posteriors: Mapping[str, AbstractPosterior], *, num_samples: int,
         if posterior.at_a_point or not partners:
             continue
         mean, std = posterior.mean, posterior.std
-        draws = posterior.sample(min(num_samples, max(100, _ENTRIES // posterior.layout.size)), seed=seed)
+        draws = posterior.sample(
+            min(num_samples or posterior.usual_draws, max(100, _ENTRIES // posterior.layout.size)), seed=seed
+        )
         replaced = _log_uniform(posterior)
         prior = {key: sd for key, sd in prior_std(posterior).items() if key not in replaced}
         positive = {key for key, segment in posterior.layout.segments.items() if segment.transform is not None}

@@ -20,9 +20,9 @@ class Priors(AbstractSection):
     template: ClassVar[str] = """<section id="priors">
 <h2>Priors</h2>
 <p>What was assumed about each unknown before the data{% if data.models | selectattr("standardize") | list %}, in standardised units{% endif %}. A penalty of the loss is minus the log of a prior, in nats.</p>
-{% for table in data.priors %}
+{% for table in tables %}
 {% set noted = table.rows | selectattr("note") | list %}
-{% call sheet("Prior table %d" % loop.index, "Prior of " ~ (table.posteriors | listing), ["tensor", "shape", "prior", "scale used", "penalty", "rule", "note" if noted else ""], "text") %}
+{% call sheet("Prior table %d" % loop.index, "Prior of " ~ (table.posteriors | listing) ~ (": where it differs from that of " ~ (table.like | listing) ~ "; the other tensors have the same" if table.like), ["tensor", "shape", "prior", "scale used", "penalty", "rule", "note" if noted else ""], "text") %}
 {% for row in table.rows %}
 <tr><th scope="row"><code>{{ row.tensor }}</code></th><td>{{ row.shape }}</td><td>{{ row.prior }}</td><td>{{ row.scale }}</td><td>{{ row.penalty }}</td><td>{{ row.source }}</td>{% if noted %}<td class="note">{{ row.note }}</td>{% endif %}</tr>
 {% endfor %}
@@ -36,6 +36,11 @@ class Priors(AbstractSection):
     def facts(self, made: Material) -> dict[str, Any]:
         """The tables."""
         return {"priors": _tables(made.posteriors)}
+
+    def shown(self, made: Material) -> dict[str, Any]:
+        """The tables; of one that is nearly the first, the rows that differ."""
+        first, *others = made.data["priors"]
+        return {"tables": [{**first, "like": []}, *(_beside(first, table) for table in others)]}
 
 
 def _tables(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, Any]]:
@@ -51,6 +56,15 @@ def _tables(posteriors: Mapping[str, AbstractPosterior]) -> list[dict[str, Any]]
         else:
             found.append({"posteriors": [name], "rows": rows, "remarks": said + _remarks(rows)})
     return found
+
+
+def _beside(first: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's rows that the first has not, where these are of the same tensors and half of them at most."""
+    same = [row["tensor"] for row in first["rows"]] == [row["tensor"] for row in table["rows"]]
+    rows = [row for row in table["rows"] if row not in first["rows"]]
+    if not same or not 0 < 2 * len(rows) <= len(table["rows"]) or table["remarks"] != first["remarks"]:
+        return {**table, "like": []}
+    return {**table, "rows": rows, "remarks": [], "like": first["posteriors"]}
 
 
 def _remarks(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -26,6 +26,7 @@ MAX_OUTPUTS, MAX_ROWS = 6, 100
 # aleatoric part, too little at a tenth of the error where the predictive sd is at a half
 COLLAPSED, SMALL = 0.1, 0.5
 _FEW = 10
+_NARROW = 0.9  # of another posterior's noise, below which a mode's sd says that its noise is too small
 
 
 @final
@@ -150,7 +151,23 @@ def epistemic_card(predictives: Mapping[str, Predictive], noises: Mapping[str, s
     alike = percent(ends[0]) == percent(ends[1])
     part = f"{percent(ends[0]) if alike else bounds(*ends)} of the predictive variance"
     head = f"The mode hid {part}." if modes else f"{part} is epistemic."
+    if narrow := _narrow(predictives, modes, list(shares)):
+        head, line = narrow
+        lines.append(Line("neutral", line))
     return Card("Epistemic part", "neutral", head, tuple(lines), "uncertainty", 3)
+
+
+def _narrow(predictives: Mapping[str, Predictive], modes: list[str], others: list[str]) -> tuple[str, str] | None:
+    """Headline and line where a mode's noise is so much smaller that it hides more than the epistemic part."""
+    if any(predictive.likelihood.labels is not None or num_outputs(predictive) > 1 for predictive in predictives.values()):
+        return None
+    sds = {name: math.sqrt(float(predictive.variance.double().mean())) for name, predictive in predictives.items()}
+    noises = {name: math.sqrt(float(predictives[name].aleatoric_variance.double().mean())) for name in others}
+    mode, other = min(modes, key=lambda name: sds[name], default=""), min(others, key=lambda name: sds[name])
+    if not mode or not sds[mode] < _NARROW * noises[other]:
+        return None
+    line = f"the predictive sd of {mode} is {number(sds[mode], 3)} over all rows, where that of {other} is {number(sds[other], 3)}."
+    return f"The mode hid {percent(1 - (sds[mode] / sds[other]) ** 2)} of the predictive variance.", line
 
 
 def noise_card(

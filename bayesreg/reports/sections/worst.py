@@ -28,7 +28,7 @@ class Worst(AbstractSection):
 <p>The {{ data.worst_rows | length }} test rows that {{ data.comparison.best | name }}, the best posterior, thought least likely. {{ data.data.rows_are }} Look at these rows first: an error in the data looks like this too.</p>
 {% set regressed = ["output" if data.data.num_outputs > 1 else "", "observed", "predicted", "95 % interval", "sds away"] %}
 {% set classified = ["observed", "its probability", "predicted", "its probability"] %}
-{% set few = data.worst_rows[0].inputs | length < (data.data.input_shape | first) %}
+{% set few = data.worst_rows[0].inputs | length == most and data.data.input_shape | first > most %}
 {% set inputs = "inputs" ~ (", the most unusual" if few else "") if data.worst_rows | map(attribute="inputs") | select | list else "" %}
 {% call sheet("Worst rows", "Lowest log density under " ~ (data.comparison.best | name), ["row"] + (regressed if regression else classified) + ["−log density (nats)", inputs]) %}
 {% for r in data.worst_rows %}
@@ -37,7 +37,7 @@ class Worst(AbstractSection):
 {% if data.data.num_outputs > 1 %}<td>{{ r.output }}</td>{% endif %}<td>{{ r.observed | number }}</td><td>{{ r.predicted | number }}</td><td>{{ r.lower | number(3) }} to {{ r.upper | number(3) }}</td><td>{{ r.distance | number(2) }}</td>
 {%- else -%}
 <td>{{ r.observed }}</td><td>{{ r.p_observed | percent }}</td><td>{{ r.predicted }}</td><td>{{ r.p_predicted | percent }}</td>
-{%- endif %}<td>{{ (0 - r.log_density) | number(3) if r.log_density is not none else "–" }}</td>{% if r.inputs %}<td class="note inputs">{% for name, value in r.inputs %}<span>{{ name }} = {{ value | number }}{{ "," if not loop.last }}</span> {% endfor %}{% if r.inputs | length < (data.data.input_shape | first) %}<span>…</span>{% endif %}</td>{% endif %}</tr>
+{%- endif %}<td>{{ (0 - r.log_density) | number(3) if r.log_density is not none else "–" }}</td>{% if r.inputs %}<td class="note inputs">{% for name, value in r.inputs %}<span>{{ name }} = {{ value if value is string else value | number }}{{ "," if not loop.last }}</span> {% endfor %}{% if few %}<span>…</span>{% endif %}</td>{% endif %}</tr>
 {% endfor %}
 {% endcall %}
 </section>"""
@@ -47,6 +47,10 @@ class Worst(AbstractSection):
         known, names = made.data["data"], made.given["row_names"]
         found = worst_rows(made.comparison, made.y, classes=known["classes"], X=made.X, names=names, features=known["features"])
         return {"worst_rows": found}
+
+    def shown(self, made: Material) -> dict[str, Any]:
+        """How many inputs of a row are shown."""
+        return {"most": MAX_INPUTS}
 
 
 def worst_rows(
@@ -89,7 +93,13 @@ def worst_rows(
 
 
 def inputs_of(X: Any, rows: Sequence[int], names: Sequence[str] | None) -> list[list[list[Any]]]:
-    """The inputs of some rows: all of them where there are few, else those farthest from the median of all rows."""
+    """The inputs of some rows: all of them where there are few, else those farthest from the median of all rows.
+
+    Of a category's inputs, "colour=red" and so on, the one that is 1 is shown, with the level as its value.
+
+    >>> inputs_of([[1.0, 0.0, 3.5], [0.0, 1.0, 2.5]], [0, 1], ["colour=red", "colour=blue", "size"])
+    [[['colour', 'red'], ['size', 3.5]], [['colour', 'blue'], ['size', 2.5]]]
+    """
     values = as_tensor("X", X)
     values = values[:, None] if values.dim() == 1 else values
     if values.dim() != 2:
@@ -97,9 +107,16 @@ def inputs_of(X: Any, rows: Sequence[int], names: Sequence[str] | None) -> list[
     table = values.detach().cpu().double().numpy()
     middle, spread = np.median(table, 0), table.std(0)
     far = np.abs(table[list(rows)] - middle) / np.where(spread > 0, spread, 1)
-    chosen = [np.sort(np.argsort(-each, kind="stable")[:MAX_INPUTS]) for each in far]
     named = [str(k) for k in range(1, table.shape[1] + 1)] if names is None else names
-    return [[[named[k], plain(float(table[row, k]))] for k in each] for row, each in zip(rows, chosen, strict=True)]
+    level = np.array(["=" in name for name in named]) & np.isin(table, (0, 1)).all(0)
+    far = np.where(level & (table[list(rows)] == 0), -1.0, far)
+    chosen = [[k for k in np.sort(np.argsort(-each, kind="stable")[:MAX_INPUTS]) if each[k] >= 0] for each in far]
+
+    def shown(row: int, k: int) -> list[Any]:
+        name, _, value = named[k].partition("=")
+        return [name, value] if level[k] else [named[k], plain(float(table[row, k]))]
+
+    return [[shown(row, k) for k in each] for row, each in zip(rows, chosen, strict=True)]
 
 
 def row_names(X: Any, num_rows: int, given: Sequence[Any] | None = None) -> tuple[list[str | int], str]:

@@ -11,7 +11,7 @@ import torch
 from bayesreg._text import number
 from bayesreg.inverse import Analysis, Choice
 from bayesreg.plots.palette import DASHES, INK, MARKERS, MUTED, PAPER, styled
-from bayesreg.plots.style import figure_legend, one_panel, panels, series_color, ticks
+from bayesreg.plots.style import figure_legend, one_panel, panels, powers, series_color, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def picard(analysis: Analysis) -> Figure:
     if analysis.noise_scale is not None:
         axes.axhline(analysis.noise_scale, color=INK, linewidth=1, linestyle=DASHES[1], label="σ: noise in each |uᵢᵀb|")
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
-    axes.yaxis.set_major_formatter(_powers())
+    axes.yaxis.set_major_formatter(powers())
     axes.set_xlabel("i, singular values from the largest")
     figure_legend(figure, axes.get_legend_handles_labels()[0], spare=2)
     return figure
@@ -96,7 +96,7 @@ def penalty_weights(choice: Choice, truth: Any = None) -> Figure:
     for panel in axes:
         panel.set_xscale("log")
         panel.set_xlim(*shown)
-        panel.xaxis.set_major_formatter(_powers())
+        panel.xaxis.set_major_formatter(powers())
         for i, found in enumerate(choice.chosen.values()):
             if not math.isnan(found.lam):
                 panel.axvline(found.lam, color=series_color(i), linewidth=1.3, linestyle=DASHES[i % 6], zorder=1)
@@ -149,7 +149,7 @@ def l_curve(choice: Choice) -> Figure:
     axes[0].set_xlabel("residual ‖A x − b‖")
     axes[0].set_ylabel("‖L x‖")
     axes[1].semilogx(lam[inside], choice.curvature.numpy()[inside], color=INK, linewidth=1.5)
-    axes[1].xaxis.set_major_formatter(_powers())
+    axes[1].xaxis.set_major_formatter(powers())
     axes[1].axhline(0, color=MUTED, linewidth=1)
     axes[1].set_xlabel("λ   (right: strong penalty)")
     axes[1].set_ylabel("curvature")
@@ -191,7 +191,7 @@ def _error(axes: Axes, choice: Choice, truth: Any) -> None:
     axes.semilogx(choice.lambdas, errors, color=INK, linewidth=1.5)
     best = int(np.argmin(errors))
     axes.plot(float(choice.lambdas[best]), errors[best], color=INK, marker="*", markersize=9)
-    axes.xaxis.set_major_formatter(_powers())
+    axes.xaxis.set_major_formatter(powers())
     axes.set_xlim(*_window(choice))
     axes.set_ylim(0, min(1.1, 6 * errors[best] + 0.05))
     axes.set_ylabel("true error")
@@ -209,7 +209,7 @@ def _scales_above(axes: Axes, sigma: float, known: bool) -> None:
             return (sigma / np.asarray(value, dtype=float)) ** 2
 
     twin = axes.secondary_xaxis("top", functions=(over, back))
-    twin.xaxis.set_major_formatter(_powers())
+    twin.xaxis.set_major_formatter(powers())
     twin.set_xlabel("prior scale" if known else f"prior scale, at σ = {number(sigma, 3)}")
     twin.tick_params(colors=MUTED, length=0)
 
@@ -223,18 +223,3 @@ def _names(figure: Figure, choice: Choice) -> None:
         label = f"{name}: none" if math.isnan(found.lam) else f"{name}: λ = {number(found.lam, 2)}"
         handles.append(Line2D([], [], color=series_color(i), linewidth=1.4, label=label, **style))
     figure_legend(figure, handles, "outside lower center")
-
-
-def _powers() -> Any:
-    """A formatter of a logarithmic axis: powers of ten as a person writes them."""
-    from matplotlib.ticker import FuncFormatter
-
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-    def text(value: float, _: Any) -> str:
-        power = math.log10(value) if value > 0 else 0.5
-        if abs(power - round(power)) > 1e-6:
-            return ""
-        return number(value, 3) if -3 <= round(power) <= 3 else "10" + str(round(power)).translate(raised)
-
-    return FuncFormatter(text)

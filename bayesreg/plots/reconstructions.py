@@ -10,7 +10,7 @@ import torch
 from bayesreg._text import percent
 from bayesreg.inverse import Analysis, judge
 from bayesreg.plots.palette import DASHES, EPISTEMIC, GRID, INK, MUTED, styled
-from bayesreg.plots.style import figure_legend, one_panel, panels, series_color
+from bayesreg.plots.style import figure_legend, one_panel, panels, powers, series_color
 from bayesreg.posteriors.base import AbstractPosterior
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def directions(analysis: Analysis, posterior: AbstractPosterior, *, seed: int = 
         axes.annotate("null space:\nprior's sd", (0.98, 0.06), xycoords="axes fraction", ha="right", color=MUTED, fontsize=11)
     axes.semilogy(kept + 1, before.std(0), color=INK, linestyle=DASHES[1], marker="s", markersize=3, linewidth=1, label="prior")
     axes.semilogy(kept + 1, after.std(0), color=EPISTEMIC, marker="o", markersize=3.5, linewidth=1.4, label="posterior")
+    axes.yaxis.set_major_formatter(powers())
     axes.set_xlabel("i, singular vectors vᵢ from the best measured")
     axes.set_ylabel("sd along vᵢ")
     figure_legend(figure, axes.get_legend_handles_labels()[0], spare=2)

@@ -133,7 +133,7 @@ class TestLinearPart:
         model = default_model(X, y)
         given = {r.name: priors.Flat() if r.name == "2.bias" else r.specified for r in model.resolved}
         bound, data = default_model(X, y, priors=given).ingest(X, y)
-        line, said = with_scale_by_folds(line_of(bound), data)
+        line, said = with_scale_by_folds(line_of(bound), data, 0)
         mode = inference.MAP().run(line, data, seed=0, report=lambda *told: None)
         C = next(r.prior.scale for r in line.resolved if r.name == "skip.weight") ** 2
         other = LogisticRegression(C=C, tol=1e-8).fit(X, y)

@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # as type checkers read it; `typing` itself would take ha
 if TYPE_CHECKING:
     from typing import Any
 
-    from bayesreg import inference, layers, likelihoods, metrics, priors
+    from bayesreg import datasets, inference, inverse, layers, likelihoods, metrics, operators, priors
     from bayesreg.comparison import Comparison, compare
     from bayesreg.dictionary import equivalents
     from bayesreg.inference import ConvergenceWarning, fit
@@ -34,13 +34,16 @@ __all__ = [
     "Report",
     "Stability",
     "compare",
+    "datasets",
     "equivalents",
     "fit",
     "inference",
+    "inverse",
     "layers",
     "likelihoods",
     "load",
     "metrics",
+    "operators",
     "path",
     "priors",
     "refresh_batchnorm",

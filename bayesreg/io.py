@@ -21,6 +21,7 @@ from bayesreg.layers.copying import bare, copied
 from bayesreg.model import architecture
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.units import BOUND
+from bayesreg.operators import AbstractOperator, Observed
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.restore import restored
 from bayesreg.priors import parse
@@ -190,6 +191,7 @@ def posterior_of(content: Any, module: nn.Module | None = None, allow_changed_co
     """The posterior that `content_of` described; for the other arguments see `load`."""
     check_fields(_Saved, content, "a saved posterior")
     saved = _Saved(**content)
+    module = Observed(module) if isinstance(module, AbstractOperator) else module
     made = _build_all(saved) if module is None else _fitting(module, saved)
     model = _rebuild(saved, made)
     posterior = restored(model, saved.kind, saved.record, saved.state)

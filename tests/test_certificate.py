@@ -34,6 +34,7 @@ from bayesreg.objective import (
     gauss_newton_product,
     gradient_of,
     hessian_product,
+    in_double,
     prior_curvature,
 )
 from bayesreg.solvers import further
@@ -648,6 +649,21 @@ def test_a_long_fit_is_judged_as_fully_as_ever():
     found = [short(300, 6000, how).certificate for how in ("auto", "full")]
     assert found[0] == found[1]
     assert found[0].point.by_few_steps is None
+
+
+def test_rows_that_nobody_sees_stay_in_the_data_s_own_precision(monkeypatch):
+    """A short fit on many rows is judged by some of them, and these alone are made double; by the same numbers."""
+    brought = []
+    monkeypatch.setattr(
+        "bayesreg.certificates.mode.in_double",
+        lambda joint, u, data: (brought.append(len(data.x)), in_double(joint, u, data))[1],
+    )
+    x, y = rows_of(40_000)
+    model = br.BayesianModel(network(4, 8, 1), priors.Normal(1.0), likelihoods.Gaussian(priors.HalfNormal(1.0)))
+    method = MAP("adam", num_steps=30, batch_size=64, compile=False)
+    point = br.fit(model, x.float(), y.float(), method=method).certificate.point
+    assert brought == [point.looked_rows]
+    assert point.looked_rows < point.num_data == 40_000
 
 
 def test_a_check_that_cannot_be_paid_says_so():

@@ -1,6 +1,7 @@
 """The shape of the package: imports point one way, files stay small, `import bayesreg` stays light."""
 
 import ast
+import functools
 import importlib
 import json
 import re
@@ -14,14 +15,31 @@ PACKAGE = Path(__file__).parents[1] / "bayesreg"
 # from what everything stands on to what a person meets; a file imports from its own folder and those above it only
 ORDER = [
     *["_check", "_text", "storage", "_threads", "_memory", "_catalog"],
-    *["data", "priors", "likelihoods", "layers", "behaviour", "dictionary", "predictive", "model"],
-    *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection"],
+    *["data", "priors", "likelihoods", "layers", "operators", "datasets"],
+    *["behaviour", "dictionary", "predictive", "model"],
+    *["objective", "solvers", "samplers", "certificates", "posteriors", "inference", "selection", "inverse"],
     *["metrics", "baselines", "comparison", "plots", "reports"],
     *["arviz", "io", "sklearn", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@functools.cache
+def tree_of(path):
+    """A file's syntax, read once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def nodes_of(path):
+    """All nodes of a file, in `ast.walk`'s order."""
+    return tuple(ast.walk(tree_of(path)))
+
+
+def by_file(found):
+    """What was found, file by file: all that is wrong is seen at once."""
+    return {str(path.relative_to(PACKAGE.parent)): what for path in FILES if (what := found(path))}
 
 
 def part(path):
@@ -30,7 +48,7 @@ def part(path):
 
 def imported(path):
     """Parts of the package that a file imports, anywhere in it; its own class tree apart."""
-    for node in ast.walk(TREES[path]):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "bayesreg":
             rest = node.module.split(".")[1:]
             yield from [rest[0]] if rest else [alias.name for alias in node.names]
@@ -38,25 +56,19 @@ def imported(path):
             yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("bayesreg."))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    mine = part(path)
-    assert mine in RANK, f"{mine} has no place in the order of the package; give it one"
-    for other in imported(path):
-        if other in RANK and RANK[other] != RANK[mine]:
-            assert RANK[other] < RANK[mine], f"{mine} imports {other}, which stands below it"
+def test_imports_point_one_way():
+    assert {part(path) for path in FILES} <= set(RANK), "a part has no place in the order of the package; give it one"
+    below = by_file(lambda path: [other for other in imported(path) if other in RANK and RANK[other] > RANK[part(path)]])
+    assert not below, "a file imports what stands below it"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_stay_small_and_say_what_they_are(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 450
-    assert ast.get_docstring(TREES[path]), "the first lines say the file's idea"
+def test_files_stay_small_and_say_what_they_are():
+    assert not by_file(lambda path: max(0, len(path.read_text(encoding="utf-8").splitlines()) - 450))
+    assert not by_file(lambda path: not ast.get_docstring(tree_of(path))), "the first lines say the file's idea"
 
 
 PROSE = {"sentence", "notes", "details", "said", "of_statistics"}
 READERS = {"startswith", "endswith", "removesuffix", "removeprefix", "split", "partition", "rpartition", "find", "replace"}
-SHOW = {"certificates/words.py"}  # which makes the words
 
 
 def is_prose(node):
@@ -79,11 +91,9 @@ def reads_prose(node):
     return False
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_nothing_parses_a_sentence(path):
-    if str(path.relative_to(PACKAGE)) not in SHOW:
-        found = [node for node in ast.walk(TREES[path]) if reads_prose(node)]
-        assert not found, f"{ast.unparse(found[0])}: words are for people; ask the certificate's values"
+def test_nothing_parses_a_sentence():
+    found = by_file(lambda path: [ast.unparse(node) for node in nodes_of(path) if reads_prose(node)])
+    assert not found, "words are for people; ask the certificate's values"
 
 
 @pytest.mark.parametrize(
@@ -114,19 +124,20 @@ THE_METHOD = {
 
 def identifiers(path):
     """Every name, attribute, argument and import of a file."""
-    for node in ast.walk(TREES[path]):
+    for node in nodes_of(path):
         for field in ("id", "attr", "name", "asname", "arg", "module"):
             value = getattr(node, field, None)
             if isinstance(value, str):
                 yield value
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_kinds_of_layers_are_named_where_behaviour_is_told(path):
-    if part(path) in WHO_NAMES_THEM or path.relative_to(PACKAGE).as_posix() in THE_METHOD:
-        return
-    found = sorted({name for name in identifiers(path) if LAYERS_THEMSELVES.search(name)})
-    assert not found, f"ask model.behaviour, or Behaviour(module), in place of {', '.join(found)}"
+def test_kinds_of_layers_are_named_where_behaviour_is_told():
+    def named_in(path):
+        if part(path) in WHO_NAMES_THEM or path.relative_to(PACKAGE).as_posix() in THE_METHOD:
+            return []
+        return sorted({name for name in identifiers(path) if LAYERS_THEMSELVES.search(name)})
+
+    assert not by_file(named_in), "ask model.behaviour, or Behaviour(module)"
 
 
 HEAVY = ["matplotlib", "arviz", "scipy.stats", "sklearn", "pandas", "jinja2", "typer", "rich", "pyarrow"]
@@ -173,29 +184,40 @@ def named(tree):
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_function_shares_its_name_with_a_file(path):
-    files = {file.stem for file in path.parent.iterdir()} | {path.parent.name}
-    assert not files & set(named(TREES[path]))
+def test_no_function_shares_its_name_with_a_file():
+    assert not by_file(
+        lambda path: ({file.stem for file in path.parent.iterdir()} | {path.parent.name}) & set(named(tree_of(path)))
+    )
 
 
 def test_no_public_name_is_that_of_a_file():
     import bayesreg
 
     parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
-    assert parts & set(bayesreg.__all__) == {"inference", "layers", "likelihoods", "metrics", "priors"}  # folders themselves
+    assert parts & set(bayesreg.__all__) == {
+        "datasets",
+        "inference",
+        "inverse",
+        "layers",
+        "likelihoods",
+        "metrics",
+        "operators",
+        "priors",
+    }  # folders themselves
 
 
 OTHERS = sorted(path for folder in ("tests", "benchmarks", "notebooks") for path in (PACKAGE.parent / folder).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", OTHERS, ids=lambda p: str(p.relative_to(PACKAGE.parent)))
-def test_whoever_stands_outside_asks_the_face_of_a_folder(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesreg."):
-            assert node.module.count(".") == 1, (
-                f"line {node.lineno}: from {node.module}: a file may move, its folder's face stays"
-            )
+def test_whoever_stands_outside_asks_the_face_of_a_folder():
+    """A file may move, its folder's face stays."""
+    deep = [
+        f"{path.relative_to(PACKAGE.parent)}:{node.lineno} from {node.module}"
+        for path in OTHERS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesreg.") and node.module.count(".") > 1
+    ]
+    assert not deep
 
 
 def test_every_name_comes_from_where_type_checkers_see_it():
@@ -241,7 +263,7 @@ def needs():
     names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
     for name, path in names.items():
         found = set()
-        for node in runtime(TREES[path]):
+        for node in runtime(tree_of(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesreg"):
                 found |= {m for m in (node.module, *(f"{node.module}.{a.name}" for a in node.names)) if m in names}
         yield name, found - {name}
@@ -265,6 +287,7 @@ def test_inference_holds_one_file_a_method():
         "variational",
         "guided",
         "empirical_bayes",
+        "linear_part",
     }
     assert files == {
         cls.__module__.rpartition(".")[2] for cls in _catalog.concrete(AbstractMethod) if "bayesreg" in cls.__module__
@@ -274,15 +297,15 @@ def test_inference_holds_one_file_a_method():
 def test_no_private_attribute_is_read_from_another_file():
     """Of this package; those of torch that have no public name are another matter."""
     ours, read = {}, []
-    for path, tree in TREES.items():
-        own = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        own |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and called(n.value, "self", "cls")}
-        own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for path in FILES:
+        own = {n.name for n in nodes_of(path) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        own |= {n.attr for n in nodes_of(path) if isinstance(n, ast.Attribute) and called(n.value, "self", "cls")}
+        own |= {n.id for n in nodes_of(path) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         ours[path] = {name for name in own if name.startswith("_") and not name.startswith("__")}
     everything = set().union(*ours.values())
-    for path, tree in TREES.items():
+    for path in FILES:
         others = everything - ours[path] - TORCHS
-        for node in ast.walk(tree):
+        for node in nodes_of(path):
             private = isinstance(node, ast.Attribute) and node.attr in others
             if private and ast.unparse(node.value) not in ("self", "cls", "super()"):
                 read.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}")
@@ -304,9 +327,9 @@ TORCHS = {
 }
 
 
-def from_folder(tree, folder):
+def from_folder(path, folder):
     """Names that a file takes from a folder of the package, by themselves or through the folder's own name."""
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    found = [node for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
     taken = {a.name for node in found if (node.module or "").startswith(f"bayesreg.{folder}") for a in node.names}
     whole = any(node.module == "bayesreg" and folder in {a.name for a in node.names} for node in found)
     return taken | (set(vars(sys.modules[f"bayesreg.{folder}"])) if whole else set())
@@ -335,11 +358,11 @@ def test_nobody_outside_asks_which_concrete_class_it_is(folder):
     }[folder]
     names = bases(base)
     asked = []
-    for path, tree in TREES.items():
+    for path in FILES:
         if part(path) == folder:
             continue
-        taken = names & from_folder(tree, folder)
-        for node in ast.walk(tree):
+        taken = names & from_folder(path, folder)
+        for node in nodes_of(path) if taken else ():
             if isinstance(node, ast.Call) and called(node.func, "isinstance", "issubclass"):
                 kinds = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(node.args[1])}
                 asked += [f"{path.relative_to(PACKAGE)}:{node.lineno} {kind}" for kind in kinds & taken]
@@ -349,8 +372,8 @@ def test_nobody_outside_asks_which_concrete_class_it_is(folder):
 def test_rows_are_summed_in_the_objective_alone():
     callers = {
         str(path.relative_to(PACKAGE))
-        for path, tree in TREES.items()
-        for node in ast.walk(tree)
+        for path in FILES
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute) and node.attr == "log_prob_sum" and part(path) not in ("likelihoods", "objective")
     }
     assert callers == {"model/model.py"}
@@ -359,8 +382,6 @@ def test_rows_are_summed_in_the_objective_alone():
 @pytest.mark.parametrize("folder", ["priors", "likelihoods", "layers", "solvers", "posteriors", "inference"])
 def test_a_class_is_abstract_or_final(folder):
     """Nobody inherits from a class that can be used as it is; what several share has a name of its own, Abstract..."""
-    classes = {
-        n.name: n for path, tree in TREES.items() if part(path) == folder for n in tree.body if isinstance(n, ast.ClassDef)
-    }
+    classes = {n.name: n for path in FILES if part(path) == folder for n in tree_of(path).body if isinstance(n, ast.ClassDef)}
     inherited = {ast.unparse(b).split("[")[0] for node in classes.values() for b in node.bases} & classes.keys()
     assert not {name for name in inherited if not name.lstrip("_").startswith("Abstract")}

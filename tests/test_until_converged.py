@@ -10,8 +10,8 @@ import bayesreg as br
 from bayesreg import likelihoods, priors
 from bayesreg.certificates import used_up
 from bayesreg.inference import MAP
-from bayesreg.objective import LogJoint
-from bayesreg.solvers import History, Problem, Schedule, SearchOptions, UntilFlat, can_settle, settle, unheard
+from bayesreg.objective import LogJoint, Replicas
+from bayesreg.solvers import History, Problem, Schedule, SearchOptions, UntilFlat, can_settle, settle, settle_many, unheard
 from tests.conftest import network
 
 
@@ -62,6 +62,28 @@ class TestSettle:
         assert history.objective == sorted(history.objective)
         assert again.value >= end.value > value(model, begun, x, y)
         assert again.gain < 2 * 0.005 * len(begun) * 12
+
+    def test_many_fits_settle_as_each_does_alone(self):
+        """On a quadratic, from near and far, where rounds end at different times."""
+        x, y = rows_of(60)
+        bound, data = br.BayesianModel(nn.Linear(3, 1).double(), priors.Normal(2.0), likelihoods.Gaussian(0.3)).ingest(x, y)
+        log_joint, words = LogJoint(bound), {"history": History(), "report": unheard}
+        begun = torch.tensor([0.01, 0.5])[:, None].double() * torch.randn(2, log_joint.layout.size, dtype=torch.float64)
+        found = settle_many(Replicas([log_joint], data.x, data.y, 2), begun, data, **words)
+        alone = settle(log_joint, begun[1], data, jacobian=False, **words).u
+        torch.testing.assert_close(found[1], alone, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(found[0], alone, rtol=0, atol=1e-2)  # the mode: a hundredth of a nat about it
+
+    @pytest.mark.slow
+    def test_of_many_fits_none_is_worse_than_its_start(self):
+        x, y = rows_of(40)
+        bound, data = relu_model().ingest(x, y)
+        log_joint, history = LogJoint(bound), History()
+        begun = torch.randn(3, log_joint.layout.size, dtype=torch.float64)
+        replicas = Replicas([log_joint], data.x, data.y, 3)
+        found = settle_many(replicas, begun, data, history=history, report=unheard)
+        assert bool((replicas.objectives(found) > replicas.objectives(begun) + 10).all())
+        assert history.objective == sorted(history.objective)
 
     def test_it_follows_the_density_that_was_asked_for(self):
         """With few rows log σ + N log(1/σ) ends at a larger noise than N log(1/σ)."""

@@ -9,6 +9,7 @@ from torch import nn
 from bayesreg.behaviour.rows_at_hand import ByBatch
 from bayesreg.layers import MLP, AbstractMask, Standardize
 from bayesreg.layers.base import AbstractUnitMask
+from bayesreg.operators import AbstractOperator, Observed
 
 # layers that support every transform (a test checks it) and are the same function in training and evaluation, except batch
 # normalisation and dropout; for other modules both are tried
@@ -73,7 +74,10 @@ def is_known(layer: nn.Module) -> bool:
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
     if isinstance(layer, nn.Embedding) and (layer.sparse or layer.max_norm is not None):
         return False
-    return (type(layer) in KNOWN or isinstance(layer, AbstractMask)) and not hooks and "forward" not in vars(layer)
+    if isinstance(layer, AbstractOperator) and not layer.transformable:
+        return False
+    known = type(layer) in KNOWN or isinstance(layer, (AbstractMask, AbstractOperator, Observed))
+    return known and not hooks and "forward" not in vars(layer)
 
 
 def by_the_batch(layer: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from bayesreg.certificates.optimality import Curvature, climb, is_negative, meas
 from bayesreg.certificates.outcome import Finding
 from bayesreg.certificates.values import Cause, Failure, Followed, NoMode, Point, Restarts, Training
 from bayesreg.data.rows import Data
+from bayesreg.objective.curvature_products import sample
 from bayesreg.objective.directions import HeldLogJoint, Rows
 from bayesreg.objective.flat import LogJoint
 from bayesreg.objective.freedom import MOST, used_up
@@ -30,6 +31,8 @@ from bayesreg.objective.whole import gradient_of, in_double, value_of
 from bayesreg.solvers.probe import STEPS
 from bayesreg.solvers.rising import Trend
 from bayesreg.solvers.whitened import VANISHING
+
+_AT_ONCE = 2**14  # rows that are in double precision in no time
 
 
 def certify(
@@ -107,15 +110,18 @@ def _certified(
 ) -> Certificate:
     """`certify` without restarts; the numbers found go into `seen`."""
     moved, enough = not bool((u == start).all()), seen.point.tolerance
+    alike, targets = log_joint.model.behaviour.deterministic, data.y
+    brief = effort is not None and alike and gap is None and not effort.within(*_shape(log_joint, data))
+    if brief and effort is not None and data.num_data > _AT_ONCE:
+        data = sample(data, effort.look()[0])  # of many rows, those that nobody will see are not brought to double precision
     log_joint, u, data = in_double(log_joint, u, data)
     if held:
         log_joint = fixed = HeldLogJoint(log_joint, held, u)
         start, further = fixed.at_length(start.to(u)), probe
         probe = lambda steps: fixed.at_length(further(steps).to(u))  # noqa: E731
-    alike = log_joint.model.behaviour.deterministic
     rest = None
-    if effort is not None and alike and gap is None and not effort.within(*_shape(log_joint, data)):
-        decided = _briefly(log_joint, u, start.to(u), data, jacobian, effort, seen)
+    if brief and effort is not None:
+        decided = _briefly(log_joint, u, start.to(u), data, targets, jacobian, effort, seen)
         if isinstance(decided, Certificate):
             return decided
         rest = decided
@@ -137,9 +143,19 @@ def _shape(log_joint: LogJoint, data: Data) -> tuple[bool, bool]:
 
 
 def _briefly(
-    log_joint: LogJoint, u: torch.Tensor, start: torch.Tensor, data: Data, jacobian: bool, effort: Effort, seen: _Seen
+    log_joint: LogJoint,
+    u: torch.Tensor,
+    start: torch.Tensor,
+    data: Data,
+    targets: torch.Tensor | None,
+    jacobian: bool,
+    effort: Effort,
+    seen: _Seen,
 ) -> Certificate | Rest:
-    """What can be said for a part of the search's work: a verdict, or how far the curvature may be looked at."""
+    """What can be said for a part of the search's work: a verdict, or how far the curvature may be looked at.
+
+    `data` may be some of the rows, `targets` are those of all.
+    """
     enough = seen.point.tolerance
     found = first_look(log_joint, u, start, data, *effort.look(), jacobian=jacobian, enough=max(0.1, enough))
     seen.point = dataclasses.replace(
@@ -152,7 +168,7 @@ def _briefly(
     )
     if not math.isfinite(found.value):
         return seen.verdict(Finding.NOT_FINITE)
-    if (no_mode := _unbounded(log_joint, u, data, found.at_least > enough)) is not None:
+    if (no_mode := _unbounded(log_joint, u, data, found.at_least > enough, targets)) is not None:
         return _unusable(no_mode, seen)
     at = _Candidate(log_joint, u, data, jacobian, not bool((u == start).all()), found.value, found.climbed, None)
     if at.is_below:
@@ -290,10 +306,12 @@ def with_restarts(certificate: Certificate, restarts: Sequence[float], tolerance
     return dataclasses.replace(certificate, restarts=found)
 
 
-def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> NoMode | None:
-    """Why the log-joint has no maximum here, or None where it has one."""
+def _unbounded(
+    log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool, targets: torch.Tensor | None = None
+) -> NoMode | None:
+    """Why the log-joint has no maximum here, or None where it has one; `targets` of all rows, where `data` are some."""
     model = log_joint.model
-    if (found := _no_noise(log_joint, u, data, rising)) is not None:
+    if (found := _no_noise(log_joint, u, data, rising, data.y if targets is None else targets)) is not None:
         return found
     # not only while it rises: rounding of such a weight's rows hides the curvature of the others
     if model.likelihood.heteroscedastic and _least_noise(log_joint, u, data) < 1e-6:
@@ -301,13 +319,14 @@ def _unbounded(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -
     improper = model.improper
     if improper and model.likelihood.discrete:  # its log p is at most zero
         with torch.no_grad():
-            values = log_joint.layout.unflatten(u)
-            fitted = sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())
             further = u.clone()
             for name in improper:
                 further[log_joint.layout.segments[name].slice] *= 2
-            values = log_joint.layout.unflatten(further)
-            beyond = sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())
+            share = 1.0 if data.x is None else data.num_data / len(data.x)
+            fitted, beyond = (
+                share * sum(float(log_joint.log_likelihood(values, x, y, len(x))) for x, y in data.epoch())
+                for values in map(log_joint.layout.unflatten, (u, further))
+            )
         if fitted > -1e-2 and beyond >= fitted:
             return NoMode(Cause.SEPARATED, arrived=True, name=improper[0])
     return None
@@ -318,15 +337,15 @@ def why_not_judged(log_joint: LogJoint, error: Exception) -> Failure:
     return Failure(first_line(error), module=type(log_joint.model.module).__name__)
 
 
-def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool) -> NoMode | None:
+def _no_noise(log_joint: LogJoint, u: torch.Tensor, data: Data, rising: bool, targets: torch.Tensor | None) -> NoMode | None:
     """Why a learned noise has no mode above zero, or None where it has one."""
     model = log_joint.model
     for name, segment in log_joint.layout.segments.items():
         if name not in model.likelihood.target_scales or data.y is None:
             continue
         noise, y = float(segment.transform(u[segment.slice]).min()), model.likelihood.observed(data.y).double()
-        if is_constant(y):
-            if noise < CONSTANT * size_of(y) and falls_to_zero(segment.latent.prior, y.numel()):
+        if targets is not None and is_constant(model.likelihood.observed(targets)):
+            if noise < CONSTANT * size_of(y) and falls_to_zero(segment.latent.prior, data.num_data * y[0].numel()):
                 return NoMode(Cause.CONSTANT_TARGET, arrived=True, name=name, target=float(y.flatten()[0]))
             continue
         ratio = noise / size_of(y)

@@ -34,6 +34,8 @@ from bayesreg.solvers.early_stopping import hold_out
 from bayesreg.solvers.history import History
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.restarts import fresh, starts
+from bayesreg.solvers.stepwise import SETTLED
+from bayesreg.solvers.whitened import can_settle
 
 _JUDGED = 3  # members that are held against the conditions of a mode
 _ROWS = 50  # training rows in which members are compared
@@ -52,7 +54,8 @@ class Ensemble(AbstractMethod):
     Args:
         num_members: R.
         anchored: Perturb prior and data of each member. It needs Gaussian noise of known scale and Normal or flat priors.
-        num_steps: Adam's steps; 2,000, or 30 epochs of mini-batches, when None. A linear-Gaussian model needs none.
+        num_steps: Adam's steps; when None 1,000 and then rounds until each member has converged, as in `MAP`, or 2,000 or 30
+            epochs of mini-batches where there are no such rounds. A linear-Gaussian model needs none.
         learning_rate: Adam's first rate, falling to zero along half a cosine; 0.01 when None.
         batch_size: Rows a step; when None as for `MAP`.
         validation_fraction: Part of the rows that is held out; each member is its point with their best log-density.
@@ -192,7 +195,9 @@ class Ensemble(AbstractMethod):
             models, exact = [model], False
         joints = [LogJoint(one) for one in models]
         begin = starts(joints[0], *next(data.epoch()), 1 if exact else self.num_members).expand(self.num_members, -1)
-        steps = o.num_steps or max(2000, 30 * data.steps_an_epoch(resolve_batch(o.batch_size, data, joints[0])))
+        size = resolve_batch(o.batch_size, data, joints[0])
+        settles = not exact and held_out is None and o.num_steps is None and can_settle(Problem(joints[0], data, size, o))
+        steps = o.num_steps or (SETTLED if settles else max(2000, 30 * data.steps_an_epoch(size)))
         words: dict[str, Any] = {
             "learning_rate": o.learning_rate or 0.01,
             "batch_size": o.batch_size,
@@ -205,12 +210,11 @@ class Ensemble(AbstractMethod):
             u, nats, trained = fit_many_early(joints[0], begin, data, held_out, **early)
             return u, nats, trained, [Certificate(Finding.STOPPED_EARLY)] * self.num_members
         smooth = exact or not is_nonsmooth(joints[0])
-        u, nats, trained = fit_many(
-            joints, begin, data, num_steps=0 if exact else steps, polish=smooth, targets=targets, **words
-        )
+        how = {"num_steps": 0 if exact else steps, "polish": smooth, "settles": settles, "targets": targets}
+        u, nats, trained = fit_many(joints, begin, data, **how, **words)
         if exact:
             report(1, 1, float(nats.max()))
-        found, size = [], resolve_batch(o.batch_size, data, joints[0])
+        found = []
         for r in range(min(_JUDGED, self.num_members)):
             rows = data if targets is None else dataclasses.replace(data, y=targets[r])
             problem = Problem(joints[r % len(joints)], rows, size, self.options)

@@ -24,11 +24,14 @@ from bayesreg.objective.affine import departure, is_rounding
 from bayesreg.objective.conditioning import EPS, TRUSTED, WORST, Products, Root, Rows, entries
 from bayesreg.objective.curvature import output_jacobian
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.inverse import MAX_FREE, InverseProblem, improper, inverse_problem, num_free
 from bayesreg.objective.whole import in_double
 from bayesreg.posteriors.gaussian import Gaussian
+from bayesreg.posteriors.matrix_free import MatrixFree
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.priors.values import HALF_LOG_2PI
 from bayesreg.solvers.history import History
+from bayesreg.solvers.krylov import LARGE, OF_DRAW, OF_MODE, conjugate_gradients
 from bayesreg.solvers.progress import ProgressCallback
 
 MAX_PARAMETERS = 10_000
@@ -43,20 +46,45 @@ class Exact(AbstractMethod):
     nearly the same cost digits, not their square: the certificate states the condition number κ of design and priors together,
     in columns of one length. About κ · 2⁻⁵² of each sd is rounding; above 1e-4 it is not certified, above 0.1 refused.
 
+    A linear operator with many unknowns is never written out as a matrix: the mean is found by conjugate gradients, and a draw
+    by solving with the data and the prior's mean perturbed, until a bound in nats says that it is exact enough. The answer is
+    then `posteriors.MatrixFree`.
+
+    Args:
+        matrix_free: Whether to do without matrices; for operators with more than 1,500 unknowns when None.
+
+    Raises:
+        ValueError: If matrix_free is none of True, False and None.
+
     References:
-        Bishop (2006), Pattern Recognition and Machine Learning, section 3.3.
+        Bishop (2006), Pattern Recognition and Machine Learning, section 3.3. Bardsley, Solonen, Haario and Laine (2014),
+        Randomize-then-optimize: a method for sampling from posterior distributions in nonlinear inverse problems.
     """
 
     name: ClassVar[str] = "exact"
     when: ClassVar[str] = "The model is linear in its weights, priors are Normal, the noise is known: nothing beats it."
 
-    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Gaussian:
+    def __init__(self, matrix_free: bool | None = None) -> None:
+        if matrix_free not in (True, False, None):
+            raise ValueError(f"matrix_free must be True, False or None, but {matrix_free!r} came; leave it out.")
+        self.matrix_free = matrix_free
+
+    def _without_matrices(self, model: BayesianModel, data: Data) -> InverseProblem | None:
+        """The problem to be solved by products; None where it is to be solved by matrices."""
+        if self.matrix_free is False or (self.matrix_free is None and model.num_parameters <= LARGE):
+            return None
+        problem = inverse_problem(model, data)
+        return problem if problem is not None and problem.prior.num_free <= MAX_FREE else None
+
+    def run(self, model: BayesianModel, data: Data, *, seed: int, report: ProgressCallback) -> Gaussian | MatrixFree:
         """Fit; see `AbstractMethod.run`.
 
         Raises:
             ValueError: If the model is not linear-Gaussian, too large, or its posterior improper.
         """
         started = time.perf_counter()
+        if (problem := self._without_matrices(model, data)) is not None:
+            return _matrix_free(model, data, problem, seed, report)
         _check_conjugate(model)
         log_joint = LogJoint(model)
         size = log_joint.layout.size
@@ -105,6 +133,35 @@ class Exact(AbstractMethod):
         return Gaussian(model, record, (loc0 + shift).to(model.like), root.inverse.to(model.like))
 
 
+def _matrix_free(model: BayesianModel, data: Data, problem: InverseProblem, seed: int, report: ProgressCallback) -> MatrixFree:
+    """The posterior by products alone, and how exact its mean and a draw are.
+
+    Raises:
+        ValueError: If the posterior is improper.
+    """
+    started = time.perf_counter()
+    _, b = data.full("Exact")
+    right = torch.cat([problem.right(b.reshape(-1)), problem.noise(1, torch.Generator().manual_seed(seed))])
+    mean, drawn = (
+        conjugate_gradients(problem, part, error, told=lambda step, left: report(step, step, -left))
+        for part, error in ((right[:1], OF_MODE), (right[1:], OF_DRAW))
+    )
+    exact = mean.error <= OF_MODE and drawn.error <= OF_DRAW
+    reason = "more than 1,500" if model.num_parameters > LARGE else "as asked"
+    said = (
+        f"{'Closed form' if exact else 'Not converged'}, without a matrix ({model.num_parameters:,} unknowns, {reason}): by "
+        f"conjugate gradients the mean is within {mean.error:.1g} posterior sds ({mean.steps} steps), a draw within "
+        f"{drawn.error:.1g} ({drawn.steps} steps), root mean square over the unknowns"
+        f"{'.' if exact else '; narrow the prior of x, or rescale the problem.'}"
+    )
+    numbers = {"error of the mean in sds": mean.error, "error of a draw in sds": drawn.error}
+    history = History("log joint", notes=["closed form: the model is linear-Gaussian; no matrix is formed."])
+    certificate = Certificate.checked(exact, said, numbers)
+    record = FitRecord(Exact.name, seed, history, certificate, time.perf_counter() - started)
+    rows = torch.zeros(0, dtype=torch.long) if problem.rows is None else problem.rows
+    return MatrixFree(model, record, mean.x.reshape(-1).to(model.like), rows)
+
+
 def _certificate(root: Root, loc: torch.Tensor, dtype: torch.dtype) -> Certificate:
     """The certificate, from the condition number and the rounding of the module's type."""
     cast = root.cast_error(loc, dtype)
@@ -122,6 +179,8 @@ def _offset(design: torch.Tensor) -> float:
 
 def _undetermined(log_joint: LogJoint, root: Root, offset: float) -> str:
     """The error where double precision does not hold the posterior, or neither data nor prior determine a direction of it."""
+    if log_joint.model.linear_operator is not None and log_joint.model.improper:
+        return improper(num_free(root.factor))
     where = entries(log_joint.layout, root.weakest)
     if offset > 1e6:
         return (

@@ -27,6 +27,7 @@ from bayesreg.model import activations
 from bayesreg.model.autoscale import adjusted
 from bayesreg.model.spec import PriorSpec, Resolved, Rules
 from bayesreg.model.unknowns import Latent, latents_of
+from bayesreg.operators import AbstractLinearOperator, AbstractOperator, Observed
 from bayesreg.priors import AbstractPrior, AbstractScaledPrior
 
 Values = Mapping[str, torch.Tensor]
@@ -73,6 +74,8 @@ class AbstractModel(abc.ABC):
         *,
         outputs: Rules | None = None,
     ) -> None:
+        if isinstance(module, AbstractOperator):
+            module, standardize = Observed(module), _unscaled(standardize)
         if not isinstance(module, nn.Module):
             raise ValueError(
                 f"module must be a torch.nn.Module, but {type(module).__name__} came; wrap the function in a module."
@@ -148,6 +151,12 @@ class AbstractModel(abc.ABC):
         """An empty tensor with the module's dtype and device."""
         first = next(self.module.parameters())
         return torch.empty(0, dtype=first.dtype, device=first.device)
+
+    @property
+    def linear_operator(self) -> AbstractLinearOperator | None:
+        """A, where the model is the inverse problem A x = b; None for a network, and for F(x) = b that is not linear."""
+        operator = self.module.operator if isinstance(self.module, Observed) else None
+        return operator if isinstance(operator, AbstractLinearOperator) else None
 
     @property
     def num_parameters(self) -> int:
@@ -322,3 +331,17 @@ class AbstractModel(abc.ABC):
             part = latent.given(values).log_prob(values[name])
             parts[latent.tag] = parts[latent.tag] + part if latent.tag in parts else part
         return parts
+
+
+def _unscaled(standardize: bool | str) -> bool:
+    """What `standardize` says of an inverse problem: its numbers stay in their own units.
+
+    Raises:
+        ValueError: If it is True.
+    """
+    if standardize is True:
+        raise ValueError(
+            "an inverse problem must stay in the units of x and b, but standardize=True came; leave it out, and give the prior "
+            "of x and the noise the scales that they have."
+        )
+    return False

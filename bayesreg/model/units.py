@@ -35,6 +35,7 @@ from bayesreg.likelihoods.by_row import centred, with_rows
 from bayesreg.model import reach
 from bayesreg.model.autoscale import ratio_of
 from bayesreg.model.declared import AbstractModel
+from bayesreg.operators import Observed
 
 BOUND = ("unit_notes", "num_data", "row_shape", "feature_names", "target_names")  # set by binding to data
 
@@ -115,6 +116,7 @@ class AbstractBoundModel(AbstractModel):
         Raises:
             ValueError: If the data are not finite numbers of one length that fit the module and the likelihood.
         """
+        X, y = self.all_measurements(X, y)
         came = rows_of(X, y)
         several = names_of(y) if len(names_of(y) or ()) > 1 else None
         bound = self._in_units(None)._changed(row_shape=None, feature_names=names_of(X), target_names=several)
@@ -209,6 +211,8 @@ class AbstractBoundModel(AbstractModel):
             return self._changed(unit_notes=())
         plain = self._changed(standardize=False, standardization=None, unit_notes=())
         apart = 1 if self.takes_integers else -(-len(x) // reach.ROWS)  # so that an index out of range is reported with its row
+        if isinstance(self.module, Observed) and self.standardize is False:
+            return plain  # its priors speak about x, whatever the size of b
         some = plain.prepare(x[::apart], y[::apart])
         plain._check_forward(*some)
         about_y, about_x = reach.out_of_reach(plain, *some)
@@ -252,6 +256,7 @@ class AbstractBoundModel(AbstractModel):
                 "a model with standardize=True must know its training statistics, but it has seen no data; "
                 "call model = model.bind(X, y) first (fit does so)."
             )
+        x, y = self.all_measurements(x, y)
         order = order_by_name("X", names_of(x), self.feature_names)
         if y is None and isinstance(x, (DataLoader, Dataset)):
             x = all_inputs(x)
@@ -271,6 +276,12 @@ class AbstractBoundModel(AbstractModel):
         if self.row_shape is not None and x.shape[1:] != self.row_shape:
             self._check_size(x)
         return x if y is None else (x, self._cast(y))
+
+    def all_measurements(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """For an inverse problem whose x is None: the numbers of all measurements, and these in one line; else what came."""
+        if x is not None or not isinstance(self.module, Observed):
+            return x, y
+        return self.module.rows(), y if y is None else self.module.measured(y)
 
     def targets(self, y: Any) -> Any:
         """Targets in the order of the fit: a data frame's columns are matched by name, everything else stays as it is.

@@ -11,13 +11,14 @@ from bayesreg.objective.directions import HeldLogJoint, along_sphere, by_all_row
 from bayesreg.objective.evidence import updates
 from bayesreg.objective.factors import KroneckerFactor
 from bayesreg.objective.flat import FlatLayout, LogJoint
+from bayesreg.objective.inverse import InverseProblem, LowRank, inverse_problem, low_rank
 from bayesreg.objective.layerwise import layers_of
 from bayesreg.objective.local_draws import LocalDraws
 from bayesreg.objective.local_draws import PairedNoise as PairedNoise
 from bayesreg.objective.structures import kronecker_blocks, likelihood_diagonal, root_of
 from bayesreg.objective.subset import Subset, likelihood_curvature
 from bayesreg.objective.training_copy import TrainingCopy
-from bayesreg.objective.whole import gradient_of
+from bayesreg.objective.whole import gradient_of, in_double
 
 __all__ = [
     "AbstractChains",
@@ -25,9 +26,11 @@ __all__ = [
     "ChainsOfBatches",
     "FlatLayout",
     "HeldLogJoint",
+    "InverseProblem",
     "KroneckerFactor",
     "LocalDraws",
     "LogJoint",
+    "LowRank",
     "MappedChains",
     "Products",
     "ReplicaBuffers",
@@ -48,10 +51,13 @@ __all__ = [
     "gauss_newton_product",
     "gradient_of",
     "hessian_product",
+    "in_double",
+    "inverse_problem",
     "kronecker_blocks",
     "layers_of",
     "likelihood_curvature",
     "likelihood_diagonal",
+    "low_rank",
     "on_sphere",
     "output_jacobian",
     "prior_curvature",

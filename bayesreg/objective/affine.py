@@ -97,9 +97,10 @@ def affine_problem(log_joint: LogJoint, data: Data) -> AffineProblem | None:
         return None
     if any(s.transform is not None or not s.latent.prior.convex for s in log_joint.layout.in_order):
         return None
-    entries = data.y.numel() * log_joint.layout.size
+    if data.y.numel() * log_joint.layout.size > MAX_ENTRIES:
+        return None
     gaussian = sum(s.stop - s.start for s in log_joint.layout.in_order if gaussian_of(s) is not None)
-    if entries > MAX_ENTRIES or gaussian > MAX_GAUSSIAN:
+    if gaussian > MAX_GAUSSIAN:
         return None
     dtype = model.like.dtype
     wide, _, rows = in_double(log_joint, torch.zeros(log_joint.layout.size, dtype=dtype, device=model.like.device), data)
@@ -118,6 +119,8 @@ def _design(log_joint: LogJoint, x: torch.Tensor, factor: float) -> tuple[np.nda
     model, layout = log_joint.model, log_joint.layout
     origin = x.new_zeros(layout.size)
     plain = type(model.module) is nn.Linear and model.module.out_features == 1 and "weight" in layout.segments and x.dim() == 2
+    if (operator := model.linear_operator) is not None:
+        return np.asfortranarray(operator.matrix()[x.reshape(-1).long()].numpy() * factor), x.new_zeros(len(x), 1)
     with torch.no_grad():
         offset = model.forward(layout.unflatten(origin), x[:1] if plain else x).reshape(1 if plain else len(x), -1)
     design = np.empty((len(x) * offset.shape[1], layout.size), order="F")

@@ -29,6 +29,11 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
     Returns:
         (B, K, P) and (B, K), with K = 1 for a scalar output.
     """
+    if (operator := log_joint.model.linear_operator) is not None:
+        rows = operator.matrix()[x.reshape(-1).long()].to(u)
+        slopes = u.new_zeros(len(x), len(u))
+        slopes[:, log_joint.layout.segments["x"].slice] = rows
+        return slopes[:, None], (slopes @ u.detach())[:, None]
 
     def outputs(v: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return log_joint.model.forward(log_joint.layout.unflatten(v), rows).reshape(len(rows), -1)
@@ -248,6 +253,29 @@ def noise_curvature(
         return -model.likelihood.log_prob_sum(output, y, **model.noise(layout.unflatten(full)))
 
     return hessian(loss)(u[noisy])
+
+
+def noise_over_rows(
+    log_joint: LogJoint, u: torch.Tensor, data: Data, of_rows: Callable[..., torch.Tensor] = noise_curvature
+) -> torch.Tensor:
+    """A sum over rows in the noise's own unknowns, (n, n), in one pass.
+
+    Args:
+        log_joint: The model's flat log-joint.
+        u: (P,).
+        data: Prepared rows; fewer than N are scaled to N.
+        of_rows: What a block of rows adds; takes what `noise_curvature` takes.
+
+    Returns:
+        (n, n).
+    """
+    noisy, u = noisy_entries(log_joint).to(u.device), u.detach()
+    values, total, seen = log_joint.layout.unflatten(u), u.new_zeros(len(noisy), len(noisy)), 0
+    for x, y in data.epoch():
+        with torch.no_grad():
+            output = log_joint.model.forward(values, x)
+        total, seen = total + of_rows(log_joint, u, output, y, noisy), seen + len(x)
+    return total * (data.num_data / seen)
 
 
 def activity_curvature(log_joint: LogJoint, u: torch.Tensor, data: Data, output: activations.Output) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 from bayesreg import behaviour
 from bayesreg.data.rows import Data
 from bayesreg.model.unknowns import Latent
-from bayesreg.objective.curvature import curvature_of_log_jacobian, noise_curvature, noisy_entries, output_blocks, row_loss
+from bayesreg.objective.curvature import curvature_of_log_jacobian, noise_over_rows, noisy_entries, output_blocks, row_loss
 from bayesreg.objective.flat import LogJoint
 from bayesreg.priors import AbstractElementwisePrior
 
@@ -117,11 +117,11 @@ def gauss_newton_product(
     total = total * (data.num_data / seen) + prior_product(log_joint, u, v, jacobian=jacobian)
     noisy = noisy_entries(log_joint)
     if len(noisy):
-        total[noisy] += _noise_block(log_joint, u, data, width) @ v[noisy]
+        total[noisy] += _noise_information(log_joint, u, data, width) @ v[noisy]
     return total
 
 
-def _noise_block(log_joint: LogJoint, u: torch.Tensor, data: Data, width: int) -> torch.Tensor:
+def _noise_information(log_joint: LogJoint, u: torch.Tensor, data: Data, width: int) -> torch.Tensor:
     """The curvature in the noise's own unknowns, (n, n).
 
     The Fisher information 2 N K of a log-scale for least squares, else the Hessian without its negative eigenvalues.
@@ -129,13 +129,7 @@ def _noise_block(log_joint: LogJoint, u: torch.Tensor, data: Data, width: int) -
     noisy = noisy_entries(log_joint)
     if log_joint.model.likelihood.squared_error_scale is not None:
         return 2.0 * data.num_data * width * torch.eye(len(noisy)).to(u)
-    model, values = log_joint.model, log_joint.layout.unflatten(u.detach())
-    total, seen = torch.zeros(len(noisy), len(noisy)).to(u), 0
-    for x, y in data.epoch(_ROWS):
-        with torch.no_grad():
-            output = model.forward(values, x)
-        total, seen = total + noise_curvature(log_joint, u.detach(), output, y, noisy), seen + len(x)
-    sizes, vectors = torch.linalg.eigh(total * (data.num_data / seen))
+    sizes, vectors = torch.linalg.eigh(noise_over_rows(log_joint, u, data))
     return (vectors * sizes.clamp_min(0)) @ vectors.mT
 
 
@@ -175,7 +169,7 @@ def diagonal(log_joint: LogJoint, u: torch.Tensor, data: Data) -> tuple[torch.Te
     total = _exact(log_joint, u, sample(data, rows), width) if exact else _probed(log_joint, u, data)
     noisy = noisy_entries(log_joint)
     if len(noisy):
-        total[noisy] += _noise_block(log_joint, u, data, width).diagonal()
+        total[noisy] += _noise_information(log_joint, u, data, width).diagonal()
     return total, prior_diagonal(log_joint, u)
 
 

@@ -33,7 +33,7 @@ def used_up(log_joint: LogJoint, u: torch.Tensor, data: Data) -> float | None:
     noises = [s for s in layout.in_order if s.latent.is_noise]
     if model.likelihood.squared_error_scale is None or len(noises) != 1 or data.x is None or data.y is None:
         return None
-    targets = data.y.numel()
+    targets = data.num_data * data.y[0].numel()
     if len(u) < MOST * targets or targets > _OUTPUTS or targets * len(u) > _ENTRIES:
         return None
     curvature = prior_curvature(log_joint, u).double()

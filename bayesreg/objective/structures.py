@@ -13,7 +13,7 @@ import torch
 
 from bayesreg.data.rows import Data
 from bayesreg.objective.conditioning import EPS, TRUSTED
-from bayesreg.objective.curvature import noise_curvature, noisy_entries
+from bayesreg.objective.curvature import noise_curvature, noise_over_rows, noisy_entries
 from bayesreg.objective.curvature_products import prior_diagonal
 from bayesreg.objective.factors import AbstractFactor, DenseFactor, DiagonalFactor, condition
 from bayesreg.objective.flat import LogJoint
@@ -195,7 +195,7 @@ def diagonal_of_rest(log_joint: LogJoint, u: torch.Tensor, data: Data, rest: tor
     return total
 
 
-def _noise_block(log_joint: LogJoint, u: torch.Tensor, data: Data, kind: str) -> DenseFactor | None:
+def _noise_factor(log_joint: LogJoint, u: torch.Tensor, data: Data, kind: str) -> DenseFactor | None:
     """The noise's own unknowns, by their exact second derivative (or the empirical Fisher matrix); None where there are none.
 
     Raises:
@@ -204,19 +204,20 @@ def _noise_block(log_joint: LogJoint, u: torch.Tensor, data: Data, kind: str) ->
     noisy = noisy_entries(log_joint).to(u.device)
     if not len(noisy):
         return None
-    total = prior_curvature_among(Subset(log_joint, u, noisy))
-    for x, y in data.epoch():
-        with torch.no_grad():
-            output = log_joint.model.forward(log_joint.layout.unflatten(u), x)
-        if kind == "fisher":
-            rows = noise_score(log_joint, u, output, y)
-            total = total + rows.mT @ rows
-        else:
-            total = total + noise_curvature(log_joint, u, output, y, noisy)
+    added = _squared_scores if kind == "fisher" else noise_curvature
+    total = prior_curvature_among(Subset(log_joint, u, noisy)) + noise_over_rows(log_joint, u, data, added)
     found = from_matrix(0.5 * (total + total.mT).double(), log_joint, u, data, noisy)
     if found is None:
         raise Undetermined(undetermined(log_joint, torch.zeros_like(u).index_fill(0, noisy.to(u.device), 1.0), float("inf")))
     return DenseFactor(noisy, found.factor)
+
+
+def _squared_scores(
+    log_joint: LogJoint, u: torch.Tensor, output: torch.Tensor, y: torch.Tensor, _noisy: torch.Tensor
+) -> torch.Tensor:
+    """Σ ggᵀ of the rows' scores in the noise's own unknowns, (n, n)."""
+    rows = noise_score(log_joint, u, output, y)
+    return rows.mT @ rows
 
 
 def _independent(log_joint: LogJoint, index: torch.Tensor, precision: torch.Tensor) -> DiagonalFactor:
@@ -239,7 +240,7 @@ def diagonal_blocks(log_joint: LogJoint, u: torch.Tensor, data: Data, index: tor
     "auto" is Gauss–Newton. Where the prior's curvature is negative it counts as zero.
     """
     kind = "ggn" if curvature == "auto" else curvature
-    noise = _noise_block(log_joint, u, data, kind)
+    noise = _noise_factor(log_joint, u, data, kind)
     kept = torch.zeros(len(u), dtype=torch.bool).index_fill(0, index.cpu(), True)
     kept[noisy_entries(log_joint)] = False
     weights = torch.nonzero(kept)[:, 0].to(u.device)
@@ -284,7 +285,7 @@ def kronecker_blocks(log_joint: LogJoint, u: torch.Tensor, data: Data, curvature
     if len(rest):
         precision = diagonal_of_rest(log_joint, u, data, rest, root) + prior[rest].clamp_min(0)
         blocks.append(_independent(log_joint, rest, precision))
-    noise = _noise_block(log_joint, u, data, kind)
+    noise = _noise_factor(log_joint, u, data, kind)
     blocks += [] if noise is None else [noise]
     taken = f"{NAMES[kind]}'s Kronecker products"
     return _in_blocks(blocks, taken, _said(log_joint, layers, rest, farthest))

@@ -11,6 +11,7 @@ from bayesreg.posteriors.guide import Guide
 from bayesreg.posteriors.guides import AbstractGuide, DeltaGuide, FlatELBO, MeanFieldGuide
 from bayesreg.posteriors.low_rank import LowRankGaussian, moments_of_path, nearest
 from bayesreg.posteriors.masks import Masks
+from bayesreg.posteriors.matrix_free import MatrixFree
 from bayesreg.posteriors.normal_guides import AbstractCorrelated, FullRankGuide, LowRankGuide
 from bayesreg.posteriors.propagate import outputs
 from bayesreg.posteriors.pyro_guide import PyroGuide
@@ -35,6 +36,7 @@ __all__ = [
     "LowRankGaussian",
     "LowRankGuide",
     "Masks",
+    "MatrixFree",
     "MeanFieldGuide",
     "PyroGuide",
     "WithStatistics",

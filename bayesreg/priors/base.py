@@ -21,7 +21,9 @@ from torch.distributions import constraints
 
 from bayesreg import _check
 from bayesreg.priors import numeric
+from bayesreg.priors.analysis import Analysis, identity
 from bayesreg.priors.distribution import PriorDistribution
+from bayesreg.priors.spectrum import Spectrum, dense, diagonal
 from bayesreg.priors.values import wide
 
 Shape = Sequence[int]
@@ -127,6 +129,16 @@ class AbstractPrior(abc.ABC):
         """
         raise ValueError(f"a prior must have a scale that is a number, but {self} has none; take for example Normal(1.0).")
 
+    def stretched(self, factor: float) -> AbstractPrior | None:
+        """The prior of an unknown that is `factor` times as far from this prior's centre; None where that is not defined.
+
+        Of a Gaussian prior the precision is divided by factor², all of it, also where `path_scale` sets a part of it only.
+
+        Args:
+            factor: > 0.
+        """
+        return None if self.path_scale is None else self.with_path_scale(self.path_scale * factor)
+
     @abc.abstractmethod
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """Log p(mode) − log p(value), a scalar in nats: the regulariser, zero at the mode."""
@@ -165,6 +177,18 @@ class AbstractPrior(abc.ABC):
             Mean of each entry, and the precision over the tensor laid flat: (n,) a diagonal or (n, n), float64. None where the
             prior is not Gaussian; zero precision where it is flat.
         """
+        return None
+
+    def spectrum(self, shape: Shape) -> Spectrum | None:
+        """The same as an operator, for tensors whose precision is too large for a matrix; None where it is not Gaussian."""
+        found, shape = self.gaussian(shape), torch.Size(shape)
+        if found is None:
+            return None
+        loc, precision = found
+        return diagonal(loc, precision.reshape(shape)) if precision.dim() == 1 else dense(loc, precision, shape)
+
+    def analysis(self, shape: Shape) -> Analysis | None:
+        """The penalty as Σ s |D (w − m)| with D known by products, where it is one; else None."""
         return None
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor | None:
@@ -265,10 +289,19 @@ class AbstractElementwisePrior(AbstractPrior):
 
     separable_prox: ClassVar[bool] = True
     quick: ClassVar[bool] = True  # False where the density is itself found by quadrature
+    absolute: ClassVar[bool] = False  # True where the energy is |w − mode| times a number
 
     @abc.abstractmethod
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """−log density of each entry up to a constant, zero at the mode; same shape as `value`."""
+
+    def analysis(self, shape: Shape) -> Analysis | None:
+        """With D = I, where the energy is an absolute value."""
+        prior: Any = self.at(shape)
+        if not self.absolute:
+            return None
+        strength = prior.energy(torch.full(torch.Size(shape), prior.mode + 1.0, dtype=torch.float64))
+        return identity(prior.mode, strength.reshape(-1), torch.Size(shape))
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """The derivative of `energy` at each entry; a class may define it in one operation, for the training loop."""

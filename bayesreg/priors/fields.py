@@ -5,19 +5,24 @@ Smooth           Σ |Δᵏ w|² / (2 scale²)        TotalVariation   Σ |Δ w| 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from bayesreg import _check
+from bayesreg.priors.analysis import Analysis, LeastSquares, primal_dual
 from bayesreg.priors.base import Shape, shown
 from bayesreg.priors.groups import AbstractPartsPrior
+from bayesreg.priors.spectrum import Spectrum
 from bayesreg.priors.values import HALF_LOG_2PI, log, wide
+
+_EDGES = 200  # differences up to which a total variation prox is found by an active set
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,6 +108,11 @@ class Smooth(AbstractFieldPrior):
             _check.positive("level_scale", self.level_scale)
         super().check()
 
+    def stretched(self, factor: float) -> Smooth | None:
+        """With `scale` and `level_scale` both times the factor."""
+        level = None if self.level_scale is None else self.level_scale * factor
+        return None if self.path_scale is None else replace(self, scale=self.path_scale * factor, level_scale=level)
+
     def penalty(self, value: torch.Tensor) -> torch.Tensor:
         """½ wᵀQw, a scalar in nats."""
         prior = self.at(value.shape)
@@ -142,25 +152,53 @@ class Smooth(AbstractFieldPrior):
 
     def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor]:
         """Mean of each entry, 0, and the precision Q, (n, n), over the tensor laid flat, in float64."""
-        eye = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
-        columns = torch.vmap(torch.func.grad(self.penalty))(eye)
-        return 0.0, columns.reshape(math.prod(shape), -1)
+        size = math.prod(shape)
+        return 0.0, self._times(torch.eye(size, dtype=torch.float64).reshape(-1, *shape)).reshape(size, size)
 
     def gaussian_root(self, shape: Shape) -> torch.Tensor:
         """The differences themselves over scale, and the level's ridge, (q, n) in float64."""
         prior, size = self.at(shape), math.prod(shape)
-        fields = torch.stack([prior._fields(part) for part in torch.eye(size, dtype=torch.float64).reshape(-1, *shape)])
+        fields = _lines(torch.eye(size, dtype=torch.float64).reshape(-1, *shape), self.per)
         rows = [fields.diff(self.order, axis).reshape(size, -1).mT / prior.scale for axis in range(2, fields.dim())]
         level = [] if self.level_scale is None else [torch.eye(size, dtype=torch.float64) / self.level_scale]
         return torch.cat(rows + level)
 
+    def spectrum(self, shape: Shape) -> Spectrum:
+        """By the eigenvectors of differences along each axis."""
+        prior, inner, shape = self.at(shape), field_shape(shape, self.per), torch.Size(shape)
+        levels = self._levels(float(prior.scale), self._roots(inner))
+        waves = self._levels(float(prior.scale), _separable([_cosine_roots(length, self.order) for length in inner]))
+        whole = lambda field: unfield(field.expand(math.prod(shape) // field.numel(), *inner), shape, self.per)  # noqa: E731
+
+        def along(values: torch.Tensor, *, back: bool = False) -> torch.Tensor:
+            lines = _lines(values.double(), self.per)
+            turned = self._along(lines.reshape(-1, *inner), inner, back=back).reshape(lines.shape)
+            return turned.movedim(1, 2) if self.per == "column" else turned.reshape(values.shape)
+
+        def spread(weights: torch.Tensor) -> torch.Tensor:
+            fields = fields_of(weights, self.per)
+            for axis, length in enumerate(inner, start=1):
+                squares = torch.as_tensor(_eigen(length, self.order)[1]).square()
+                fields = torch.tensordot(fields.movedim(axis, -1), squares.mT, dims=1).movedim(-1, axis)
+            return unfield(fields, shape, self.per)
+
+        return Spectrum(0.0, whole(levels), along, lambda v: along(v, back=True), self._times, whole(waves), spread)
+
+    def _times(self, values: torch.Tensor) -> torch.Tensor:
+        """Q v for each v of (S, *shape)."""
+        prior = self.at(values.shape[1:])
+        fields = _lines(values, self.per)
+        total = torch.zeros_like(fields) if self.level_scale is None else fields / self.level_scale**2
+        for axis in range(2, fields.dim()):
+            if fields.shape[axis] > self.order:
+                edge = fields.new_zeros([self.order if i == axis else n for i, n in enumerate(fields.shape)])
+                steps = fields.diff(self.order, axis) / prior.scale**2
+                total = total + (-1) ** self.order * steps.diff(self.order, axis, prepend=edge, append=edge)
+        return total.movedim(1, 2) if self.per == "column" else total.reshape(values.shape)
+
     def _roots(self, inner: tuple[int, ...]) -> torch.Tensor:
         """Eigenvalues of Σ_axes DᵀD over the field, in its shape; those of its null space are exactly zero."""
-        total = torch.zeros(inner, dtype=torch.float64)
-        for axis, length in enumerate(inner):
-            values = torch.as_tensor(_eigen(length, self.order)[0])
-            total = total + values.reshape([-1 if i == axis else 1 for i in range(len(inner))])
-        return total
+        return _separable([torch.as_tensor(_eigen(length, self.order)[0]) for length in inner])
 
     def _levels(self, scale: Any, roots: torch.Tensor) -> torch.Tensor:
         """Eigenvalues of Q."""
@@ -246,6 +284,40 @@ class TotalVariation(AbstractFieldPrior):
         solved = np.stack([_denoised(field, float(step / prior.scale)) for field in fields])
         return unfield(torch.as_tensor(solved), value.shape, self.per).to(value)
 
+    def analysis(self, shape: Shape) -> Analysis:
+        """All differences of neighbours."""
+        prior, inner, shape = self.at(shape), field_shape(shape, self.per), torch.Size(shape)
+        levels = _separable([_cosine_roots(length, 1) for length in inner])
+        levels = unfield(levels.expand(math.prod(shape) // levels.numel(), *inner), shape, self.per)
+
+        def times(w: torch.Tensor) -> torch.Tensor:
+            fields = fields_of(w, self.per)
+            return torch.cat([fields.diff(1, axis).reshape(-1) for axis in range(1, fields.dim())])
+
+        def adjoint(p: torch.Tensor) -> torch.Tensor:
+            fields = fields_of(p.new_zeros(shape), self.per)
+            sizes = [[n - (i == axis) for i, n in enumerate(fields.shape)] for axis in range(1, fields.dim())]
+            total = torch.zeros_like(fields)
+            for axis, (size, part) in enumerate(zip(sizes, p.split([math.prod(size) for size in sizes]), strict=True), start=1):
+                edge = p.new_zeros([1 if i == axis else n for i, n in enumerate(size)])
+                total = total - part.reshape(size).diff(1, axis, prepend=edge, append=edge)
+            return unfield(total, shape, self.per)
+
+        def pieces(zero: torch.Tensor) -> torch.Tensor:
+            from scipy.sparse import coo_array, csgraph
+
+            size = math.prod(shape)
+            fields = fields_of(torch.arange(size).reshape(shape), self.per)
+            ends = [
+                torch.stack([fields.narrow(axis, i, fields.shape[axis] - 1).reshape(-1) for i in (0, 1)])
+                for axis in range(1, fields.dim())
+            ]
+            one, other = torch.cat(ends, 1)[:, zero].numpy()
+            graph = coo_array((np.ones(len(one)), (one, other)), shape=(size, size))
+            return torch.from_numpy(csgraph.connected_components(graph, directed=False)[1]).long()
+
+        return Analysis(0.0, 1 / float(prior.scale), times, adjoint, levels, pieces)
+
     @property
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
@@ -260,6 +332,24 @@ def field_shape(shape: Shape, per: str) -> tuple[int, ...]:
 def fields_of(value: torch.Tensor, per: str) -> torch.Tensor:
     """The tensor as (G, *field)."""
     return {"tensor": lambda: value[None], "row": lambda: value, "column": lambda: value.movedim(1, 0)}[per]()
+
+
+def _lines(values: torch.Tensor, per: str) -> torch.Tensor:
+    """Many tensors (S, *shape) as (S, G, *field)."""
+    return {"tensor": lambda: values[:, None], "row": lambda: values, "column": lambda: values.movedim(2, 1)}[per]()
+
+
+def _separable(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The sum over axes of numbers along each, over the whole field."""
+    total = torch.zeros([len(part) for part in parts], dtype=torch.float64)
+    for axis, part in enumerate(parts):
+        total = total + part.reshape([-1 if i == axis else 1 for i in range(len(parts))])
+    return total
+
+
+def _cosine_roots(length: int, order: int) -> torch.Tensor:
+    """Eigenvalues of DᵀD along an axis, were the field mirrored at its ends: its eigenvectors are cosines then."""
+    return (2 - 2 * (math.pi / length * torch.arange(length, dtype=torch.float64)).cos()) ** order * (length > order)
 
 
 def unfield(fields: torch.Tensor, shape: Shape, per: str) -> torch.Tensor:
@@ -296,13 +386,19 @@ def _differences(shape: tuple[int, ...]) -> Any:
 
 def _denoised(field: np.ndarray, t: float) -> np.ndarray:
     """argmin_z t Σ|Δz| + ½‖z − field‖²."""
+    if sum(field.size - field.size // n for n in field.shape) > _EDGES:
+        flat, same = torch.from_numpy(field).reshape(-1), lambda z: z.reshape(-1)
+        penalty = dataclasses.replace(TotalVariation().analysis(field.shape), strength=t)
+        problem = LeastSquares(
+            same, lambda y: y.reshape(field.shape), flat, penalty, torch.ones(field.shape, dtype=torch.float64)
+        )
+        return primal_dual(problem, 1e-9 * float((flat - flat.mean()).square().sum())).x.numpy()
     from scipy.optimize import lsq_linear
     from scipy.sparse import csgraph, csr_array
 
     D, flat = _differences(field.shape), field.ravel()
     matrix = t * D.T
-    dense = matrix.toarray() if D.shape[0] <= 400 else matrix
-    found = lsq_linear(dense, flat, bounds=(-1.0, 1.0), tol=1e-14, max_iter=2000, method="bvls" if D.shape[0] <= 400 else "trf")
+    found = lsq_linear(matrix.toarray(), flat, bounds=(-1.0, 1.0), tol=1e-14, max_iter=2000, method="bvls")
     z = flat - matrix @ found.x
     # an edge whose dual variable is inside its bounds joins two neighbours
     together = np.abs(found.x) < 1 - 1e-9

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -343,6 +343,10 @@ class MultivariateNormal(AbstractTensorPrior):
         precision = self._precision.to(shift)
         matrix = torch.eye(len(precision), dtype=shift.dtype, device=shift.device) + step * precision
         return ungrouped((self.loc + torch.linalg.solve(matrix, shift.mT).mT)[None], value.shape, self.per)[0]
+
+    def stretched(self, factor: float) -> MultivariateNormal:
+        """With the covariance times factor²."""
+        return replace(self, covariance=self._matrix * factor**2)
 
     def gaussian(self, shape: Shape) -> tuple[float, torch.Tensor]:
         """Mean of each entry, and the precision (n, n) over the tensor laid flat, in float64."""

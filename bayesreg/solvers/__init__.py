@@ -6,6 +6,7 @@ from bayesreg.solvers.averaged import Averaged
 from bayesreg.solvers.base import AbstractSolver, Problem, Solution, Unsuited
 from bayesreg.solvers.batched import Stepper, descend, fit_many, row_batches, search_many
 from bayesreg.solvers.batched_early import fit_many_early
+from bayesreg.solvers.batched_whitened import settle_many
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.choice import known_solvers, searched
 from bayesreg.solvers.columns import Columns
@@ -19,11 +20,13 @@ from bayesreg.solvers.failures import FitError, keeping, rescuing
 from bayesreg.solvers.groupwise import Groups, group_lasso
 from bayesreg.solvers.history import History
 from bayesreg.solvers.ivon import EagerIvon, SettledByIvon
+from bayesreg.solvers.krylov import Krylov, conjugate_gradients
 from bayesreg.solvers.least_squares import Elimination, Undetermined, ridge
 from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
 from bayesreg.solvers.loop import Follow, run
 from bayesreg.solvers.nonsmooth import Fista, polish
 from bayesreg.solvers.options import SearchOptions
+from bayesreg.solvers.primal_dual import PrimalDual
 from bayesreg.solvers.probe import further
 from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.quasi_newton import Lbfgs
@@ -52,8 +55,10 @@ __all__ = [
     "GaussNewton",
     "Groups",
     "History",
+    "Krylov",
     "Lbfgs",
     "LinearGaussian",
+    "PrimalDual",
     "Problem",
     "ProgressCallback",
     "ProximalAdam",
@@ -68,6 +73,7 @@ __all__ = [
     "Unsuited",
     "UntilFlat",
     "can_settle",
+    "conjugate_gradients",
     "descend",
     "fit_many",
     "fit_many_early",
@@ -87,6 +93,7 @@ __all__ = [
     "search_many",
     "searched",
     "settle",
+    "settle_many",
     "solve",
     "solve_path",
     "starts",

@@ -21,10 +21,11 @@ from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched import Replicas
 from bayesreg.objective.flat import LogJoint
+from bayesreg.solvers.batched_whitened import settle_many
 from bayesreg.solvers.batches import resolve_batch
 from bayesreg.solvers.failures import FitError
 from bayesreg.solvers.history import History
-from bayesreg.solvers.last_steps import finish
+from bayesreg.solvers.last_steps import finish, newton_on_support, newton_pays
 from bayesreg.solvers.progress import ProgressCallback
 from bayesreg.solvers.schedules import Schedule
 from bayesreg.solvers.steps import move_moments, pace
@@ -44,6 +45,7 @@ def fit_many(
     targets: torch.Tensor | None = None,
     jacobian: bool = False,
     polish: bool = True,
+    settles: bool = False,
     generator: torch.Generator | None = None,
     report: ProgressCallback | None = None,
     history: History | None = None,
@@ -62,6 +64,7 @@ def fit_many(
         targets: Prepared targets of each fit, (R, N) or (R, N, K); those of the data for all when None.
         jacobian: Follow the density of the unconstrained vector.
         polish: Whether steps that end at the modes may follow Adam's; a piecewise linear network stalls them.
+        settles: Whether rounds of `settle_many` follow Adam's steps, as those of `settle` do in a single fit.
         generator: Where the batches come from; seed 0 when None.
         report: Called about a hundred times with (step, of how many, the highest log-joint).
         history: Where the highest log-joint is recorded.
@@ -101,6 +104,7 @@ def fit_many(
         learning_rate=learning_rate,
         batch_size=resolve_batch(batch_size, data, joints[0]),
         polish=polish,
+        settled_by=data if settles else None,
         generator=generator or torch.Generator().manual_seed(0),
         report=report or (lambda step, total, objective: None),
         history=history or History(),
@@ -120,8 +124,11 @@ def search_many(
     report: ProgressCallback,
     history: History,
     polish: bool = True,
+    settled_by: Data | None = None,
 ) -> torch.Tensor:
-    """Adam's steps, then those that end at the modes where there is no batch normalisation; arguments as for `fit_many`.
+    """Adam's steps, then those that end at the modes where there is no batch normalisation.
+
+    Arguments are those of `fit_many`; `settled_by` are the rows by which `settle_many` goes on, None where it does not.
 
     Returns:
         (R, P), in the type of `starts`; the running statistics that belong to it are in `replicas.buffers` then.
@@ -140,6 +147,9 @@ def search_many(
         batches = row_batches(replicas.num_rows, batch_size, generator, u.device)
         u = descend(replicas, u, Schedule(num_steps, learning_rate), batches, report, history)
     work = replicas.num_rows * u.numel()
+    if settled_by is not None:
+        u = settle_many(replicas, u, settled_by, history=history, report=report, done=num_steps)
+        return (newton_on_support(replicas.double(), u)[0] if polish and newton_pays(replicas, u) else u).to(starts.dtype)
     if polish and batch_size is None and not replicas.normalised and (work <= POLISH_WORK or not num_steps):
         u = finish(replicas.double(), u.double()).to(starts.dtype)
     return u

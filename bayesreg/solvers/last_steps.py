@@ -29,10 +29,14 @@ def finish(problem: Replicas, u: torch.Tensor) -> torch.Tensor:
     Returns:
         (R, P), never a worse point in any fit.
     """
+    return take_turns(problem, u) if newton_pays(problem, u) else accelerate(problem, u, STEPS)
+
+
+def newton_pays(problem: Replicas, u: torch.Tensor) -> bool:
+    """Whether the Hessians of R fits at (R, P) are affordable."""
     size = u.shape[1]
     affordable = size <= NEWTON_PARAMETERS and len(u) * problem.num_rows * size**2 <= NEWTON_WORK
-    newton = affordable and problem.model.behaviour.stands(VMAP, FORWARD)
-    return take_turns(problem, u) if newton else accelerate(problem, u, STEPS)
+    return affordable and problem.model.behaviour.stands(VMAP, FORWARD)
 
 
 def take_turns(problem: Replicas | Alone, u: torch.Tensor, turns: int = TURNS, damping: float = 0.0) -> torch.Tensor:
@@ -41,22 +45,24 @@ def take_turns(problem: Replicas | Alone, u: torch.Tensor, turns: int = TURNS, d
     Args:
         problem: Best in float64.
         u: (R, P), near modes.
-        turns: At most so many of both.
+        turns: At most so many of both; of a smooth objective as many proximal steps, but fewer of Newton's.
         damping: See `newton_on_support`.
 
     Returns:
         (R, P), never a worse point in any fit.
     """
     going = torch.arange(len(u), device=u.device)
-    u, part = u.clone(), problem
-    for _ in range(turns):
+    u, part, left, length = u.clone(), problem, turns * TURN, TURN
+    while left > 0:
         found, arrived = newton_on_support(part, u[going], damping)
         u[going] = found
         if bool(arrived.all()):
             break
         if bool(arrived.any()):
             going, part = going[~arrived], part.part((~arrived).nonzero()[:, 0])
-        u[going] = accelerate(part, u[going], TURN)
+        u[going] = accelerate(part, u[going], min(length, left))
+        left -= length
+        length *= 1 if problem.nonsmooth else 2  # no kink is found on the way, and each attempt costs a Hessian of every fit
     return u
 
 

@@ -21,6 +21,7 @@ from bayesreg.data.rows import Data
 from bayesreg.objective.affine import AffineProblem, gaussian_of
 from bayesreg.objective.first_order import exact_zeros, violation
 from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.inverse import Improper, improper, num_free
 from bayesreg.objective.whole import in_double
 from bayesreg.priors import ElasticNet, GroupLasso, Laplace
 from bayesreg.priors.groups import grouped
@@ -66,11 +67,8 @@ class LinearGaussian(AbstractSolver):
 
     def requires(self, problem: Problem) -> str | None:
         """A network that is linear in its weights, known Gaussian noise, convex penalties, and nothing to search by."""
-        options = problem.options
-        asked = [*options.of_steps().values(), *(n for n in ("num_steps", "batch_size") if getattr(options, n) is not None)]
-        asked += ["num_restarts"] * (options.num_restarts > 1) + ["follow"] * (problem.follow is not None)
-        if asked:
-            return f"no search, but {' and '.join(asked)} came; leave it out, or take another optimizer."
+        if asked := problem.asked_to_search:
+            return f"no search, but {asked} came; leave it out, or take another optimizer."
         return None if problem.affine is not None else _NO_LEAST_SQUARES
 
     def suits(self, problem: Problem) -> str | None:
@@ -285,6 +283,9 @@ def _closed_form(problem: AffineProblem, penalty: _Penalty) -> LinearSolution:
     try:
         u, excess = ridge(problem.design, problem.target, penalty.mean, penalty.precision)
     except Undetermined as error:
+        if penalty.log_joint.model.linear_operator is not None:
+            rows = np.concatenate([problem.design, root_of(penalty.precision)])
+            raise Improper(improper(num_free(torch.from_numpy(rows)))) from None
         raise penalty.undetermined(error.direction) from None
     u = torch.from_numpy(u).to(problem.dtype).double().numpy()
     gap = excess(u)

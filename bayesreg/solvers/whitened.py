@@ -109,7 +109,7 @@ def settle(
         if noise_collapses(wide, best, rows):
             why = "the learned noise collapses, and no mode is there to find"
             break
-        root = _root(wide, best, rows, jacobian)
+        root = root_at(wide, best, rows, jacobian)
         if root is None:
             why = "the Gauss–Newton matrix could not be formed"
             break
@@ -131,7 +131,7 @@ def settle(
     return Settled(best, steps, value, value - first, why)
 
 
-def _root(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool) -> torch.Tensor | None:
+def root_at(log_joint: LogJoint, u: torch.Tensor, data: Data, jacobian: bool) -> torch.Tensor | None:
     """L⁻ᵀ of the Gauss–Newton matrix, (P, P) in float64; None where the network does not support it, or it is not finite."""
     try:
         matrix = gauss_newton(log_joint, u, data, jacobian=jacobian)

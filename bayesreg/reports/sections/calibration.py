@@ -29,6 +29,7 @@ class Calibration(AbstractSection):
     id: ClassVar[str] = "calibration"
     title: ClassVar[str] = "Calibration"
     place: ClassVar[float] = 6
+    tests: ClassVar[bool] = True
     template: ClassVar[str] = """<section id="calibration">
 <h2>Calibration</h2>
 {% if regression %}

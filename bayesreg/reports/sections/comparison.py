@@ -45,6 +45,7 @@ class Scores(AbstractSection):
     id: ClassVar[str] = "comparison"
     title: ClassVar[str] = "Comparison"
     place: ClassVar[float] = 4
+    tests: ClassVar[bool] = True
     template: ClassVar[str] = """<section id="comparison">
 <h2>Comparison</h2>
 {% call sheet("Comparison table", "Scores on {:,} test rows. ↑ higher is better, ↓ lower is better, ★ the best of its column{}".format(data.data.num_test, ", baselines included" if table.baselines else "") ~ (", ! coverage that chance does not explain." if regression else "."), ["posterior"] + table.heads + ["fit time"]) %}

@@ -1,0 +1,5 @@
+"""Test problems whose truth is known."""
+
+from bayesreg.datasets import inverse
+
+__all__ = ["inverse"]

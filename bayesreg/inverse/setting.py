@@ -1,0 +1,140 @@
+"""A model of A x = b with a Gaussian prior and Gaussian noise, as matrices; whatever else is refused with what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+
+from bayesreg import _check
+from bayesreg.model.model import BayesianModel
+from bayesreg.model.rescaled import with_known_noise
+from bayesreg.operators import AbstractLinearOperator, AbstractOperator, Dense, Observed
+
+MOST = 2_500  # unknowns or measurements, of which matrices are taken apart
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setting:
+    """An inverse problem as its model declares it.
+
+    Attributes:
+        model: The model.
+        operator: A.
+        matrix: A, (M, N) float64.
+        root: L of the prior's precision LᵀL at its own scale times that scale, (N,) or (q, N): of the prior at scale 1.
+        mean: The prior's mean, (N,) or a scalar.
+        scale: The number in its field `scale`; 1 where it has none.
+        sigma: The noise's sd; None where it is unknown.
+        b: (M,) float64.
+    """
+
+    model: BayesianModel
+    operator: AbstractLinearOperator
+    matrix: torch.Tensor
+    root: torch.Tensor
+    mean: torch.Tensor
+    scale: float
+    sigma: float | None
+    b: torch.Tensor
+
+    @property
+    def prior(self) -> Any:
+        """The prior of x, as it was written."""
+        return self.model.resolved[0].specified
+
+    def at(self, scale: float, noise_scale: float) -> BayesianModel:
+        """The model with the whole prior stretched to this scale, and noise of this sd."""
+        (resolved,) = self.model.resolved
+        factor = scale / self.scale
+        made = [dataclasses.replace(r, source=f"{resolved.source}, chosen") for r in self.model.resolved]
+        made = [
+            dataclasses.replace(r, specified=r.specified.stretched(factor), prior=r.prior.stretched(factor))  # pyright: ignore
+            for r in made
+        ]
+        return with_known_noise(self.model.with_resolved(made), noise_scale)
+
+
+def linear(operator: Any, what: str) -> AbstractLinearOperator:
+    """The operator where it is linear; a matrix is one too.
+
+    Raises:
+        ValueError: If it is not linear, or its matrix holds numbers that are not finite, or are complex.
+    """
+    if isinstance(operator, BayesianModel) and isinstance(operator.module, Observed):
+        operator = operator.module.operator
+    if not isinstance(operator, AbstractOperator):
+        values = double(operator)
+        if values.is_complex():
+            raise ValueError("A must be real, but complex numbers came; stack real and imaginary parts, in b too.")
+        operator = Dense(_check.all_finite("A", values))
+    if not isinstance(operator, AbstractLinearOperator):
+        raise ValueError(
+            f"{what} needs a linear operator, but {type(operator).__name__} came; take operators.Dense of its Jacobian at a "
+            "point."
+        )
+    return operator
+
+
+def measured(operator: AbstractOperator, b: Any) -> torch.Tensor:
+    """Measurements, (M,) float64.
+
+    Raises:
+        ValueError: If they are complex, not finite or of another shape than the operator's.
+    """
+    return _check.all_finite("b", Observed(operator).measured(double(b)).double())
+
+
+def double(values: Any) -> torch.Tensor:
+    """Numbers as a tensor with all their digits, a copy where they are no tensor: the array may be read-only."""
+    return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
+
+
+def declared(model: Any, b: Any) -> Setting:
+    """What a model declares.
+
+    Args:
+        model: A `BayesianModel` of a linear operator.
+        b: Measurements.
+
+    Returns:
+        The setting.
+
+    Raises:
+        ValueError: If it is another model, its prior is not Gaussian of known form, its noise not one Gaussian scale, the
+            problem too large, or b does not fit.
+    """
+    if not isinstance(model, BayesianModel) or not isinstance(model.module, Observed):
+        raise ValueError(
+            "the model must be one of an operator, but another came; write br.BayesianModel(operator, {'x': prior}, "
+            "likelihood)."
+        )
+    operator = linear(model, "a rule for λ")
+    if max(operator.size, operator.num_data) > MOST:
+        raise ValueError(
+            f"a rule for λ takes a matrix apart and needs at most {MOST:,} unknowns and measurements, but {operator.size:,} "
+            f"and {operator.num_data:,} came; choose on a coarser grid or a part of the data, and take that prior scale."
+        )
+    if model.standardize is True:
+        raise ValueError("a rule for λ needs b in its own units, but standardize=True came; leave it out.")
+    (resolved,) = model.resolved
+    prior, shape = resolved.prior, resolved.shape
+    named = resolved.specified.hyperprior is None and not prior.flat and resolved.specified.stretched(1.0) is not None
+    found, root = (prior.gaussian(shape), prior.gaussian_root(shape)) if named else (None, None)
+    if found is None or root is None:
+        raise ValueError(
+            f"a rule for λ needs a quadratic penalty whose scale is a number, but x has {resolved.specified}; take Normal(1.0) "
+            "or Smooth(order=2, scale=1.0), or compare fits by br.path."
+        )
+    name = model.likelihood.squared_error_scale
+    if name is None:
+        raise ValueError(f"a rule for λ needs Gaussian noise of one scale, but {model.likelihood} came; take Gaussian(0.1).")
+    known = model.likelihood.fixed.get(name)
+    scale = torch.as_tensor(1.0 if resolved.specified.path_scale is None else resolved.specified.path_scale)
+    own = float(scale) if scale.numel() == 1 else 1.0
+    A = _check.all_finite("A", operator.matrix())
+    mean = torch.as_tensor(found[0], dtype=torch.float64).expand(operator.size if torch.as_tensor(found[0]).dim() else ())
+    target = measured(operator, b) - (A @ mean if mean.dim() else A.sum(1) * mean)
+    return Setting(model, operator, A, root.double() * own, mean, own, None if known is None else float(known), target)

@@ -148,7 +148,7 @@ def test_worst_rows_have_the_numbers_of_the_file(tmp_path):
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "r.json").read_text())
     assert facts["data"]["notes"][-2:] == [
-        "45 rows to fit, 12 held out at random; seed 0.", "Row numbers count the file's rows of data from 1."
+        "46 rows to fit, 11 held out at random; seed 0.", "Row numbers count the file's rows of data from 1."
     ]  # fmt: skip
     worst = facts["worst_rows"]
     assert len(worst) == 5

@@ -64,7 +64,7 @@ def test_it_is_the_mean_over_rows_times_n(data):
     torch.testing.assert_close(model.log_activity(values, X[:10]), N * rows[:10].mean())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ridge_on_predictions(data):
     """A normal prior on a linear output: its model, and the posterior's mean and precision XᵀX (1/σ² + 1/τ²) + Λ."""
     X, y = data

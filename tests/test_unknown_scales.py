@@ -224,7 +224,9 @@ def test_mean_field_bounds_the_evidence(centered, noise):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
-@pytest.mark.parametrize("scale", [0.3, priors.HalfCauchy(0.3)], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    "scale", [pytest.param(0.3, id="known", marks=pytest.mark.slow), pytest.param(priors.HalfCauchy(0.3), id="unknown")]
+)
 def test_expanded_horseshoe_is_the_horseshoe(seed, scale):
     """Draws through the local scales follow the density with the local scales integrated out."""
     model = br.BayesianModel(nn.Linear(2, 2, bias=False).double(), priors.Horseshoe(scale).expanded())

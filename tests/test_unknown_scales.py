@@ -429,6 +429,7 @@ def test_is_compared_and_reported(diabetes):
         assert text in made.html
 
 
+@pytest.mark.slow  # quickly: an interval so wide that it is none, and the log-joint of such a noise
 @pytest.mark.parametrize(
     "noise", [pytest.param(priors.LogUniform(0.01, 10.0), marks=pytest.mark.slow), priors.Uniform(0.05, 2.0)], ids=repr
 )

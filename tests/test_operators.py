@@ -63,6 +63,13 @@ def test_lists_keep_their_digits():
     assert operators.Observed(operators.Identity(1)).measured([0.1]).item() == 0.1
 
 
+def test_an_array_that_cannot_be_written_to_is_taken():
+    A, b = problem(6, 4)
+    A.flags.writeable = b.flags.writeable = False
+    model = br.BayesianModel(operators.Dense(A), {"x": priors.Normal(0.5)}, likelihoods.Gaussian(0.1))
+    assert br.fit(model, None, b, method="exact").mean["x"].shape == (4,)
+
+
 def test_a_matrix_has_two_axes():
     with pytest.raises(ValueError, match=r"A must be a matrix \(M, N\), but shape \(4,\)"):
         operators.Dense(torch.ones(4))

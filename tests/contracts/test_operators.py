@@ -169,6 +169,6 @@ def test_a_model_of_it_is_fitted_saved_and_loaded(A, tmp_path):
     np.testing.assert_allclose(found.mean["x"].reshape(-1).numpy(), expected, atol=1e-8)
     np.testing.assert_allclose(found.std["x"].reshape(-1).numpy() ** 2, np.diag(np.linalg.inv(precision)), rtol=1e-6)
     br.save(found, tmp_path / "post.pt")
-    again = br.load(tmp_path / "post.pt", module=found.model.module)
+    again = br.load(tmp_path / "post.pt", module=A)
     assert torch.equal(again.mean["x"], found.mean["x"])
     assert torch.equal(again.predict(None).mean, found.predict(None).mean)

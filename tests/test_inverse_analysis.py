@@ -141,3 +141,57 @@ def test_a_nonlinear_operator_is_refused():
 def test_a_model_stands_for_its_operator():
     model = br.BayesianModel(operators.Dense([[1.0, 2.0]]), {"x": priors.Normal(1.0)})
     assert inverse.analyse(model).singular_values.tolist() == pytest.approx([np.sqrt(5)])
+
+
+def drawn_from(model, seed):
+    """A truth and measurements from the model itself."""
+    x = model.sample_prior(1, seed=seed)["x"][0]
+    noise = torch.from_numpy(np.random.default_rng(seed).normal(size=model.module.operator.output_shape))
+    return x, model.module.operator(x) + float(model.likelihood.fixed["noise_scale"]) * noise
+
+
+@pytest.fixture(scope="module", params=[25, pytest.param(400, marks=pytest.mark.slow)])
+def judged(request):
+    """Answers to problems that the model itself made."""
+    operator = problems.deriv2(24).operator
+    model = br.BayesianModel(operator, {"x": priors.Smooth(1, 1.0, level_scale=4.0)}, br.likelihoods.Gaussian(0.02))
+    found = []
+    for seed in range(request.param):
+        x, b = drawn_from(model, seed)
+        found.append(inverse.judge(br.fit(model, None, b, method="exact"), b, x, seed=seed))
+    return found
+
+
+@pytest.mark.parametrize("name", ["p_size", "p_white"])
+@pytest.mark.parametrize("level", [0.05, 0.5])
+def test_the_residuals_tests_keep_their_level(judged, name, level):
+    share = np.mean([getattr(answer, name) <= level for answer in judged])
+    assert abs(share - level) < 3.5 * np.sqrt(level * (1 - level) / len(judged))
+
+
+def test_bands_hold_the_truth_as_often_as_they_say(judged):
+    shares = np.array([answer.coverage for answer in judged])
+    assert abs(shares.mean() - 0.9) < 4 * shares.std() / np.sqrt(len(judged))
+
+
+def test_an_answer_that_leaves_structure_is_said_to():
+    problem = problems.shaw(64)
+    b, sigma = problem.noisy(0.01, seed=0)
+    model = br.BayesianModel(problem.operator, {"x": priors.Smooth(2, 5e-4, level_scale=2.0)}, br.likelihoods.Gaussian(sigma))
+    found = inverse.judge(br.fit(model, None, b, method="map"), b, problem.x)
+    assert (found.lower, found.coverage) == (None, None)
+    assert found.p_white < 0.05
+    assert "The residual is not white" in str(found)
+    assert "The residual is larger than the noise leaves" in str(found)
+    assert found.relative_error == pytest.approx(
+        float((found.mean - torch.tensor(problem.x)).norm()) / np.linalg.norm(problem.x)
+    )
+
+
+def test_an_answer_of_another_prior_is_judged_approximately():
+    problem = problems.deriv2(16)
+    b, sigma = problem.noisy(0.05, seed=0)
+    model = br.BayesianModel(problem.operator, {"x": priors.Laplace(0.3)}, br.likelihoods.Gaussian(sigma))
+    found = inverse.judge(br.fit(model, None, b, method="map"), b)
+    assert found.degrees_of_freedom is None
+    assert "as if no degree of freedom had been used" in str(found)

@@ -1,6 +1,7 @@
 """Inverse problems: what data can say of x, and how strong the penalty should be."""
 
 from bayesreg.inverse.analysis import Analysis, analyse
+from bayesreg.inverse.answer import Answer, judge
 from bayesreg.inverse.choice import Choice, choose
 from bayesreg.inverse.priors_compared import PriorComparison, compare_priors
 from bayesreg.inverse.rules import AbstractRule
@@ -9,6 +10,7 @@ from bayesreg.inverse.spectrum import Measured, Spectrum
 __all__ = [
     "AbstractRule",
     "Analysis",
+    "Answer",
     "Choice",
     "Measured",
     "PriorComparison",
@@ -16,4 +18,5 @@ __all__ = [
     "analyse",
     "choose",
     "compare_priors",
+    "judge",
 ]

@@ -66,7 +66,7 @@ def linear(operator: Any, what: str) -> AbstractLinearOperator:
     if isinstance(operator, BayesianModel) and isinstance(operator.module, Observed):
         operator = operator.module.operator
     if not isinstance(operator, AbstractOperator):
-        values = _double(operator)
+        values = double(operator)
         if values.is_complex():
             raise ValueError("A must be real, but complex numbers came; stack real and imaginary parts, in b too.")
         operator = Dense(_check.all_finite("A", values))
@@ -84,10 +84,10 @@ def measured(operator: AbstractOperator, b: Any) -> torch.Tensor:
     Raises:
         ValueError: If they are complex, not finite or of another shape than the operator's.
     """
-    return _check.all_finite("b", Observed(operator).measured(_double(b)).double())
+    return _check.all_finite("b", Observed(operator).measured(double(b)).double())
 
 
-def _double(values: Any) -> torch.Tensor:
+def double(values: Any) -> torch.Tensor:
     """Numbers as a tensor with all their digits, a copy where they are no tensor: the array may be read-only."""
     return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
 

@@ -116,7 +116,7 @@ class AbstractBoundModel(AbstractModel):
         Raises:
             ValueError: If the data are not finite numbers of one length that fit the module and the likelihood.
         """
-        X, y = self._all_measurements(X, y)
+        X, y = self.all_measurements(X, y)
         came = rows_of(X, y)
         several = names_of(y) if len(names_of(y) or ()) > 1 else None
         bound = self._in_units(None)._changed(row_shape=None, feature_names=names_of(X), target_names=several)
@@ -256,7 +256,7 @@ class AbstractBoundModel(AbstractModel):
                 "a model with standardize=True must know its training statistics, but it has seen no data; "
                 "call model = model.bind(X, y) first (fit does so)."
             )
-        x, y = self._all_measurements(x, y)
+        x, y = self.all_measurements(x, y)
         order = order_by_name("X", names_of(x), self.feature_names)
         if y is None and isinstance(x, (DataLoader, Dataset)):
             x = all_inputs(x)
@@ -277,7 +277,7 @@ class AbstractBoundModel(AbstractModel):
             self._check_size(x)
         return x if y is None else (x, self._cast(y))
 
-    def _all_measurements(self, x: Any, y: Any) -> tuple[Any, Any]:
+    def all_measurements(self, x: Any, y: Any) -> tuple[Any, Any]:
         """For an inverse problem whose x is None: the numbers of all measurements, and these in one line; else what came."""
         if x is not None or not isinstance(self.module, Observed):
             return x, y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,21 @@ def ticks() -> Any:
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: number(value, 7))
+
+
+def powers() -> Any:
+    """A formatter of a logarithmic axis: powers of ten as a person writes them."""
+    from matplotlib.ticker import FuncFormatter
+
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+    def text(value: float, _: Any) -> str:
+        power = math.log10(value) if value > 0 else 0.5
+        if abs(power - round(power)) > 1e-6:
+            return ""
+        return number(value, 3) if -3 <= round(power) <= 3 else "10" + str(round(power)).translate(raised)
+
+    return FuncFormatter(text)
 
 
 def percent_axes(axes: Axes, x: str, y: str) -> None:

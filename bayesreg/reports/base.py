@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, final
 
 from bayesreg._catalog import concrete
 from bayesreg.comparison import Comparison
+from bayesreg.operators import Observed
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.svg import inline
@@ -84,7 +85,7 @@ class Material:
         X: Test inputs, columns in the order of the fit.
         y: The targets that were scored.
         given: Other arguments of `report`: "source", "feature_names", "target_name", "classes", "notes", "row_names",
-            "rows_are", "num_samples".
+            "rows_are", "num_samples", "truth".
         seed: Seed of all draws.
         data: The facts so far, as plain values.
     """
@@ -103,6 +104,11 @@ class Material:
     def regression(self) -> bool:
         """Whether numbers are predicted, and no classes."""
         return self.comparison.labels is None
+
+    @property
+    def inverse(self) -> bool:
+        """Whether these are answers to an inverse problem, whose rows are the measurements that were fitted."""
+        return all(isinstance(one.model.module, Observed) for one in self.posteriors.values())
 
     @property
     def series(self) -> dict[str, int]:
@@ -131,6 +137,7 @@ class AbstractSection(abc.ABC):
         place: Sections are ordered by it.
         template: Jinja text; it gets the facts as `data`, the values of `shown`, and the macros of `macros.html`.
         words: This section's entries of the glossary.
+        tests: Whether it judges predictions of rows that were not fitted: an inverse problem has none.
     """
 
     id: ClassVar[str]
@@ -138,6 +145,7 @@ class AbstractSection(abc.ABC):
     place: ClassVar[float]
     template: ClassVar[str]
     words: ClassVar[Mapping[str, str]] = {}
+    tests: ClassVar[bool] = False
 
     @abc.abstractmethod
     def facts(self, made: Material) -> dict[str, Any]:

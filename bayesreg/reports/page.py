@@ -92,8 +92,9 @@ def report(
     classes: Sequence[str] | None = None,
     row_names: Sequence[str | int] | None = None,
     missing: Mapping[str, str] | None = None,
-    baselines: Mapping[str, AbstractPosterior] | tuple[Any, Any] | None = None,
+    baselines: Mapping[str, AbstractPosterior] | tuple[Any, ...] | None = None,
     offset: Any = None,
+    truth: Any = None,
 ) -> Report:
     """One page that explains and shows how good several posteriors are on held-out rows.
 
@@ -112,15 +113,17 @@ def report(
         classes: Names of the classes, in label order.
         row_names: Names of the rows; None for a data frame's index, or 1 … N.
         missing: Fits that failed, by name, each with the reason.
-        baselines: The training rows (X, y), or fits of `baselines.fit_baselines`, as for `compare`.
+        baselines: The training rows (X, y), with sample_weight and offset where the fits have them, or fits of
+            `baselines.fit_baselines`, as for `compare`.
         offset: A known part of each row's output, as for `compare`.
+        truth: The unknown x of an inverse problem, where it is known; X is then None and y its measurements.
 
     Returns:
         The report; `.save("report.html")` writes it.
 
     Raises:
-        ValueError: If the posteriors or the data do not fit (see `compare`), or names are no list, not as many as what they
-            name, or given twice.
+        ValueError: If the posteriors or the data do not fit (see `compare`), names are no list, not as many as what they
+            name, or given twice, or a truth came that is none of an inverse problem.
 
     >>> import torch, bayesreg as br
     >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -132,6 +135,7 @@ def report(
     X, y = all_rows(X, y)
     seed = _check.seed(seed)
     comparison = compare(posteriors, X, y, num_samples=num_samples, seed=seed, baselines=baselines, offset=offset)
+    X, y = next(iter(posteriors.values())).model.all_measurements(X, y)
     named_rows, rows_are = rows_of(X, comparison.num_data, row_names)
     X, y, feature_names = _as_fitted(posteriors, X, y, feature_names)
     given = {
@@ -143,6 +147,7 @@ def report(
         "row_names": named_rows,
         "rows_are": rows_are,
         "num_samples": num_samples,
+        "truth": truth,
     }
     made = Material(posteriors, comparison, X, y, given, seed)
     made.data |= {
@@ -155,9 +160,12 @@ def report(
         "seed": seed,
         "verdict": [],
     }
+    if truth is not None and not made.inverse:
+        raise ValueError("truth must be the unknown of an inverse problem, but these are fits of a network; leave it out.")
     parts = all_sections()
     for section in parts:
         made.data |= section.facts(made)
+    parts = [section for section in parts if not (section.tests and made.inverse)]
     cards = sorted((card for section in parts for card in section.cards(made)), key=lambda card: card.order)
     made.data["verdict"] = [card.to_dict() for card in cards]
     made.data = json.loads(json.dumps(made.data, allow_nan=False))  # saved as shown
@@ -205,6 +213,7 @@ def _render(made: Material, parts: Sequence[AbstractSection]) -> str:
         "words": WORDS,
         "regression": made.regression,
         "series": {name: i % 6 for name, i in made.series.items()},
+        "inverse": made.inverse,
     }
     bodies = [environment.from_string(_MACROS + part.template).render(**seen, **part.shown(made)) for part in parts]
     linked = [(part.id, part.title) for part in parts]

@@ -62,6 +62,7 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
 def _tidy(tag: re.Match[str]) -> str:
     """One tag with rounded numbers and named colours, without settings that the page makes for all."""
     text = re.sub(r"\s+", " ", tag[0]).replace("xlink:href", "href").replace(' "', '"')
+    text = re.sub(r"(?<=base64,)[^\"]*", lambda m: m[0].replace(" ", ""), text)
     text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
     text = re.sub(r"font-family: [^;]*; ?", "", text)
     text = re.sub(r' (?:d|x|y|width|height|transform)="[^"]*"', lambda m: _NUMBER.sub(_rounded, m[0]), text)

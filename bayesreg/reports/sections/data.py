@@ -27,8 +27,10 @@ class Data(AbstractSection):
 <div><dt>Source</dt><dd>{{ data.data.source }}</dd></div>
 {% endif %}
 <div><dt>Target</dt><dd>{{ data.data.target or "not named" }}, {{ data.data.kind }}{% if data.data.classes %} with {{ data.data.classes | length }} classes{% elif data.data.num_outputs > 1 %} with {{ data.data.num_outputs }} outputs{% endif %}</dd></div>
+{% if not inverse %}
 <div><dt>Inputs</dt><dd>{{ data.data.input_shape | join(" × ") }}</dd></div>
-<div><dt>Test rows</dt><dd>{{ "{:,}".format(data.data.num_test) }}</dd></div>
+{% endif %}
+<div><dt>{{ "Measurements" if inverse else "Test rows" }}</dt><dd>{{ "{:,}".format(data.data.num_test) }}</dd></div>
 {% set counts = data.num_samples.values() | select("gt", 1) | unique | sort %}
 <div><dt>Draws</dt><dd>{{ "{:,}".format(counts[0]) if counts else "none" }}{{ " to {:,}".format(counts[-1]) if counts | length > 1 }} from each posterior that is no mode, seed {{ data.seed }}</dd></div>
 <div><dt>Versions</dt><dd>{% for name, version in data.versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}{% endfor %}</dd></div>
@@ -43,7 +45,9 @@ class Data(AbstractSection):
 {% for model in data.models %}
 <h3>{{ "Model" if data.models | length == 1 else "Model of " + (model.posteriors | listing) }}</h3>
 <dl class="facts">
+{% if not inverse %}
 <div><dt>Training rows</dt><dd>{{ "{:,}".format(model.num_data) }}</dd></div>
+{% endif %}
 <div><dt>Unknowns, P</dt><dd>{{ "{:,}".format(model.num_parameters) }}</dd></div>
 <div><dt>Likelihood</dt><dd>{{ model.likelihood | breaking }}</dd></div>
 <div><dt>Standardised</dt><dd>{% if model.standardize %}yes: inputs{{ " and target" if model.target_standardized }}, by the training rows{% else %}no{% endif %}</dd></div>
@@ -51,7 +55,7 @@ class Data(AbstractSection):
 <div><dt>Constant in training</dt><dd>{{ model.constant | join(", ") }}</dd></div>
 {% endif %}
 </dl>
-<details><summary>Network</summary><pre>{{ model.module }}</pre></details>
+<details><summary>{{ "Operator" if inverse else "Network" }}</summary><pre>{{ model.module }}</pre></details>
 {% endfor %}
 {% if data.data.features %}
 <details><summary>Names of the {{ data.data.features | length }} inputs</summary><p>{{ data.data.features | join(", ") }}</p></details>

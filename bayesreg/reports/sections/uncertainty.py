@@ -36,6 +36,7 @@ class Uncertainty(AbstractSection):
     id: ClassVar[str] = "uncertainty"
     title: ClassVar[str] = "Uncertainty"
     place: ClassVar[float] = 7
+    tests: ClassVar[bool] = True
     template: ClassVar[str] = """<section id="uncertainty">
 <h2>Aleatoric and epistemic parts</h2>
 <p>Variance of a prediction = aleatoric (noise, which stays) + epistemic (uncertainty about the function, which more data would reduce). A mode shows only the first.</p>

@@ -23,6 +23,7 @@ class Worst(AbstractSection):
     id: ClassVar[str] = "worst"
     title: ClassVar[str] = "Worst rows"
     place: ClassVar[float] = 8
+    tests: ClassVar[bool] = True
     template: ClassVar[str] = """<section id="worst">
 <h2>Worst rows</h2>
 <p>The {{ data.worst_rows | length }} test rows that {{ data.comparison.best | name }}, the best posterior, thought least likely. {{ data.data.rows_are }} Look at these rows first: an error in the data looks like this too.</p>

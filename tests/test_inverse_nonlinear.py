@@ -30,7 +30,7 @@ def test_a_linear_function_is_the_linear_problem(method):
 
 
 def test_the_mode_of_exponential_decay_meets_its_conditions():
-    """F(x) = x₀ exp(−x₁ t): at the mode the gradient of ½‖F − b‖²/σ² + ½‖x‖²/τ² vanishes; Laplace's covariance is its Hessian."""
+    """F(x) = x₀ exp(−x₁ t): at the mode the gradient vanishes, and the Laplace covariance is the inverse Hessian there."""
     t, noise = torch.linspace(0.0, 3.0, 30, dtype=torch.float64), 0.02
     truth = torch.tensor([2.0, 0.8], dtype=torch.float64)
 

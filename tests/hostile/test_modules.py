@@ -68,6 +68,7 @@ def quick(method: str) -> inference.AbstractMethod:
         "full-rank": inference.FullRank(num_steps=3),
         "laplace": inference.LaplaceApproximation(mode=few),
         "exact": inference.Exact(),
+        "gibbs": inference.Gibbs(4, 1, 2),
         "mc-dropout": inference.MCDropout(num_steps=3),
         "mc-batchnorm": inference.MCBatchNorm(mode=few, num_draws=4),
         "ensemble": inference.Ensemble(2, num_steps=3),

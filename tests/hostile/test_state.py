@@ -72,6 +72,7 @@ def fit(model, method, X=X, y=Y, **options):
 
 FITS = {
     "exact": lambda: fit(linear(), "exact"),
+    "gibbs": lambda: fit(linear(), inference.Gibbs(4, 2, 10)),
     "map, least squares": lambda: fit(linear(), "map"),
     "map, lasso": lambda: fit(linear(priors.Laplace(0.05)), "map"),
     "map, elastic net": lambda: fit(linear(priors.ElasticNet(0.05, 0.3)), "map"),

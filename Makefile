@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# compiled modules are kept, or each worker and each of the dozens of processes that tests start would compile them anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow lint bench notebooks clean
 .DEFAULT_GOAL := test
 
@@ -11,6 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bayesreg needs Python >= 3.11; this is %d.%d. Say make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m compileall -q bayesreg
 	touch $@
 
 demo: $(STAMP)

@@ -6,6 +6,9 @@ Their noise is that of residuals on rows that were left out, never of training r
 have the probabilities (1 − λ) p(x) + λ · shares, where λ has the highest log score on rows that were left out: a leaf may say
 that a class never occurs, and one row then decides the comparison. Counts are negative binomial about the mean of a Poisson
 regression or of trees with that loss; positive numbers are normal or log-normal about fits of y or log y, as rows left out say.
+
+Rows may count by weights. A known part o of the output, an offset, is taken off what is fitted, y − o or log y − o; of counts,
+whose mean is exp(o) times the rate, y/exp(o) is fitted with weights exp(o), which is the same Poisson regression.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from bayesreg import _check
 from bayesreg._text import listing, plus_minus
 from bayesreg.certificates.certificate import Certificate
 from bayesreg.certificates.outcome import Finding
+from bayesreg.data.row_terms import RowTerms
 from bayesreg.data.rows import all_rows
 from bayesreg.likelihoods import AbstractLikelihood, Bernoulli, Categorical, Gaussian, LogNormal, NegativeBinomial
 from bayesreg.metrics.difference import Difference, paired_difference
@@ -64,11 +68,15 @@ class Beside:
         scores: All metrics.
         difference: Its log predictive density minus that of the comparison's best posterior, paired by row.
         seconds: Duration of its fit.
+        offset: Whether it was fitted with the offset that the rows of the comparison have, if they have one.
+        weighted: Whether its training rows count by weights.
     """
 
     scores: Scores
     difference: Difference
     seconds: float
+    offset: bool = True
+    weighted: bool = False
 
     @property
     def as_good(self) -> bool:
@@ -87,14 +95,18 @@ class Beside:
 
 
 def beside(
-    baselines: Mapping[str, AbstractPosterior], X: Any, y: Any, best: torch.Tensor, *, seed: int = 0
+    baselines: Mapping[str, AbstractPosterior], X: Any, y: Any, best: torch.Tensor, *, seed: int = 0, offset: Any = None
 ) -> dict[str, Beside]:
     """Score baselines on the rows of a comparison, whose best posterior has these log densities, (N,)."""
     found = {}
     for name, baseline in baselines.items():
-        predictive, targets = baseline.predict(X), baseline.model.targets(y)
+        module = baseline.model.module
+        knows, weighted = (module.offset, module.weighted) if isinstance(module, Fitted) else (True, False)
+        known = {"offset": offset} if knows and offset is not None else {}
+        predictive, targets = baseline.predict(X, **known), baseline.model.targets(y)
         difference = paired_difference(predictive.log_prob(targets), best)
-        found[name] = Beside(evaluate(predictive, targets, seed=seed), difference, baseline.elapsed)
+        scores = evaluate(predictive, targets, seed=seed)
+        found[name] = Beside(scores, difference, baseline.elapsed, knows or offset is None, weighted)
     return found
 
 
@@ -131,11 +143,13 @@ class Fitted(nn.Module):
     Args:
         predict: From inputs (N, D) to outputs (N,) or (N, K), NumPy arrays.
         outputs: K, or 0 for outputs (N,).
+        offset: Whether an offset was taken off, which predictions add again.
+        weighted: Whether rows counted by weights.
     """
 
-    def __init__(self, predict: Predict, outputs: int) -> None:
+    def __init__(self, predict: Predict, outputs: int, offset: bool = False, weighted: bool = False) -> None:
         super().__init__()
-        self.predict = predict
+        self.predict, self.offset, self.weighted = predict, offset, weighted
         self.constant = nn.Parameter(torch.zeros((outputs,) if outputs else (), dtype=torch.float64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -146,13 +160,28 @@ class Fitted(nn.Module):
 
 @dataclass(frozen=True)
 class _Task:
-    """Training rows and how they are divided."""
+    """Training rows and how they are divided; `offset` is that of counts, of other numbers it has been taken off."""
 
     X: np.ndarray
     y: np.ndarray
     num_classes: int | None
     seed: int
     counts: bool = False
+    weight: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    with_offset: bool = False
+
+    def trained(self, model: Any, rows: Any = slice(None)) -> Any:
+        """A model fitted to some of the rows."""
+        if self.offset is None:
+            return _trained(model, self.X[rows], self.y[rows], None if self.weight is None else self.weight[rows])
+        exposure = np.exp(self.offset[rows])
+        weight = exposure if self.weight is None else exposure * self.weight[rows]
+        return _trained(model, self.X[rows], self.y[rows] / exposure, weight)
+
+    def average(self, values: np.ndarray) -> float:
+        """Over rows as they count."""
+        return float(np.average(values, weights=self.weight))
 
     def folds(self) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         from sklearn.model_selection import KFold, StratifiedKFold
@@ -166,7 +195,7 @@ class _Task:
         """Predictions of each row by a fit to the other folds: means (N,), or probabilities (N, K)."""
         found = np.zeros(len(self.y) if self.num_classes is None else (len(self.y), self.num_classes))
         for train, rest in self.folds():
-            found[rest] = self.predicting(make().fit(self.X[train], self.y[train]))(self.X[rest])
+            found[rest] = self.predicting(self.trained(make(), train))(self.X[rest])
         return found
 
     def judged(self, name: str) -> tuple[np.ndarray, Predict]:
@@ -175,7 +204,7 @@ class _Task:
         A forest needs no folds: each row is predicted by the trees whose bootstrap sample lacks it.
         """
         make = _makers(self)[name]
-        model = make().fit(self.X, self.y)
+        model = self.trained(make())
         if name != "forest":
             return self.left_out(make), self.predicting(model)
         found = model.oob_prediction_ if self.num_classes is None else np.zeros((len(self.y), self.num_classes))
@@ -197,7 +226,7 @@ class _Task:
 
     def shares(self) -> np.ndarray:
         """Of the classes, with one row more for each, so that none is impossible."""
-        counts = np.bincount(self.y, minlength=self.num_classes or 0) + 1.0
+        counts = np.bincount(self.y, self.weight, self.num_classes or 0) + 1.0
         return counts / counts.sum()
 
 
@@ -206,6 +235,8 @@ def fit_baselines(
     y: Any,
     likelihood: AbstractLikelihood | None = None,
     *,
+    sample_weight: Any = None,
+    offset: Any = None,
     seed: int = 0,
     names: Iterable[str] = NAMES,
 ) -> dict[str, AbstractPosterior]:
@@ -218,6 +249,8 @@ def fit_baselines(
         X: Training inputs (N, D), numbers without missing values.
         y: Training targets (N,).
         likelihood: What the posteriors beside them assume, which says what is predicted; Gaussian when None.
+        sample_weight: How often each row counts, (N,), >= 0.
+        offset: A known part of each row's output, (N,), as for `fit`; classes have baselines without it.
         seed: Of folds and trees.
         names: Which: some of "constant", "linear", "boosting", "forest".
 
@@ -225,7 +258,7 @@ def fit_baselines(
         Posteriors by name, from the simplest on: "mean", "ridge", "boosting", "forest", or "class shares", "logistic", ….
 
     Raises:
-        ValueError: If there is more than one target, or a name is unknown.
+        ValueError: If there is more than one target, a name is unknown, or weights or offsets do not fit the rows.
 
     References:
         Hastie, Tibshirani and Friedman (2009), The elements of statistical learning, chapters 3, 4, 10 and 15.
@@ -245,8 +278,19 @@ def fit_baselines(
     classes = None if labels is None else max(2, int(y.max()) + 1)
     counts = likelihood is not None and likelihood.discrete and not classes
     y = y.astype(np.int64 if classes else np.float64)
-    task = _Task(X.astype(np.float64), y, classes, _check.seed(seed) % 2**32, counts)
     positive = likelihood is not None and likelihood.log_link and not counts
+    given = RowTerms.checked((torch.as_tensor(X), torch.as_tensor(y)), sample_weight, offset)
+    weight, known = (None if part is None else part.cpu().numpy() for part in (given.weight, given.offset))
+    known = None if classes or known is None else known
+    if known is not None and known.ndim > 1:
+        raise ValueError(f"baselines need one offset a row, (N,), but {known.shape} came; compare without baselines.")
+    task = _Task(X.astype(np.float64), y, classes, _check.seed(seed) % 2**32, counts, weight, known, known is not None)
+    if weight is not None and not weight.all():
+        kept = weight > 0
+        known = None if known is None else known[kept]
+        task = replace(task, X=task.X[kept], y=y[kept], weight=weight[kept], offset=known)
+    if known is not None and not counts and not positive:
+        task = replace(task, y=task.y - known, offset=None)
     words = WORDS["classes" if classes else "counts" if counts else "regression"]
     fit = _of_classes if classes else _of_counts if counts else _of_positive if positive else _of_numbers
     return {words[name]: fit(task, name, words[name]) for name in wanted}
@@ -254,7 +298,8 @@ def fit_baselines(
 
 def _posterior(task: _Task, predict: Predict, likelihood: AbstractLikelihood, name: str, started: float) -> AbstractPosterior:
     outputs = task.num_classes if (task.num_classes or 0) > 2 else 0
-    model = BayesianModel(Fitted(predict, outputs or 0), Flat(), likelihood, standardize=False)
+    fitted = Fitted(predict, outputs or 0, task.with_offset, task.weight is not None)
+    model = BayesianModel(fitted, Flat(), likelihood, standardize=False)
     bound, _ = model.ingest(task.X, task.y)
     history = History("log joint", notes=["fitted by scikit-learn, its settings and noise by five-fold cross-validation."])
     record = FitRecord(name, task.seed, history, Certificate(Finding.UNCHECKED), time.perf_counter() - started)
@@ -264,21 +309,25 @@ def _posterior(task: _Task, predict: Predict, likelihood: AbstractLikelihood, na
 def _of_numbers(task: _Task, name: str, word: str) -> AbstractPosterior:
     started = time.perf_counter()
     left_out, predict = task.judged(name)
-    return _posterior(task, predict, Gaussian(_rms(task.y - left_out, task.y)), word, started)
+    return _posterior(task, predict, Gaussian(_rms(task, left_out)), word, started)
 
 
-def _rms(residuals: np.ndarray, y: np.ndarray) -> float:
+def _rms(task: _Task, left_out: np.ndarray) -> float:
     """Of residuals; where there are none a billionth of the target."""
-    return max(float(np.sqrt(np.mean(residuals**2))), 1e-9 * float(np.abs(y).max()) or 1e-9)
+    return max(task.average((task.y - left_out) ** 2) ** 0.5, 1e-9 * float(np.abs(task.y).max()) or 1e-9)
 
 
 def _of_positive(task: _Task, name: str, word: str) -> AbstractPosterior:
-    """Normal about a fit of y, or log-normal about one of log y."""
-    started, logs = time.perf_counter(), replace(task, y=np.log(task.y))
-    (left_out, predict), (of_logs, predict_logs) = task.judged(name), logs.judged(name)
-    sd, sd_of_logs = _rms(task.y - left_out, task.y), _rms(logs.y - of_logs, logs.y)
-    if np.log(sd) <= np.log(sd_of_logs) + logs.y.mean():  # both at their maximum: −log sd − ½ log 2πe, and −log y
-        return _posterior(task, predict, Gaussian(sd), word, started)
+    """Normal about a fit of y, or log-normal about one of log y, which alone takes an offset."""
+    started, known = time.perf_counter(), 0.0 if task.offset is None else task.offset
+    logs = replace(task, y=np.log(task.y) - known, offset=None)
+    of_logs, predict_logs = logs.judged(name)
+    sd_of_logs = _rms(logs, of_logs)
+    if task.offset is None:
+        left_out, predict = task.judged(name)
+        sd = _rms(task, left_out)
+        if np.log(sd) <= np.log(sd_of_logs) + logs.average(logs.y):  # both at their maximum: −log sd − ½ log 2πe, and −log y
+            return _posterior(task, predict, Gaussian(sd), word, started)
     return _posterior(task, predict_logs, LogNormal(sd_of_logs), word, started)
 
 
@@ -290,9 +339,9 @@ def _of_counts(task: _Task, name: str, word: str) -> AbstractPosterior:
     def logs(mean: np.ndarray) -> np.ndarray:
         return np.log(np.maximum(mean, least))
 
-    output = torch.as_tensor(logs(left_out))
-    scores = [NegativeBinomial().log_prob(output, y, dispersion=output.new_tensor(d)).sum() for d in _DISPERSIONS]
-    best = float(_DISPERSIONS[int(torch.stack(scores).argmax())])
+    output = torch.as_tensor(logs(left_out) + (0.0 if task.offset is None else task.offset))
+    tried = (NegativeBinomial().log_prob(output, y, dispersion=output.new_tensor(d)) for d in _DISPERSIONS)
+    best = float(_DISPERSIONS[int(np.argmax([task.average(rows.numpy()) for rows in tried]))])
     return _posterior(task, lambda X: logs(predict(X)), NegativeBinomial(best), word, started)
 
 
@@ -303,12 +352,12 @@ def _of_classes(task: _Task, name: str, word: str) -> AbstractPosterior:
     rows = np.arange(len(task.y))
 
     def score(p: np.ndarray) -> float:
-        return float(np.log(np.maximum(p[rows, task.y], _LEAST)).mean())
+        return task.average(np.log(np.maximum(p[rows, task.y], _LEAST)))
 
     if name == "linear":
         found = [(score(task.left_out(make := _logistic(c))), make) for c in _STRENGTHS]
         make, blend = max(found, key=lambda one: one[0])[1], 0.0
-        inner = task.predicting(make().fit(task.X, task.y))
+        inner = task.predicting(task.trained(make()))
     else:
         p, inner = task.judged(name)
         blend = max(_BLENDS, key=lambda share: score((1 - share) * p + share * shares))
@@ -347,10 +396,20 @@ class _Quiet:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Any:
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return self.model.fit(X, y)
+            return _trained(self.model, X, y, sample_weight)
+
+
+def _trained(model: Any, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Any:
+    """A fitted model; every step of a pipeline gets the weights."""
+    from sklearn.pipeline import Pipeline
+
+    if weight is None:
+        return model.fit(X, y)
+    steps = [f"{step}__" for step, _ in model.steps] if isinstance(model, Pipeline) else [""]
+    return model.fit(X, y, **{f"{step}sample_weight": weight for step in steps})
 
 
 def _makers(task: _Task) -> dict[str, Callable[[], Any]]:

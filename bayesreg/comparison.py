@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 
-from bayesreg._text import aligned, column, html_table, number, percent, plus_minus
+from bayesreg._text import aligned, column, html_table, listing, number, percent, plus_minus
 from bayesreg.baselines import Beside, beside, fit_baselines, verdict
 from bayesreg.data.rows import all_rows
 from bayesreg.likelihoods import AbstractLabels
@@ -62,6 +62,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "mlpd": Metric("log density", "higher", digits=4),
     "rmse": Metric("RMSE", "lower"),
+    "r2": Metric("R²", "higher"),
     "mae": Metric("MAE", "lower", headline=False),
     "crps": Metric("CRPS", "lower"),
     "interval_score": Metric("interval score 95%", "lower", headline=False),
@@ -74,6 +75,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", "higher"),
     "brier": Metric("Brier", "lower"),
     "ece": Metric("ECE", "lower"),
+    "auc": Metric("AUC", "higher"),
 }
 
 
@@ -95,6 +97,7 @@ class Comparison:
         num_trained: Rows that it was trained on.
         num_tuned: Scales that the evidence tuned.
         baselines: What is simpler, on the same rows; empty where none was asked for.
+        weighted: Whether the training rows of a posterior count by sample_weight.
     """
 
     scores: dict[str, Scores]
@@ -109,6 +112,7 @@ class Comparison:
     num_trained: dict[str, int] = field(default_factory=dict)
     num_tuned: dict[str, int] = field(default_factory=dict)
     baselines: dict[str, Beside] = field(default_factory=dict)
+    weighted: bool = False
 
     @property
     def kind(self) -> str:
@@ -227,7 +231,8 @@ class Comparison:
         for metric in self.scores[self.best]:
             if METRICS[metric].headline:
                 values = [scores[metric] for scores in self._all_scores()]
-                top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(values)
+                known = [value for value in values if value == value] or [math.nan]
+                top = {"higher": max, "lower": min}.get(METRICS[metric].goal, lambda _: None)(known)
                 yield metric, values, [value == top for value in values]
 
     def deltas(self) -> list[str]:
@@ -253,7 +258,7 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What the differences and their standard errors do not say by themselves, one sentence each."""
-        found = self._of_evidences()
+        found = [*self._of_evidences(), *self._of_baselines()]
         for name, d in self.differences.items():
             if d.heavy_tailed:
                 found.append(
@@ -279,6 +284,15 @@ class Comparison:
                 )
         return found
 
+    def _of_baselines(self) -> list[str]:
+        """What the baselines were not told, one sentence each."""
+        found = []
+        if blind := [name for name, one in self.baselines.items() if not one.offset]:
+            found.append(f"{listing(blind)}: without the offset that the fits have, so that they know less of each row.")
+        if self.weighted and (even := [name for name, one in self.baselines.items() if not one.weighted]):
+            found.append(f"{listing(even)}: each training row counts once, where the fits count it by sample_weight.")
+        return found
+
     def _of_evidences(self) -> list[str]:
         """What stands in the way of comparing log evidences, one sentence each."""
         found, rows = [], {self.num_trained[name] for name in self.log_evidences}
@@ -301,7 +315,7 @@ def compare(
     *,
     num_samples: int | None = None,
     seed: int = 0,
-    baselines: Mapping[str, AbstractPosterior] | tuple[Any, Any] | None = None,
+    baselines: Mapping[str, AbstractPosterior] | tuple[Any, ...] | None = None,
     offset: Any = None,
 ) -> Comparison:
     """Score several posteriors on the same held-out rows.
@@ -317,8 +331,9 @@ def compare(
             more of a posterior whose Monte Carlo error is above a tenth of a difference's standard error (and above 0.01 nats):
             until it is not, all that a sampler left are taken, or draws × rows × outputs are 8 million.
         seed: Seed of the draws; the global random state is left as it was.
-        baselines: The training rows (X, y), to which a constant, a line, boosted trees and a forest are then fitted, or these
-            fits themselves, as `baselines.fit_baselines` makes them; None for no such comparison.
+        baselines: The training rows (X, y), (X, y, sample_weight) or (X, y, sample_weight, offset), to which a constant, a
+            line, boosted trees and a forest are then fitted, or these fits themselves, as `baselines.fit_baselines` makes them;
+            None for no such comparison.
         offset: A known part of each row's output, as for `fit` and `predict`; none when None.
 
     Returns:
@@ -344,7 +359,9 @@ def compare(
         if not more:
             break
     if isinstance(baselines, tuple):
-        baselines = fit_baselines(*baselines, next(iter(posteriors.values())).model.likelihood, seed=seed)
+        (train, target), more = baselines[:2], dict(zip(("sample_weight", "offset"), baselines[2:], strict=False))
+        likelihood = next(iter(posteriors.values())).model.likelihood
+        baselines = fit_baselines(train, target, likelihood, seed=seed, **more)
     return Comparison(
         scores={name: evaluate(predictive, targets[name], seed=seed) for name, predictive in predictives.items()},
         predictives=predictives,
@@ -357,7 +374,8 @@ def compare(
         log_evidences={name: p.log_evidence for name, p in posteriors.items() if p.log_evidence is not None},
         num_trained={name: posterior.model.total() for name, posterior in posteriors.items()},
         num_tuned={name: len(posterior.history.scales) for name, posterior in posteriors.items()},
-        baselines=beside(baselines or {}, X, y, rows[_best(rows)], seed=seed),
+        baselines=beside(baselines or {}, X, y, rows[_best(rows)], seed=seed, offset=offset),
+        weighted=any(posterior.model.likelihood.weighted for posterior in posteriors.values()),
     )
 
 

@@ -59,7 +59,7 @@ def loaded(name: str, data: Path) -> tuple[np.ndarray, np.ndarray, int | None]:
     if name in TABLES:
         target, drop, kind = TABLES[name]
         file: Any = data / "tables" / f"{name}.csv"
-        words: Any = {"kind": kind, "drop_columns": drop, "drop_missing": True, "max_levels": 150}
+        words: Any = {"kind": kind, "drop": drop, "missing": "drop", "max_levels": 150}
         table = read_table(file, target, **words)
         return table.X, table.y, None if table.classes is None else len(table.classes)
     if name == "airfoil":
@@ -193,7 +193,8 @@ def summary(found: dict[str, Result]) -> list[str]:
         f"Δ to the best baseline ≥ −1 se on {sum(d >= -se for d, se in best)} of {len(best)} tables, > 0 on "
         f"{sum(d > 0 for d, _ in best)}.",
         f"Δ to the line < −2 se on {sum(d < -2 * se for d, se in lines)} of {len(lines)}.",
-        f"Coverage within its interval on {right} of {len(covered)}.",
+        f"Coverage of 95 % intervals within its binomial interval on {right} of {len(covered)}.",
+        f"Certificates passed: {sum(sum(r.certified) for r in found.values())} of {len(seconds)}.",
         f"CPU seconds of a fit: median {np.median(seconds):.1f}, largest {max(seconds):.1f}.",
     ]
 

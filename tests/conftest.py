@@ -16,6 +16,14 @@ from bayesreg import likelihoods, priors
 torch.set_num_threads(1)  # the tests' problems are small: a second thread costs more than it brings
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses among them
+def pytest_collection_modifyitems(items):
+    """Of a test's several seeds the first is in the quick suite, the others are in the slow one."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "callspec" in vars(item) and item.callspec.indices.get("seed", 0) > 0:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Modules that a test makes have the same first weights at each run; the global random state is kept."""

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import PoissonRegressor, Ridge
 from sklearn.model_selection import KFold
+from sklearn.preprocessing import StandardScaler
 
 import bayesreg as br
 from bayesreg import likelihoods
@@ -134,6 +135,72 @@ class TestCountsAndPositiveNumbers:
             found = line.predict(X).log_prob(y)
             assert float(found.mean()) > float(fit_baselines(X, y, names=["constant"])["mean"].predict(X).log_prob(y).mean())
         assert kinds[0] == "LogNormal"
+
+
+class TestWeightsAndOffsets:
+    """Against scikit-learn's own fits to the same rows, to 1e-6."""
+
+    @SEEDS
+    def test_counts_have_rates_for_exposures(self, seed):
+        """A line on twelve times the exposure is twelve times the mean; the rate is that of the Poisson regression."""
+        rng = np.random.default_rng(seed)
+        X, exposure = rng.normal(size=(400, 2)), rng.choice([0.1, 1.0, 12.0], 400)
+        y = rng.poisson(exposure * np.exp(1 + 0.5 * X[:, 0])).astype(float)
+        found = fit_baselines(X, y, likelihoods.Poisson(), offset=np.log(exposure), names=["constant", "linear"])
+        one, twelve = (found["poisson"].predict(X, offset=np.full(400, np.log(o))).mean for o in (1.0, 12.0))
+        torch.testing.assert_close(twelve, 12 * one)
+        scaled = StandardScaler().fit(X, sample_weight=exposure).transform(X)
+        fits = (PoissonRegressor(alpha=a, max_iter=1000).fit(scaled, y / exposure, exposure) for a in np.logspace(-4, 2, 7))
+        assert min(np.abs(fit.predict(scaled) - one.numpy()).max() for fit in fits) < 1e-6
+        assert float(found["mean"].predict(X[:1]).mean) == pytest.approx(y.sum() / exposure.sum(), rel=1e-9)
+
+    def test_a_known_part_of_the_output_is_added_again(self):
+        X, y = rows(0)
+        y, known = np.round(1024 * y) / 1024, 100.0 * np.random.default_rng(1).integers(-2, 3, len(y))  # sums without rounding
+        plain = fit_baselines(X, y, names=["linear", "forest"])
+        given = fit_baselines(X, y + known, offset=known, names=["linear", "forest"])
+        for name, one in given.items():
+            torch.testing.assert_close(one.predict(X, offset=known).mean, plain[name].predict(X).mean + torch.as_tensor(known))
+            assert float(one.predict(X[:1]).std) == pytest.approx(float(plain[name].predict(X[:1]).std), rel=1e-6)
+        times = fit_baselines(X, np.exp(y / 10 + known / 100), likelihoods.LogNormal(), offset=known / 100, names=["linear"])
+        torch.testing.assert_close(
+            times["ridge"].predict(X).output[0], plain["ridge"].predict(X).mean / 10, rtol=1e-6, atol=1e-6
+        )
+
+    def test_rows_count_by_their_weights(self):
+        """0 leaves a row out, 2 is the row twice."""
+        X, y = rows(0)
+        weight = np.random.default_rng(0).integers(0, 3, len(y))
+        line = fit_baselines(X, y, sample_weight=weight, names=["constant", "linear"])
+        twice = np.repeat(X, weight, axis=0), np.repeat(y, weight)
+        scaler = StandardScaler().fit(twice[0])
+        found = line["ridge"].predict(X).mean.numpy()
+        fits = (Ridge(a).fit(scaler.transform(twice[0]), twice[1]) for a in np.logspace(-3, 5, 25))
+        assert min(np.abs(fit.predict(scaler.transform(X)) - found).max() for fit in fits) < 1e-6
+        assert float(line["mean"].predict(X[:1]).mean) == pytest.approx(np.average(y, weights=weight))
+        shares = fit_baselines(X, (y > 10).astype(int), likelihoods.Bernoulli(), sample_weight=weight, names=["constant"])
+        wanted = (weight[y > 10].sum() + 1) / (weight.sum() + 2)
+        assert float(shares["class shares"].predict(X[:1]).mean) == pytest.approx(wanted, rel=1e-9)
+
+    def test_a_comparison_says_what_they_were_not_told(self):
+        rng = np.random.default_rng(0)
+        X, exposure = rng.normal(size=(150, 2)), rng.choice([0.1, 1.0, 12.0], 150)
+        y, weight = rng.poisson(exposure * np.exp(1 + 0.5 * X[:, 0])), rng.integers(1, 3, 150)
+        model = br.BayesianModel(torch.nn.Linear(2, 1).double(), likelihood=likelihoods.Poisson())
+        mode = br.fit(model, X, y, method="map", offset=np.log(exposure), sample_weight=weight, progress=False)
+        kept = ["constant", "linear"]
+        told = fit_baselines(X, y, likelihoods.Poisson(), sample_weight=weight, offset=np.log(exposure), names=kept)
+        blind = fit_baselines(X, y, likelihoods.Poisson(), names=kept)
+        ours = br.compare({"map": mode}, X, y, baselines=told, offset=np.log(exposure))
+        assert ours.notes == br.compare({"map": mode}, X, y, offset=np.log(exposure)).notes
+        theirs = br.compare({"map": mode}, X, y, baselines=blind, offset=np.log(exposure))
+        assert theirs.notes[:2] == [
+            "mean and poisson: without the offset that the fits have, so that they know less of each row.",
+            "mean and poisson: each training row counts once, where the fits count it by sample_weight.",
+        ]
+        assert ours.baselines["poisson"].scores["mlpd"] > theirs.baselines["poisson"].scores["mlpd"] + 0.5
+        labels = fit_baselines(X, y > 2, likelihoods.Bernoulli(), offset=np.log(exposure), names=["constant"])
+        assert not labels["class shares"].model.module.offset
 
 
 class TestComparison:

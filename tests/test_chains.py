@@ -1,6 +1,7 @@
 """Markov chains: the density they walk on, the loop around them, what is kept, and what their certificate says."""
 
 import functools
+import math
 import signal
 import subprocess
 import sys
@@ -300,6 +301,27 @@ class TestCertificate:
         assert found.mixing.between > 2 > found.mixing.within
         assert "raise num_samples or num_warmup" in found.sentence
 
+    @pytest.mark.parametrize(("noise", "finding"), [(3.0, Finding.MIXED_IN_PREDICTION), (0.5, Finding.SEPARATE)])
+    def test_members_of_an_ensemble_are_judged_by_what_they_predict(self, noise, finding):
+        """Members whose functions differ by an sd do not matter under noise that is three times as large."""
+        mean = normal_chains(0.5)
+        words = {"ensemble": True, "moments": (mean, torch.full_like(mean, noise**2))}
+        found = of_chains(self.plain, normal_chains(5.0), mean, **words)
+        assert (found.finding, found.converged) == (finding, finding is Finding.MIXED_IN_PREDICTION)
+        between, total = 0.25 * 5 / 4, noise**2 + 1 + 0.25 * 5 / 4  # of 0, ½, 1, 1½
+        assert found.mixing.predictions.rhat == pytest.approx((total / (total - between)) ** 0.5, abs=0.02)
+        assert found.mixing.predictions.error == pytest.approx((between * 4 / 3 / 4 / total) ** 0.5, abs=0.02)
+        assert "Weights were not compared: hidden units may change places" in found.sentence
+        assert of_chains(self.plain, normal_chains(), mean, **words).finding is Finding.MIXED  # they met all the same
+
+    def test_a_noise_that_still_falls_is_seen(self):
+        mean, falling = normal_chains(), torch.linspace(2, 1, 500, dtype=torch.float64)[None, :, None].expand(4, -1, 3) * 9
+        words = {"ensemble": True, "moments": (mean, falling)}
+        found = of_chains(self.plain, normal_chains(5.0), normal_chains(2.0), **words)
+        assert found.finding is Finding.SEPARATE
+        assert found.mixing.predictions.rhat < 1.05 > 1 + found.mixing.predictions.error
+        assert found.mixing.predictions.drift == pytest.approx(0.5 * math.log((9 * 1.75 + 1) / (9 * 1.25 + 1)), abs=0.01)
+
     def test_too_few_draws_even_where_they_agree(self):
         assert of_chains(self.plain, normal_chains(draws=60), None).finding is Finding.NOT_MIXED  # 240 independent ones
         assert of_chains(self.plain, normal_chains(draws=5), None).finding is Finding.FEW_DRAWS
@@ -410,6 +432,19 @@ def test_a_signal_is_such_a_stop(linear):
     finally:
         signal.signal(signal.SIGINT, before)
     assert 3 <= found.num_draws < 3 * 20_000
+
+
+def test_members_of_mile_go_on_where_they_stopped():
+    model, data = br.BayesianModel(nn.Linear(3, 1), likelihood=likelihoods.Gaussian(0.3), standardize=False).ingest(*rows())
+    short = MicrocanonicalEnsemble(2, 8, 8, 1, num_steps=2, compile=False)
+    first = short.run(model, data, seed=0, report=lambda *told: None)
+    on = MicrocanonicalEnsemble(2, 8, 8, 1, start=first)
+    assert on.starts(model, data, 0, lambda *told: None).equal(first.chains[:, -1])
+    with pytest.raises(ValueError, match=r"start must have num_members=3 members, but Draws.* has 2"):
+        MicrocanonicalEnsemble(3, start=first)
+    other, data = br.BayesianModel(nn.Linear(3, 1, bias=False), standardize=False).ingest(*rows())
+    with pytest.raises(ValueError, match="start must be of the same network, but its unknowns differ"):
+        on.starts(other, data, 0, lambda *told: None)
 
 
 def test_members_of_mile_start_short_of_their_modes():

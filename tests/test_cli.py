@@ -396,7 +396,7 @@ def test_the_noise_is_in_the_units_of_the_target(tmp_path):
     y = 5000 + 900 * x + np.random.default_rng(0).normal(0, 100, 200)
     file = written(tmp_path / "a.csv", "x,y\n" + "".join(f"{a:.6f},{b:.3f}\n" for a, b in zip(x, y, strict=True)))
     words = ["report", file, "--target", "y", "--hidden", 0, "--method", "map", "--num-samples", 20]
-    result = invoke(*words, "--out", tmp_path / "report.html")
+    result = invoke(*words, "--out", tmp_path / "report.html", "--no-baselines")
     noise = float(result.stdout.partition("noise_scale = ")[2].partition(",")[0])
     assert noise == pytest.approx(100, rel=4 / np.sqrt(2 * 160))  # the sd of a sd from 160 rows is σ/√(2·160)
 
@@ -407,7 +407,22 @@ def test_a_closed_form_is_fitted_once(houses, monkeypatch):
     monkeypatch.setattr(job.br, "fit", lambda *a, **k: count.append(k["method"].name) or fit(*a, **k))
     words = ["--method", "exact", "--method", "map", "--likelihood", "Gaussian(noise_scale=0.4)"]
     target = houses.parent / "report.html"
-    invoke("report", houses, "--drop", "id", "--target", "price", "--out", target, "--hidden", 0, *words, "--num-samples", 20)
+    invoke(
+        "report",
+        houses,
+        "--drop",
+        "id",
+        "--target",
+        "price",
+        "--out",
+        target,
+        "--hidden",
+        0,
+        *words,
+        "--num-samples",
+        20,
+        "--no-baselines",
+    )
     assert count == ["exact", "map", "map"]  # a rehearsal each, and the fit that takes steps
 
 

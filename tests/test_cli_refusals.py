@@ -264,6 +264,7 @@ def test_a_process_that_fails(tmp_path):
     assert found.stderr.count("\n") == 1
 
 
+@pytest.mark.slow  # quickly: `test_an_interrupt_is_one_line` and hostile/test_cli's signal while modules load
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
 def test_control_c_in_a_process(houses):
     words = [

@@ -113,7 +113,7 @@ def test_streamed_data_need_their_length():
             (np.zeros((3, 10), "datetime64[ns]"), np.zeros(3)),
             r"X must be an array of numbers, but datetime64\[ns\] came; encode",
         ),
-        (([["a"] * 10], [1.0]), r"X must be an array of numbers, but list with entries of type <U1 came"),
+        (([["a"] * 10], [1.0]), r"X must be an array of numbers, but 'a' came in row 1 of the list; pass a data frame"),
         (([[1.0] * 10], None), r"y must be given when X is an array"),
         ((np.zeros((0, 10)), np.zeros(0)), r"X must have at least one row and one column, but shape \(0, 10\) came"),
         ((np.zeros((3, 10), complex), np.zeros(3)), r"X must be real, but torch.complex128 came"),

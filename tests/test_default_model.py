@@ -7,6 +7,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
+from bayesreg.inference.linear_part import divided, line_of, log_scores, with_scale_by_folds
 from bayesreg.model import default_model, hidden_units, network_note
 
 
@@ -101,6 +102,67 @@ class TestModel:
             default_model(np.zeros((4, 2, 2)), np.arange(4.0))
 
 
+def classes(count=80, seed=0):
+    """Logits of which only a line decides."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(count, 3))
+    return X, (X @ [1.5, -1.0, 0.0] + rng.logistic(size=count) > 0).astype(int)
+
+
+class TestLinearPart:
+    def test_it_is_the_network_without_what_is_hidden(self):
+        X, y = rows()
+        bound, data = default_model(X, 1000 * np.exp(y), likelihoods.LogNormal()).ingest(X, 1000 * np.exp(y))
+        line = line_of(bound)
+        assert list(line.latents) == ["2.bias", "skip.weight", "noise_scale"]
+        values = {name: torch.full_like(v, 0.7) for name, v in line.weights().items()}
+        hidden = {name: torch.zeros_like(v) for name, v in bound.weights().items()} | values
+        assert line.forward(values, data.x).equal(bound.forward(hidden, data.x))
+        assert (line.standardization, line.num_data) == (bound.standardization, bound.num_data)
+        assert line.likelihood is bound.likelihood
+        assert line_of(default_model(X, y, hidden=())) is None
+
+    def test_its_mode_of_classes_is_logistic_regression_by_cross_validation(self):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import cross_val_score
+
+        X, y = classes()
+        X = (X - X.mean(0)) / X.std(0)
+        model = default_model(X, y)
+        given = {r.name: priors.Flat() if r.name == "2.bias" else r.specified for r in model.resolved}
+        bound, data = default_model(X, y, priors=given).ingest(X, y)
+        line, said = with_scale_by_folds(line_of(bound), data)
+        mode = inference.MAP().run(line, data, seed=0, report=lambda *told: None)
+        C = next(r.prior.scale for r in line.resolved if r.name == "skip.weight") ** 2
+        other = LogisticRegression(C=C, tol=1e-8).fit(X, y)
+        assert mode.mean["skip.weight"].numpy() == pytest.approx(other.coef_, abs=1e-4)
+
+        def score(C):
+            return cross_val_score(LogisticRegression(C=C), X, y, cv=5, scoring="neg_log_loss").mean()
+
+        assert score(C) >= max(score(C * factor) for factor in (0.05, 20))
+        assert said.startswith("scale of skip.weight by five-fold cross-validation of the linear part alone: 1 → ")
+
+    def test_scores_are_the_predictive_s(self):
+        X, y = classes()
+        bound, data = default_model(X, y).ingest(X, y)
+        mode = inference.MAP().run(line_of(bound), data, seed=0, report=lambda *told: None)
+        part, rest, held = divided(bound, data, 0.25, seed=3)
+        assert (rest.num_data, held.num_data, part.num_data) == (60, 20, 60)
+        assert log_scores(mode, data).numpy() == pytest.approx(mode.predict(X).log_prob(y).numpy(), abs=1e-5)
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore::bayesreg.ConvergenceWarning")
+    @pytest.mark.parametrize(("bent", "method"), [(False, "map"), (True, "mile")])
+    def test_auto_takes_what_predicts_rows_left_out(self, bent, method):
+        X, y = classes(200)
+        y = (X[:, 0] * X[:, 1] > 0).astype(int) if bent else y
+        found = br.fit(default_model(X, y), X, y, method="auto", progress=False)
+        assert found.method == method
+        assert found.history.notes[0].startswith("chosen by 'auto': ")
+        assert "compared on 40 training rows that both were fitted without" in found.history.notes[1]
+
+
 def taken(model, X, y, seconds=60.0):
     bound, data = model.ingest(X, y)
     return [type(c.method).__name__ for c in inference.Auto(seconds).candidates(bound, data)]
@@ -138,6 +200,9 @@ class TestAuto:
         assert found.method == "exact"
         assert torch.equal(found.mean["weight"], exact.mean["weight"])
         assert found.history.notes[0] == "chosen by 'auto': exact, since the posterior has a closed form."
+        away = br.BayesianModel(nn.Linear(3, 1).double(), priors.Normal(1.0), likelihoods.Gaussian(0.3), standardize=True)
+        notes = br.fit(away, X + 100, y, method="auto").history.notes
+        assert notes[0].startswith("chosen by 'auto'")  # before what is said of units
 
     def test_what_is_refused_is_told_and_the_next_is_taken(self):
         X, y = rows()

@@ -7,7 +7,9 @@ import datetime
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import bayesreg as br
 from bayesreg.data import Encoder, TableError, columns_of
 
 RNG = np.random.default_rng(0)
@@ -278,3 +280,33 @@ def test_numbers_at_the_ends_of_floating_point():
     encoder = Encoder.fit(ends)
     assert encoder.feature_names == ["a", "c"]  # b goes up and down with a
     assert np.isfinite(encoder.transform(ends)).all()
+
+
+@pytest.mark.parametrize("kind", ["pandas", "category", "polars", "arrow"])
+def test_a_data_frame_with_texts_says_which_lines_make_numbers_of_it(kind):
+    """And these lines, run as they stand, do."""
+    frame = pd.DataFrame({"size": [80.0, 60.0, 75.0, 90.0] * 5, "color": ["red", "blue", "red", "blue"] * 5})
+    frames = {
+        "pandas": lambda: frame,
+        "category": lambda: frame.astype({"color": "category"}),
+        "polars": lambda: pytest.importorskip("polars").from_pandas(frame),
+        "arrow": lambda: pytest.importorskip("pyarrow").Table.from_pandas(frame),
+    }
+    X = frames[kind]()
+    wanted = (
+        "X must be an array of numbers, but 'red' came in column 'color' of the .*, row 1; three lines make numbers of texts"
+    )
+    with pytest.raises(ValueError, match=wanted) as caught:
+        br.fit(br.BayesianModel(torch.nn.Linear(2, 1)), X, np.arange(20.0), method="map")
+    with pytest.raises(ValueError, match="three lines"):
+        br.BayesianModel(torch.nn.Linear(2, 1)).bind(X, np.arange(20.0))
+    names = {"bayesreg": br, "X": X, "X_new": X}
+    for line in str(caught.value).splitlines()[1:]:
+        exec(line.strip(), names)
+    np.testing.assert_array_equal(names["X"], names["X_new"])
+    assert names["X"].shape == (20, 4)
+    if kind == "pandas":
+        with pytest.raises(ValueError, match=r"'red' came in row 1 of the Series; classes have numbers by: classes, y = numpy"):
+            br.BayesianModel(torch.nn.Linear(1, 1)).bind(frame[["size"]], frame["color"])
+        with pytest.raises(ValueError, match=r"'red' came in row 1 of the ndarray; pass a data frame to data.Encoder"):
+            br.BayesianModel(torch.nn.Linear(2, 1)).bind(frame.to_numpy(), np.arange(20.0))

@@ -163,7 +163,7 @@ def test_the_bound_is_above_what_is_left_to_gain():
     for kind in ("level", "free", "free image"):
         prior, shape = GAUSSIAN[kind]
         operator = Blur(shape, 1.0)
-        problem = InverseProblem(operator, prior.spectrum(shape), 0.1)
+        problem = InverseProblem(operator, 0.1, None, prior.spectrum(shape))
         _, H = closed_form(operator, prior, np.zeros(shape), 0.1)
         g = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         exact = 0.5 * (g.flatten(1).numpy() * np.linalg.solve(H, g.flatten(1).numpy().T).T).sum(1)
@@ -174,7 +174,7 @@ def test_the_bound_is_above_what_is_left_to_gain():
 def test_a_low_rank_posterior_states_its_error():
     prior, shape = priors.Smooth(2, 0.05, 1.0), (60,)
     operator = Blur(shape, 4.0)
-    problem = InverseProblem(operator, prior.spectrum(shape), 0.1)
+    problem = InverseProblem(operator, 0.1, None, prior.spectrum(shape))
     _, H = closed_form(operator, prior, np.zeros(shape), 0.1)
     variance = torch.from_numpy(np.linalg.inv(H).diagonal().copy())
     for rank in (5, 30):
@@ -213,7 +213,7 @@ def test_a_subset_of_the_measurements_can_be_fitted_and_a_posterior_saved(tmp_pa
 
 def test_a_solver_that_does_not_arrive_says_so():
     shape = (40,)
-    problem = InverseProblem(Blur(shape, 1.0), priors.Normal(1.0).spectrum(shape), 1e-3)
+    problem = InverseProblem(Blur(shape, 1.0), 1e-3, None, priors.Normal(1.0).spectrum(shape))
     right = problem.noise(2, torch.Generator().manual_seed(0))
     few, many = (conjugate_gradients(problem, right, 1e-4, num_steps=steps) for steps in (2, 1000))
     assert few.error > 1e-4 > many.error

@@ -15,7 +15,7 @@ from bayesreg.metrics import Coverage, Scores, evaluate
 from bayesreg.predictive import Predictive
 
 SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
-REGRESSION = ("rmse", "mae", "crps", "interval_score", "coverage", "pit", "calibration_error")
+REGRESSION = ("rmse", "r2", "mae", "crps", "interval_score", "coverage", "pit", "calibration_error")
 CLASSES = ("accuracy", "brier", "ece")
 
 
@@ -262,7 +262,7 @@ def test_metrics_of_numbers_refuse_classes(name, predictive):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_metrics_of_classes_refuse_numbers(name):
-    with pytest.raises(ValueError, match=f"{name} must be .* 'regression' came; its metrics are mlpd, rmse, mae, crps"):
+    with pytest.raises(ValueError, match=f"{name} must be .* 'regression' came; its metrics are mlpd, rmse, r2, mae, crps"):
         getattr(metrics, name)(normal([0.0]), [1.0])
 
 
@@ -297,9 +297,9 @@ def test_wrong_length_and_wrong_labels_are_refused(name):
 def test_evaluate_a_regression():
     predictive, y = mixture(K=2)
     scores = evaluate(predictive, y, seed=4)
-    names = ["mlpd", "rmse", "mae", "crps", "interval_score", "mean_width", "calibration_error"]
+    names = ["mlpd", "rmse", "r2", "mae", "crps", "interval_score", "mean_width", "calibration_error"]
     assert list(scores) == [*names, "coverage_50", "coverage_80", "coverage_90", "coverage_95"]
-    for name in ("mlpd", "rmse", "mae", "interval_score", "calibration_error"):
+    for name in ("mlpd", "rmse", "r2", "mae", "interval_score", "calibration_error"):
         assert scores[name] == getattr(metrics, name)(predictive, y)
     assert scores["crps"] == metrics.crps(predictive, y, seed=4)
     assert scores["mean_width"] == metrics.mean_width(predictive)
@@ -311,9 +311,26 @@ def test_evaluate_a_regression():
 @pytest.mark.parametrize("predictive", [binary([0.7, 0.4]), multiclass([[0.5, 0.5], [0.2, 0.8]])], ids=["binary", "multi"])
 def test_evaluate_classes(predictive):
     scores = evaluate(predictive, np.array([1, 1]))
-    assert dict(scores) == {n: getattr(metrics, n)(predictive, [1, 1]) for n in ("mlpd", "accuracy", "brier", "ece")}
+    wanted = {n: getattr(metrics, n)(predictive, [1, 1]) for n in ("mlpd", "accuracy", "brier", "ece")}
+    found = dict(scores)
+    assert math.isnan(found.pop("auc", math.nan))  # of one class only; not asked of several
+    assert found == wanted
     assert scores.coverages == ()
-    assert len(scores) == 4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_explained_variance_and_the_area_under_the_curve_are_scikit_learns(seed):
+    predictive, y = mixture(seed, K=2)
+    assert metrics.r2(predictive, y) == pytest.approx(peers.r2_score(y, predictive.mean.numpy()), rel=1e-12)
+    rng = np.random.default_rng(seed)
+    p = rng.integers(1, 10, 200) / 10  # ties
+    labels = (rng.uniform(size=200) < p).astype(int)
+    assert metrics.auc(binary(p), labels) == pytest.approx(peers.roc_auc_score(labels, p), rel=1e-12)
+    assert math.isnan(metrics.auc(binary([0.5, 0.1]), [1, 1]))
+    with pytest.raises(ValueError, match="auc must be asked of two classes, but 3 came; take accuracy or mlpd"):
+        metrics.auc(multiclass([[0.5, 0.25, 0.25]]), [1])
+    with pytest.raises(ValueError, match="auc must be asked of another kind"):
+        metrics.auc(normal([0.0]), [1.0])
 
 
 def test_scores_go_to_json_and_back():
@@ -360,7 +377,7 @@ def test_every_score_says_its_monte_carlo_error(seed):
 def test_a_mode_and_classes_say_theirs_too():
     assert set(evaluate(normal([0.0, 1.0], 1.0), [0.5, 0.5]).errors.values()) == {0.0}
     logits = torch.randn(200, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    scores = evaluate(Predictive(Bernoulli(), logits), torch.ones(30))
+    scores = evaluate(Predictive(Bernoulli(), logits), torch.arange(30) % 2)
     assert set(scores.errors) == set(scores) == set(scores.to_dict()["errors"])
     assert all(0 < scores.errors[name] < 0.1 for name in ("mlpd", "brier"))
     few = evaluate(Predictive(Bernoulli(), logits[:3]), torch.ones(30))

@@ -369,3 +369,11 @@ without_numbers = sparse.linalg.LinearOperator((3, 3), matvec=lambda v: v * np.n
 def test_what_is_no_operator_from_elsewhere_is_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_operators_of_pylops_are_taken():
+    pylops = pytest.importorskip("pylops")
+    kernel = np.array([1.0, 2.0, 3.0])
+    theirs = pylops.signalprocessing.Convolve1D(12, kernel, offset=1)
+    found = operators.FromLinearOperator(theirs)
+    torch.testing.assert_close(found.matrix(), operators.Convolution1d(kernel, "zero", shape=12).matrix())

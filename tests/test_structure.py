@@ -287,6 +287,7 @@ def test_inference_holds_one_file_a_method():
         "variational",
         "guided",
         "empirical_bayes",
+        "linear_part",
     }
     assert files == {
         cls.__module__.rpartition(".")[2] for cls in _catalog.concrete(AbstractMethod) if "bayesreg" in cls.__module__

@@ -54,8 +54,9 @@ class Finding(enum.StrEnum):
     CHECK_FAILED = "check failed"
     MIXED = "mixed"  # chains agree, with draws enough
     MIXED_IN_FUNCTION = "mixed in function space"  # on predictions, not on single weights, which have symmetric modes
+    MIXED_IN_PREDICTION = "mixed in prediction"  # members of an ensemble predict the same y, noise included
     NOT_MIXED = "not mixed"
-    SEPARATE = "separate"  # members of an ensemble of chains, each in a region of its own
+    SEPARATE = "separate"  # members of an ensemble of chains, each in a region of its own that predicts otherwise
     DIVERGING = "diverging"  # steps of a sampler that left the level of the density
     FEW_DRAWS = "few draws"  # too few to be judged
     CUT_SHORT = "cut short"  # a sampler that was stopped
@@ -76,6 +77,6 @@ _KINDS = {
     **dict.fromkeys((Finding.NOT_LOOKED, Finding.UNCHECKED), Outcome.NOT_CERTIFIED),
     **dict.fromkeys((Finding.FAILED, Finding.NOT_FINITE), Outcome.FAILED),
     Finding.MIXED: Outcome.CONVERGED,
-    Finding.MIXED_IN_FUNCTION: Outcome.CONVERGED_IN_FUNCTION,
+    **dict.fromkeys((Finding.MIXED_IN_FUNCTION, Finding.MIXED_IN_PREDICTION), Outcome.CONVERGED_IN_FUNCTION),
     **dict.fromkeys((Finding.FEW_DRAWS, Finding.CUT_SHORT, Finding.SEPARATE), Outcome.NOT_CERTIFIED),
 }

@@ -371,6 +371,23 @@ class Agreement:
 
 
 @dataclasses.dataclass(frozen=True)
+class Predictions:
+    """How far members of an ensemble predict the same y, noise included, the worst of some rows.
+
+    Attributes:
+        count: Means of y that were looked at.
+        rhat: √(Var[y | x] over all halves of chains / its mean within a half).
+        error: The Monte Carlo error of E[y | x], from members that started apart, in sds of y given x.
+        drift: By how much of itself the sd of y given x changed between the halves of the chains, root mean square over rows.
+    """
+
+    count: int
+    rhat: float
+    error: float
+    drift: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Mixing:
     """What is to be known of a run of Markov chains.
 
@@ -382,6 +399,7 @@ class Mixing:
         temperature: T; 1 is the posterior.
         weights: Agreement on the unknowns; None for too few draws.
         function: Agreement on the network's outputs in training rows.
+        predictions: How far members of an ensemble predict the same there.
         divergences: Diverging steps.
         acceptance: Mean acceptance probability, where steps are accepted or not.
         bfmi: The smallest Bayesian fraction of missing information of a chain, where there is an energy.
@@ -397,6 +415,7 @@ class Mixing:
     temperature: float
     weights: Agreement | None = None
     function: Agreement | None = None
+    predictions: Predictions | None = None
     divergences: int | None = None
     acceptance: float | None = None
     bfmi: float | None = None

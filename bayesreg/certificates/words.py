@@ -264,6 +264,7 @@ VERDICTS: dict[Finding, Callable[[Certificate, Spelling], str]] = {
     Finding.CHECK_PASSED: lambda c, spell: c.check.said,
     Finding.MIXED: lambda c, spell: chains.mixed(c.mixing),
     Finding.MIXED_IN_FUNCTION: lambda c, spell: chains.mixed_in_function(c.mixing),
+    Finding.MIXED_IN_PREDICTION: lambda c, spell: chains.mixed_in_prediction(c.mixing),
     Finding.NOT_MIXED: lambda c, spell: chains.not_mixed(c.mixing, spell(Advice("num_samples"))),
     Finding.SEPARATE: lambda c, spell: chains.separate(c.mixing),
     Finding.DIVERGING: lambda c, spell: chains.diverging(c.mixing),

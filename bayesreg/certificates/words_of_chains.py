@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bayesreg.certificates.values import Agreement, Mixing
+from bayesreg.certificates.values import Agreement, Mixing, Predictions
 
 
 def mixed(m: Mixing) -> str:
@@ -27,14 +27,37 @@ def not_mixed(m: Mixing, more: str) -> str:
     return f"Not converged: {_run(m)} do not agree; {'; '.join(parts)}; raise {more} or num_warmup.{_health(m)}"
 
 
+def mixed_in_prediction(m: Mixing) -> str:
+    """Members of an ensemble that predict the same."""
+    return (
+        f"Converged in prediction, not in weights: {_run(m)} predict the same, {_of_y(m.predictions)}. {_UNITS}"  # pyright: ignore
+        f"{_of_function(m)}{_health(m)}"
+    )
+
+
 def separate(m: Mixing) -> str:
     """Members of an ensemble, each in a region of its own."""
-    looked = m.function or m.weights
+    found = "" if m.predictions is None else f" that predicts otherwise, {_of_y(m.predictions)}"
     return (
-        f"Not certified: each of {_run(m)} stays in a region of its own, R̂ {looked.rhat:.3g}, "  # pyright: ignore
-        "so that the answer is their mixture with equal weights; judge it by held-out rows, and by more members or num_warmup."
-        f"{_health(m)}"
+        f"Not certified: each of {_run(m)} stays in a region of its own{found}, so that the answer is their mixture with equal "
+        f"weights; raise num_warmup, or num_members, and judge it by held-out rows. {_UNITS}{_of_function(m)}{_health(m)}"
     )
+
+
+_UNITS = "Weights were not compared: hidden units may change places, and each member has an order of its own."
+
+
+def _of_y(found: Predictions) -> str:
+    return (
+        f"noise included: of {found.count:,} means of y in training rows R̂ is at most {found.rhat:.3f} (bound 1.05), the Monte "
+        f"Carlo error {found.error:.2g} sds of y (bound 0.1), and these changed by {found.drift:.2g} of themselves along the "
+        "chains (bound 0.1)"
+    )
+
+
+def _of_function(m: Mixing) -> str:
+    """How far the function alone is known."""
+    return "" if m.function is None else f" Of the function without noise R̂ is up to {m.function.rhat:.3g}."
 
 
 def diverging(m: Mixing) -> str:
@@ -74,6 +97,12 @@ def numbers(m: Mixing) -> dict[str, float | str | None]:
             found |= {f"largest R̂ of {whose}": which.rhat, f"smallest bulk ESS of {whose}": which.ess_bulk}
             found |= {f"smallest tail ESS of {whose}": which.ess_tail}
             found[f"largest Monte Carlo error of a mean of {whose}, in sds"] = which.error
+    if m.predictions is not None:
+        found |= {
+            "largest R̂ of y": m.predictions.rhat,
+            "largest Monte Carlo error of E[y | x], in sds of y": m.predictions.error,
+        }
+        found["largest change of y's sd along the chains"] = m.predictions.drift
     found |= {"diverging steps": None if m.divergences is None else float(m.divergences), "acceptance": m.acceptance}
     found |= {"smallest BFMI": m.bfmi, "energy error by dimension": m.energy_error}
     found |= {"sd of outputs within chains": m.within, "sd of outputs between chains": m.between}

@@ -229,10 +229,33 @@ def _numbers(name: str, values: Any, array: np.ndarray) -> np.ndarray:
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} must be an array of numbers, but {type(values).__name__} with entries of type "
-            f"{array.dtype} came; encode text and dates as numbers first: data.Encoder.fit({name}).transform({name}) does."
-        ) from None
+        raise ValueError(f"{name} must be an array of numbers, but {_no_number(name, values, array)}") from None
+
+
+def _no_number(name: str, values: Any, array: np.ndarray) -> str:
+    """Where the first entry that is no number stands, and what to do, as the end of a message."""
+    place = next((at for at, entry in np.ndenumerate(array) if not _is_number(entry)), None)
+    what, names = type(values).__name__, names_of(values)
+    if place is None:
+        return f"{what} with entries of type {array.dtype} came; pass numbers."
+    entry = array[place].item() if isinstance(array[place], np.generic) else array[place]
+    if array.ndim == 2 and names is not None:
+        where = f"{_check.said(entry)} came in column {names[place[1]]!r} of the {what}, row {place[0] + 1:,}"
+        lines = (f"encoder = bayesreg.data.Encoder.fit({name}, missing='impute')", f"{name} = encoder.transform({name})")
+        new = "X_new = encoder.transform(X_new)  # rows to predict"
+        return "\n    ".join([f"{where}; three lines make numbers of texts, categories and dates:", *lines, new])
+    where = f"{_check.said(entry)} came in row {place[0] + 1:,} of the {what}" if array.ndim else what
+    if array.ndim == 1:
+        return f"{where}; classes have numbers by: classes, {name} = numpy.unique({name}, return_inverse=True)."
+    return f"{where}; pass a data frame to data.Encoder, which makes numbers of texts, categories and dates."
+
+
+def _is_number(entry: Any) -> bool:
+    try:
+        float(entry)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _refuse_masked(name: str, values: Any) -> None:

@@ -17,16 +17,23 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from bayesreg import _check
-from bayesreg._text import counted, number
+from bayesreg._text import counted, number, plus_minus
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.hmc import HMC
 from bayesreg.inference.laplace import LaplaceApproximation
+from bayesreg.inference.linear_part import (
+    SKIP,
+    divided,
+    last_layer,
+    line_of,
+    log_scores,
+    with_scale_by_folds,
+)
 from bayesreg.inference.map import MAP
 from bayesreg.inference.mean_field import MeanField
 from bayesreg.inference.mile import MicrocanonicalEnsemble
-from bayesreg.layers import MLP
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.rescaled import own_scale, with_scales
 from bayesreg.objective.affine import is_affine
@@ -47,6 +54,7 @@ _AIMED = 0.25  # of the time; all of it is the limit
 _FEW, _MOST = 4, 0.6  # members, and share of the time, where that would cut the warm-up short
 _STEPS, _TURNS, _DENSE, _FLOPS = 3000, 40, 2000, 5e9  # of a Laplace approximation: gradients, curvatures and their size
 _PATIENT = 5.0  # times as long as chains a Laplace approximation of a network may take: no cheaper method is as good
+_HELD, _LEAST_ROWS = 0.2, 50  # rows on which network and line are compared, and the fewest rows to be divided
 _LEAPFROGS = 10  # of a draw of HMC on a posterior with one region
 
 
@@ -85,11 +93,17 @@ class Auto(AbstractMethod):
     | `LaplaceApproximation(tune="evidence")` | the output is linear in the weights: one region, nearly normal |
     | `HMC` | the same, where nothing can be tuned and its chains fit into the time |
     | `MicrocanonicalEnsemble` | a network whose chains fit into the time: rows × weights decide |
+    | `MAP` of the linear part | the same for classes, unless the network is ahead on training rows that were left out |
     | `LaplaceApproximation(tune="evidence")` | a network whose curvature fits into five times as much |
     | `MeanField` | everything else |
 
     The chains of an `MLP` with a linear part draw at the scale of that part at which the evidence of the linear model alone is
     highest, see `at_scales`; a Laplace approximation tunes all scales.
+
+    Labels of classes have often no noise, and a posterior's average of probabilities is then less sure than it should be. So a
+    fifth of the training rows is left out of shorter chains and of the mode of the linear part, whose scale is found by
+    cross-validation; the network goes on with all rows only where it is ahead on these by more than a standard error. The
+    linear part is the same model with the hidden weights `Fixed(0.0)`.
 
     What a method refuses goes to the next, and the refusal is told. The answer is the posterior that the method gives, with
     its own certificate. The choice rests on counts (rows, weights, operations), never on a clock, so that it is the same on
@@ -115,6 +129,7 @@ class Auto(AbstractMethod):
     """
 
     name: ClassVar[str] = "auto"
+    told_first: ClassVar[int] = 1  # what was chosen
     when: ClassVar[str] = "You do not want to choose: the best answer that the model and the rows allow in a minute."
 
     def __init__(self, seconds: float = 60.0) -> None:
@@ -141,23 +156,18 @@ class Auto(AbstractMethod):
         A linear model's evidence is cheap and certain, and its scale says how large the outputs are: the hidden part may then
         be as large, or as large as its prior says. Where nothing can be tuned the model is what it was.
         """
-        network, skip = model.module, "skip.weight"
-        if data.x is None or not isinstance(network, MLP) or network.line is None or skip not in scaled(model):
+        line = line_of(model)
+        if line is None or data.x is None:
             return model, ""
-        specified = {r.name: r.specified for r in model.resolved}
-        last = [name.removesuffix(".weight") for name in specified if name.endswith(".weight") and name != skip][-1]
-        line = MLP(network.line.in_features, (), network.line.out_features).to(model.like)
-        rules = {"0.weight": specified[skip], "0.bias": specified[f"{last}.bias"]}
         try:
-            bound, rows = BayesianModel(line, rules, model.likelihood, standardize=False).ingest(data.x, data.y)
-            tuned = LaplaceApproximation(tune="evidence").run(bound, rows, seed=seed, report=lambda *_: None)
-            scale = float(f"{tuned.history.scales['0.weight'][-1]:.3g}")
-        except (ValueError, FitError, KeyError):
+            tuned = LaplaceApproximation(tune="evidence").run(line, data, seed=seed, report=lambda *_: None)
+            scale = float(f"{tuned.history.scales[SKIP][-1]:.3g}")
+        except (ValueError, FitError):
             return model, ""
-        hidden = f"{last}.weight"
-        before, own = own_scale(model, [skip]), own_scale(model, [hidden]) if hidden in scaled(model) else math.inf
-        values = {skip: scale} | ({hidden: scale} if scale > own else {})
-        said = f"scale of {skip} {WHY} of the linear part alone: {before:.3g} → {scale:.3g}"
+        hidden = f"{last_layer(model)}.weight"
+        before, own = own_scale(model, [SKIP]), own_scale(model, [hidden]) if hidden in scaled(model) else math.inf
+        values = {SKIP: scale} | ({hidden: scale} if scale > own else {})
+        said = f"scale of {SKIP} {WHY} of the linear part alone: {before:.3g} → {scale:.3g}"
         said += f", and of {hidden} the same" if hidden in values else ""
         return with_scales(model, values, WHY), f"{said}."
 
@@ -169,21 +179,53 @@ class Auto(AbstractMethod):
         """
         started, refused = time.perf_counter(), dict[str, str]()
         for candidate in self.candidates(model, data):
-            scales = ""
             try:
-                taken = model
                 if candidate.by_chains:
-                    taken, scales = self.at_scales(model, data, seed)
-                posterior = candidate.method.run(taken, data, seed=seed, report=report)
+                    posterior, said = self._network(candidate, model, data, seed, report)
+                else:
+                    posterior, said = candidate.method.run(model, data, seed=seed, report=report), [candidate.sentence]
             except (ValueError, FitError) as error:
                 refused[candidate.method.name] = str(error)
                 continue
             told = [f"{name} was not taken: {why}" for name, why in refused.items() if name != Exact.name]
-            posterior.history.notes[:0] = [candidate.sentence, *([scales] if scales else []), *told]
+            posterior.history.notes[:0] = [*said, *told]
             posterior.record = dataclasses.replace(posterior.record, elapsed=time.perf_counter() - started)
             return posterior
         name, why = next(reversed(refused.items()))
         raise ValueError(f"'auto' needs a model that some method takes, but even {name} refused it: {why}")
+
+    def _network(
+        self, candidate: Candidate, model: BayesianModel, data: Data, seed: int, report: ProgressCallback
+    ) -> tuple[AbstractPosterior, list[str]]:
+        """Chains of the network, or for classes the mode of its linear part, and what is to be said.
+
+        The simpler one is taken unless the other is ahead by more than a standard error, as usual in cross-validation (Breiman,
+        Friedman, Olshen and Stone 1984).
+        """
+        taken, scales = self.at_scales(model, data, seed)
+        said, method, line = [candidate.sentence, *([scales] if scales else [])], candidate.method, line_of(model)
+        assumed = model.likelihood
+        if line is None or assumed.labels is None or assumed.latents or data.num_data < _LEAST_ROWS:
+            return method.run(taken, data, seed=seed, report=report), said
+        line, by_folds = with_scale_by_folds(line, data)
+        (part, rest, held), (line_part, _, _) = (divided(m, data, _HELD, seed) for m in (taken, line))
+        pilot = _shorter(method).run(part, rest, seed=seed, report=report)
+        mode = MAP().run(line_part, rest, seed=seed, report=report)
+        of_net, of_line = (log_scores(posterior, held) for posterior in (pilot, mode))
+        ahead = of_net - of_line
+        gain, se = float(ahead.sum()), float(ahead.std() * len(ahead) ** 0.5)
+        compared = (
+            f"compared on {counted(len(ahead), 'training row')} that both were fitted without: log score a row "
+            f"{float(of_net.mean()):.3f} by chains of the network, {float(of_line.mean()):.3f} by the mode of its linear part "
+            f"alone; the network is ahead by {plus_minus(gain, se)} nats in all."
+        )
+        if gain <= se:
+            posterior = MAP().run(line, data, seed=seed, report=report)
+            why = "since chains of the whole network are not ahead by a standard error on classes that were left out"
+            chosen = f"chosen by 'auto': the mode of the linear part alone, {why}; it has no uncertainty of the function."
+            return posterior, [chosen, compared, by_folds]
+        posterior = _going_on(method, pilot).run(taken, data, seed=seed, report=report)
+        return posterior, [said[0], compared, *said[1:]]
 
     def _chains(self, log_joint: LogJoint, data: Data) -> Iterator[Candidate]:
         """Chains that fit into the time."""
@@ -220,6 +262,18 @@ class Auto(AbstractMethod):
         o = full.options
         cost = _gradient(log_joint, data, o.num_chains) * (full.num_steps + 2 * o.num_steps)
         return f"Longer chains, inference.MicrocanonicalEnsemble(), would take about {_seconds(cost)}."
+
+
+def _shorter(method: Any) -> MicrocanonicalEnsemble:
+    """Chains half as long, for a comparison."""
+    o = method.options
+    return MicrocanonicalEnsemble(o.num_chains, o.num_warmup // 2, _DRAWS // 2, o.thin, num_steps=method.num_steps)
+
+
+def _going_on(method: Any, pilot: AbstractPosterior) -> MicrocanonicalEnsemble:
+    """The rest of these chains, from where the shorter ones stopped."""
+    o = method.options
+    return MicrocanonicalEnsemble(o.num_chains, o.num_warmup // 2, o.num_samples, o.thin, num_steps=1, start=pilot)
 
 
 def _gradient(log_joint: LogJoint, data: Data, chains: int) -> float:

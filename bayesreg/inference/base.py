@@ -53,10 +53,12 @@ class AbstractMethod(abc.ABC):
     Attributes:
         name: Its name in strings and on the command line.
         when: When to use it, one sentence.
+        told_first: How many of its notes come before those on units.
     """
 
     name: ClassVar[str]
     when: ClassVar[str]
+    told_first: ClassVar[int] = 0  # of its notes, before those on units
     checkpoint: Any = None  # a path; the open file while the method runs
     checkpoint_every: int | None = None
     checkpoint_key: str | None = None
@@ -238,7 +240,7 @@ def _fitted(
             point = lambda: posterior.moments()[0]  # noqa: E731
             said = with_noise(posterior.certificate, posterior.model, posterior.layout, point, data)
             posterior.record = dataclasses.replace(found, certificate=said)
-    posterior.history.notes[:0] = bound.unit_notes
+    posterior.history.notes[method.told_first : method.told_first] = bound.unit_notes
     posterior.history.notes.extend(data.notes)
     if not posterior.certificate.converged and posterior.certificate.finding is not Finding.UNCHECKED:
         warnings.warn(f"{method.name}: {posterior.certificate.sentence}", ConvergenceWarning, stacklevel=3)

@@ -13,6 +13,7 @@ from bayesreg.inference.base import AbstractSampling
 from bayesreg.model.model import BayesianModel
 from bayesreg.objective.batched import is_replicable
 from bayesreg.objective.flat import LogJoint
+from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.samplers.base import AbstractSampler
 from bayesreg.samplers.microcanonical import Microcanonical
 from bayesreg.samplers.options import ChainOptions
@@ -44,6 +45,8 @@ class MicrocanonicalEnsemble(AbstractSampling):
         num_steps: Adam's steps of the search before; few, so that no member starts in the depth of a mode.
         energy_variance: Mean square of a step's energy error by dimension at the start of the warm-up and at its end; it sets
             the step size.
+        start: An earlier ensemble of the same network, fitted for example to a part of the rows: its members go on where they
+            stopped, without another search.
         compile: True, False, or "auto" for runs that are long enough to win back the ten seconds.
         checkpoint: As for `MAP`, with checkpoint_every and checkpoint_key.
         checkpoint_every: Steps between two states.
@@ -74,6 +77,7 @@ class MicrocanonicalEnsemble(AbstractSampling):
         *,
         num_steps: int = 500,
         energy_variance: tuple[float, float] = (0.5, 0.05),
+        start: AbstractPosterior | None = None,
         compile: bool | str = "auto",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -81,7 +85,12 @@ class MicrocanonicalEnsemble(AbstractSampling):
     ) -> None:
         options = ChainOptions(_check.count("num_members", num_members), num_warmup, num_samples, thin, temperature)
         super().__init__(options, checkpoint, checkpoint_every, checkpoint_key, compile)
-        self.num_steps = _check.count("num_steps", num_steps)
+        self.num_steps, self.start = _check.count("num_steps", num_steps), start
+        if start is not None and (start.num_chains or 0) != options.num_chains:
+            raise ValueError(
+                f"start must have num_members={options.num_chains} members, but {_check.said(start)} has "
+                f"{start.num_chains or 'none'}; pass the posterior of an ensemble of as many."
+            )
         try:
             begun, ended = energy_variance
         except (TypeError, ValueError):
@@ -98,9 +107,24 @@ class MicrocanonicalEnsemble(AbstractSampling):
     def starts(self, model: BayesianModel, data: Data, seed: int, report: ProgressCallback) -> torch.Tensor:
         """A few steps towards a mode from each of the layers' own random weights; see `AbstractSampling.starts`."""
         log_joint = LogJoint(model)
+        if self.start is not None:
+            return self._where_it_stopped(self.start, log_joint)
         begun = starts(log_joint, *next(data.epoch()), self.options.num_chains)
         if not is_replicable(log_joint):
             return begun
         generator = torch.Generator().manual_seed(seed)
         words = {"num_steps": self.num_steps, "jacobian": True, "generator": generator, "report": report}
         return fit_many(log_joint, begun, data, polish=False, **words)[0]  # steps to the mode itself would cost a chain's time
+
+    def _where_it_stopped(self, earlier: AbstractPosterior, log_joint: LogJoint) -> torch.Tensor:
+        """The last draw of each member, (C, P).
+
+        Raises:
+            ValueError: If it is of another network.
+        """
+        last = earlier.in_order(1, 0).reshape(self.options.num_chains, -1, earlier.layout.size)[:, -1]
+        if [(s.latent.name, s.latent.shape) for s in earlier.layout.in_order] != [
+            (s.latent.name, s.latent.shape) for s in log_joint.layout.in_order
+        ]:
+            raise ValueError("start must be of the same network, but its unknowns differ; pass an ensemble of this model.")
+        return last.to(log_joint.model.like).clone()

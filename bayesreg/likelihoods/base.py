@@ -37,6 +37,7 @@ class AbstractLikelihood(abc.ABC):
         is_default: True where it is the default for targets that it suits.
         log_link: True where the output is the logarithm of the target's mean or median.
         centre: What is added to the output before it is used, where a fit works about the targets' own level.
+        weighted: Whether the rows of a fit bring weights, see `by_row`.
         unit_free: Names of the noise parameters that have not the target's unit, though it is the target's location.
     """
 
@@ -48,6 +49,7 @@ class AbstractLikelihood(abc.ABC):
     normal_log_scale: ClassVar[bool] = False
     is_default: ClassVar[bool] = False
     log_link: ClassVar[bool] = False
+    weighted: bool = False
     centre: float | Sequence[float] = 0.0
     unit_free: ClassVar[frozenset[str]] = frozenset()
 

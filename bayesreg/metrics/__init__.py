@@ -4,6 +4,7 @@ from bayesreg._text import column, percent
 from bayesreg.metrics.measures import (
     LEVELS,
     accuracy,
+    auc,
     brier,
     calibration_error,
     coverage,
@@ -15,6 +16,7 @@ from bayesreg.metrics.measures import (
     mean_width,
     mlpd,
     pit,
+    r2,
     rmse,
 )
 from bayesreg.metrics.monte_carlo import log_density_error
@@ -26,6 +28,7 @@ __all__ = [
     "Coverage",
     "Scores",
     "accuracy",
+    "auc",
     "brier",
     "calibration_error",
     "column",
@@ -40,6 +43,7 @@ __all__ = [
     "mlpd",
     "percent",
     "pit",
+    "r2",
     "rmse",
     "take",
     "variance_rows",

@@ -32,8 +32,8 @@ from bayesreg.predictive.normal_function import crps_of_normals
 
 LEVELS = (0.50, 0.80, 0.90, 0.95)
 _FEW = 40  # with so few components, all pairs cost no more than a thousand draws
-_REGRESSION = "mlpd, rmse, mae, crps, interval_score, mean_width, coverage, pit, calibration_error"
-_CLASSIFICATION = "mlpd, accuracy, brier, ece"
+_REGRESSION = "mlpd, rmse, r2, mae, crps, interval_score, mean_width, coverage, pit, calibration_error"
+_CLASSIFICATION = "mlpd, accuracy, brier, ece, auc"
 
 
 def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
@@ -53,13 +53,14 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
     >>> from bayesreg.likelihoods import Bernoulli
     >>> scores = evaluate(Predictive(Bernoulli(), torch.tensor([[2.0, -2.0]])), [1, 1])
     >>> {name: round(value, 3) for name, value in scores.items()}
-    {'mlpd': -1.127, 'accuracy': 0.5, 'brier': 0.395, 'ece': 0.5}
+    {'mlpd': -1.127, 'accuracy': 0.5, 'brier': 0.395, 'ece': 0.5, 'auc': nan}
     """
     y, seed = predictive.target(y), _check.seed(seed)
     errors = {"mlpd": log_density_error(predictive, y).error / predictive.num_rows}
     if predictive.likelihood.labels is not None:
-        values = {metric.__name__: metric(predictive, y) for metric in (mlpd, accuracy, brier, ece)}
-        errors |= batch_errors(predictive, lambda part: {m.__name__: m(part, y) for m in (accuracy, brier, ece)})
+        measures = (accuracy, brier, ece, *([auc] if predictive.mean.dim() == 1 else []))
+        values = {metric.__name__: metric(predictive, y) for metric in (mlpd, *measures)}
+        errors |= batch_errors(predictive, lambda part: {metric.__name__: metric(part, y) for metric in measures})
         return Scores(predictive.kind, predictive.num_rows, values, (), errors)
     u = pit(predictive, y)
     lower, upper = predictive.interval(0.95)
@@ -67,15 +68,12 @@ def evaluate(predictive: Predictive, y: Any, *, seed: int = 0) -> Scores:
 
     def of_part(part: Predictive) -> dict[str, float]:
         u, draws = pit(part, y), None if _has_exact_crps(part) or part.num_samples == 1 else part.num_samples
-        found = {"rmse": rmse(part, y), "mae": mae(part, y), "crps": crps(part, y, num_samples=draws, seed=seed)}
-        found["calibration_error"] = _calibration_error(u)
+        found = {metric.__name__: metric(part, y) for metric in (rmse, r2, mae)}
+        found |= {"crps": crps(part, y, num_samples=draws, seed=seed), "calibration_error": _calibration_error(u)}
         return found | {f"coverage_{round(100 * level)}": _coverage(u, level).rate for level in LEVELS}
 
     errors |= batch_errors(predictive, of_part) | interval_errors(predictive, lower, upper, y, 0.95)
-    values = {
-        "mlpd": mlpd(predictive, y),
-        "rmse": rmse(predictive, y),
-        "mae": mae(predictive, y),
+    values = {metric.__name__: metric(predictive, y) for metric in (mlpd, rmse, r2, mae)} | {
         "crps": crps(predictive, y, seed=seed),
         "interval_score": _interval_score(lower, upper, y, 0.95),
         "mean_width": _mean(upper - lower),
@@ -125,6 +123,26 @@ def rmse(predictive: Predictive, y: Any) -> float:
     5.0
     """
     return math.sqrt(_mean((_target("rmse", predictive, y) - predictive.mean).double().square()))
+
+
+def r2(predictive: Predictive, y: Any) -> float:
+    """Share of these targets' variance that the predictive mean explains; higher is better, below 0 worse than their mean.
+
+        R² = 1 − Σ (y − E[y | x])² / Σ (y − ȳ)²,   for K outputs the mean of theirs
+
+    Args:
+        predictive: A regression's prediction for N rows.
+        y: Targets (N,) or (N, K).
+
+    Returns:
+        The share, at most 1; NaN or −∞ where all targets are the same.
+
+    Raises:
+        ValueError: If this is no regression, or y does not fit.
+    """
+    y = _target("r2", predictive, y).double()
+    left = (y - predictive.mean.double()).square().sum(0) / (y - y.mean(0)).square().sum(0)
+    return _mean(1 - left)
 
 
 def mae(predictive: Predictive, y: Any) -> float:
@@ -327,6 +345,29 @@ def brier(predictive: Predictive, y: Any) -> float:
     """
     y, labels = _classes("brier", predictive, y)
     return _mean(labels.brier(predictive.mean, y))
+
+
+def auc(predictive: Predictive, y: Any) -> float:
+    """Area under the ROC curve, P(a row of class 1 has a higher P(y = 1) than one of class 0), ties half; higher is better.
+
+    Args:
+        predictive: A prediction of two classes for N rows.
+        y: Class labels (N,).
+
+    Returns:
+        A probability, 0.5 by chance; NaN where only one class came.
+
+    Raises:
+        ValueError: If this is no classification of two classes, or y does not fit.
+    """
+    y, _ = _classes("auc", predictive, y)
+    if predictive.mean.dim() > 1:
+        raise ValueError(f"auc must be asked of two classes, but {predictive.mean.shape[-1]} came; take accuracy or mlpd.")
+    from scipy.stats import rankdata
+
+    ones, ranks = y.cpu().numpy() == 1, rankdata(predictive.mean.cpu().double().numpy())
+    above, pairs = ranks[ones].sum() - ones.sum() * (ones.sum() + 1) / 2, ones.sum() * (~ones).sum()
+    return float(above / pairs) if pairs else math.nan
 
 
 def ece(predictive: Predictive, y: Any, *, num_bins: int = 15) -> float:

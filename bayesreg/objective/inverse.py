@@ -18,10 +18,10 @@ import torch
 from bayesreg.data.rows import Data
 from bayesreg.model.model import BayesianModel
 from bayesreg.operators import AbstractLinearOperator
+from bayesreg.priors.analysis import cosines, diagonal_in_cosines
 from bayesreg.priors.spectrum import Spectrum
 
 MAX_FREE = 64  # directions that a prior may leave free: each is kept as a field
-_PROBES = 8
 _NOTHING = 1e-10  # of the operator's size: what it does to a direction that it does not see
 
 
@@ -30,23 +30,18 @@ class Improper(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class InverseProblem:
-    """The problem; fields are float64 and have any number S of draws as their first axis.
+class Measurements:
+    """b = A x + noise of known scale; fields are float64 and have any number S of draws as their first axis.
 
     Attributes:
         operator: A.
-        prior: Λ and m.
         sigma: σ.
         rows: The numbers of the measurements that were made, (m,); None where all were, in order.
-
-    Raises:
-        Improper: By whatever needs H⁻¹, if the posterior is improper; it names the dimension.
     """
 
     operator: AbstractLinearOperator
-    prior: Spectrum
     sigma: float
-    rows: torch.Tensor | None = None
+    rows: torch.Tensor | None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Ã x, (S, m)."""
@@ -58,6 +53,20 @@ class InverseProblem:
         if self.rows is not None:
             b = b.new_zeros(len(b), self.operator.num_data).index_add_(1, self.rows, b)
         return self.operator.adjoint(b.reshape(-1, *self.operator.output_shape)) / self.sigma
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InverseProblem(Measurements):
+    """The same with a Gaussian prior.
+
+    Attributes:
+        prior: Λ and m.
+
+    Raises:
+        Improper: By whatever needs H⁻¹, if the posterior is improper; it names the dimension.
+    """
+
+    prior: Spectrum
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """H x, (S, *shape)."""
@@ -111,13 +120,8 @@ class InverseProblem:
 
     @cached_property
     def _bends(self) -> torch.Tensor:
-        """The diagonal of ÃᵀÃ in cosines, (*shape), from random signs: exact where the operator is a filter."""
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, (_PROBES, *self.prior.shape), generator=generator).double() * 2 - 1
-        total = torch.zeros(self.prior.shape, dtype=torch.float64)
-        for one in signs:  # one at a time, which takes less memory
-            total += one * cosines(self.adjoint(self.forward(cosines(one[None], back=True))))[0]
-        return (total / _PROBES).clamp_min(0)
+        """The diagonal of ÃᵀÃ in cosines, (*shape)."""
+        return diagonal_in_cosines(lambda v: self.adjoint(self.forward(v[None]))[0], self.prior.shape)
 
     @cached_property
     def _diagonal(self) -> torch.Tensor:
@@ -129,13 +133,14 @@ class InverseProblem:
         """The diagonal of what `precondition` multiplies by, (*shape): of C diag(1/d) Cᵀ with C the cosines."""
         found = 1 / self._diagonal
         for axis, length in enumerate(found.shape):
-            squares = cosines(torch.eye(length, dtype=torch.float64)).square()  # entry (i, k): the k-th cosine at i
+            squares = cosines(torch.eye(length, dtype=torch.float64), axes=(1,)).square()  # entry (i, k): the k-th cosine at i
             found = torch.tensordot(found.movedim(axis, -1), squares.mT, dims=1).movedim(-1, axis)
         return found
 
     def precondition(self, g: torch.Tensor) -> torch.Tensor:
         """About H⁻¹ g, (S, *shape): by the diagonal of H in cosines, nearly all there is for a filter."""
-        return cosines(cosines(g) / self._diagonal, back=True)
+        axes = tuple(range(1, g.dim()))
+        return cosines(cosines(g, axes=axes) / self._diagonal, back=True, axes=axes)
 
 
 def improper(missing: int) -> str:
@@ -150,14 +155,6 @@ def num_free(rows: torch.Tensor) -> int:
     """The dimension of the null space of rows, (q, n) with n columns of about one length."""
     values = torch.linalg.svdvals(rows)
     return rows.shape[1] - int((values > 1e-12 * values[0]).sum()) if float(values[0]) > 0 else rows.shape[1]
-
-
-def cosines(x: torch.Tensor, *, back: bool = False) -> torch.Tensor:
-    """The orthonormal discrete cosine transform over all axes but the first, or its inverse."""
-    from scipy import fft
-
-    transform = fft.idctn if back else fft.dctn
-    return torch.from_numpy(transform(x.numpy(), axes=tuple(range(1, x.dim())), norm="ortho"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,8 +220,8 @@ def low_rank(problem: InverseProblem, rank: int, *, seed: int = 0) -> LowRank:
     return LowRank(gains, directions, prior.variance - (share * directions.square()).sum(0))
 
 
-def of_model(model: BayesianModel, rows: torch.Tensor | None) -> InverseProblem | None:
-    """A model as a linear inverse problem with a Gaussian prior and known noise, or None where it is none.
+def of_model(model: BayesianModel, rows: torch.Tensor | None) -> Measurements | None:
+    """What a model says of its measurements, where it is a linear inverse problem with known Gaussian noise, else None.
 
     Args:
         model: The model.
@@ -234,15 +231,24 @@ def of_model(model: BayesianModel, rows: torch.Tensor | None) -> InverseProblem 
     sigma = model.likelihood.fixed.get(model.likelihood.squared_error_scale or "")
     if operator is None or sigma is None or model.outputs or set(model.latents) != {"x"} or model.like.device.type != "cpu":
         return None
-    latent = model.latents["x"]
-    prior = None if latent.parents else latent.prior.spectrum(operator.shape)
-    return None if prior is None else InverseProblem(operator, prior, float(sigma), rows)
+    return None if model.latents["x"].parents else Measurements(operator, float(sigma), rows)
 
 
-def inverse_problem(model: BayesianModel, data: Data) -> InverseProblem | None:
+def measurements(model: BayesianModel, data: Data) -> Measurements | None:
     """The same for the measurements of a fit, None also where these are streamed."""
     operator = model.linear_operator
     if operator is None or data.x is None or not isinstance(data.y, torch.Tensor):
         return None
     rows: Any = data.x.reshape(-1).long()
     return of_model(model, None if torch.equal(rows, torch.arange(operator.num_data)) else rows)
+
+
+def with_prior(found: Measurements | None, model: BayesianModel) -> InverseProblem | None:
+    """Measurements with the prior of x, where that is Gaussian, else None."""
+    prior = None if found is None else model.latents["x"].prior.spectrum(found.operator.shape)
+    return None if found is None or prior is None else InverseProblem(found.operator, found.sigma, found.rows, prior)
+
+
+def inverse_problem(model: BayesianModel, data: Data) -> InverseProblem | None:
+    """A model and its rows as a linear inverse problem with a Gaussian prior and known noise, or None where it is none."""
+    return with_prior(measurements(model, data), model)

@@ -1,5 +1,8 @@
 """Forward maps of inverse problems: b = F(x) + noise, each linear one with its adjoint."""
 
+from typing import Any
+
+from bayesreg import _catalog
 from bayesreg.operators.base import AbstractLinearOperator, AbstractOperator, Composition, Scaled, Sum, Transposed
 from bayesreg.operators.convolution import Convolution1d, Convolution2d, gaussian_kernel
 from bayesreg.operators.dense import Dense
@@ -32,3 +35,10 @@ __all__ = [
     "Transposed",
     "gaussian_kernel",
 ]
+
+_catalog.load_files(__name__, __path__)
+
+
+def __getattr__(name: str) -> Any:
+    """An operator from a file that is not named above."""
+    return _catalog.named(__name__, AbstractOperator, name)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.inverse import InverseProblem, LowRank, low_rank, of_model
+from bayesreg.objective.inverse import InverseProblem, LowRank, low_rank, of_model, with_prior
 from bayesreg.posteriors.base import AbstractPosterior
 from bayesreg.posteriors.record import FitRecord
 from bayesreg.solvers.krylov import OF_DRAW, conjugate_gradients
@@ -69,7 +69,7 @@ class MatrixFree(AbstractPosterior):
         Raises:
             ValueError: If the model is of another kind.
         """
-        found = of_model(self.model, self.rows if len(self.rows) else None)
+        found = with_prior(of_model(self.model, self.rows if len(self.rows) else None), self.model)
         if found is None:
             raise ValueError(
                 "a matrix-free posterior must be of a linear operator with a Gaussian prior, but this model is not."

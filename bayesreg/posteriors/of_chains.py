@@ -10,6 +10,7 @@ import torch
 from bayesreg.certificates.mixing import bfmi, of_chains
 from bayesreg.certificates.values import Mixing
 from bayesreg.model.model import BayesianModel
+from bayesreg.model.prior_predictive import in_data_units
 from bayesreg.objective.chains import AbstractChains
 from bayesreg.posteriors import propagate
 from bayesreg.posteriors.base import AbstractPosterior
@@ -78,7 +79,13 @@ def concluded(
     )
     if density.by_rows:
         history.notes.append("batch normalisation: the density takes the statistics of all rows, and so does each draw.")
-    certificate = of_chains(found, run.draws, outputs_along(density, run.draws), ensemble=method.ensemble)
+    outputs = outputs_along(density, run.draws)
+    whole = outputs is not None and bool(outputs.isfinite().all())
+    moments = (
+        None if outputs is None or not (method.ensemble and whole) else moments_along(density, thinned(run.draws), outputs)
+    )
+    flat = None if outputs is None else outputs.flatten(2)
+    certificate = of_chains(found, run.draws, flat, ensemble=method.ensemble, moments=moments)
     record = FitRecord(method.name, seed, history, certificate, time.perf_counter() - started)
     posterior = Draws(model, record, run.draws, stats=stats)
     if not density.by_rows:
@@ -91,19 +98,36 @@ def concluded(
 
 
 def outputs_along(density: AbstractChains, draws: torch.Tensor) -> torch.Tensor | None:
-    """The network's outputs in some training rows along the chains (C, D, P), evenly thinned, (C, D', Q).
+    """The network's outputs in some training rows along the chains (C, D, P), evenly thinned, (C, D', n) or (C, D', n, K).
 
     None where rows depend on each other, so that a few of them have no output of their own.
     """
     log_joint, chains = density.log_joint, len(draws)
     if density.by_rows:
         return None
-    thinned = draws[:, :: max(1, -(-chains * draws.shape[1] // _DRAWS))]
+    taken = thinned(draws)
     rows = torch.arange(0, len(density.x), -(-len(density.x) // _ROWS), device=density.x.device)
 
     def forward(u: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return log_joint.model.forward(log_joint.layout.unflatten(u), x)
 
-    flat = thinned.reshape(-1, thinned.shape[-1])
+    flat = taken.reshape(-1, taken.shape[-1])
     found = propagate.outputs(log_joint.model.behaviour, forward, flat.split(256), len(flat), density.x[rows], probe=flat[0])
-    return found.reshape(chains, thinned.shape[1], -1)
+    return found.reshape(chains, taken.shape[1], *found.shape[1:])
+
+
+def thinned(draws: torch.Tensor) -> torch.Tensor:
+    """Draws (C, D, P) at even distances, as many as are judged, (C, D', P)."""
+    return draws[:, :: max(1, -(-len(draws) * draws.shape[1] // _DRAWS))]
+
+
+def moments_along(density: AbstractChains, draws: torch.Tensor, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """E[y | x, θ] and Var[y | x, θ] at draws (C, D, P) and their outputs (C, D, n) or (C, D, n, K), (C, D, Q) each."""
+    model, u = density.log_joint.model, draws.flatten(0, 1)
+    noise = propagate.noise_of(model, density.log_joint.layout, u)
+    found = in_data_units(model.likelihood, model.standardization, outputs.flatten(0, 1), noise)
+    mean, variance = (
+        part(found.output, **found.noise).reshape(*outputs.shape[:2], -1)
+        for part in (found.likelihood.mean, found.likelihood.variance)
+    )
+    return mean, variance

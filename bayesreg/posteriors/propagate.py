@@ -53,7 +53,7 @@ def mixture(
 
     def heard() -> Iterator[torch.Tensor]:
         for block in draws:
-            noises.append(_noise(model, layout, unknowns(block)))
+            noises.append(noise_of(model, layout, unknowns(block)))
             yield block
 
     def plain(u: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def mixture(
     return in_data_units(model.likelihood, model.standardization, found, together(noises))
 
 
-def _noise(model: BayesianModel, layout: FlatLayout, u: torch.Tensor) -> dict[str, torch.Tensor]:
+def noise_of(model: BayesianModel, layout: FlatLayout, u: torch.Tensor) -> dict[str, torch.Tensor]:
     """The noise parameters of draws (s, P), (s,) each."""
     found = model.noise(layout.values(u, model.likelihood.latents))
     return {name: value.expand(len(u)) for name, value in found.items()}

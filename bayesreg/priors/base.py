@@ -21,6 +21,7 @@ from torch.distributions import constraints
 
 from bayesreg import _check
 from bayesreg.priors import numeric
+from bayesreg.priors.analysis import Analysis, identity
 from bayesreg.priors.distribution import PriorDistribution
 from bayesreg.priors.spectrum import Spectrum, dense, diagonal
 from bayesreg.priors.values import wide
@@ -186,6 +187,10 @@ class AbstractPrior(abc.ABC):
         loc, precision = found
         return diagonal(loc, precision.reshape(shape)) if precision.dim() == 1 else dense(loc, precision, shape)
 
+    def analysis(self, shape: Shape) -> Analysis | None:
+        """The penalty as Σ s |D (w − m)| with D known by products, where it is one; else None."""
+        return None
+
     def gaussian_root(self, shape: Shape) -> torch.Tensor | None:
         """A root L of that precision, LᵀL = Λ, with the digits that Λ loses: (n,) a diagonal or (q, n), float64."""
         _, precision = self.gaussian(shape) or (0.0, None)
@@ -284,10 +289,19 @@ class AbstractElementwisePrior(AbstractPrior):
 
     separable_prox: ClassVar[bool] = True
     quick: ClassVar[bool] = True  # False where the density is itself found by quadrature
+    absolute: ClassVar[bool] = False  # True where the energy is |w − mode| times a number
 
     @abc.abstractmethod
     def energy(self, value: torch.Tensor) -> torch.Tensor:
         """−log density of each entry up to a constant, zero at the mode; same shape as `value`."""
+
+    def analysis(self, shape: Shape) -> Analysis | None:
+        """With D = I, where the energy is an absolute value."""
+        prior: Any = self.at(shape)
+        if not self.absolute:
+            return None
+        strength = prior.energy(torch.full(torch.Size(shape), prior.mode + 1.0, dtype=torch.float64))
+        return identity(prior.mode, strength.reshape(-1), torch.Size(shape))
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """The derivative of `energy` at each entry; a class may define it in one operation, for the training loop."""

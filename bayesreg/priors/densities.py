@@ -276,7 +276,7 @@ class Laplace(AbstractLaplaceTools, AbstractScaledElementwisePrior):
     loc: float = 0.0
 
     regulariser: ClassVar[str] = "L1, lasso"
-    safe_in_single: ClassVar[bool] = True
+    absolute = safe_in_single = True
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
 

@@ -5,6 +5,7 @@ Smooth           Σ |Δᵏ w|² / (2 scale²)        TotalVariation   Σ |Δ w| 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -15,10 +16,13 @@ import numpy as np
 import torch
 
 from bayesreg import _check
+from bayesreg.priors.analysis import Analysis, LeastSquares, primal_dual
 from bayesreg.priors.base import Shape, shown
 from bayesreg.priors.groups import AbstractPartsPrior
 from bayesreg.priors.spectrum import Spectrum
 from bayesreg.priors.values import HALF_LOG_2PI, log, wide
+
+_EDGES = 200  # differences up to which a total variation prox is found by an active set
 
 
 @dataclass(frozen=True, repr=False)
@@ -280,6 +284,40 @@ class TotalVariation(AbstractFieldPrior):
         solved = np.stack([_denoised(field, float(step / prior.scale)) for field in fields])
         return unfield(torch.as_tensor(solved), value.shape, self.per).to(value)
 
+    def analysis(self, shape: Shape) -> Analysis:
+        """All differences of neighbours."""
+        prior, inner, shape = self.at(shape), field_shape(shape, self.per), torch.Size(shape)
+        levels = _separable([_cosine_roots(length, 1) for length in inner])
+        levels = unfield(levels.expand(math.prod(shape) // levels.numel(), *inner), shape, self.per)
+
+        def times(w: torch.Tensor) -> torch.Tensor:
+            fields = fields_of(w, self.per)
+            return torch.cat([fields.diff(1, axis).reshape(-1) for axis in range(1, fields.dim())])
+
+        def adjoint(p: torch.Tensor) -> torch.Tensor:
+            fields = fields_of(p.new_zeros(shape), self.per)
+            sizes = [[n - (i == axis) for i, n in enumerate(fields.shape)] for axis in range(1, fields.dim())]
+            total = torch.zeros_like(fields)
+            for axis, (size, part) in enumerate(zip(sizes, p.split([math.prod(size) for size in sizes]), strict=True), start=1):
+                edge = p.new_zeros([1 if i == axis else n for i, n in enumerate(size)])
+                total = total - part.reshape(size).diff(1, axis, prepend=edge, append=edge)
+            return unfield(total, shape, self.per)
+
+        def pieces(zero: torch.Tensor) -> torch.Tensor:
+            from scipy.sparse import coo_array, csgraph
+
+            size = math.prod(shape)
+            fields = fields_of(torch.arange(size).reshape(shape), self.per)
+            ends = [
+                torch.stack([fields.narrow(axis, i, fields.shape[axis] - 1).reshape(-1) for i in (0, 1)])
+                for axis in range(1, fields.dim())
+            ]
+            one, other = torch.cat(ends, 1)[:, zero].numpy()
+            graph = coo_array((np.ones(len(one)), (one, other)), shape=(size, size))
+            return torch.from_numpy(csgraph.connected_components(graph, directed=False)[1]).long()
+
+        return Analysis(0.0, 1 / float(prior.scale), times, adjoint, levels, pieces)
+
     @property
     def penalty_text(self) -> str:
         """The penalty as a person writes it."""
@@ -348,13 +386,19 @@ def _differences(shape: tuple[int, ...]) -> Any:
 
 def _denoised(field: np.ndarray, t: float) -> np.ndarray:
     """argmin_z t Σ|Δz| + ½‖z − field‖²."""
+    if sum(field.size - field.size // n for n in field.shape) > _EDGES:
+        flat, same = torch.from_numpy(field).reshape(-1), lambda z: z.reshape(-1)
+        penalty = dataclasses.replace(TotalVariation().analysis(field.shape), strength=t)
+        problem = LeastSquares(
+            same, lambda y: y.reshape(field.shape), flat, penalty, torch.ones(field.shape, dtype=torch.float64)
+        )
+        return primal_dual(problem, 1e-9 * float((flat - flat.mean()).square().sum())).x.numpy()
     from scipy.optimize import lsq_linear
     from scipy.sparse import csgraph, csr_array
 
     D, flat = _differences(field.shape), field.ravel()
     matrix = t * D.T
-    dense = matrix.toarray() if D.shape[0] <= 400 else matrix
-    found = lsq_linear(dense, flat, bounds=(-1.0, 1.0), tol=1e-14, max_iter=2000, method="bvls" if D.shape[0] <= 400 else "trf")
+    found = lsq_linear(matrix.toarray(), flat, bounds=(-1.0, 1.0), tol=1e-14, max_iter=2000, method="bvls")
     z = flat - matrix @ found.x
     # an edge whose dual variable is inside its bounds joins two neighbours
     together = np.abs(found.x) < 1 - 1e-9

@@ -92,7 +92,7 @@ def report(
     classes: Sequence[str] | None = None,
     row_names: Sequence[str | int] | None = None,
     missing: Mapping[str, str] | None = None,
-    baselines: Mapping[str, AbstractPosterior] | tuple[Any, Any] | None = None,
+    baselines: Mapping[str, AbstractPosterior] | tuple[Any, ...] | None = None,
     offset: Any = None,
     truth: Any = None,
 ) -> Report:
@@ -113,7 +113,8 @@ def report(
         classes: Names of the classes, in label order.
         row_names: Names of the rows; None for a data frame's index, or 1 … N.
         missing: Fits that failed, by name, each with the reason.
-        baselines: The training rows (X, y), or fits of `baselines.fit_baselines`, as for `compare`.
+        baselines: The training rows (X, y), with sample_weight and offset where the fits have them, or fits of
+            `baselines.fit_baselines`, as for `compare`.
         offset: A known part of each row's output, as for `compare`.
         truth: The unknown x of an inverse problem, where it is known; X is then None and y its measurements.
 

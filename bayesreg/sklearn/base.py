@@ -267,14 +267,18 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         found = self.predict_distribution(X).log_prob(self._encoded(y)).double().numpy()
         return float(np.average(found, weights=None if sample_weight is None else _weights(X, y, sample_weight)))
 
-    def report(self, X: Any, y: Any, train: tuple[Any, Any] | None = None, title: str = "What the mode hid") -> Report:
+    def report(
+        self, X: Any, y: Any, train: tuple[Any, ...] | None = None, title: str = "What the mode hid", offset: Any = None
+    ) -> Report:
         """A page that explains the fit and shows how good it is; `.save("report.html")` writes it.
 
         Args:
             X: Rows that were not used in the fit.
             y: Their targets.
-            train: The training rows and their targets, for baselines beside it: a line, boosting, a forest.
+            train: The training rows and their targets, for baselines beside it: a line, boosting, a forest; with sample_weight
+                and offset as third and fourth where the fit had them.
             title: Heading of the page.
+            offset: A known part of each row's output, (N,), as in `fit`.
 
         Raises:
             ValueError: As for `log_score`.
@@ -284,8 +288,9 @@ class AbstractBayes(BaseEstimator, abc.ABC):
         options: dict[str, Any] = {"feature_names": names, "classes": self._class_names, "notes": self.notes_}
         named = {self.posterior_.method: self.posterior_}
         if train is not None:
-            options["baselines"] = self.inputs_.of(self, train[0]), self._encoded(train[1])
-        return report(named, x, self._encoded(y), seed=self.posterior_.seed, title=title, target_name=_name(y), **options)
+            options["baselines"] = self.inputs_.of(self, train[0]), self._encoded(train[1]), *train[2:]
+        options |= {"seed": self.posterior_.seed, "title": title, "target_name": _name(y), "offset": offset}
+        return report(named, x, self._encoded(y), **options)
 
     @property
     def feature_importances_(self) -> np.ndarray:

@@ -26,6 +26,7 @@ from bayesreg.solvers.linear_gaussian import LinearGaussian, solve, solve_path
 from bayesreg.solvers.loop import Follow, run
 from bayesreg.solvers.nonsmooth import Fista, polish
 from bayesreg.solvers.options import SearchOptions
+from bayesreg.solvers.primal_dual import PrimalDual
 from bayesreg.solvers.probe import further
 from bayesreg.solvers.progress import ProgressCallback, unheard
 from bayesreg.solvers.quasi_newton import Lbfgs
@@ -57,6 +58,7 @@ __all__ = [
     "Krylov",
     "Lbfgs",
     "LinearGaussian",
+    "PrimalDual",
     "Problem",
     "ProgressCallback",
     "ProximalAdam",

@@ -56,6 +56,14 @@ class Problem:
                 "on in the middle; leave out one of the two."
             )
 
+    @property
+    def asked_to_search(self) -> str:
+        """The settings that ask for a search by steps, in words; empty where there is none."""
+        options = self.options
+        asked = [*options.of_steps().values(), *(n for n in ("num_steps", "batch_size") if getattr(options, n) is not None)]
+        asked += ["num_restarts"] * (options.num_restarts > 1) + ["follow"] * (self.follow is not None)
+        return " and ".join(asked)
+
     def partial(self, reads: Sequence[str] = ()) -> str | None:
         """Why a search that needs one fixed objective over all rows is out of place; None where it is not.
 

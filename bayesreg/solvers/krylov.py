@@ -111,11 +111,8 @@ class Krylov(AbstractSolver):
 
     def requires(self, problem: Problem) -> str | None:
         """A linear operator, known Gaussian noise, a Gaussian prior of known scale, and all measurements."""
-        options = problem.options
-        asked = [*options.of_steps().values(), *(n for n in ("num_steps", "batch_size") if getattr(options, n) is not None)]
-        asked += ["num_restarts"] * (options.num_restarts > 1) + ["follow"] * (problem.follow is not None)
-        if asked:
-            return f"no search by steps, but {' and '.join(asked)} came; leave it out, or take another optimizer."
+        if asked := problem.asked_to_search:
+            return f"no search by steps, but {asked} came; leave it out, or take another optimizer."
         if problem.log_joint.model.linear_operator is None:
             return "a linear operator (bayesreg.operators) in place of a network, but this model has none; take 'auto'."
         found = inverse_problem(problem.log_joint.model, problem.data)

@@ -67,11 +67,8 @@ class LinearGaussian(AbstractSolver):
 
     def requires(self, problem: Problem) -> str | None:
         """A network that is linear in its weights, known Gaussian noise, convex penalties, and nothing to search by."""
-        options = problem.options
-        asked = [*options.of_steps().values(), *(n for n in ("num_steps", "batch_size") if getattr(options, n) is not None)]
-        asked += ["num_restarts"] * (options.num_restarts > 1) + ["follow"] * (problem.follow is not None)
-        if asked:
-            return f"no search, but {' and '.join(asked)} came; leave it out, or take another optimizer."
+        if asked := problem.asked_to_search:
+            return f"no search, but {asked} came; leave it out, or take another optimizer."
         return None if problem.affine is not None else _NO_LEAST_SQUARES
 
     def suits(self, problem: Problem) -> str | None:

@@ -210,7 +210,19 @@ def test_the_command_line_finds_it(poisson, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = np.column_stack([data[0], data[1]])
     np.savetxt("bikes.csv", rows, delimiter=",", header="a,b,c,bikes", comments="", fmt=["%.4f"] * 3 + ["%d"])
-    words = ["report", "bikes.csv", "--target", "bikes", "--likelihood", "Clicks", "--hidden", "0", "--num-samples", "50"]
+    words = [
+        "report",
+        "bikes.csv",
+        "--target",
+        "bikes",
+        "--likelihood",
+        "Clicks",
+        "--hidden",
+        "0",
+        "--num-samples",
+        "50",
+        "--no-baselines",
+    ]
     done = CliRunner().invoke(app, [*words, "--method", "map", "--method", "laplace"])
     assert done.exit_code == 0, done.output
     assert "noise_scale" not in done.output

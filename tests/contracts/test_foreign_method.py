@@ -180,7 +180,7 @@ def test_the_command_line_fits_by_it(bagging, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, X, y = linear()
     np.savetxt("rows.csv", np.column_stack([X, y]), delimiter=",", header="a,b,c,d,y", comments="")
-    words = ["report", "rows.csv", "--target", "y", "--hidden", "0", "--num-samples", "50"]
+    words = ["report", "rows.csv", "--target", "y", "--hidden", "0", "--num-samples", "50", "--no-baselines"]
     done = CliRunner().invoke(app, [*words, "--method", "map", "--method", "bagging-in-a-test"])
     assert done.exit_code == 0, done.output
     assert "bagging-in-a-test" in (tmp_path / "report.html").read_text()

@@ -19,13 +19,14 @@ from tests.conftest import network
 
 N, B, D, K = 50, 20, 4, 3
 LIKELIHOODS = [cls() for cls in concrete(AbstractLikelihood)]
-FIRST = {"Gaussian", "HeteroscedasticGaussian", "Bernoulli", "Categorical"}  # the others meet one prior in the quick suite
+# the log-joint is a prior's part and a likelihood's: each prior beside Gaussian and each likelihood beside Normal find what is
+# wrong with either, and Gaussian's noise is the one that a prior may be relative to; the other pairs are in the slow suite
 EVERY_PAIR = [
     pytest.param(
         prior,
         likelihood,
         id=f"{prior}-{likelihood}",
-        marks=[] if type(likelihood).__name__ in FIRST or type(prior) is priors.Normal else pytest.mark.slow,
+        marks=[] if type(likelihood) is likelihoods.Gaussian or type(prior) is priors.Normal else pytest.mark.slow,
     )
     for likelihood in LIKELIHOODS
     for prior in (cls() for cls in concrete(AbstractPrior))
@@ -211,13 +212,13 @@ def test_parallel_draws_are_the_sequential_ones_in_law(likelihood):
     """Under known weights: the means of y by Pyro's parallel and by its sequential prediction agree, draw by draw."""
     model, X, _ = build(priors.Normal(priors.HalfNormal(1.0)), likelihood, torch.float64, True)
     each = [values_of(model, seed) for seed in range(2)]
-    values = {name: torch.stack([one[name] for one in each]).repeat_interleave(100, 0) for name in each[0]}
+    values = {name: torch.stack([one[name] for one in each]).repeat_interleave(50, 0) for name in each[0]}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:5])["y"].double().unflatten(0, (2, 100))
-        again = pyro.infer.Predictive(model.pyro_model, values)(X[:5])["y"].double().unflatten(0, (2, 100))
+        drawn = pyro.infer.Predictive(model.pyro_model, values, parallel=True)(X[:5])["y"].double().unflatten(0, (2, 50))
+        again = pyro.infer.Predictive(model.pyro_model, values)(X[:5])["y"].double().unflatten(0, (2, 50))
         fresh = pyro.infer.Predictive(model.pyro_model, num_samples=4, parallel=True)(X[:5])
-    error = ((drawn.var(1) + again.var(1)) / 100).sqrt() + 1e-9
+    error = ((drawn.var(1) + again.var(1)) / 50).sqrt() + 1e-9
     assert bool(((drawn.mean(1) - again.mean(1)).abs() < 5 * error).all())
     assert fresh["0.weight"].squeeze(1).shape == (4, *model.latents["0.weight"].shape)
     assert fresh["y"].shape[:2] == (4, 5)

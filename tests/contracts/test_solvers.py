@@ -123,7 +123,7 @@ def test_a_solver_says_what_it_cannot_do(case):
         raise ValueError(lacking)
 
 
-OF_OPERATORS = {"krylov"}  # see tests/test_inverse_posterior.py
+OF_OPERATORS = {"krylov", "primal-dual"}  # see tests/test_inverse_posterior.py
 
 
 @pytest.mark.parametrize("prior", [RIDGE, LASSO], ids=["ridge", "lasso"])

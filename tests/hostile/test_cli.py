@@ -577,7 +577,10 @@ def test_wrong_words_need_no_torch(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
-@pytest.mark.parametrize("words", ["report a.csv --target y", "priors --list", "equivalents Flat"])
+@pytest.mark.parametrize(
+    "words",
+    ["report a.csv --target y", *(pytest.param(w, marks=pytest.mark.slow) for w in ("priors --list", "equivalents Flat"))],
+)
 def test_control_c_while_modules_load(tmp_path, words):
     sleep = "try:\n    time.sleep(60)\nexcept BaseException as error:\n    raise ImportError('of another kind') from error\n"
     body = f"import time\nprint('loading', flush=True)\n{sleep}"

@@ -13,10 +13,12 @@ from bayesreg._text import bounds, counted, listing, name_of, percent
 from bayesreg.comparison import Comparison
 from bayesreg.metrics import readings as _readings
 from bayesreg.metrics.measures import LEVELS, Coverage, plain
+from bayesreg.predictive.mixture import Predictive
 from bayesreg.reports.base import AbstractSection, Card, Drawn, Line, Material, State
 from bayesreg.reports.chance import CALIBRATION
 from bayesreg.reports.judged import BLIND, Confidence, Finding, Judged, Judgement, judgements
 
+_MOST_CLASSES = 12  # of a confusion matrix that is shown
 _STATES: dict[Judgement, State] = {"overconfident": "bad", "cautious": "neutral", "consistent": "good", "too few": "neutral"}
 
 
@@ -52,6 +54,15 @@ class Calibration(AbstractSection):
 {% endif %}
 {% endfor %}
 {% endcall %}
+{% if not regression and data.data.classes | length <= most %}
+{% set best = data.comparison.best %}
+{% call sheet("Confusion matrix", "Test rows of each class (row) by the class that " ~ (best | name) ~ " gives the highest probability (column)", ["observed"] + data.data.classes) %}
+{% for counts in data.calibration[best].confusion %}
+{% set own = loop.index0 %}
+<tr><th scope="row">{{ data.data.classes[loop.index0] }}</th>{% for count in counts %}<td{% if loop.index0 == own %} class="best"{% endif %}>{{ "{:,}".format(count) }}</td>{% endfor %}</tr>
+{% endfor %}
+{% endcall %}
+{% endif %}
 </section>"""
 
     def facts(self, made: Material) -> dict[str, Any]:
@@ -66,7 +77,8 @@ class Calibration(AbstractSection):
 
     def shown(self, made: Material) -> dict[str, Any]:
         """Coverage and PIT values of a regression, reliability of a classification."""
-        return {"calibration": [*_figures(made)], "levels": [f"{percent(level)} intervals" for level in LEVELS]}
+        levels = [f"{percent(level)} intervals" for level in LEVELS]
+        return {"calibration": [*_figures(made)], "levels": levels, "most": _MOST_CLASSES}
 
 
 def _figures(made: Material) -> Iterable[Drawn]:
@@ -136,8 +148,19 @@ def _classification(comparison: Comparison, name: str, y: Any, found: Confidence
         "ece_off": found.p_ece <= CALIBRATION,
         "brier": plain(scores["brier"]),
         "bins": [list(row) for row in zip(stated, observed, count, strict=True)],
+        "confusion": _confusion(predictive, y).tolist(),
         "finding": f"Calibration error {_ece(found)}.",
     }
+
+
+def _confusion(predictive: Predictive, y: Any) -> np.ndarray:
+    """Numbers of rows by observed and by most probable class, (K, K)."""
+    labels, mean = predictive.likelihood.labels, predictive.mean.cpu().double()
+    assert labels is not None  # otherwise it is no classification
+    shares = labels.class_probabilities(mean)
+    counts = np.zeros((shares.shape[-1], shares.shape[-1]), dtype=np.int64)
+    np.add.at(counts, (predictive.target(y).cpu().long().numpy(), labels.choice(mean).long().numpy()), 1)
+    return counts
 
 
 def _ece(found: Confidence) -> str:

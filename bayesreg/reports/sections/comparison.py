@@ -26,11 +26,13 @@ READS: dict[str, str] = {
     "difference": "log density summed over the rows, minus that of {best}, ± its standard error, paired by row; the verdict "
     "says where it may be chance.",
     "rmse": "root mean squared error of the predicted mean, in target units; says nothing about the intervals.",
+    "r2": "share of these targets' variance that the predicted mean explains; 0 is no better than their mean.",
     "crps": "a distance between the predicted distribution and what happened, in target units; for a prediction without any "
     "spread it is the absolute error.",
     "mean_width": "mean width of the 95 % intervals, in target units; narrow is good only where the coverage is right.",
     "coverage_95": "share of the truths inside the 95 % intervals; right at 95 %, too narrow below, too wide above.",
     "accuracy": "share of the rows whose most probable class was the observed one.",
+    "auc": "probability that a row of the second class is given a higher probability of it than one of the first; 50 % by chance.",
     "brier": "mean squared distance between the stated probabilities and what happened.",
     "ece": "mean gap between stated probability and observed share, in 15 bins; chance alone makes it larger than zero.",
 }

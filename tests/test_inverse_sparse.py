@@ -1,4 +1,4 @@
-"""Modes of A x = b under total variation, Laplace and positive priors: against independent solvers and optimality conditions."""
+"""Modes of A x = b under total variation, Laplace and positive priors, against other solvers and optimality conditions."""
 
 import math
 

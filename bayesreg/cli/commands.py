@@ -226,6 +226,29 @@ def compare(
 
 
 @app.command()
+def inverse(
+    problem: o.Problem = None,
+    size: o.ProblemSize = None,
+    noise: o.Noise = 0.01,
+    matrix: o.Matrix = None,
+    data: o.Measurements = None,
+    truth: o.Truth = None,
+    noise_scale: o.KnownNoise = None,
+    prior: o.PriorOfX = None,
+    rule: o.Rule = None,
+    out: o.Out = Path("inverse.html"),
+    seed: o.Seed = 0,
+    force: o.Force = False,
+) -> None:
+    """Solve A x = b: say whether it is well-posed, choose the prior's scale by every rule, and write a report."""
+    from bayesreg.cli.problems import Asked, solve_problem
+
+    loaded()
+    asked = Asked(problem, size, noise, matrix, data, truth, noise_scale)
+    solve_problem(asked, prior or [], rule, out=out, seed=seed, force=force)
+
+
+@app.command()
 def methods() -> None:
     """List the ways to fit, and when to use which."""
     from bayesreg.inference.base import methods

@@ -125,7 +125,7 @@ def _run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
         save_model(kept, case, settings.save, force=settings.force)
         saved = f"Model: {settings.save}, of {name}; predict new rows by: bayesreg predict {settings.save} NEW.csv"
     _say_comparison(screen, made.comparison)
-    _say_verdict(screen, made.data["verdict"])
+    say_verdict(screen, made.data["verdict"])
     where = f"Report: {settings.out}, with its numbers in {settings.out.with_suffix('.json')}"
     say(
         screen,
@@ -270,7 +270,7 @@ def _say_comparison(screen: Console, comparison: Comparison) -> None:
     say(screen, "", *str(comparison).partition("\n\n")[2].splitlines())
 
 
-def _say_verdict(screen: Console, cards: Sequence[Mapping[str, Any]]) -> None:
+def say_verdict(screen: Console, cards: Sequence[Mapping[str, Any]]) -> None:
     from bayesreg.reports.base import WORDS
 
     colours = {"good": "green", "bad": "yellow"}

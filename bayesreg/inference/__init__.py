@@ -11,6 +11,7 @@ from bayesreg.inference.ensemble import Ensemble
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.full_rank import FullRank
 from bayesreg.inference.full_rank import pairs_by_copy as pairs_by_copy
+from bayesreg.inference.gibbs import Gibbs
 from bayesreg.inference.guided import AbstractGuided
 from bayesreg.inference.hmc import HMC
 from bayesreg.inference.laplace import LaplaceApproximation
@@ -50,6 +51,7 @@ __all__ = [
     "Exact",
     "FitError",
     "FullRank",
+    "Gibbs",
     "LaplaceApproximation",
     "LowRank",
     "MCBatchNorm",

@@ -66,20 +66,15 @@ def cosines(x: torch.Tensor, *, back: bool = False, axes: tuple[int, ...] | None
     return torch.from_numpy((fft.idctn if back else fft.dctn)(x.numpy(), axes=axes, norm="ortho"))
 
 
-def identity(loc: Any, strength: Any, shape: torch.Size) -> Analysis:
-    """Σ s |w − loc|, the lasso's.
-
-    Args:
-        loc: m.
-        strength: s, a number or one for each entry, (n,).
-        shape: The tensor's.
-    """
+def identity(prior: Any, shape: torch.Size) -> Analysis:
+    """Σ s |w − m|, the lasso's, of an elementwise prior whose energy is an absolute value."""
+    strength = prior.energy(torch.full(shape, prior.mode + 1.0, dtype=torch.float64)).reshape(-1)
 
     def pieces(zero: torch.Tensor) -> torch.Tensor:
         return torch.where(zero, -1, (~zero).long().cumsum(0) - 1)
 
     ones = torch.ones(shape, dtype=torch.float64)
-    return Analysis(loc, strength, lambda w: w.reshape(-1), lambda p: p.reshape(shape), ones, pieces)
+    return Analysis(prior.mode, strength, lambda w: w.reshape(-1), lambda p: p.reshape(shape), ones, pieces)
 
 
 def diagonal_in_cosines(product: Map, shape: torch.Size, num_probes: int = 8) -> torch.Tensor:

@@ -80,8 +80,8 @@ class PrimalDual(AbstractSolver):
         history.record(found.steps, value)
         steps = measured.problem.penalty.times(found.x)
         history.notes.append(
-            f"primal–dual: {found.steps} steps, duality gap {found.gap:.1g} nats; {int((steps == 0).sum()):,} of {len(steps):,} "
-            "terms of the penalty are exactly zero."
+            f"primal–dual: {found.steps} steps, duality gap {found.gap:.1g} nats; {int((steps == 0).sum()):,} of "
+            f"{len(steps):,} terms of the penalty are exactly zero."
         )
         return Solution(u, log_joint.model, value=value, gap=found.gap, exact=True)
 

@@ -142,7 +142,7 @@ Dropout = Annotated[
 Method = Annotated[
     list[str] | None,
     _option(
-        "How to fit. Repeat for more. If not given: auto, and map where rows are many. See: bayesreg methods",
+        "How to fit. Repeat for more. If not given: auto, and often map. See: bayesreg methods",
         _FITS,
         metavar="NAME",
     ),

@@ -62,7 +62,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "mlpd": Metric("log density", "higher", digits=4),
     "rmse": Metric("RMSE", "lower"),
-    "r2": Metric("R²", "higher"),
+    "r2": Metric("R²", "higher", digits=2),
     "mae": Metric("MAE", "lower", headline=False),
     "crps": Metric("CRPS", "lower"),
     "interval_score": Metric("interval score 95%", "lower", headline=False),
@@ -98,6 +98,7 @@ class Comparison:
         num_tuned: Scales that the evidence tuned.
         baselines: What is simpler, on the same rows; empty where none was asked for.
         weighted: Whether the training rows of a posterior count by sample_weight.
+        fitted: Whether the rows are the measurements of an inverse problem, which were fitted.
     """
 
     scores: dict[str, Scores]
@@ -113,6 +114,7 @@ class Comparison:
     num_tuned: dict[str, int] = field(default_factory=dict)
     baselines: dict[str, Beside] = field(default_factory=dict)
     weighted: bool = False
+    fitted: bool = False
 
     @property
     def kind(self) -> str:
@@ -259,6 +261,11 @@ class Comparison:
     def notes(self) -> list[str]:
         """What the differences and their standard errors do not say by themselves, one sentence each."""
         found = [*self._of_evidences(), *self._of_baselines()]
+        if self.fitted:
+            found.append(
+                "These rows are the measurements that were fitted: the scores say how well they are described, not how good x "
+                "is; compare log evidences, or inverse.judge(posterior, b, truth)."
+            )
         for name, d in self.differences.items():
             if d.heavy_tailed:
                 found.append(
@@ -325,7 +332,8 @@ def compare(
 
     Args:
         posteriors: Name to posterior, of one or of several models, all of one likelihood kind.
-        X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs.
+        X: Inputs (N, ...) in the data's own units, not used in the fits; or a `Dataset` or `DataLoader` of pairs. None for an
+            inverse problem, whose measurements are y.
         y: Targets there: (N,) or (N, K), or class labels (N,); None for a data set or loader, which brings its own.
         num_samples: Draws from each posterior; a mode needs and takes one. None for as many as `predict` takes by itself, and
             more of a posterior whose Monte Carlo error is above a tenth of a difference's standard error (and above 0.01 nats):
@@ -344,6 +352,8 @@ def compare(
     """
     _check_posteriors(posteriors)
     X, y = all_rows(X, y)
+    fitted = X is None  # an inverse problem's rows are its measurements
+    X, y = next(iter(posteriors.values())).model.all_measurements(X, y)
     start = {name: num_samples or posterior.usual_draws for name, posterior in posteriors.items()}
     known = {} if offset is None else {"offset": offset}
     predictives = {name: p.predict(X, num_samples=start[name], seed=seed, **known) for name, p in posteriors.items()}
@@ -376,6 +386,7 @@ def compare(
         num_tuned={name: len(posterior.history.scales) for name, posterior in posteriors.items()},
         baselines=beside(baselines or {}, X, y, rows[_best(rows)], seed=seed, offset=offset),
         weighted=any(posterior.model.likelihood.weighted for posterior in posteriors.values()),
+        fitted=fitted,
     )
 
 

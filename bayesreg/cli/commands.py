@@ -114,6 +114,8 @@ def report(
     case = job.read(asked, likelihood, seed)
     model = job.model(case, network, rules, seed)
     case = case if network else job.with_note(case, model)
+    if not (network or method or prior or priors_file or any(said.values())):
+        methods, case = job.by_default(methods, case, model)
     job.run(case, {name: job.Fit(model, how) for name, how in methods.items()}, settings)
 
 
@@ -221,6 +223,29 @@ def compare(
 
     loaded()
     compare_models(file, models, num_samples=num_samples, seed=seed)
+
+
+@app.command()
+def inverse(
+    problem: o.Problem = None,
+    size: o.ProblemSize = None,
+    noise: o.Noise = 0.01,
+    matrix: o.Matrix = None,
+    data: o.Measurements = None,
+    truth: o.Truth = None,
+    noise_scale: o.KnownNoise = None,
+    prior: o.PriorOfX = None,
+    rule: o.Rule = None,
+    out: o.Out = Path("inverse.html"),
+    seed: o.Seed = 0,
+    force: o.Force = False,
+) -> None:
+    """Solve A x = b: say whether it is well-posed, choose the prior's scale by every rule, and write a report."""
+    from bayesreg.cli.problems import Asked, solve_problem
+
+    loaded()
+    asked = Asked(problem, size, noise, matrix, data, truth, noise_scale)
+    solve_problem(asked, prior or [], rule, out=out, seed=seed, force=force)
 
 
 @app.command()

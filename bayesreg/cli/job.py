@@ -19,7 +19,7 @@ from bayesreg._text import counted
 from bayesreg.certificates import sentence
 from bayesreg.cli.models import save_model
 from bayesreg.cli.screen import as_option, columns, console, in_options, note_in_options, progress, say, warn
-from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, rules, with_note
+from bayesreg.cli.setup import DEMO, Network, Settings, by_default, check, methods, model, rules, with_note
 from bayesreg.cli.tables import Asked, Case, demo, missing_as, read, reading_of
 from bayesreg.data import Split
 from bayesreg.inference import AbstractMethod
@@ -37,6 +37,7 @@ __all__ = [
     "Fit",
     "Network",
     "Settings",
+    "by_default",
     "check",
     "demo",
     "methods",
@@ -124,7 +125,7 @@ def _run(case: Case, fits: Mapping[str, Fit], settings: Settings) -> None:
         save_model(kept, case, settings.save, force=settings.force)
         saved = f"Model: {settings.save}, of {name}; predict new rows by: bayesreg predict {settings.save} NEW.csv"
     _say_comparison(screen, made.comparison)
-    _say_verdict(screen, made.data["verdict"])
+    say_verdict(screen, made.data["verdict"])
     where = f"Report: {settings.out}, with its numbers in {settings.out.with_suffix('.json')}"
     say(
         screen,
@@ -269,7 +270,7 @@ def _say_comparison(screen: Console, comparison: Comparison) -> None:
     say(screen, "", *str(comparison).partition("\n\n")[2].splitlines())
 
 
-def _say_verdict(screen: Console, cards: Sequence[Mapping[str, Any]]) -> None:
+def say_verdict(screen: Console, cards: Sequence[Mapping[str, Any]]) -> None:
     from bayesreg.reports.base import WORDS
 
     colours = {"good": "green", "bad": "yellow"}

@@ -141,7 +141,7 @@ Dropout = Annotated[
 ]
 Method = Annotated[
     list[str] | None,
-    _option("How to fit. Repeat for more. If not given: map and auto. See: bayesreg methods", _FITS, metavar="NAME"),
+    _option("How to fit. Repeat for more. If not given: auto, and map where rows are many. See: bayesreg methods", _FITS, metavar="NAME"),
 ]
 DemoMethod = Annotated[
     list[str] | None,
@@ -204,3 +204,37 @@ NumOutputs = Annotated[
     int, typer.Option(help="Values K in each row over which a mean loss runs: outputs, or binary labels.", metavar="K")
 ]
 List = Annotated[bool, typer.Option("--list", help="Every prior there is, and nothing else.", show_default=False)]
+Problem = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PROBLEM", help="A test problem: shaw, heat, deriv2, deblurring_1d, tomography and others.", show_default=False
+    ),
+]
+ProblemSize = Annotated[int | None, _option("Unknowns of a test problem, or an image's side.", _DATA, "--size", metavar="N")]
+Noise = Annotated[
+    float, _option("Noise that is added to a test problem, relative to its data.", _DATA, metavar="SHARE", show_default=True)
+]
+Matrix = Annotated[Path | None, _option("NumPy file of A, (M, N).", _DATA, metavar="NPY")]
+Measurements = Annotated[Path | None, _option("NumPy file of b, (M,).", _DATA, "--data", metavar="NPY")]
+Truth = Annotated[Path | None, _option("NumPy file of x, where it is known.", _DATA, metavar="NPY")]
+KnownNoise = Annotated[
+    float | None, _option("Sd σ of the noise in b, where it is known.", _DATA, "--noise-scale", metavar="SIGMA")
+]
+PriorOfX = Annotated[
+    list[str] | None,
+    _option(
+        "Gaussian prior of x: 'Smooth(order=2)', the default, or 'Normal(1.0)'. Its scale is chosen. Repeat to compare several "
+        "by their evidence.",
+        _MODEL,
+        "--prior",
+        metavar="PRIOR",
+    ),
+]
+Rule = Annotated[
+    str | None,
+    _option(
+        "Rule whose prior scale is fitted: gcv (default), l-curve, discrepancy, evidence, quasi-optimality.",
+        _MODEL,
+        metavar="RULE",
+    ),
+]

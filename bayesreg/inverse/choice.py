@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _LARGE = 1.5  # a residual over σ√M that is no noise
 _GRID = -16, 2, 181  # powers of ten of the largest singular value's square, and how many λ
 
-WARNING = (
+_FAR = 0.1  # of GCV's λ
+_WARNING = (
     "The evidence trusts the prior: independent entries on a smooth truth give it too small a λ (too weak a penalty), which is "
     "the prior's error and not the rule's. inverse.compare_priors ranks priors by it."
 )
@@ -183,10 +184,15 @@ class Choice(AbstractTextTable):
         said = [f"{name} assumes {rule.assumes}." for name, rule in self.rules.items()]
         said += [c.remark for c in self.chosen.values() if c.remark]
         said += [self.left_out] if self.left_out else []
+        return (*said, self.warning) if self.warning else tuple(said)
+
+    @property
+    def warning(self) -> str:
+        """What to think where the evidence takes a much smaller λ than GCV; empty where it does not."""
         evidence, gcv = self.chosen.get("evidence"), self.chosen.get("gcv")
-        if evidence and gcv and evidence.lam < 0.1 * gcv.lam:
-            said.append(f"evidence takes a λ {number(gcv.lam / evidence.lam, 2)} times as small as gcv. {WARNING}")
-        return tuple(said)
+        if not evidence or not gcv or not evidence.lam < _FAR * gcv.lam:
+            return ""
+        return f"evidence takes a λ {number(gcv.lam / evidence.lam, 2)} times as small as gcv. {_WARNING}"
 
     def __repr__(self) -> str:
         return f"Choice({', '.join(f'{name}: λ = {c.lam:.3g}' for name, c in self.chosen.items())})"

@@ -174,7 +174,8 @@ def _residuals(answers: Mapping[str, Answer]) -> Card:
         said = f"{name}: residual {number(size, 3)}"
         said += "" if expected is None else f", {number(expected, 3)} expected of the noise"
         lines.append(Line("bad" if bad else "good" if answer.p_size is not None else "neutral", f"{said}."))
-        lines += [Line("bad", note) for note in answer.notes if bad]
+        if bad:
+            lines += [Line("bad", note) for note in answer.notes]
     head = (
         f"The residual of {listing(doubted)} is not what noise leaves." if doubted else "Residuals are what the noise leaves."
     )
@@ -200,14 +201,18 @@ def _truth(answers: Mapping[str, Answer]) -> Card:
         held = "" if a.coverage is None else f"; {percent(a.level)} intervals hold {percent(a.coverage)} of the entries"
         lines.append(Line("neutral", f"{name}: relative error {percent(a.relative_error)}{held}."))
     best = min(answers, key=lambda name: answers[name].relative_error or math.inf)
-    head = f"{best} is nearest to the truth: relative error {percent(answers[best].relative_error)}."
+    errors = {percent(a.relative_error) for a in answers.values()}
+    alike = len(errors) == 1
+    head = (
+        f"Relative error {errors.pop()}."
+        if alike
+        else f"{best} is nearest to the truth: relative error {percent(answers[best].relative_error)}."
+    )
     return Card("Truth", "neutral", head, tuple(lines), "reconstruction", 4)
 
 
 def _warning(choice: Choice) -> str:
-    return next((note for note in choice.notes if "trusts the prior" in note), "") or (
-        "Rules that agree are no proof of the prior: compare priors by inverse.compare_priors."
-    )
+    return choice.warning or "Rules that agree are no proof of the prior: compare priors by inverse.compare_priors."
 
 
 def _drawn(made: Material) -> Iterable[Drawn]:

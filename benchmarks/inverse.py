@@ -146,7 +146,7 @@ def large_draws(n: int, draws: int) -> tuple[Contestants, Error]:
     operator = operators.Convolution2d(operators.gaussian_kernel(2.0, 2), "reflect", shape=(n, n))
     b = operator(torch.as_tensor(inverse.shepp_logan(n))).numpy()
     model = br.BayesianModel(operator, {"x": priors.Smooth(2, 0.05, 1.0)}, likelihoods.Gaussian(0.01))
-    posterior = br.fit(model, None, b + 0.01 * np.random.default_rng(0).normal(size=(n, n)), method="exact")
+    posterior: Any = br.fit(model, None, b + 0.01 * np.random.default_rng(0).normal(size=(n, n)), method="exact")
     made = {f"ours, {draws} draws": lambda: posterior.sample(draws)["x"].numpy()}
     return made, lambda x: float(np.median(x.std(0)) / np.median(np.sqrt(posterior.problem.variance_of_preconditioner)))
 

@@ -96,7 +96,7 @@ def test_simulation_based_calibration():
     prior = {"x": priors.Normal(priors.HalfNormal(1.0))}
     model = br.BayesianModel(operators.Dense(A), prior, likelihoods.Gaussian(priors.HalfNormal(1.0)))
     method = inference.Gibbs(32, 6, 1)  # one draw a chain, so that draws are independent
-    for seed in range(150):
+    for seed in range(60):
         sigma, tau = np.abs(rng.normal(size=2))
         x = tau * rng.normal(size=SIZE)
         with pytest.warns(br.ConvergenceWarning):  # a draw a chain is too few to be judged

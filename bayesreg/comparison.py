@@ -62,7 +62,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "mlpd": Metric("log density", "higher", digits=4),
     "rmse": Metric("RMSE", "lower"),
-    "r2": Metric("R²", "higher"),
+    "r2": Metric("R²", "higher", digits=2),
     "mae": Metric("MAE", "lower", headline=False),
     "crps": Metric("CRPS", "lower"),
     "interval_score": Metric("interval score 95%", "lower", headline=False),

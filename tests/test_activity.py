@@ -64,14 +64,19 @@ def test_it_is_the_mean_over_rows_times_n(data):
     torch.testing.assert_close(model.log_activity(values, X[:10]), N * rows[:10].mean())
 
 
-def test_mode_laplace_and_mean_field_have_the_closed_form(data):
-    """A normal prior on a linear output is ridge on the predictions: precision XᵀX (1/σ² + 1/τ²) + Λ."""
+@pytest.fixture
+def ridge_on_predictions(data):
+    """A normal prior on a linear output: its model, and the posterior's mean and precision XᵀX (1/σ² + 1/τ²) + Λ."""
     X, y = data
     sigma, tau = 0.4, 0.7
     linear = nn.Sequential(nn.Linear(3, 1, bias=False)).double()
     model = br.BayesianModel(linear, priors.Normal(2.0), likelihoods.Gaussian(sigma), outputs={"0": priors.Normal(tau)})
     precision = X.T @ X * (sigma**-2 + tau**-2) + torch.eye(3, dtype=torch.float64) / 4
-    mean = torch.linalg.solve(precision, X.T @ y / sigma**2)
+    return model, torch.linalg.solve(precision, X.T @ y / sigma**2), precision
+
+
+def test_mode_and_laplace_have_the_closed_form(data, ridge_on_predictions):
+    (X, y), (model, mean, precision) = data, ridge_on_predictions
     mode = br.fit(model, X, y, method="map")
     assert mode.certificate.converged
     torch.testing.assert_close(mode.mean["0.weight"][0], mean, rtol=1e-9, atol=1e-9)
@@ -81,6 +86,11 @@ def test_mode_laplace_and_mean_field_have_the_closed_form(data):
         assert laplace.log_evidence is None  # the activations' prior is not normalised over weights
     adam = br.fit(model, X, y, method=br.inference.MAP("adam", num_steps=1000))
     torch.testing.assert_close(adam.mean["0.weight"][0], mean, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow  # quickly: a mean-field guide's mean and width on the conjugate model in test_mean_field, without activations
+def test_mean_field_has_the_closed_form(data, ridge_on_predictions):
+    (X, y), (model, mean, precision) = data, ridge_on_predictions
     guide = br.fit(model, X, y, method=br.inference.MeanField(num_steps=1000, num_particles=16))
     sd = precision.diagonal().rsqrt()
     assert bool(((guide.mean["0.weight"][0] - mean).abs() < 0.1 * sd).all())
@@ -97,6 +107,7 @@ def test_gauss_newton_is_the_hessian_of_a_linear_network(data):
     torch.testing.assert_close(gauss_newton(log_joint, u, rows), full_hessian(log_joint, u, rows), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow  # quickly: the log-joint of such priors, and their mode in closed form
 def test_sparse_activations(data):
     """An L1 prior on the hidden layer makes its activations smaller, and a nonsmooth mode is judged honestly."""
     X, y = data

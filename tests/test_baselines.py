@@ -245,6 +245,7 @@ class TestComparison:
         again = br.compare({"exact": line}, *rows(1), baselines=numbers)
         assert str(found).partition("\n\n")[2] == str(again).partition("\n\n")[2]
 
+    @pytest.mark.slow  # quickly: their places in a comparison and the verdict's sentences
     def test_a_report_shows_them_and_says_what_does_as_well(self, line, numbers):
         found = br.report({"exact": line}, *rows(1), baselines=numbers)
         (card,) = (card for card in found.data["verdict"] if card["topic"] == "Baselines")

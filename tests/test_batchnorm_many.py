@@ -358,6 +358,7 @@ def test_each_point_of_a_path_and_each_fold_has_its_own_statistics(standardize):
     assert "df" not in str(found).splitlines()[1]
 
 
+@pytest.mark.slow  # quickly: the path just above
 def test_a_path_of_a_linear_network_with_batch_normalisation_is_trained_not_solved(monkeypatch):
     """In evaluation it is linear in its weights, and yet no closed form is its fit; batches may be larger than a fold."""
     net = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1, affine=False)).double()

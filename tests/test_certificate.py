@@ -210,6 +210,7 @@ def test_products_are_those_of_the_matrices(standard_diabetes, seed):
     torch.testing.assert_close(sum(diagonal(log_joint, u, data)), matrix.diagonal())
 
 
+@pytest.mark.slow  # quickly: the gain of such a model below, by the same products
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_smallest_eigenvalue_of_a_wide_linear_model_is_known(seed):
     """H = XᵀX/σ² + I/τ², and X has singular values 2, …, 40: the smallest is 4/σ² + 1/τ²."""

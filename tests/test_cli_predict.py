@@ -156,7 +156,8 @@ def test_what_predict_refuses(fitted, tmp_path):
     assert "there must be a file to load" in refused("predict", tmp_path / "no.pt", new, "--out", tmp_path / "p.csv")
     assert "must be a model written by bayesreg report --save" in refused("predict", new, new, "--out", tmp_path / "p.csv")
     empty = written(tmp_path / "empty.csv", table(12).split("\n")[0] + "\n")
-    assert "rows" in refused(*words[:2], empty, "--out", tmp_path / "p.csv")
+    told = refused(*words[:2], empty, "--out", tmp_path / "p.csv")
+    assert "empty.csv must have rows to predict, but none came; check the file." in told
     mine = written(tmp_path / "mine.csv", "mine")
     assert "must not exist yet; pass --force" in refused(*words[:3], "--out", mine)
     posterior = br.load(fitted / "price.pt")
@@ -183,6 +184,9 @@ def test_models_are_compared_on_new_rows(fitted, tmp_path):
     assert "new.csv: 40 rows with 'price'" in out
     assert "price" in out.splitlines()[1]
     assert "there must be two models to compare" in refused("compare", new, fitted / "price.pt")
+    blind = written(tmp_path / "blind.csv", table(12).replace("price", "prize"))
+    told = refused("compare", blind, fitted / "price.pt", tmp_path / "blind.pt")
+    assert "blind.csv must have the target to compare by, but 'price' did not come; did you mean 'prize'" in told
     told = refused("compare", new, fitted / "price.pt", fitted / "dear.pt")
     assert "models to compare must have one target with the same classes, but dear predicts 'dear' and price 'price'" in told
 

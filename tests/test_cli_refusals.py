@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from typer.testing import CliRunner
 
+import bayesreg as br
 from bayesreg.cli import app, screen
 from bayesreg.cli import job as job
 from tests.test_cli import PROCESS, QUICK, houses_in, invoke, process, refused, written
@@ -114,6 +117,26 @@ FILES = [
     ("a.csv", GAP, ["--missing", "refuse"], "pass --missing impute to fill in medians and mark them, a level of their own for"),
     ("a.csv", GAP, ["--missing", "refuse"], "categories, or --missing drop to leave these rows out."),
     ("a.csv", "x,price\n1,2\n2,2\n3,2\n", [], "must vary, but 2"),
+    (
+        "a.csv",
+        GAP,
+        ["--split", "time:x"],
+        "--split needs a value in every row, but none came in column 'x', row 1 (line 2); fill it in, or pass --missing drop",
+    ),
+    (
+        "a.csv",
+        "x,z,price\n1,,2\n" + "".join(f"{i},{i % 3},{i % 5}\n" for i in range(11)),
+        ["--split", "group:z"],
+        "none came in column 'z', row 1 (line 2); fill it in.",
+    ),
+    (
+        "a.csv",
+        GAP,
+        ["--kind", "classification", "--max-levels", "3"],
+        "target 'price' must have at most 3 classes, but 5 came; raise --max-levels.",
+    ),
+    ("a.csv", 'x,price\n1,2\n"2"3,4\n', [], "a.csv must be a table of text, but line 3 is none: a quote ends within a field"),
+    ("a.csv", "ARROW1", [], "a.csv must be a Feather file, but this came: "),
     ("a.csv", "x,price\n1,a\n2,b\n", [], "each part must have at least 2 rows"),
 ]
 
@@ -192,6 +215,36 @@ def test_missing_optional_software_is_one_line(tmp_path, monkeypatch):
     assert "pip install bayesreg[parquet]" in told
 
 
+def test_excel_without_its_package_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as book:
+        book.writestr("xl/workbook.xml", "")
+    told = refused("priors", tmp_path / "a.xlsx", "--target", "y")
+    assert "needs openpyxl: pip install bayesreg[excel], or save as CSV" in told
+
+
+def test_test_rows_without_a_target_or_with_a_new_class_are_named(houses):
+    rows = houses.read_text().splitlines()
+    words = ["priors", houses, "--drop", "id", "--drop", "sort"]
+    blind = written(houses.parent / "blind.csv", "\n".join(",".join(row.split(",")[:3]) for row in rows[:9]))
+    report = ["report", *words[1:], "--out", houses.parent / "r.html", "--test"]
+    told = refused(*report, blind, "--target", "price")
+    assert "the test rows must have the target, but 'price' is not among its columns 'size', " in told
+    new = written(houses.parent / "new.csv", "\n".join(rows[:5]).replace("cheap", "middling"))
+    told = refused(*report, new, "--target", "kind", "--drop", "price")
+    assert re.search(r"column 'kind', row \d+ \(line \d\): 'middling' came, a class that was not in training", told)
+    assert not (houses.parent / "r.html").exists()
+
+
+def test_numbers_that_leave_what_floating_point_holds_are_one_line(houses, monkeypatch):
+    def overflow(*_, **__):
+        raise OverflowError("math range error")
+
+    monkeypatch.setattr(br, "fit", overflow)
+    told = refused("report", houses, "--target", "price", "--method", "map", "--out", houses.parent / "r.html")
+    assert "map: every number of the fit must stay within what floating point holds, but math range error came; take" in told
+
+
 def test_an_error_of_the_system_is_one_line(houses, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "report.html")
@@ -233,6 +286,7 @@ def test_a_failing_fit_leaves_nothing(houses, monkeypatch):
     assert os.listdir(houses.parent) == ["houses.csv"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_failing_save_leaves_nothing(houses, monkeypatch):
     from bayesreg.reports import Report
 
@@ -240,7 +294,8 @@ def test_a_failing_save_leaves_nothing(houses, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Report, "save", full)
-    result = invoke("report", houses, "--target", "price", "--drop", "id", "--out", houses.parent / "r.html", *QUICK, code=2)
+    words = ["--target", "price", "--drop", "id", "--method", "map", "--out", houses.parent / "r.html"]
+    result = invoke("report", houses, *words, *QUICK, code=2)
     assert result.stderr == "Error: [Errno 28] No space left on device\n"
     assert os.listdir(houses.parent) == ["houses.csv"]
 

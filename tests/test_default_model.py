@@ -1,5 +1,7 @@
 """The model for a table of which nothing is said, and the method for those who do not want to choose."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
-from bayesreg.inference.linear_part import divided, line_of, log_scores, with_scale_by_folds
+from bayesreg.inference import divided, line_of, log_scores, with_scale_by_folds
 from bayesreg.model import default_model, hidden_units, network_note
 
 
@@ -131,7 +133,7 @@ class TestLinearPart:
         model = default_model(X, y)
         given = {r.name: priors.Flat() if r.name == "2.bias" else r.specified for r in model.resolved}
         bound, data = default_model(X, y, priors=given).ingest(X, y)
-        line, said = with_scale_by_folds(line_of(bound), data)
+        line, said = with_scale_by_folds(line_of(bound), data, 0)
         mode = inference.MAP().run(line, data, seed=0, report=lambda *told: None)
         C = next(r.prior.scale for r in line.resolved if r.name == "skip.weight") ** 2
         other = LogisticRegression(C=C, tol=1e-8).fit(X, y)
@@ -239,3 +241,33 @@ class TestAuto:
     def test_seconds(self):
         with pytest.raises(ValueError, match=r"seconds must be .*> 0, but 0 came"):
             inference.Auto(0)
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize(
+        ("count", "likelihood", "kept"),
+        [
+            (60, likelihoods.Gaussian(), ["auto"]),  # 44 weights
+            (2000, likelihoods.Gaussian(), ["map", "auto"]),  # 226
+            (60, likelihoods.Gaussian(0.3), ["map", "auto"]),
+            (60, likelihoods.LogNormal(), ["auto"]),
+            (60, likelihoods.Poisson(), ["map", "auto"]),
+        ],
+        ids=str,
+    )
+    def test_no_mode_whose_noise_would_run_to_zero_stands_beside(self, count, likelihood, kept):
+        from types import SimpleNamespace
+
+        from bayesreg.cli import job
+
+        @dataclasses.dataclass
+        class Case:
+            split: SimpleNamespace
+            said: tuple[str, ...] = ()
+
+        X, y = rows(count)
+        y = np.exp(y) if likelihood.log_link and not likelihood.discrete else abs(y).round() if likelihood.discrete else y
+        model = default_model(X, y, likelihood)
+        found, case = job.by_default(job.methods(["map", "auto"]), Case(SimpleNamespace(y_train=y)), model)
+        assert list(found) == kept
+        assert [line.partition(":")[0] for line in case.said] == ["the mode is left out"] * (len(kept) == 1)

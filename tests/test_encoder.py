@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bayesreg as br
-from bayesreg.data import Encoder, TableError, columns_of
+from bayesreg.data import Encoder, TableError, columns_of, learning
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -280,6 +280,14 @@ def test_numbers_at_the_ends_of_floating_point():
     encoder = Encoder.fit(ends)
     assert encoder.feature_names == ["a", "c"]  # b goes up and down with a
     assert np.isfinite(encoder.transform(ends)).all()
+
+
+def test_inputs_that_do_not_go_into_memory_name_the_widest_column(monkeypatch):
+    monkeypatch.setattr(learning, "MAX_MEMORY", 8 * N * 10)
+    frame = frame_of(code=[f"c{i % 12}" for i in range(N)])
+    told = r"the inputs must go into memory, but 14 inputs in 60 rows came, 13 of them of column 'code'; lower max_levels, or"
+    with pytest.raises(TableError, match=told + r" pass drop=\['code'\]"):
+        Encoder.fit(frame)
 
 
 @pytest.mark.parametrize("kind", ["pandas", "category", "polars", "arrow"])

@@ -233,6 +233,7 @@ def test_weight_decay_with_a_mean_squared_error(optimizer, outputs):
     assert found == {"weight_decay": pytest.approx(0.2, rel=1e-12)}
 
 
+@pytest.mark.slow  # quickly: test_search, where AdamW is refused with this reason
 def test_adamw_ends_at_the_fit_without_a_penalty():
     X, Y, _, _ = rows()
     X = X - X.mean(0)

@@ -135,7 +135,7 @@ def test_inputs_that_repeat_each_other_are_no_coordinate(kind, dtype):
         br.fit(model, np.c_[X, X[:, 0]], np.minimum(y, 2 if width == 3 else 1), method="laplace", progress=False)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64], ids=str)
 @pytest.mark.parametrize("kind", ["multiclass", "binary"])
 def test_separated_classes_under_flat_priors_are_refused(iris_classes, kind, dtype):
     X, y = iris_classes

@@ -59,6 +59,7 @@ def test_at_rate_0_it_is_the_mode_of_a_linear_model(standard_diabetes, rate):
     assert float(found.std["1.weight"].max()) < 1e-5
 
 
+@pytest.mark.slow  # quickly: the linear model above
 @SLOW_SEEDS
 def test_at_rate_0_it_is_the_mode_of_a_network_from_the_same_start(seed):
     X, y = rows(seed=seed)
@@ -227,6 +228,7 @@ def test_a_network_that_no_file_can_describe_needs_its_module(tmp_path):
     assert again.predict(rows()[0], num_samples=5).mean.equal(post.predict(rows()[0], num_samples=5).mean)
 
 
+@pytest.mark.slow  # quickly: test_report_dropout's pages
 @pytest.mark.usefixtures("unrendered")
 def test_compare_and_report_take_it(tmp_path):
     X, y = rows()
@@ -259,6 +261,7 @@ def test_a_loader_a_convolution_classes_and_both_float_types():
 # ---- sparse
 
 
+@pytest.mark.slow  # quickly: the compressed network, which is the pruned one
 @SLOW_SEEDS
 def test_sparse_dropout_prunes_what_the_data_do_not_show(seed):
     """A weight is pruned by its t statistic in least squares; the columns are nearly orthogonal, so that each is for itself."""

@@ -63,6 +63,13 @@ def test_lists_keep_their_digits():
     assert operators.Observed(operators.Identity(1)).measured([0.1]).item() == 0.1
 
 
+def test_an_array_that_cannot_be_written_to_is_taken():
+    A, b = problem(6, 4)
+    A.flags.writeable = b.flags.writeable = False
+    model = br.BayesianModel(operators.Dense(A), {"x": priors.Normal(0.5)}, likelihoods.Gaussian(0.1))
+    assert br.fit(model, None, b, method="exact").mean["x"].shape == (4,)
+
+
 def test_a_matrix_has_two_axes():
     with pytest.raises(ValueError, match=r"A must be a matrix \(M, N\), but shape \(4,\)"):
         operators.Dense(torch.ones(4))
@@ -73,7 +80,7 @@ NDIMAGE = {"reflect": "reflect", "mirror": "mirror", "nearest": "nearest", "zero
 
 @pytest.mark.parametrize("boundary", NDIMAGE)
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 25])
-@pytest.mark.parametrize("length", [3, 8])
+@pytest.mark.parametrize("length", [3, 8, 300])  # which is long enough for an FFT
 def test_convolution_along_a_line_is_scipys(boundary, size, length):
     rng = np.random.default_rng(size)
     kernel, x = rng.normal(size=size), rng.normal(size=(2, length))
@@ -83,9 +90,11 @@ def test_convolution_along_a_line_is_scipys(boundary, size, length):
 
 @pytest.mark.parametrize("boundary", NDIMAGE)
 @pytest.mark.parametrize("sizes", [(3, 3), (2, 5), (4, 4), (7, 1)])
-def test_convolution_of_an_image_is_scipys(boundary, sizes):
+@pytest.mark.parametrize("separable", [True, False])
+def test_convolution_of_an_image_is_scipys(boundary, sizes, separable):
     rng = np.random.default_rng(sizes[0])
     kernel, x = rng.normal(size=sizes), rng.normal(size=(6, 9))
+    kernel = kernel[:1] * kernel[:, :1] if separable else kernel
     found = operators.Convolution2d(kernel, boundary, shape=(6, 9))(torch.as_tensor(x)).numpy()
     np.testing.assert_allclose(found, ndimage.convolve(x, kernel, mode=NDIMAGE[boundary]), atol=1e-12)
 
@@ -109,6 +118,8 @@ def test_the_gaussian_kernel_is_scipys(width):
     [
         (operators.Convolution1d(operators.gaussian_kernel(1.0), shape=12), "dct"),
         (operators.Convolution1d(operators.gaussian_kernel(9.0), shape=12), "dct"),
+        (operators.Convolution1d(operators.gaussian_kernel(2.0), shape=300), "dct"),
+        (operators.Convolution2d([[0.0, 1.0, 0.0], [1.0, 4.0, 1.0], [0.0, 1.0, 0.0]], shape=(6, 9)), "dct"),
         (operators.Convolution2d(operators.gaussian_kernel(1.0, 2), shape=(6, 9)), "dct"),
         (3 * operators.Convolution2d(operators.gaussian_kernel(1.0, 2), shape=(6, 9)), "dct"),
         (operators.Convolution1d([1.0, 2.0, 4.0], "periodic", shape=12), "fft"),

@@ -187,6 +187,7 @@ def test_a_line_is_broken_at_a_jump_and_only_there():
     assert not np.isnan(readings._broken(x, steep(x), steep)[1]).any()
 
 
+@pytest.mark.slow  # quickly: level sets of such a prior, and its mean of two by quadrature
 def test_a_prior_with_a_pole_is_shown_by_its_posterior_mean():
     prior = Horseshoe(0.5)
     figure = plots.priors(Normal(1.0), prior, low=-4.0, high=4.0)
@@ -348,7 +349,10 @@ def test_map_of_two_is_the_best_of_all_also_where_the_penalty_is_not_convex(prio
 
 @pytest.mark.parametrize(
     "prior",
-    [pytest.param(GeneralizedNormal(0.5, 1.0), marks=pytest.mark.slow), SpikeSlab(0.5, 3.0, 0.5), ElasticNet(1.0, 1.0)],
+    [
+        ElasticNet(1.0, 1.0),
+        *(pytest.param(prior, marks=pytest.mark.slow) for prior in (GeneralizedNormal(0.5, 1.0), SpikeSlab(0.5, 3.0, 0.5))),
+    ],
     ids=repr,
 )
 def test_kinks_on_the_axes_give_exact_zeros(prior):
@@ -395,7 +399,7 @@ def test_level_sets_say_that_a_pole_has_no_map():
 # numerical steps at each point make these slow to draw; the tests above draw a pole and a kink, the others here all else
 SLOWLY_DRAWN = (
     *("GeneralizedNormal", "Horseshoe", "InverseGamma", "LogNormal", "Positive", "RegularizedHorseshoe"),
-    *("ScaleMixture", "SpikeSlab"),
+    *("ScaleMixture", "SpikeSlab", "Cauchy", "HalfCauchy", "HalfStudentT", "StudentT"),
 )
 
 
@@ -511,6 +515,7 @@ def test_a_notebook_shows_a_figure_without_pyplot(fresh):
     assert said[1:] == ["PNG"], errors
 
 
+@pytest.mark.slow  # quickly: test_plots asks it of the other figures, which load the same way
 def test_pyplot_is_never_imported_and_no_random_state_moves(fresh):
     said, errors = fresh
     assert said[:1] == ["ok"], errors

@@ -13,6 +13,7 @@ def test_every_fit_is_recorded():
     assert recorded_fits.FILE.stat().st_size < 60_000
 
 
+@pytest.mark.usefixtures("unrendered")  # no number of a report is read off its figures
 @pytest.mark.skipif(bool(OTHER), reason=OTHER)
 @pytest.mark.parametrize("name", RECORD["fits"])
 def test_fit_ends_at_its_recorded_numbers(name):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from bayesreg import plots, priors
+from bayesreg import fit, plots, priors
 from bayesreg.certificates import Certificate
 from bayesreg.likelihoods import Gaussian
 from bayesreg.model import BayesianModel
@@ -30,6 +30,7 @@ SECTIONS = [
     "priors",
     "convergence",
     "comparison",
+    "inputs",
     "parameters",
     "calibration",
     "uncertainty",
@@ -97,6 +98,26 @@ def test_only_fits_of_one_model_are_paired_and_each_prior_table_is_shown_once():
     assert found.html.count("<caption><span>Prior of ") == 2
     alone = report({"draws": posteriors()["draws"]}, x, y, num_samples=20)
     assert '<section id="parameters">' not in alone.html
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.usefixtures("unrendered")
+def test_inputs_have_their_shares_of_a_linear_function(seed):
+    """f = 3 a + b of independent inputs: their variances over that of f, to the error of ten shifts of 200 rows."""
+    rng = np.random.default_rng(seed)
+    x = np.column_stack([rng.normal(size=(200, 2)), np.zeros(200)])
+    f = 3 * x[:, 0] + x[:, 1]
+    y = f + 0.1 * rng.normal(size=200)
+    post = fit(BayesianModel(nn.Linear(3, 1).double(), likelihood=Gaussian(0.1)), x, y, method="exact")
+    found = report({"exact": post}, x, y, num_samples=20, feature_names=["a", "b", "c=1"])
+    one, other, none = found.data["inputs"]["shares"]
+    assert (one["input"], other["input"], none["input"], none["share"]) == ("a", "b", "c", 0.0)
+    assert one["share"] == pytest.approx(9 * x[:, 0].var() / f.var(), abs=0.08)
+    assert other["share"] == pytest.approx(x[:, 1].var() / f.var(), abs=0.03)
+    assert 0 < one["sd"] < 0.02
+    (card,) = (card for card in found.data["verdict"] if card["topic"] == "Inputs")
+    assert card["headline"] == "Predictions go most by a and b."
+    assert report({"exact": post}, x[:5], y[:5], num_samples=20).data["inputs"]["shares"] == []  # too few rows
 
 
 def test_a_prior_table_that_is_nearly_the_first_shows_what_differs():

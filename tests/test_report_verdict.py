@@ -217,8 +217,8 @@ def test_epistemic_share_is_of_the_variance_and_of_the_tenth_that_is_least_sure(
         "NUTS: 47 % on average, 90 % on the most uncertain tenth of the rows.",
         "MAP: none, since it is one function.",
     ]
-    card = epistemic_card({"MAP": normal(np.zeros(100), 0.5), "NUTS": predictive})  # 1 − .25/(1 + .1·9): its noise is too small
-    assert card.headline == "The mode hid 87 % of the predictive variance."
+    card = epistemic_card({"MAP": normal(np.zeros(100), 0.5), "NUTS": predictive})  # .25/(1 + .1·9)
+    assert card.headline == "The mode's predictive variance is 13 % of that of NUTS."
     assert texts(card)[-1] == "the predictive sd of MAP is 0.5 over all rows, where that of NUTS is 1.38."
     assert epistemic_card({"NUTS": predictive}).headline == "47 % of the predictive variance is epistemic."
     assert epistemic_card({"MAP": normal([0.0], 1.0)}).headline.startswith("Only modes are here")

@@ -114,6 +114,7 @@ def test_neals_funnel_non_centred(name, seed):
     assert_means(values, [0.0, 9.0] + 9 * [funnel_quantile()], error=0.05, multiple=4)
 
 
+@pytest.mark.slow  # quickly: the funnel non-centred, and the rule of acceptance
 @every_sampler
 def test_neals_funnel_centred(name):
     """The density of (v, x) itself, v ~ N(0, 1): steps must shrink for its neck, which a diagonal metric cannot tell."""
@@ -131,7 +132,7 @@ def test_neals_funnel_centred(name):
 
 
 @every_sampler
-@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("rotated", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_ill_conditioned_normal(name, rotated):
     """100 unknowns, sds from 0.01 to 10 along the axes, or from 0.1 to 2 along directions that no diagonal metric sees."""
     sds = torch.logspace(math.log10(0.1), math.log10(2.0), 100, dtype=F64) if rotated else torch.logspace(-2, 1, 100, dtype=F64)
@@ -221,7 +222,7 @@ def test_unadjusted_steps_have_a_small_bias(seed):
     assert float((ratios(0.5) - 1).abs().mean()) > 0.05
 
 
-@pytest.mark.parametrize("apart", [0.0, 8.0])
+@pytest.mark.parametrize("apart", [pytest.param(0.0, marks=pytest.mark.slow), 8.0])
 def test_chains_share_their_sds_where_they_meet(apart):
     """Of one normal they learn its sds, 0.05 to 1, and take small steps; of two far apart each keeps its scale."""
     sds = torch.tensor([0.05, 0.2, 1.0], dtype=F64)

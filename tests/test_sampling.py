@@ -193,7 +193,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("name", SHORT)
 class TestInterrupted:
-    @pytest.mark.parametrize("step", [5, 14])  # in the warm-up, and later
+    @pytest.mark.parametrize("step", [pytest.param(5, marks=pytest.mark.slow), 14])  # in the warm-up, and later
     def test_goes_on_bit_for_bit(self, name, step, tmp_path):
         X, y = design(3, 60)
         model, path = linear_model(3, standardize=False), tmp_path / "fit.pt"

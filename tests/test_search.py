@@ -344,6 +344,7 @@ def test_a_loss_that_is_not_finite_names_batch_and_parameter(compile):
     assert "the error's `posterior` is the last good point" in str(error.value)
 
 
+@pytest.mark.slow  # quickly: contracts/test_solvers, where prox-adam reaches a lasso's mode
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_prox_adam_zeros_are_where_the_subgradient_condition_holds(seed):
     """Mini-batches of all rows in turn; the full gradient is then held against the penalty's own bound."""

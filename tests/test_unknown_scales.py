@@ -224,7 +224,9 @@ def test_mean_field_bounds_the_evidence(centered, noise):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
-@pytest.mark.parametrize("scale", [0.3, priors.HalfCauchy(0.3)], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    "scale", [pytest.param(0.3, id="known", marks=pytest.mark.slow), pytest.param(priors.HalfCauchy(0.3), id="unknown")]
+)
 def test_expanded_horseshoe_is_the_horseshoe(seed, scale):
     """Draws through the local scales follow the density with the local scales integrated out."""
     model = br.BayesianModel(nn.Linear(2, 2, bias=False).double(), priors.Horseshoe(scale).expanded())
@@ -427,6 +429,7 @@ def test_is_compared_and_reported(diabetes):
         assert text in made.html
 
 
+@pytest.mark.slow  # quickly: an interval so wide that it is none, and the log-joint of such a noise
 @pytest.mark.parametrize(
     "noise", [pytest.param(priors.LogUniform(0.01, 10.0), marks=pytest.mark.slow), priors.Uniform(0.05, 2.0)], ids=repr
 )

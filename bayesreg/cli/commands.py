@@ -114,6 +114,8 @@ def report(
     case = job.read(asked, likelihood, seed)
     model = job.model(case, network, rules, seed)
     case = case if network else job.with_note(case, model)
+    if not (network or method or prior or priors_file or any(said.values())):
+        methods, case = job.by_default(methods, case, model)
     job.run(case, {name: job.Fit(model, how) for name, how in methods.items()}, settings)
 
 

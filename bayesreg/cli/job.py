@@ -19,7 +19,7 @@ from bayesreg._text import counted
 from bayesreg.certificates import sentence
 from bayesreg.cli.models import save_model
 from bayesreg.cli.screen import as_option, columns, console, in_options, note_in_options, progress, say, warn
-from bayesreg.cli.setup import DEMO, Network, Settings, check, methods, model, rules, with_note
+from bayesreg.cli.setup import DEMO, Network, Settings, by_default, check, methods, model, rules, with_note
 from bayesreg.cli.tables import Asked, Case, demo, missing_as, read, reading_of
 from bayesreg.data import Split
 from bayesreg.inference import AbstractMethod
@@ -37,6 +37,7 @@ __all__ = [
     "Fit",
     "Network",
     "Settings",
+    "by_default",
     "check",
     "demo",
     "methods",

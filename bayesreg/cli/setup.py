@@ -256,3 +256,23 @@ def model(case: Case, network: Network | None, rules: RulesFile, seed: int) -> b
 def with_note(case: Case, model: br.BayesianModel) -> Case:
     """The case with a sentence on the network that the table decided."""
     return dataclasses.replace(case, said=(*case.said, network_note(model, len(case.split.y_train))))
+
+
+def by_default(
+    methods: Mapping[str, AbstractMethod], case: Case, model: br.BayesianModel
+) -> tuple[dict[str, AbstractMethod], Case]:
+    """The methods that nobody chose, for the network that the table decided, and the case, which says what is left out.
+
+    The joint mode of weights and noise divides squared residuals by N, not by N − γ; with half as many weights as rows it
+    begins to pass through them. No prior of the noise mends that, and a posterior has no such trouble.
+    """
+    rows, weights = len(case.split.y_train), model.num_parameters
+    learned = any(latent.is_noise for latent in model.latents.values()) and not model.likelihood.discrete
+    if not learned or 2 * weights <= rows or len(methods) == 1:
+        return dict(methods), case
+    said = (
+        f"the mode is left out: {weights:,} weights for {rows:,} rows could pass through most of them, and its noise run to "
+        "zero; --method map --method auto shows it."
+    )
+    kept = {name: method for name, method in methods.items() if name != "map"}
+    return kept, dataclasses.replace(case, said=(*case.said, said))

@@ -300,7 +300,8 @@ def _held_out(file: File, features: Columns, target: Target, asked: Asked, seed:
     column = features[name]
     if column.missing.any():
         place = int(np.argmax(column.missing))
-        raise ValueError(f"--split needs a value in every row, but none came in {features.at(name, place)}; fill it in.")
+        drop = ", or pass --missing drop to leave such rows out" if asked.split.startswith("time:") else ""
+        raise ValueError(f"--split needs a value in every row, but none came in {features.at(name, place)}; fill it in{drop}.")
     if asked.split.startswith("group:"):
         return group_rows(column.as_texts(), fraction, seed)
     if column.kind not in ("dates", "numbers"):

@@ -11,9 +11,14 @@ from bayesreg.inference.ensemble import Ensemble
 from bayesreg.inference.exact import Exact
 from bayesreg.inference.full_rank import FullRank
 from bayesreg.inference.full_rank import pairs_by_copy as pairs_by_copy
+from bayesreg.inference.gibbs import Gibbs
 from bayesreg.inference.guided import AbstractGuided
 from bayesreg.inference.hmc import HMC
 from bayesreg.inference.laplace import LaplaceApproximation
+from bayesreg.inference.linear_part import divided as divided
+from bayesreg.inference.linear_part import line_of as line_of
+from bayesreg.inference.linear_part import log_scores as log_scores
+from bayesreg.inference.linear_part import with_scale_by_folds as with_scale_by_folds
 from bayesreg.inference.low_rank import LowRank
 from bayesreg.inference.map import MAP
 from bayesreg.inference.mc_batchnorm import MCBatchNorm
@@ -50,6 +55,7 @@ __all__ = [
     "Exact",
     "FitError",
     "FullRank",
+    "Gibbs",
     "LaplaceApproximation",
     "LowRank",
     "MCBatchNorm",

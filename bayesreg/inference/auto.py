@@ -207,7 +207,7 @@ class Auto(AbstractMethod):
         assumed = model.likelihood
         if line is None or assumed.labels is None or assumed.latents or data.num_data < _LEAST_ROWS:
             return method.run(taken, data, seed=seed, report=report), said
-        line, by_folds = with_scale_by_folds(line, data)
+        line, by_folds = with_scale_by_folds(line, data, seed)
         (part, rest, held), (line_part, _, _) = (divided(m, data, _HELD, seed) for m in (taken, line))
         pilot = _shorter(method).run(part, rest, seed=seed, report=report)
         mode = MAP().run(line_part, rest, seed=seed, report=report)

@@ -39,6 +39,7 @@ from bayesreg.solvers.schedules import AbstractSchedule, Settling
 from bayesreg.solvers.stepper import AbstractStepper, checked_compile
 
 _SCALE = 0.03  # at the start, where there is no mode
+_NARROW = 0.1  # at most, of weights whose length a normalisation takes out: no curvature holds it, and a wide start drowns them
 _SLOW = 0.8  # of the first rate: below, a fit's points are averaged
 _NEAR = 1e-3  # above the share of the rate at which a fit settles: they are averaged there
 _MEMORY = 300  # steps that this mean reaches back
@@ -217,7 +218,10 @@ class AbstractGuided(AbstractRestarted):
         except Exception as why:  # no mode, or no way to one: a fit that can begin elsewhere is not given up
             history.notes.append(f"starts at the module's weights: {first_line(why)}")
             return None
-        history.notes.append(f"starts at the point of at most {steps:,} steps towards a mode, scales by the curvature.")
+        most = ""
+        if log_joint.model.behaviour.normalising:
+            found, most = (found[0], found[1].clamp_max(_NARROW)), f", at most {_NARROW:g}: the network normalises by batches"
+        history.notes.append(f"starts at the point of at most {steps:,} steps towards a mode, scales by the curvature{most}.")
         return found
 
     def _stepper(

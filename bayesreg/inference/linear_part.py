@@ -58,11 +58,11 @@ def last_layer(model: BayesianModel) -> str:
     return [r.name.removesuffix(".weight") for r in model.resolved if r.name.endswith(".weight") and r.name != SKIP][-1]
 
 
-def with_scale_by_folds(line: BayesianModel, data: Data) -> tuple[BayesianModel, str]:
+def with_scale_by_folds(line: BayesianModel, data: Data, seed: int) -> tuple[BayesianModel, str]:
     """The linear part of a model of classes, its scale as cross-validation finds it, and a sentence."""
     prior = _skip(line)
     own = float(prior.specified.path_scale)
-    scale = float(f"{own * cross_validated(line, data) / float(prior.prior.scale):.3g}")
+    scale = float(f"{own * cross_validated(line, data, seed) / float(prior.prior.scale):.3g}")
     return with_scales(line, {SKIP: scale}, WHY), f"scale of {SKIP} {WHY}: {own:.3g} → {scale:.3g}."
 
 
@@ -70,9 +70,10 @@ def _skip(model: BayesianModel) -> Any:
     return next(r for r in model.resolved if r.name == SKIP)
 
 
-def cross_validated(line: BayesianModel, data: Data) -> float:
+def cross_validated(line: BayesianModel, data: Data, seed: int) -> float:
     """The sd of the coefficients of a logistic regression at which rows left out have the highest log score."""
     from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import StratifiedKFold
 
     x, y = data.full("cross-validation")
     y, weight, _ = line.likelihood.brought(y)
@@ -81,7 +82,8 @@ def cross_validated(line: BayesianModel, data: Data) -> float:
         return float(_skip(line).prior.scale)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        options: Any = {"Cs": _STRENGTHS, "cv": folds, "scoring": "neg_log_loss", "max_iter": 1000}
+        cv = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)  # rows of a file may be in order
+        options: Any = {"Cs": _STRENGTHS, "cv": cv, "scoring": "neg_log_loss", "max_iter": 1000}
         found: Any = LogisticRegressionCV(**options)
         found.fit(x.cpu().double().numpy(), y.cpu().numpy(), None if weight is None else weight.cpu().numpy())
     return math.sqrt(float(np.ravel(found.C_)[0]))

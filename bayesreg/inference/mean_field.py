@@ -56,7 +56,8 @@ class MeanField(AbstractGuided):
             brings its own batches.
         num_particles: Draws a step, averaged, in antithetic pairs; more draws, smaller Monte Carlo error.
         initial_scale: Standard deviation of every unknown at the start, about the module's own weights. When None the fit
-            starts at a mode, with scales from the curvature's diagonal; where there is no mode, as with 0.03.
+            starts at a mode, with scales from the curvature's diagonal, at most 0.1 where the network normalises by batches;
+            where there is no mode, as with 0.03.
         optimizer: "adam"; or "ivon", natural-gradient steps in the guide's own metric, whose precisions are estimates of the
             curvature: no step length to tune where unknowns differ in scale. Its learning_rate is 0.1 when None.
         compile: True to compile the whole step, optimizer included; False not to; "auto" where it pays: for 50,000 steps or

@@ -15,6 +15,7 @@ from bayesreg.objective.conditioning import Rows
 from bayesreg.objective.flat import LogJoint
 from bayesreg.priors import AbstractElementwisePrior
 
+_MATRIX = 2 * 10**8  # entries of an operator that is written out
 _ENTRIES = 2**24  # rows × unknowns that are differentiated at once
 
 
@@ -29,7 +30,8 @@ def output_jacobian(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor) -> tu
     Returns:
         (B, K, P) and (B, K), with K = 1 for a scalar output.
     """
-    if (operator := log_joint.model.linear_operator) is not None:
+    operator = log_joint.model.linear_operator
+    if operator is not None and operator.size * operator.num_data <= _MATRIX:
         rows = operator.matrix()[x.reshape(-1).long()].to(u)
         slopes = u.new_zeros(len(x), len(u))
         slopes[:, log_joint.layout.segments["x"].slice] = rows

@@ -36,7 +36,10 @@ def shape_of(name: str, shape: Any) -> tuple[int, ...]:
 
 def as_given(values: Any) -> torch.Tensor:
     """An array as a tensor; lists with all digits that Python's numbers have."""
-    return values if isinstance(values, torch.Tensor) else torch.as_tensor(np.asarray(values))
+    if isinstance(values, torch.Tensor):
+        return values
+    array = np.asarray(values)
+    return torch.as_tensor(array if array.flags.writeable else array.copy())  # torch warns of what it cannot write to
 
 
 def real(name: str, values: Any) -> torch.Tensor:

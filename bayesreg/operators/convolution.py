@@ -2,7 +2,8 @@
 
     (A x)ᵢ = Σₖ kernelₖ x̃ᵢ₋ₖ₊c,   c = K // 2,   x̃ the field continued beyond its ends ("reflect": b a | a b c d | d c)
 
-By FFT: A = R H E, E continues the field, H multiplies its Fourier coefficients, R cuts out; the adjoint is Eᵀ Hᵀ Rᵀ.
+By FFT: A = R H E, E continues the field, H multiplies its Fourier coefficients, R cuts out; the adjoint is Eᵀ Hᵀ Rᵀ. Where the
+kernel is a product of one along each axis and the axes are short, by a matrix along each, which is faster then.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _CONTINUED: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "nearest": lambda i, n: i.clamp(0, n - 1),
 }
 BOUNDARIES = (*_CONTINUED, "zero", "periodic")
+_SHORT = 256  # entries of an axis up to which a matrix is faster than an FFT
+_SEPARABLE = 1e-15  # of the kernel's size: what may be missing in a product
 _SYMMETRIC = 1e-12  # by how much of its largest entry a kernel may differ from its mirror image
 
 
@@ -49,17 +52,22 @@ class _AbstractConvolution(AbstractLinearOperator):
             )
         self._axes = tuple(range(-self.num_axes, 0))
         self._inner = self.shape[-self.num_axes :]
+        self.register_buffer("kernel", kernel)
+        lines = _factors(kernel) if max(self._inner) <= _SHORT else None
+        self._separable = lines is not None
+        if lines is not None:
+            for axis, (n, line) in enumerate(zip(self._inner, lines, strict=True)):
+                self.register_buffer(f"_line_{axis}", _line_matrix(line, n, boundary), persistent=False)
+            return
         sizes = zip(self._inner, kernel.shape, strict=True)
         self._padded = self._inner if boundary == "periodic" else tuple(_fast(n + k - 1) for n, k in sizes)
-        self.register_buffer("kernel", kernel)
         # measurement i reads entries i − K + 1 + c … i + c of the field, which for a continued one lie K − 1 − c further on
         starts = [k - 1 if boundary in _CONTINUED else k // 2 for k in kernel.shape]
         transfer = torch.fft.rfftn(_wrapped(kernel, self._padded, starts), dim=self._axes)
         self.register_buffer("_transfer", torch.view_as_real(transfer), persistent=False)
         for axis, (n, k) in enumerate(zip(self._inner, kernel.shape, strict=True)):
             if boundary in _CONTINUED:
-                reach = torch.arange(n + k - 1) - (k - 1 - k // 2)
-                self.register_buffer(f"_read_{axis}", _CONTINUED[boundary](reach, n), persistent=False)
+                self.register_buffer(f"_read_{axis}", _CONTINUED[boundary](_reach(n, k), n), persistent=False)
 
     def extra_repr(self) -> str:
         """Its kernel's shape, its boundary and its shape."""
@@ -68,6 +76,8 @@ class _AbstractConvolution(AbstractLinearOperator):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The blurred field, (..., *shape)."""
         x = self.field(x)
+        if self._separable:
+            return self._along(x, self._lines())
         for axis, read in self._reads():
             x = x.index_select(axis, read)
         return self._filtered(x, conjugate=False, sizes=self._inner)
@@ -75,6 +85,8 @@ class _AbstractConvolution(AbstractLinearOperator):
     def adjoint(self, b: torch.Tensor) -> torch.Tensor:
         """Aᵀ b, (..., *shape)."""
         b = self.measurements(b)
+        if self._separable:
+            return self._along(b, [line.T for line in self._lines()])
         reads = self._reads()
         x = self._filtered(b, conjugate=True, sizes=tuple(len(read) for _, read in reads) or self._inner)
         for (axis, read), n in zip(reads, self._inner, strict=False):
@@ -104,6 +116,22 @@ class _AbstractConvolution(AbstractLinearOperator):
         odd = all(k % 2 for k in self.kernel.shape)
         limit = _SYMMETRIC * float(self.kernel.abs().max())
         return odd and all(float((self.kernel - self.kernel.flip(axis)).abs().max()) <= limit for axis in self._axes)
+
+    def matrix(self) -> torch.Tensor:
+        """A as a matrix, (M, N) float64."""
+        if not self._separable or len(self.shape) > self.num_axes:
+            return super().matrix()
+        first, *others = (line.double() for line in self._lines())
+        return torch.kron(first, others[0]) if others else first
+
+    def _lines(self) -> list[torch.Tensor]:
+        return [self.get_buffer(f"_line_{axis}") for axis in range(self.num_axes)]
+
+    @staticmethod
+    def _along(x: torch.Tensor, lines: list[torch.Tensor]) -> torch.Tensor:
+        """The product with a matrix along each of the last axes."""
+        x = x @ lines[-1].T.to(x)
+        return x if len(lines) == 1 else lines[0].to(x) @ x
 
     def _reads(self) -> list[tuple[int, torch.Tensor]]:
         """Axis by axis, where a continued field is read from."""
@@ -198,6 +226,33 @@ def _wrapped(kernel: torch.Tensor, sizes: tuple[int, ...], starts: list[int]) ->
         at = (torch.arange(kernel.shape[axis], device=kernel.device) - start) % size
         kernel = kernel.new_zeros(shape).index_add(axis, at, kernel)
     return kernel
+
+
+def _reach(n: int, k: int) -> torch.Tensor:
+    """The indices of a field of n entries that a kernel of k meets, from before its start to beyond its end."""
+    return torch.arange(n + k - 1) - (k - 1 - k // 2)
+
+
+def _factors(kernel: torch.Tensor) -> list[torch.Tensor] | None:
+    """A kernel as a product of one along each axis, or None where it is none."""
+    if kernel.dim() == 1:
+        return [kernel]
+    left, sizes, right = torch.linalg.svd(kernel, full_matrices=False)
+    if len(sizes) > 1 and sizes[1] > _SEPARABLE * sizes[0]:
+        return None
+    return [left[:, 0] * sizes[0], right[0]]
+
+
+def _line_matrix(kernel: torch.Tensor, n: int, boundary: str) -> torch.Tensor:
+    """The convolution of a line of n entries, (n, n)."""
+    k = len(kernel)
+    reach = _reach(n, k)
+    at = reach % n if boundary == "periodic" else _CONTINUED.get(boundary, _CONTINUED["nearest"])(reach, n)
+    there = ((reach >= 0) & (reach < n)) | (boundary != "zero")
+    rows = torch.arange(n)[:, None].expand(n, k)
+    read = rows + torch.arange(k - 1, -1, -1)  # measurement i meets entry i + K − 1 − k of the continued line by kernelₖ
+    values = kernel.expand(n, k) * there[read]
+    return kernel.new_zeros(n, n).index_put((rows, at[read]), values, accumulate=True)
 
 
 def _fast(size: int) -> int:

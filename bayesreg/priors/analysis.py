@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ import torch
 Map = Callable[[torch.Tensor], torch.Tensor]
 _RHO = (10, 30, 60, 100, 200, 400, 800)  # steps after which the step's ratio is set anew
 _EVERY = 20
+_INNER, _INEXACT = 10, 1e-2  # steps at most of an inner solution, and what may be left of its squared residual
 _FEW, _PIECES = 200, 3000  # pieces whose values are solved for on the way, and at the end
 
 
@@ -66,20 +68,15 @@ def cosines(x: torch.Tensor, *, back: bool = False, axes: tuple[int, ...] | None
     return torch.from_numpy((fft.idctn if back else fft.dctn)(x.numpy(), axes=axes, norm="ortho"))
 
 
-def identity(loc: Any, strength: Any, shape: torch.Size) -> Analysis:
-    """Σ s |w − loc|, the lasso's.
-
-    Args:
-        loc: m.
-        strength: s, a number or one for each entry, (n,).
-        shape: The tensor's.
-    """
+def identity(prior: Any, shape: torch.Size) -> Analysis:
+    """Σ s |w − m|, the lasso's, of an elementwise prior whose energy is an absolute value."""
+    strength = prior.energy(torch.full(shape, prior.mode + 1.0, dtype=torch.float64)).reshape(-1)
 
     def pieces(zero: torch.Tensor) -> torch.Tensor:
         return torch.where(zero, -1, (~zero).long().cumsum(0) - 1)
 
     ones = torch.ones(shape, dtype=torch.float64)
-    return Analysis(loc, strength, lambda w: w.reshape(-1), lambda p: p.reshape(shape), ones, pieces)
+    return Analysis(prior.mode, strength, lambda w: w.reshape(-1), lambda p: p.reshape(shape), ones, pieces)
 
 
 def diagonal_in_cosines(product: Map, shape: torch.Size, num_probes: int = 8) -> torch.Tensor:
@@ -113,7 +110,7 @@ class LeastSquares:
         adjoint: Aᵀ y.
         target: t, (m,).
         penalty: s and D; its `loc` is of no account.
-        bends: AᵀA ≤ C diag(bends) Cᵀ in cosines, (*shape).
+        bends: About the diagonal of AᵀA in cosines, (*shape), > 0.
     """
 
     forward: Map
@@ -134,7 +131,7 @@ class LeastSquares:
         if bool((levels == 0).any()):  # nothing pulls on what D does not see
             unseen = cosines(torch.where(levels == 0, cosines(self.adjoint(y)), 0.0), back=True)
             if float(unseen.abs().max()) > 0:
-                free = self._unseen
+                free = self.unseen
                 y = y - free @ torch.linalg.lstsq(free, y[:, None]).solution[:, 0]
         missing = -self.adjoint(y) - D.adjoint(p)
         inverse = torch.where(levels > 0, 1 / levels.clamp_min(1e-300), 0.0)
@@ -144,8 +141,8 @@ class LeastSquares:
         t = min(max(along / size if size > 0 else 0.0, 0.0), 1 / most if most > 0 else math.inf)
         return t * along - 0.5 * t**2 * size
 
-    @property
-    def _unseen(self) -> torch.Tensor:
+    @cached_property
+    def unseen(self) -> torch.Tensor:
         """A times what D does not see, (m, k)."""
         at = torch.nonzero(self.penalty.levels.reshape(-1) == 0)[:, 0]
         units = self.bends.new_zeros(len(at), self.bends.numel())
@@ -163,7 +160,7 @@ def primal_dual(
 ) -> Found:
     """Solve it, until the duality gap is small enough.
 
-    x ← x − M⁻¹(Aᵀ(A x − t) + Dᵀp),  p ← clip(p + ρ D(2x⁺ − x)),  M = C diag(bends + ρ levels) Cᵀ
+    x ← x − M⁻¹(Aᵀ(A x − t) + Dᵀp),  p ← clip(p + ρ D(2x⁺ − x)),  M = AᵀA + ρ DᵀD, by a few conjugate gradients in cosines
 
     ρ is set to ‖p‖/‖D x‖ a few times, which is the ratio at which the bound of the error is least. Every so often the pieces on
     which x is constant are read off the dual, and their values solved for, so that the answer is exact once these are right.
@@ -194,7 +191,7 @@ def primal_dual(
         metric = problem.bends + rho * D.levels
         metric = metric.clamp_min(1e-12 * float(metric.max()))
         slope = problem.adjoint(problem.forward(x) - problem.target) + D.adjoint(p)
-        moved = x - cosines(cosines(slope) / metric, back=True)
+        moved = x - _solved(problem, slope, rho, metric)
         p = torch.clamp(p + rho * D.times(2 * moved - x), -bound, bound)
         x = moved
         if step in _RHO and start is None:
@@ -211,7 +208,26 @@ def primal_dual(
             if value - below <= enough:
                 break
     exact = polished(problem, *best)
+    below = max(below, problem.dual(exact, best[1]), problem.dual(exact, p))
     return Found(exact, p, max(0.0, problem.value(exact) - below), step)
+
+
+def _solved(problem: LeastSquares, right: torch.Tensor, rho: float, metric: torch.Tensor) -> torch.Tensor:
+    """(AᵀA + ρ DᵀD)⁻¹ r, nearly, by conjugate gradients in the metric: one step where A is a filter."""
+    D = problem.penalty
+    rest, x = right, torch.zeros_like(right)
+    way = direction = cosines(cosines(rest) / metric, back=True)
+    first = slope = float((rest * way).sum())
+    for _ in range(_INNER):
+        if not slope > _INEXACT * first:
+            break
+        product = problem.adjoint(problem.forward(direction)) + rho * D.adjoint(D.times(direction))
+        length = slope / float((direction * product).sum())
+        x, rest = x + length * direction, rest - length * product
+        way = cosines(cosines(rest) / metric, back=True)
+        before, slope = slope, float((rest * way).sum())
+        direction = way + slope / before * direction
+    return x
 
 
 def _ratio(p: torch.Tensor, differences: torch.Tensor) -> float:

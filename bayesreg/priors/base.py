@@ -23,7 +23,7 @@ from bayesreg import _check
 from bayesreg.priors import numeric
 from bayesreg.priors.analysis import Analysis, identity
 from bayesreg.priors.distribution import PriorDistribution
-from bayesreg.priors.spectrum import Spectrum, dense, diagonal
+from bayesreg.priors.spectrum import Spectrum, of_matrix
 from bayesreg.priors.values import wide
 
 Shape = Sequence[int]
@@ -175,11 +175,7 @@ class AbstractPrior(abc.ABC):
 
     def spectrum(self, shape: Shape) -> Spectrum | None:
         """The same as an operator, for tensors whose precision is too large for a matrix; None where it is not Gaussian."""
-        found, shape = self.gaussian(shape), torch.Size(shape)
-        if found is None:
-            return None
-        loc, precision = found
-        return diagonal(loc, precision.reshape(shape)) if precision.dim() == 1 else dense(loc, precision, shape)
+        return of_matrix(self.gaussian(shape), torch.Size(shape))
 
     def analysis(self, shape: Shape) -> Analysis | None:
         """The penalty as Σ s |D (w − m)| with D known by products, where it is one; else None."""
@@ -291,11 +287,7 @@ class AbstractElementwisePrior(AbstractPrior):
 
     def analysis(self, shape: Shape) -> Analysis | None:
         """With D = I, where the energy is an absolute value."""
-        prior: Any = self.at(shape)
-        if not self.absolute:
-            return None
-        strength = prior.energy(torch.full(torch.Size(shape), prior.mode + 1.0, dtype=torch.float64))
-        return identity(prior.mode, strength.reshape(-1), torch.Size(shape))
+        return identity(self.at(shape), torch.Size(shape)) if self.absolute else None
 
     def energy_gradient(self, value: torch.Tensor) -> torch.Tensor:
         """The derivative of `energy` at each entry; a class may define it in one operation, for the training loop."""

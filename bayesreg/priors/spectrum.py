@@ -123,3 +123,11 @@ def dense(loc: Any, precision: torch.Tensor, shape: torch.Size) -> Spectrum:
     return Spectrum(
         loc, values.reshape(shape), through(vectors), through(vectors.mT), through(precision.double()), mean, spread
     )
+
+
+def of_matrix(found: tuple[float, torch.Tensor] | None, shape: torch.Size) -> Spectrum | None:
+    """From mean and precision as `AbstractPrior.gaussian` gives them; None where it gives none."""
+    if found is None:
+        return None
+    loc, precision = found
+    return diagonal(loc, precision.reshape(shape)) if precision.dim() == 1 else dense(loc, precision, shape)

@@ -27,11 +27,11 @@ from bayesreg.data.features import Missing
 from bayesreg.inference import AbstractMethod
 from bayesreg.inference.base import fit
 from bayesreg.likelihoods import AbstractLikelihood
+from bayesreg.metrics.importances import total_indices
 from bayesreg.model import BayesianModel, PriorSpec, default_model, hidden_units, network_note
 from bayesreg.predictive import Predictive
 from bayesreg.priors import AbstractPrior
 from bayesreg.reports import Report, report
-from bayesreg.sklearn.importances import total_indices
 from bayesreg.sklearn.inputs import learned
 from bayesreg.sklearn.line import Line, line_of
 from bayesreg.sklearn.settings import NESTED, changed, read, settings_of
@@ -294,7 +294,7 @@ class AbstractBayes(BaseEstimator, abc.ABC):
 
     @property
     def feature_importances_(self) -> np.ndarray:
-        """How much the function depends on each column of X, (D,): see `bayesreg.sklearn.importances`."""
+        """How much the function depends on each column of X, (D,): see `bayesreg.metrics.importances`."""
         return self._drawn_importances().mean(0)
 
     @property

@@ -195,7 +195,7 @@ class TestNobodyElseWrites:
 
     def test_every_method_is_here(self):
         chains = {cls.name for cls in concrete(AbstractSampling)}  # none of their steps is one of training
-        assert set(FITTED) | chains | {"exact", "auto"} == {cls.name for cls in concrete(AbstractMethod)}
+        assert set(FITTED) | chains | {"exact", "gibbs", "auto"} == {cls.name for cls in concrete(AbstractMethod)}
         with pytest.raises(ValueError, match="linear in its weights"):
             br.fit(*problem("1d")[1:], method="exact")
 

@@ -656,7 +656,14 @@ def same(one, other):
     assert all(a[1].equal(b[1]) for a, b in buffers)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# what draws differently by the same loop is in the slow suite
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("low-rank", "mean-field of several draws") else name
+        for name in METHODS
+    ],
+)
 class TestEveryMethodThatTakesSteps:
     @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
     def test_goes_on_to_the_same_answer_bit_for_bit(self, tmp_path, name, seed):

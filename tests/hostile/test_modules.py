@@ -68,6 +68,7 @@ def quick(method: str) -> inference.AbstractMethod:
         "full-rank": inference.FullRank(num_steps=3),
         "laplace": inference.LaplaceApproximation(mode=few),
         "exact": inference.Exact(),
+        "gibbs": inference.Gibbs(4, 1, 2),
         "mc-dropout": inference.MCDropout(num_steps=3),
         "mc-batchnorm": inference.MCBatchNorm(mode=few, num_draws=4),
         "ensemble": inference.Ensemble(2, num_steps=3),
@@ -99,7 +100,7 @@ def test_each_module_has_a_mode(name):
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        pytest.param(method, name, marks=[] if name == "RNN" or method in ("mean-field", "laplace") else pytest.mark.slow)
+        pytest.param(method, name, marks=[] if name == "RNN" or method == "mean-field" else pytest.mark.slow)
         for method in ("mean-field", "laplace", "low-rank", "full-rank", "svi")
         for name in ("PReLU", "RNN", "MultiheadAttention", "weight_norm, the old hook", "checkpointed, reentrant")
     ],

@@ -72,6 +72,7 @@ def fit(model, method, X=X, y=Y, **options):
 
 FITS = {
     "exact": lambda: fit(linear(), "exact"),
+    "gibbs": lambda: fit(linear(), inference.Gibbs(4, 2, 10)),
     "map, least squares": lambda: fit(linear(), "map"),
     "map, lasso": lambda: fit(linear(priors.Laplace(0.05)), "map"),
     "map, elastic net": lambda: fit(linear(priors.ElasticNet(0.05, 0.3)), "map"),
@@ -113,7 +114,11 @@ def test_every_method_is_in_the_table():
     assert set(methods()) <= {name.split(",")[0] for name in FITS}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "compiled" in n else n for n in FITS])
+# of the chains nuts is quick: all of them keep, draw and leave through `AbstractSampling` and `Draws`
+SLOW = ("mclmc, compiled", "hmc", "mclmc", "mile", "sghmc")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FITS])
 def test_a_fit_and_its_posterior(name, tmp_path):
     with unchanged():
         use(FITS[name], tmp_path)

@@ -58,9 +58,7 @@ class InverseProblem:
 
 
 def measured(name: str, operator: AbstractLinearOperator, x: np.ndarray, source: str) -> InverseProblem:
-    """The problem whose truth is x; its arrays cannot be written to."""
+    """The problem whose truth is x."""
     with torch.no_grad():
         b = operator(torch.as_tensor(x, dtype=torch.float64)).numpy()
-    x = np.array(x, dtype=np.float64)
-    x.flags.writeable = b.flags.writeable = False
-    return InverseProblem(name, operator, x, b, source)
+    return InverseProblem(name, operator, np.array(x, dtype=np.float64), b, source)

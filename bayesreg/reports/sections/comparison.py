@@ -48,16 +48,16 @@ class Scores(AbstractSection):
     tests: ClassVar[bool] = True
     template: ClassVar[str] = """<section id="comparison">
 <h2>Comparison</h2>
-{% call sheet("Comparison table", "Scores on {:,} test rows. ↑ higher is better, ↓ lower is better, ★ the best of its column{}".format(data.data.num_test, ", baselines included" if table.baselines else "") ~ (", ! coverage that chance does not explain." if regression else "."), ["posterior"] + table.heads + ["unknowns", "fit time"]) %}
+{% call sheet("Comparison table", "Scores on {:,} test rows. ↑ higher is better, ↓ lower is better, ★ the best of its column{}".format(data.data.num_test, ", baselines included" if table.baselines else "") ~ (", ! coverage that chance does not explain." if regression else "."), ["posterior"] + table.heads + ["fit time"]) %}
 {% for row in table.rows %}
 <tr><th scope="row">{{ dot(row[0]) }}{{ row[0] }}</th>
 {%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ {"best": " ★", "off": " !", "": ""}[cell.mark] }}</td>{% endfor -%}
-<td>{{ "{:,}".format(data.fits[row[0]].num_parameters) }}</td><td>{{ data.fits[row[0]].seconds | seconds }}</td></tr>
+<td>{{ data.fits[row[0]].seconds | seconds }}</td></tr>
 {% endfor %}
 {% for row in table.baselines %}
 <tr><th scope="row">{{ row[0] }} (baseline)</th>
 {%- for cell in row[1:] %}<td{% if cell.mark %} class="{{ cell.mark }}"{% endif %}>{{ cell.text }}{{ {"best": " ★", "off": " !", "": ""}[cell.mark] }}</td>{% endfor -%}
-<td>–</td><td>{{ data.comparison.baselines[row[0]].seconds | seconds }}</td></tr>
+<td>{{ data.comparison.baselines[row[0]].seconds | seconds }}</td></tr>
 {% endfor %}
 {% endcall %}
 <dl class="small">

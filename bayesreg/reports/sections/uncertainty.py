@@ -159,7 +159,7 @@ def epistemic_card(predictives: Mapping[str, Predictive], noises: Mapping[str, s
 
 
 def _narrow(predictives: Mapping[str, Predictive], modes: list[str], others: list[str]) -> tuple[str, str] | None:
-    """Headline and line where a mode's noise is so much smaller that it hides more than the epistemic part."""
+    """Headline and line where a mode's variance is so much smaller that the epistemic part is not what sets them apart."""
     if any(predictive.likelihood.labels is not None or num_outputs(predictive) > 1 for predictive in predictives.values()):
         return None
     sds = {name: math.sqrt(float(predictive.variance.double().mean())) for name, predictive in predictives.items()}
@@ -168,7 +168,7 @@ def _narrow(predictives: Mapping[str, Predictive], modes: list[str], others: lis
     if not mode or not sds[mode] < _NARROW * noises[other]:
         return None
     line = f"the predictive sd of {mode} is {number(sds[mode], 3)} over all rows, where that of {other} is {number(sds[other], 3)}."
-    return f"The mode hid {percent(1 - (sds[mode] / sds[other]) ** 2)} of the predictive variance.", line
+    return f"The mode's predictive variance is {percent((sds[mode] / sds[other]) ** 2)} of that of {other}.", line
 
 
 def noise_card(

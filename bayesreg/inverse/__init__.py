@@ -5,9 +5,11 @@ from bayesreg.inverse.answer import Answer, judge
 from bayesreg.inverse.choice import Choice, choose
 from bayesreg.inverse.priors_compared import PriorComparison, compare_priors
 from bayesreg.inverse.rules import AbstractRule
+from bayesreg.inverse.setting import MOST
 from bayesreg.inverse.spectrum import Measured, Spectrum
 
 __all__ = [
+    "MOST",
     "AbstractRule",
     "Analysis",
     "Answer",

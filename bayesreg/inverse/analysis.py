@@ -223,6 +223,8 @@ class Analysis(AbstractTextTable):
         count = self.above_noise
         if count is None:
             return ""
+        if not self.complete and count == len(self.singular_values):
+            return f"All {count} known coefficients of b stand above the noise: the data decide at least as many unknowns."
         return (
             f"{count} of {len(self.singular_values)} coefficients of b stand above the noise; the data decide about as many "
             "unknowns, a prior the rest."

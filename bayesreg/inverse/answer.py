@@ -36,8 +36,8 @@ class Answer(AbstractTextTable):
         residual: b − A mean, in the shape of the data.
         noise_scale: The noise's sd, known or the posterior's mean of it.
         degrees_of_freedom: How many unknowns the data decide; None where the prior is not Gaussian or the problem large.
-        p_size: p-value of the residual's norm, two-sided; None where the noise is not one Gaussian scale.
-        p_white: p-value of its whiteness: small where neighbouring residuals go together.
+        p_size: p-value of the residual's norm, two-sided; None where the noise is not one Gaussian scale, or df is not known.
+        p_white: p-value of its whiteness: small where neighbouring residuals go together; None where the problem is large.
         relative_error: ‖mean − truth‖/‖truth‖, or None.
         coverage: Share of the truth's entries inside the intervals, or None.
     """
@@ -104,7 +104,7 @@ class Answer(AbstractTextTable):
                 "error of A, is left in it."
             )
         if self.degrees_of_freedom is None and self.p_white is not None:
-            said.append("Both p-values are as if no degree of freedom had been used: approximate.")
+            said.append("The p-value is as if no degree of freedom had been used: approximate.")
         return tuple(said)
 
     def __repr__(self) -> str:
@@ -151,7 +151,7 @@ def judge(posterior: AbstractPosterior, b: Any, truth: Any = None, *, level: flo
     sigma = _noise(posterior)
     problem = _taken_apart(posterior, data, sigma)
     df = None if problem is None or sigma is None else float(problem[0].degrees_of_freedom(problem[1]))
-    p_size, p_white = (None, None) if sigma is None else _tests(residual, sigma, problem, seed)
+    p_size, p_white = (None, None) if sigma is None or residual.numel() > MOST else _tests(residual, sigma, problem, seed)
     error, inside = None, None
     if truth is not None:
         x = _check.all_finite("truth", double(truth)).double()
@@ -201,6 +201,8 @@ def _taken_apart(posterior: AbstractPosterior, data: torch.Tensor, sigma: float 
     if max(operator.size, operator.num_data) > MOST or resolved.prior.flat or resolved.prior.gaussian(resolved.shape) is None:
         return None
     problem = declared(model, data.reshape(operator.output_shape))
+    if problem.matrix is None or problem.root is None:
+        return None
     return Spectrum.of(problem.matrix, problem.root), (sigma / problem.scale) ** 2
 
 
@@ -221,6 +223,7 @@ def _tests(
     size, sizes = float(residual.square().sum()), noise.square().sum(1)
     above, below = float((sizes >= size).sum()), float((sizes <= size).sum())
     p_size = min(1.0, 2 * (1 + min(above, below)) / (1 + _DRAWS))
+    p_size = None if problem is None else p_size  # its expectation needs the df
     if residual.numel() < 8:
         return p_size, None
     found, others = _colour(residual[None]), _colour(noise.reshape(_DRAWS, *residual.shape))

@@ -12,7 +12,9 @@ import torch
 
 from bayesreg import _check
 from bayesreg._catalog import concrete
-from bayesreg._text import AbstractTextTable, number
+from bayesreg._text import AbstractTextTable, number, plus_minus
+from bayesreg.inference import fit
+from bayesreg.inverse.quadrature import Estimated, Quadrature, by_lanczos
 from bayesreg.inverse.rules import AbstractRule, curvature
 from bayesreg.inverse.setting import Setting, declared
 from bayesreg.inverse.spectrum import Measured, Spectrum
@@ -21,13 +23,14 @@ from bayesreg.model.model import BayesianModel
 if TYPE_CHECKING:
     import pandas as pd
 
+_LEFT = 0.05  # share of M
 _LARGE = 1.5  # a residual over σ√M that is no noise
 _GRID = -16, 2, 181  # powers of ten of the largest singular value's square, and how many λ
 
 _FAR = 0.1  # of GCV's λ
 _WARNING = (
-    "The evidence trusts the prior: independent entries on a smooth truth give it too small a λ (too weak a penalty), which is "
-    "the prior's error and not the rule's. inverse.compare_priors ranks priors by it."
+    "The evidence trusts the prior: one that expects rougher x than the truth (independent entries, of a smooth one) gives it "
+    "too small a λ, too weak a penalty, which is the prior's error, not the rule's. inverse.compare_priors ranks priors by it."
 )
 
 
@@ -102,7 +105,14 @@ class Choice(AbstractTextTable):
         Raises:
             ValueError: As for `model`.
         """
+        if not self.exact:
+            return fit(self.model(rule), None, self.setting.given, method="map").mean["x"].double()
         return self.data.solution(self._answer(rule).lam).reshape(self.setting.operator.shape)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the operator was taken apart; else sums over its spectrum are estimated, and there is no error curve."""
+        return not isinstance(self.data.spectrum, Quadrature)
 
     @property
     def noise_scale(self) -> float:
@@ -129,7 +139,7 @@ class Choice(AbstractTextTable):
             truth: x, in the unknown's shape.
 
         Returns:
-            By rule; "best" is last.
+            By rule; "best" is last, where the operator was taken apart.
 
         Raises:
             ValueError: If the truth has another shape.
@@ -142,11 +152,14 @@ class Choice(AbstractTextTable):
             )
         size = float(x.norm())
 
-        def error(lam: float) -> float:
-            return math.nan if math.isnan(lam) else float((self.data.solution(lam) - x).norm()) / size
+        def error(found: torch.Tensor) -> float:
+            return float((found.reshape(-1) - x).norm()) / size
 
-        found = {name: error(chosen.lam) for name, chosen in self.chosen.items()}
-        return found | {"best": min(map(error, self.lambdas.tolist()))}
+        answered = {name: not math.isnan(c.lam) for name, c in self.chosen.items()}
+        found = {name: error(self.solution(name)) if there else math.nan for name, there in answered.items()}
+        if not self.exact:
+            return found
+        return found | {"best": min(error(self.data.solution(lam)) for lam in self.lambdas.tolist())}
 
     def to_frame(self) -> pd.DataFrame:
         """One row a rule: rule, lambda, prior_scale, noise_scale, degrees_of_freedom, residual, assumes, remark."""
@@ -184,7 +197,22 @@ class Choice(AbstractTextTable):
         said = [f"{name} assumes {rule.assumes}." for name, rule in self.rules.items()]
         said += [c.remark for c in self.chosen.values() if c.remark]
         said += [self.left_out] if self.left_out else []
+        said += [] if self.exact else [self._estimated]
         return (*said, self.warning) if self.warning else tuple(said)
+
+    @property
+    def _estimated(self) -> str:
+        """How well the traces are known, at the first answer."""
+        spectrum = self.data.spectrum
+        lam = next((c.lam for c in self.chosen.values() if not math.isnan(c.lam)), 1.0)
+        if not isinstance(spectrum, Quadrature):
+            return ""
+        traces = spectrum.traces(lam)
+        error = float(traces.std()) / math.sqrt(len(traces))
+        return (
+            f"The operator is too large to be taken apart: df are estimated by {len(traces)} random probes, "
+            f"{plus_minus(float(traces.mean()), error)} at λ = {number(lam, 2)}."
+        )
 
     @property
     def warning(self) -> str:
@@ -243,19 +271,37 @@ def choose(model: BayesianModel, b: Any, rules: Sequence[str] | None = None, *, 
             )
         left_out = f"{', '.join(lacking)}: left out, since it must know σ." if lacking else ""
     _check.distinct("rules", taken)
-    spectrum = Spectrum.of(problem.matrix, problem.root)
-    if not len(spectrum.values):
-        raise ValueError("A must say something about x, but it is zero where the prior restricts; look at inverse.analyse.")
-    data = Measured(spectrum, problem.b, problem.mean)
-    grid = _grid(spectrum, lambdas)
+    data = _measured(problem)
+    grid = _grid(data.spectrum, lambdas)
     chosen = {name: _chosen(known[name], data, grid, problem.sigma, refine=lambdas is None) for name in taken}
     return Choice(problem, data, grid, {name: known[name] for name in taken}, chosen, left_out)
+
+
+def _measured(problem: Setting) -> Measured:
+    """The spectrum and the measurements: taken apart where that is cheap, else by quadrature.
+
+    Raises:
+        ValueError: If A is zero where the prior restricts, or the posterior improper.
+    """
+    if problem.matrix is None or problem.root is None:
+        with torch.no_grad():
+            spectrum: Spectrum = by_lanczos(problem.product, problem.b)
+        kind = Estimated
+    else:
+        spectrum, kind = Spectrum.of(problem.matrix, problem.root), Measured
+    if not len(spectrum.values) or not float(spectrum.values[0]):
+        raise ValueError("A must say something about x, but it is zero where the prior restricts; look at inverse.analyse.")
+    return kind(spectrum, problem.b, problem.mean)
 
 
 def _grid(spectrum: Spectrum, lambdas: Any) -> torch.Tensor:
     if lambdas is None:
         low, high, count = _GRID
-        return float(spectrum.values[0]) ** 2 * torch.logspace(low, high, count, dtype=torch.float64)
+        grid = float(spectrum.values[0]) ** 2 * torch.logspace(low, high, count, dtype=torch.float64)
+        # where traces are estimated, so is what is left of M: only λ that leave enough of it
+        if not isinstance(spectrum, Quadrature):
+            return grid
+        return grid[(spectrum.left_over(grid) > _LEFT * spectrum.num_data) & (grid >= spectrum.least)]
     found = _check.all_finite("lambdas", torch.as_tensor(lambdas, dtype=torch.float64))
     if found.dim() != 1 or len(found) < 3 or not bool((found > 0).all() and (found.diff() > 0).all()):
         raise ValueError(

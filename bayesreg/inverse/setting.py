@@ -12,6 +12,7 @@ from bayesreg import _check
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.rescaled import with_known_noise
 from bayesreg.operators import AbstractLinearOperator, AbstractOperator, Dense, Observed
+from bayesreg.priors.spectrum import Spectrum
 
 MOST = 2_500  # unknowns or measurements, of which matrices are taken apart
 
@@ -23,22 +24,37 @@ class Setting:
     Attributes:
         model: The model.
         operator: A.
-        matrix: A, (M, N) float64.
-        root: L of the prior's precision LᵀL at its own scale times that scale, (N,) or (q, N): of the prior at scale 1.
+        matrix: A, (M, N) float64; None where it is too large to be taken apart.
+        root: L of the prior's precision LᵀL at its own scale times that scale, (N,) or (q, N): that at scale 1; or None.
         mean: The prior's mean, (N,) or a scalar.
         scale: The number in its field `scale`; 1 where it has none.
         sigma: The noise's sd; None where it is unknown.
-        b: (M,) float64.
+        b: (M,) float64, less A times the prior's mean.
+        given: The measurements as they came.
+        whole: The prior as an operator, where the problem is too large for matrices.
     """
 
     model: BayesianModel
     operator: AbstractLinearOperator
-    matrix: torch.Tensor
-    root: torch.Tensor
+    matrix: torch.Tensor | None
+    root: torch.Tensor | None
     mean: torch.Tensor
     scale: float
     sigma: float | None
     b: torch.Tensor
+    given: Any
+    whole: Spectrum | None = None
+
+    def product(self, v: torch.Tensor) -> torch.Tensor:
+        """A (LᵀL)⁻¹ Aᵀ v for each of (S, M), L the root at scale 1, of a setting whose prior is kept as an operator.
+
+        Raises:
+            ValueError: If it is kept as a matrix.
+        """
+        if self.whole is None:
+            raise ValueError("a product needs the prior as an operator, but it is a matrix here; take `matrix` and `root`.")
+        back = self.operator.adjoint(v.reshape(-1, *self.operator.output_shape))
+        return self.operator(self.whole.inverse(back)).reshape(v.shape) / self.scale**2
 
     @property
     def prior(self) -> Any:
@@ -112,18 +128,15 @@ def declared(model: Any, b: Any) -> Setting:
             "likelihood)."
         )
     operator = linear(model, "a rule for λ")
-    if max(operator.size, operator.num_data) > MOST:
-        raise ValueError(
-            f"a rule for λ takes a matrix apart and needs at most {MOST:,} unknowns and measurements, but {operator.size:,} "
-            f"and {operator.num_data:,} came; choose on a coarser grid or a part of the data, and take that prior scale."
-        )
     if model.standardize is True:
         raise ValueError("a rule for λ needs b in its own units, but standardize=True came; leave it out.")
     (resolved,) = model.resolved
     prior, shape = resolved.prior, resolved.shape
     named = resolved.specified.hyperprior is None and not prior.flat and resolved.specified.stretched(1.0) is not None
-    found, root = (prior.gaussian(shape), prior.gaussian_root(shape)) if named else (None, None)
-    if found is None or root is None:
+    large = max(operator.size, operator.num_data) > MOST
+    whole = prior.spectrum(shape) if named and large else None
+    found, root = (prior.gaussian(shape), prior.gaussian_root(shape)) if named and not large else (None, None)
+    if whole is None and (found is None or root is None):
         raise ValueError(
             f"a rule for λ needs a quadratic penalty whose scale is a number, but x has {resolved.specified}; take Normal(1.0) "
             "or Smooth(order=2, scale=1.0), or compare fits by br.path."
@@ -134,7 +147,15 @@ def declared(model: Any, b: Any) -> Setting:
     known = model.likelihood.fixed.get(name)
     scale = torch.as_tensor(1.0 if resolved.specified.path_scale is None else resolved.specified.path_scale)
     own = float(scale) if scale.numel() == 1 else 1.0
-    A = _check.all_finite("A", operator.matrix())
-    mean = torch.as_tensor(found[0], dtype=torch.float64).expand(operator.size if torch.as_tensor(found[0]).dim() else ())
-    target = measured(operator, b) - (A @ mean if mean.dim() else A.sum(1) * mean)
-    return Setting(model, operator, A, root.double() * own, mean, own, None if known is None else float(known), target)
+    if whole is not None and whole.num_free:
+        raise ValueError(
+            f"a rule for λ needs a proper prior where there are more than {MOST:,} unknowns or measurements, but "
+            f"{resolved.specified} is flat in {whole.num_free} directions; give Smooth a level_scale."
+        )
+    A = None if large else _check.all_finite("A", operator.matrix())
+    loc = torch.as_tensor(whole.loc if whole is not None else found[0] if found is not None else 0.0, dtype=torch.float64)
+    with torch.no_grad():
+        target = measured(operator, b) - operator(loc.expand(operator.shape)).reshape(-1)
+    root = None if root is None else root.double() * own
+    sigma = None if known is None else float(known)
+    return Setting(model, operator, A, root, loc.reshape(-1) if loc.dim() else loc, own, sigma, target, b, whole)

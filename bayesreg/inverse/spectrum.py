@@ -89,6 +89,15 @@ class Spectrum:
         """Σ fᵢ and the free directions: how many unknowns the data decide, (...)."""
         return self.filters(lam).sum(-1) + self.num_free
 
+    def left_over(self, lam: torch.Tensor | float) -> torch.Tensor:
+        """M − degrees of freedom, without loss of digits where it is small."""
+        lam = torch.as_tensor(lam, dtype=torch.float64)[..., None]
+        return (lam / (self.values**2 + lam)).sum(-1) + (self.num_data - len(self.values) - self.num_free)
+
+    def gain(self, lam: torch.Tensor | float) -> torch.Tensor:
+        """Σ log(1 + sᵢ²/λ): twice the nats that the data tell."""
+        return torch.log1p(self.values**2 / torch.as_tensor(lam, dtype=torch.float64)[..., None]).sum(-1)
+
 
 def _inverse_root(root: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """L⁺, (N,) or (N, p) with p its rank, and a basis of the null space of L, (N, D)."""
@@ -152,8 +161,7 @@ class Measured:
 
     def left_over(self, lam: torch.Tensor | float) -> torch.Tensor:
         """M − degrees of freedom, without loss of digits where it is small."""
-        s = self.spectrum
-        return self._left(lam).sum(-1) + (s.num_data - len(s.values) - s.num_free)
+        return self.spectrum.left_over(lam)
 
     def noise_scale(self, lam: torch.Tensor | float) -> torch.Tensor:
         """√(‖residual‖²/(M − df)): the noise that the residual shows (Wahba 1983)."""
@@ -167,9 +175,8 @@ class Measured:
         lam = torch.as_tensor(lam, dtype=torch.float64)
         sigma = torch.as_tensor(sigma, dtype=torch.float64)
         count = self.spectrum.num_data - self.spectrum.num_free
-        gain = torch.log1p(self.spectrum.values**2 / lam[..., None]).sum(-1)
         constant = count * (sigma.log() + 0.5 * math.log(2 * math.pi))
-        return -0.5 * gain - self.penalised_squares(lam) / (2 * sigma**2) - constant
+        return -0.5 * self.spectrum.gain(lam) - self.penalised_squares(lam) / (2 * sigma**2) - constant
 
     def likeliest_noise_scale(self, lam: torch.Tensor | float) -> torch.Tensor:
         """The σ at which the evidence of this λ is highest."""

@@ -83,13 +83,13 @@ def penalty_weights(choice: Choice, truth: Any = None) -> Figure:
 
     Args:
         choice: What `inverse.choose` found.
-        truth: x, for a panel with the true relative error.
+        truth: x, for a panel with the true relative error; it has none where the operator was not taken apart.
 
     Returns:
         The figure.
     """
     lam = choice.lambdas.numpy()
-    shown = _window(choice)
+    shown, truth = _window(choice), truth if choice.exact else None
     figure, axes = panels(3 if truth is not None else 2, 1, 420 / 72, 165 / 72)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 44 / 72)

@@ -130,13 +130,7 @@ class AbstractPrior(abc.ABC):
         raise ValueError(f"a prior must have a scale that is a number, but {self} has none; take for example Normal(1.0).")
 
     def stretched(self, factor: float) -> AbstractPrior | None:
-        """The prior of an unknown that is `factor` times as far from this prior's centre; None where that is not defined.
-
-        Of a Gaussian prior the precision is divided by factor², all of it, also where `path_scale` sets a part of it only.
-
-        Args:
-            factor: > 0.
-        """
+        """The prior of factor · (x − centre), all of a Gaussian's precision over factor²; None where that is not defined."""
         return None if self.path_scale is None else self.with_path_scale(self.path_scale * factor)
 
     @abc.abstractmethod

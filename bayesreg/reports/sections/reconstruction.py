@@ -160,9 +160,16 @@ def _posed(analysis: Analysis) -> Card:
     well = bool(analysis.exists is not False and analysis.unique and analysis.stable)
     lacks = ["has no exact solution"] * (analysis.exists is False) + ["has many solutions"] * (analysis.unique is False)
     lacks += ["is not stable"] * (not analysis.stable)
-    head = "The problem is well-posed." if well else f"A x = b {listing(lacks)}: the prior decides what the data do not."
+    if not lacks and not analysis.complete:
+        head = "The operator is too large for a full analysis: its largest singular values alone are known."
+    else:
+        head = "The problem is well-posed." if well else _lacking(lacks)
     lines = tuple(Line("neutral", sentence) for sentence in analysis.verdict)
     return Card("Problem", "good" if well else "neutral", head, lines, "reconstruction", 1)
+
+
+def _lacking(lacks: list[str]) -> str:
+    return f"A x = b {listing(lacks)}: the prior decides what the data do not."
 
 
 def _residuals(answers: Mapping[str, Answer]) -> Card:
@@ -252,5 +259,6 @@ def _weights(made: Material) -> Iterable[Drawn]:
     answered = {name: c for name, c in choice.chosen.items() if not math.isnan(c.lam)}
     said = "; ".join(f"{name}: scale {number(c.prior_scale, 2)}" for name, c in answered.items())
     yield made.draw(plots.penalty_weights(choice, x), "Rules over λ and the prior's scale", f"{said}.")
-    yield made.draw(plots.filter_factors(choice), "Filter factors", "Their sums are the degrees of freedom.")
+    if choice.exact:
+        yield made.draw(plots.filter_factors(choice), "Filter factors", "Their sums are the degrees of freedom.")
     yield made.draw(plots.l_curve(choice), "L-curve and its curvature", "The corner is where the curvature is largest.")

@@ -286,6 +286,7 @@ def test_a_failing_fit_leaves_nothing(houses, monkeypatch):
     assert os.listdir(houses.parent) == ["houses.csv"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_failing_save_leaves_nothing(houses, monkeypatch):
     from bayesreg.reports import Report
 
@@ -293,7 +294,8 @@ def test_a_failing_save_leaves_nothing(houses, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Report, "save", full)
-    result = invoke("report", houses, "--target", "price", "--drop", "id", "--out", houses.parent / "r.html", *QUICK, code=2)
+    words = ["--target", "price", "--drop", "id", "--method", "map", "--out", houses.parent / "r.html"]
+    result = invoke("report", houses, *words, *QUICK, code=2)
     assert result.stderr == "Error: [Errno 28] No space left on device\n"
     assert os.listdir(houses.parent) == ["houses.csv"]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg import inference, likelihoods, priors
-from bayesreg.inference.linear_part import divided, line_of, log_scores, with_scale_by_folds
+from bayesreg.inference import divided, line_of, log_scores, with_scale_by_folds
 from bayesreg.model import default_model, hidden_units, network_note
 
 

@@ -321,7 +321,7 @@ def test_auto_takes_products_where_a_dense_matrix_would_be_too_large(standard_di
     assert post.certificate.covariance.structure == "diag"
 
 
-@pytest.mark.parametrize("structure", ["full", "diag"])
+@pytest.mark.parametrize("structure", [pytest.param("full", marks=pytest.mark.slow), "diag"])
 def test_refined_draws_are_the_posterior_s(standard_diabetes, structure):
     """Linear regression: from a Gaussian that is right, and from one without correlations, whose sds are too small."""
     X, y = standard_diabetes

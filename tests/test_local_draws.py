@@ -107,7 +107,9 @@ def test_same_gradient_on_average_with_less_noise(net, layers, gain, seed):
     assert float(ratio) > gain
 
 
-@pytest.mark.parametrize("prior", [priors.GroupLasso(1.0), priors.Horseshoe(0.3)], ids=str)
+@pytest.mark.parametrize(
+    "prior", [pytest.param(priors.GroupLasso(1.0), marks=pytest.mark.slow), priors.Horseshoe(0.3)], ids=str
+)
 def test_priors_without_a_closed_form_are_met_at_a_draw(prior):
     count = 250
     plain, ours = (gradients(perceptron, local, count, 5 + local, prior) for local in (False, True))

@@ -123,7 +123,11 @@ def test_every_guide_that_pyro_has_is_in_a_table():
     assert names == {name for name in {**NORMAL, **OTHERS, **REFUSED} if name.startswith("Auto")}
 
 
-@pytest.mark.parametrize("name", [*NORMAL, *OTHERS])
+# one of each kind: sites, lists, functions, structured ones, messengers
+QUICK = ("AutoNormal", "AutoGuideList", "AutoCallable", "AutoStructured", "AutoNormalMessenger")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in {**NORMAL, **OTHERS}])
 def test_it_fits_and_predicts(name, fits, rows):
     post = fits(name)
     draws = post.sample(50)
@@ -131,9 +135,6 @@ def test_it_fits_and_predicts(name, fits, rows):
     assert bool((draws["noise_scale"] > 0).all())
     assert bool(torch.isfinite(post.predict(rows[0], num_samples=20).std).all())
     assert all(bool(torch.isfinite(value).all()) for value in post.mean.values())
-
-
-QUICK = ("AutoNormal", "AutoGuideList", "AutoCallable", "AutoStructured", "AutoNormalMessenger")
 
 
 @pytest.mark.parametrize(

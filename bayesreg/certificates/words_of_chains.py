@@ -49,8 +49,8 @@ _UNITS = "Weights were not compared: hidden units may change places, and each me
 
 def _of_y(found: Predictions) -> str:
     return (
-        f"noise included: of {found.count:,} means of y in training rows R̂ is at most {found.rhat:.3f} (bound 1.05), the Monte "
-        f"Carlo error {found.error:.2g} sds of y (bound 0.1), and these changed by {found.drift:.2g} of themselves along the "
+        f"noise included: of {found.count:,} means of y in training rows R̂ is at most {found.rhat:.3f} (bound 1.1), the Monte "
+        f"Carlo error {found.error:.2g} sds of y (bound 0.14), and these changed by {found.drift:.2g} of themselves along the "
         "chains (bound 0.1)"
     )
 

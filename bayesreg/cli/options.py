@@ -141,7 +141,11 @@ Dropout = Annotated[
 ]
 Method = Annotated[
     list[str] | None,
-    _option("How to fit. Repeat for more. If not given: auto, and map where rows are many. See: bayesreg methods", _FITS, metavar="NAME"),
+    _option(
+        "How to fit. Repeat for more. If not given: auto, and often map. See: bayesreg methods",
+        _FITS,
+        metavar="NAME",
+    ),
 ]
 DemoMethod = Annotated[
     list[str] | None,

@@ -15,6 +15,10 @@ from bayesreg.inference.gibbs import Gibbs
 from bayesreg.inference.guided import AbstractGuided
 from bayesreg.inference.hmc import HMC
 from bayesreg.inference.laplace import LaplaceApproximation
+from bayesreg.inference.linear_part import divided as divided
+from bayesreg.inference.linear_part import line_of as line_of
+from bayesreg.inference.linear_part import log_scores as log_scores
+from bayesreg.inference.linear_part import with_scale_by_folds as with_scale_by_folds
 from bayesreg.inference.low_rank import LowRank
 from bayesreg.inference.map import MAP
 from bayesreg.inference.mc_batchnorm import MCBatchNorm

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("unrendered")
 @pytest.fixture(autouse=True)
 def _own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
 
 
 def run(*words):

@@ -285,7 +285,7 @@ def test_noise_that_is_known_has_no_card():
     only = {"MAP": Dirac(model, record, torch.zeros(D + 1, dtype=torch.float64))}
     comparison = compared({"MAP": only["MAP"].predict(x)}, y)
     assert noise_card(only, comparison, y, findings(comparison, y)) is None
-    assert len(report(only, x, y).data["verdict"]) == 4
+    assert "Noise" not in {card["topic"] for card in report(only, x, y).data["verdict"]}
 
 
 @pytest.mark.parametrize(("scale", "shift", "wanted"), [

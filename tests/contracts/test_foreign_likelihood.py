@@ -155,7 +155,7 @@ def test_pit_is_uniform_where_the_model_is_right(poisson, seed):
 def test_scores_are_those_of_numbers(predictive, data):
     y, truth = data[3], mixture(predictive)
     scores = metrics.evaluate(predictive, y)
-    assert (scores.kind, list(scores)[:4]) == ("counts", ["mlpd", "rmse", "mae", "crps"])
+    assert (scores.kind, list(scores)[:5]) == ("counts", ["mlpd", "rmse", "r2", "mae", "crps"])
     assert all(math.isfinite(value) for value in (*scores.values(), *scores.errors.values()))
     k = np.arange(80)
     below = np.stack([truth.cdf(value).mean(0) for value in k])

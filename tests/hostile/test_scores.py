@@ -227,9 +227,9 @@ def test_one_collapsed_posterior_does_not_cost_the_others_their_digits():
     found = compared(made, y)
     text = str(found)
     for name in ("a", "b"):
-        assert f"{found.scores[name]['mlpd']:.2f}" in next(line for line in text.split("\n") if line.startswith(name))
+        assert f"{found.scores[name]['mlpd']:.3f}" in next(line for line in text.split("\n") if line.startswith(name))
     cells = {row[0]: row[1]["text"] for row in comparison_table(found, findings(found, y))["rows"]}
-    assert cells["a"] == f"{found.scores['a']['mlpd']:.2f}".replace("-", "−")
+    assert cells["a"] == f"{found.scores['a']['mlpd']:.3f}".replace("-", "−")
     assert re.fullmatch(r"−[\d,]+", cells["collapsed"])
     assert "collapsed: a few rows make its Δ, and ± says little; in the median row it is" in text
     assert f"and collapsed is better than {found.best} on {percent(found.differences['collapsed'].share)} of the rows." in text

@@ -105,4 +105,4 @@ class TestSettling:
 def test_a_default_fit_says_that_it_settled(standard_diabetes):
     post = br.fit(linear_model(), *standard_diabetes, method=MeanField())
     assert post.certificate.converged
-    assert any("rose no more: after 3,000 steps" in note for note in post.history.notes)
+    assert any("rose no more: after " in note for note in post.history.notes)

@@ -214,10 +214,11 @@ def test_mean_field_bounds_the_evidence(centered, noise):
     post = br.fit(model, x, y, method=br.inference.MeanField(num_steps=3000, num_particles=8))
     log_joint = LogJoint(post.model)
     with torch.random.fork_rng():
+        torch.manual_seed(0)
         elbos = torch.stack([post.guide.elbo(log_joint, *post.model.prepare(x, y), 3, 500) for _ in range(20)])
     error = float(elbos.std()) / math.sqrt(20)
     assert float(elbos.mean()) < evidence + 3 * error
-    assert float(elbos.mean()) > evidence - 0.3
+    assert float(elbos.mean()) > evidence - 0.3 - 3 * error
     draws = post.sample(20_000, seed=1)["weight"].reshape(-1)
     assert float(post.mean["weight"]) == pytest.approx(float(draws.mean()), abs=5 * float(draws.std()) / 100)
     assert float(post.std["weight"]) == pytest.approx(float(draws.std()), rel=0.05)

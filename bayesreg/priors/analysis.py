@@ -19,6 +19,7 @@ import torch
 Map = Callable[[torch.Tensor], torch.Tensor]
 _RHO = (10, 30, 60, 100, 200, 400, 800)  # steps after which the step's ratio is set anew
 _EVERY = 20
+_EXACT = 1e-6  # part of a small enough gap at which the pieces are the right ones
 _INNER, _INEXACT = 10, 1e-2  # steps at most of an inner solution, and what may be left of its squared residual
 _FEW, _PIECES = 200, 3000  # pieces whose values are solved for on the way, and at the end
 
@@ -157,6 +158,7 @@ def primal_dual(
     num_steps: int = 5000,
     start: tuple[torch.Tensor, torch.Tensor] | None = None,
     told: Callable[[int, float], None] | None = None,
+    beyond: int = 1,
 ) -> Found:
     """Solve it, until the duality gap is small enough.
 
@@ -171,6 +173,7 @@ def primal_dual(
         num_steps: Steps at most.
         start: x and p to begin with.
         told: Called now and then with the step and the gap.
+        beyond: How many times the steps of a small enough gap it may take to find the pieces themselves, and so all digits.
 
     Returns:
         The best point.
@@ -186,7 +189,7 @@ def primal_dual(
     if start is None:  # least squares with a little of everything
         x = cosines(cosines(problem.adjoint(problem.target)) / (problem.bends + problem.bends.mean() * 1e-2), back=True)
     rho = _ratio(bound.expand(p.shape), D.times(x))
-    best, value, below = (x, p), math.inf, -math.inf
+    best, value, below, last = (x, p), math.inf, -math.inf, num_steps
     for step in range(1, num_steps + 1):
         metric = problem.bends + rho * D.levels
         metric = metric.clamp_min(1e-12 * float(metric.max()))
@@ -206,7 +209,9 @@ def primal_dual(
             if told is not None:
                 told(step, value - below)
             if value - below <= enough:
-                break
+                last = min(last, beyond * step)
+                if step >= last or value - below <= _EXACT * enough:
+                    break
     exact = polished(problem, *best)
     below = max(below, problem.dual(exact, best[1]), problem.dual(exact, p))
     return Found(exact, p, max(0.0, problem.value(exact) - below), step)

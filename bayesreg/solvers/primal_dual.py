@@ -22,6 +22,7 @@ from bayesreg.solvers.progress import ProgressCallback
 
 _ENOUGH = 2e-4  # nats an unknown: a twenty-fifth of what a mode may have left
 _STEPS = 3000
+_BEYOND, _SMALL = 10, 512  # times the steps of such a gap, with so few unknowns, for the last digit
 _LEAST = 1e-4  # of the largest entry: what the diagonal of AᵀA in cosines is taken for at least
 
 
@@ -73,7 +74,8 @@ class PrimalDual(AbstractSolver):
         if bool((measured.problem.penalty.levels == 0).any()) and (missing := num_free(measured.problem.unseen)):
             raise Improper(improper(missing))
         told = lambda step, gap: report(step, _STEPS, -gap)  # noqa: E731
-        found = primal_dual(measured.problem, _ENOUGH * size, num_steps=_STEPS, told=told)
+        beyond = _BEYOND if size <= _SMALL else 1
+        found = primal_dual(measured.problem, _ENOUGH * size, num_steps=_STEPS, told=told, beyond=beyond)
         u = (measured.loc + found.x).reshape(-1).to(log_joint.model.like)
         missed = measured.problem.forward(found.x) - measured.problem.target
         count = len(measured.problem.target)

@@ -33,6 +33,18 @@ def test_a_dense_operator_passes_the_dot_test():
     assert operators.Dense(problem()[0]).check_adjoint() < 1e-12
 
 
+@pytest.mark.parametrize("rows", [[0, 40], [-1.0], [0.5], [[0.0, 1.0]], [float("nan")]])
+def test_numbers_of_measurements_that_are_none_are_refused(rows):
+    A, b = problem()
+    model = br.BayesianModel(operators.Dense(A), {"x": priors.Normal(0.5)}, likelihoods.Gaussian(0.1))
+    mode = br.fit(model, None, b, method="map")
+    assert mode.predict([0, 39]).mean.tolist() == mode.predict(None).mean[[0, 39]].tolist()
+    with pytest.raises(ValueError, match=r"whole ones from 0 to 39, but shape .* came; .* br\.fit\(model, None, b\)"):
+        mode.predict(rows)
+    with pytest.raises(ValueError, match=r"br\.fit\(model, None, b\)"):
+        br.fit(model, b, method="map")
+
+
 class Wrong(operators.Dense):
     def adjoint(self, b):
         return 2 * super().adjoint(b)

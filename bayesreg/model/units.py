@@ -279,9 +279,11 @@ class AbstractBoundModel(AbstractModel):
 
     def all_measurements(self, x: Any, y: Any) -> tuple[Any, Any]:
         """For an inverse problem whose x is None: the numbers of all measurements, and these in one line; else what came."""
-        if x is not None or not isinstance(self.module, Observed):
+        if not isinstance(self.module, Observed):
             return x, y
-        return self.module.rows(), y if y is None else self.module.measured(y)
+        if x is None:
+            return self.module.rows(), y if y is None else self.module.measured(y)
+        return x if isinstance(x, (DataLoader, Dataset)) else self.module.numbered(x), y
 
     def targets(self, y: Any) -> Any:
         """Targets in the order of the fit: a data frame's columns are matched by name, everything else stays as it is.

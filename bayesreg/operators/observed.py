@@ -31,6 +31,21 @@ class Observed(nn.Module):
         """The numbers 0 … M − 1 of all measurements, (M,) float64: what a fit takes for X."""
         return torch.arange(self.operator.num_data, dtype=torch.float64)
 
+    def numbered(self, rows: Any) -> Any:
+        """The numbers of some measurements, as they came.
+
+        Raises:
+            ValueError: If they are not whole numbers from 0 to M − 1 in one line.
+        """
+        values, most = as_given(rows), self.operator.num_data - 1
+        line = values.dim() == 1 or (values.dim() == 2 and values.shape[1] == 1)
+        if not line or values.is_complex() or not bool(((values >= 0) & (values <= most) & (values % 1 == 0)).all()):
+            raise ValueError(
+                f"X must be None for all measurements, or the numbers of some, whole ones from 0 to {most:,}, but shape "
+                f"{tuple(values.shape)} with others came; measurements themselves go third: br.fit(model, None, b)."
+            )
+        return rows
+
     def measured(self, b: Any) -> torch.Tensor:
         """Measurements as the targets of a fit, (M,), in row-major order.
 

@@ -20,7 +20,7 @@ from bayesreg.certificates.values import ClosedForm
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.affine import departure, is_rounding
+from bayesreg.objective.affine import check_affine
 from bayesreg.objective.conditioning import EPS, TRUSTED, WORST, Products, Root, Rows, entries
 from bayesreg.objective.curvature import output_jacobian
 from bayesreg.objective.flat import LogJoint
@@ -103,7 +103,7 @@ class Exact(AbstractMethod):
             for x, rows in data.epoch(1024):
                 y, weight, _ = model.likelihood.brought(rows)
                 jacobian, output = output_jacobian(log_joint, origin, x)
-                _check_affine(log_joint, jacobian, output, x)
+                check_affine(log_joint, jacobian, output, x, who="Exact", instead="LaplaceApproximation, MeanField or MAP")
                 design = jacobian.double().reshape(-1, size)
                 residual = (y.double() - output.double().reshape(y.shape)).reshape(-1) - design @ loc0
                 offset = offset or _offset(design)  # on the first rows
@@ -230,12 +230,3 @@ def _prior_moments(log_joint: LogJoint) -> tuple[torch.Tensor, torch.Tensor]:
     root = torch.cat(blocks) if diagonal else torch.block_diag(*(torch.diag(b) if b.dim() == 1 else b for b in blocks))
     device = log_joint.model.like.device
     return loc.to(device), root.to(device)
-
-
-def _check_affine(log_joint: LogJoint, jacobian: torch.Tensor, output: torch.Tensor, x: torch.Tensor) -> None:
-    error = departure(log_joint, lambda u: jacobian @ u, output, x)
-    if not is_rounding(error, x):
-        raise ValueError(
-            f"Exact needs a module that is linear in its weights, but its output departs from that by {error:.1e} of its size; "
-            "take LaplaceApproximation, MeanField or MAP for this model."
-        )

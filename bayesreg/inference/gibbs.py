@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,9 +23,9 @@ from bayesreg.certificates.values import Mixing
 from bayesreg.data.rows import Data
 from bayesreg.inference.base import AbstractMethod
 from bayesreg.model.model import BayesianModel
-from bayesreg.objective.affine import departure, is_rounding
+from bayesreg.objective.affine import check_affine
 from bayesreg.objective.curvature import output_jacobian
-from bayesreg.objective.flat import LogJoint
+from bayesreg.objective.flat import LogJoint, Segment
 from bayesreg.objective.whole import in_double
 from bayesreg.posteriors.draws import Draws
 from bayesreg.posteriors.record import FitRecord
@@ -124,14 +125,7 @@ class _Conditional:
 
     def _given(self, line: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """For one line of scales: log p(scales) + log p(w = m | scales) + log-Jacobian, σ, m (n,) and Λ (n, n)."""
-        values, at = {}, 0
-        jacobian = line.new_zeros(())
-        for s in self.scales:
-            part, at = line[at : at + s.stop - s.start], at + s.stop - s.start
-            value = part if s.transform is None else s.transform(part)
-            if s.transform is not None:
-                jacobian = jacobian + s.transform.log_abs_det_jacobian(part, value).sum()
-            values[s.latent.name] = value.reshape(s.latent.shape)
+        values, jacobian = _constrained(self.scales, line)
         sigma = self.log_joint.model.noise(values)[self.noise].double().reshape(())
         blocks, means = [], []
         for s in self.weights:
@@ -166,14 +160,18 @@ class _Conditional:
         return torch.vmap(self._flat)(scales, w)
 
     def _flat(self, line: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        values = {}
-        for segments, flat in ((self.scales, line), (self.weights, w)):
-            at = 0
-            for s in segments:
-                part, at = flat[at : at + s.stop - s.start], at + s.stop - s.start
-                inside = part if s.transform is None else s.transform(part)
-                values[s.latent.name] = inside.reshape(s.latent.shape)
-        return self.log_joint.layout.flatten(values)
+        return self.log_joint.layout.flatten(_constrained(self.scales, line)[0] | _constrained(self.weights, w)[0])
+
+
+def _constrained(segments: Sequence[Segment], line: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Values by name of the segments' unconstrained numbers in one line, and the transforms' log-Jacobian."""
+    values, jacobian = {}, line.new_zeros(())
+    for s, part in zip(segments, line.split([s.stop - s.start for s in segments]), strict=True):
+        value = part if s.transform is None else s.transform(part)
+        if s.transform is not None:
+            jacobian = jacobian + s.transform.log_abs_det_jacobian(part, value).sum()
+        values[s.latent.name] = value.reshape(s.latent.shape)
+    return values, jacobian
 
 
 def _slice(
@@ -248,26 +246,11 @@ def _checked(model: BayesianModel, data: Data) -> tuple[LogJoint, torch.Tensor, 
     designs, rests, count = [], [], 0.0
     for x, rows in data.epoch(1024):
         y, weight, _ = model.likelihood.brought(rows)
-        jacobian, output = _outputs(log_joint, origin, x, weights)
+        jacobian, output = output_jacobian(log_joint, origin, x)
+        check_affine(log_joint, jacobian, output, x, who="Gibbs", instead="NUTS, MeanField or LaplaceApproximation")
         often = torch.ones(len(x), dtype=torch.float64) if weight is None else weight.double()
         factor = often.sqrt().repeat_interleave(output.shape[1])
-        designs.append(jacobian.reshape(-1, len(weights)) * factor[:, None])
-        rests.append((y.double().reshape(output.shape) - output).reshape(-1) * factor)
+        designs.append(jacobian.double()[..., weights].reshape(-1, len(weights)) * factor[:, None])
+        rests.append((y.double().reshape(output.shape) - output.double()).reshape(-1) * factor)
         count += float(often.sum()) * output.shape[1]
     return log_joint, torch.cat(designs), torch.cat(rests), count
-
-
-def _outputs(log_joint: LogJoint, u: torch.Tensor, x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivative by the weights, (B, K, n), and the output at zero, (B, K), float64.
-
-    Raises:
-        ValueError: If the output is not linear in the weights.
-    """
-    jacobian, output = output_jacobian(log_joint, u, x)
-    error = departure(log_joint, lambda v: jacobian @ v, output, x)
-    if not is_rounding(error, x):
-        raise ValueError(
-            f"Gibbs needs a module that is linear in its weights, but its output departs from that by {error:.1e} of its size; "
-            "take NUTS, MeanField or LaplaceApproximation for this model."
-        )
-    return jacobian.double()[..., weights], output.double()

@@ -12,7 +12,7 @@ import torch
 
 from bayesreg import _check
 from bayesreg._text import AbstractTextTable, number, percent
-from bayesreg.inverse.setting import MOST, declared, double, measured
+from bayesreg.inverse.setting import MOST, declared, has_scale, measured, true_field
 from bayesreg.inverse.spectrum import Spectrum
 from bayesreg.model.model import BayesianModel
 from bayesreg.operators import Observed
@@ -154,10 +154,7 @@ def judge(posterior: AbstractPosterior, b: Any, truth: Any = None, *, level: flo
     p_size, p_white = (None, None) if sigma is None or residual.numel() > MOST else _tests(residual, sigma, problem, seed)
     error, inside = None, None
     if truth is not None:
-        x = _check.all_finite("truth", double(truth)).double()
-        if x.numel() != operator.size:
-            raise ValueError(f"truth must have the unknown's shape {operator.shape}, but {tuple(x.shape)} came; pass x itself.")
-        x = x.reshape(operator.shape)
+        x = _check.all_finite("truth", true_field(operator, truth))
         error = float((mean - x).norm() / x.norm())
         if lower is not None and upper is not None:
             inside = float(((lower <= x) & (x <= upper)).double().mean())
@@ -194,11 +191,12 @@ def _taken_apart(posterior: AbstractPosterior, data: torch.Tensor, sigma: float 
     """The spectrum and λ of a linear-Gaussian model; None of another, and of a large one."""
     model: Any = posterior.model
     (resolved,) = model.resolved
-    prior, operator = resolved.specified, model.module.operator
-    known = prior.hyperprior is None and (prior.flat or prior.stretched(1.0) is not None)
-    if sigma is None or not known or not operator.linear or not isinstance(model, BayesianModel):
+    operator = model.module.operator
+    if sigma is None or not operator.linear or not isinstance(model, BayesianModel):
         return None
-    if max(operator.size, operator.num_data) > MOST or resolved.prior.flat or resolved.prior.gaussian(resolved.shape) is None:
+    if max(operator.size, operator.num_data) > MOST or not has_scale(resolved):
+        return None
+    if resolved.prior.gaussian(resolved.shape) is None:
         return None
     problem = declared(model, data.reshape(operator.output_shape))
     if problem.matrix is None or problem.root is None:

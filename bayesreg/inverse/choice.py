@@ -16,7 +16,7 @@ from bayesreg._text import AbstractTextTable, number, plus_minus
 from bayesreg.inference import fit
 from bayesreg.inverse.quadrature import Estimated, Quadrature, by_lanczos
 from bayesreg.inverse.rules import AbstractRule, curvature
-from bayesreg.inverse.setting import Setting, declared
+from bayesreg.inverse.setting import Setting, declared, true_field
 from bayesreg.inverse.spectrum import Measured, Spectrum
 from bayesreg.model.model import BayesianModel
 
@@ -144,12 +144,7 @@ class Choice(AbstractTextTable):
         Raises:
             ValueError: If the truth has another shape.
         """
-        x = torch.tensor(truth, dtype=torch.float64).reshape(-1)
-        if x.numel() != self.setting.operator.size:
-            raise ValueError(
-                f"truth must have the unknown's shape {self.setting.operator.shape}, but {tuple(torch.tensor(truth).shape)} "
-                "came; pass x itself."
-            )
+        x = true_field(self.setting.operator, truth).reshape(-1)
         size = float(x.norm())
 
         def error(found: torch.Tensor) -> float:

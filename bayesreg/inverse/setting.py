@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 import torch
 
 from bayesreg import _check
 from bayesreg.model.model import BayesianModel
 from bayesreg.model.rescaled import with_known_noise
+from bayesreg.model.spec import Resolved
 from bayesreg.operators import AbstractLinearOperator, AbstractOperator, Dense, Observed
+from bayesreg.operators.base import as_given
 from bayesreg.priors.spectrum import Spectrum
 
 MOST = 2_500  # unknowns or measurements, of which matrices are taken apart
@@ -82,7 +83,7 @@ def linear(operator: Any, what: str) -> AbstractLinearOperator:
     if isinstance(operator, BayesianModel) and isinstance(operator.module, Observed):
         operator = operator.module.operator
     if not isinstance(operator, AbstractOperator):
-        values = double(operator)
+        values = as_given(operator)
         if values.is_complex():
             raise ValueError("A must be real, but complex numbers came; stack real and imaginary parts, in b too.")
         operator = Dense(_check.all_finite("A", values))
@@ -100,12 +101,24 @@ def measured(operator: AbstractOperator, b: Any) -> torch.Tensor:
     Raises:
         ValueError: If they are complex, not finite or of another shape than the operator's.
     """
-    return _check.all_finite("b", Observed(operator).measured(double(b)).double())
+    return Observed(operator).measured(b).double()
 
 
-def double(values: Any) -> torch.Tensor:
-    """Numbers as a tensor with all their digits, a copy where they are no tensor: the array may be read-only."""
-    return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
+def true_field(operator: AbstractOperator, truth: Any) -> torch.Tensor:
+    """The truth as float64 in the unknown's shape.
+
+    Raises:
+        ValueError: If it has another number of entries.
+    """
+    x = as_given(truth).double()
+    if x.numel() != operator.size:
+        raise ValueError(f"truth must have the unknown's shape {operator.shape}, but {tuple(x.shape)} came; pass x itself.")
+    return x.reshape(operator.shape)
+
+
+def has_scale(resolved: Resolved) -> bool:
+    """Whether a prior is known up to one number that stretches it."""
+    return resolved.specified.hyperprior is None and not resolved.prior.flat and resolved.specified.stretched(1.0) is not None
 
 
 def declared(model: Any, b: Any) -> Setting:
@@ -132,7 +145,7 @@ def declared(model: Any, b: Any) -> Setting:
         raise ValueError("a rule for λ needs b in its own units, but standardize=True came; leave it out.")
     (resolved,) = model.resolved
     prior, shape = resolved.prior, resolved.shape
-    named = resolved.specified.hyperprior is None and not prior.flat and resolved.specified.stretched(1.0) is not None
+    named = has_scale(resolved)
     large = max(operator.size, operator.num_data) > MOST
     whole = prior.spectrum(shape) if named and large else None
     found, root = (prior.gaussian(shape), prior.gaussian_root(shape)) if named and not large else (None, None)

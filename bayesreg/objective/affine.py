@@ -71,6 +71,22 @@ def is_rounding(error: float, x: torch.Tensor) -> bool:
     return error < (1e-9 if x.dtype == torch.float64 else 1e-3)
 
 
+def check_affine(
+    log_joint: LogJoint, jacobian: torch.Tensor, output: torch.Tensor, x: torch.Tensor, *, who: str, instead: str
+) -> None:
+    """Refuse, for a method named `who`, a module whose output at x (B, ...) is not its derivative (B, K, P) times the weights.
+
+    Raises:
+        ValueError: If so; `instead` says which methods to take.
+    """
+    error = departure(log_joint, lambda u: jacobian @ u, output, x)
+    if not is_rounding(error, x):
+        raise ValueError(
+            f"{who} needs a module that is linear in its weights, but its output departs from that by {error:.1e} of its size; "
+            f"take {instead} for this model."
+        )
+
+
 def gaussian_of(segment: Segment) -> tuple[float, torch.Tensor] | None:
     """Mean and precision of an unknown whose prior is Gaussian or flat, else None."""
     return segment.latent.prior.gaussian(segment.latent.shape)

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-Map = Callable[[torch.Tensor], torch.Tensor]
+from bayesreg.priors.spectrum import Map, units_at_zero
+
 _RHO = (10, 30, 60, 100, 200, 400, 800)  # steps after which the step's ratio is set anew
 _EVERY = 20
 _EXACT = 1e-6  # part of a small enough gap at which the pieces are the right ones
@@ -145,10 +146,8 @@ class LeastSquares:
     @cached_property
     def unseen(self) -> torch.Tensor:
         """A times what D does not see, (m, k)."""
-        at = torch.nonzero(self.penalty.levels.reshape(-1) == 0)[:, 0]
-        units = self.bends.new_zeros(len(at), self.bends.numel())
-        units[torch.arange(len(at)), at] = 1.0
-        return torch.stack([self.forward(cosines(unit.reshape(self.bends.shape), back=True)) for unit in units], 1)
+        units = units_at_zero(self.penalty.levels)
+        return torch.stack([self.forward(cosines(unit, back=True)) for unit in units], 1)
 
 
 def primal_dual(

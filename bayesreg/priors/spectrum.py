@@ -54,10 +54,7 @@ class Spectrum:
     @property
     def free(self) -> torch.Tensor:
         """An orthonormal basis of what the prior leaves free, (k, *shape)."""
-        at = torch.nonzero(self.levels.reshape(-1) == 0)[:, 0]
-        units = self.levels.new_zeros(len(at), self.levels.numel())
-        units[torch.arange(len(at)), at] = 1.0
-        return self.back(units.reshape(-1, *self.shape))
+        return self.back(units_at_zero(self.levels))
 
     @property
     def _inverses(self) -> torch.Tensor:
@@ -88,6 +85,14 @@ class Spectrum:
     def half_log_det(self) -> float:
         """½ log|Λ|, over the eigenvalues that are not zero."""
         return 0.5 * float(self.levels[self.levels > 0].log().sum())
+
+
+def units_at_zero(levels: torch.Tensor) -> torch.Tensor:
+    """A unit field for each level, (*shape), that is exactly zero, (k, *shape)."""
+    at = torch.nonzero(levels.reshape(-1) == 0)[:, 0]
+    units = levels.new_zeros(len(at), levels.numel())
+    units[torch.arange(len(at)), at] = 1.0
+    return units.reshape(-1, *levels.shape)
 
 
 def diagonal(loc: Any, precision: torch.Tensor) -> Spectrum:

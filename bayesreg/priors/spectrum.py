@@ -88,7 +88,11 @@ class Spectrum:
 
 
 def units_at_zero(levels: torch.Tensor) -> torch.Tensor:
-    """A unit field for each level, (*shape), that is exactly zero, (k, *shape)."""
+    """A unit field for each level, (*shape), that is exactly zero, (k, *shape).
+
+    >>> units_at_zero(torch.tensor([[0.0, 2.0], [3.0, 0.0]])).tolist()
+    [[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]]
+    """
     at = torch.nonzero(levels.reshape(-1) == 0)[:, 0]
     units = levels.new_zeros(len(at), levels.numel())
     units[torch.arange(len(at)), at] = 1.0
